@@ -1,0 +1,129 @@
+"""Files are written whole or not at all.
+
+Everything the package writes goes through here: the bytes land in a sibling file, are flushed to the disk
+and only then take the real name. A crash, a full disk or Ctrl-C leaves the former file as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from medcare.errors import DataError, StorageError
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Run `write` on a temporary sibling of `path`, then rename it to `path`.
+
+    Raises:
+        StorageError: the disk is full or the folder can't be written; `path` is unchanged.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    part = Path(name)
+    try:
+        write(part)
+        _flush(part)
+        part.chmod(0o644)
+        os.replace(part, path)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomic(path, lambda part: _write_bytes(part, text.encode("utf-8")))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with a stable key order as given, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Append one line in a single write, so that a crash loses at most this line."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise _storage_error(path, error) from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. Check the path.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} should be a JSON file but can't be read as one: {error}.") from error
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file; a last line without its newline (a crash) is left out.
+
+    Raises:
+        DataError: the file is missing, or a whole line is not a JSON object.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip() or not line.endswith("\n"):
+                    continue
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
+                if not isinstance(row, dict):
+                    raise DataError(
+                        f"{path}, line {number}: a JSON object is required, got {type(row).__name__}."
+                    )
+                yield row
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} should be UTF-8 text: {error}.") from error
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    reason = error.strerror or str(error)
+    return StorageError(
+        f"Could not write {path}: {reason}. Free some space or choose another folder; "
+        "what was written before is unchanged, and the same command continues from it."
+    )
