@@ -82,30 +82,35 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} should be a JSON file but can't be read as one: {error}.") from error
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSONL file; a last line without its newline (a crash) is left out.
+def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file.
+
+    Args:
+        path: the file.
+        torn_tail: leave out a last line that has no newline, which a killed `append_jsonl` leaves behind.
 
     Raises:
-        DataError: the file is missing, or a whole line is not a JSON object.
+        DataError: the file is missing, or a line is not a JSON object.
     """
     try:
         with Path(path).open(encoding="utf-8") as stream:
             for number, line in enumerate(stream, start=1):
-                if not line.strip() or not line.endswith("\n"):
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
-                if not isinstance(row, dict):
-                    raise DataError(
-                        f"{path}, line {number}: a JSON object is required, got {type(row).__name__}."
-                    )
-                yield row
+                if line.strip() and not (torn_tail and not line.endswith("\n")):
+                    yield _parse_row(path, number, line)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist. Check the path.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} should be UTF-8 text: {error}.") from error
+
+
+def _parse_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: a JSON object is required, got {type(row).__name__}.")
+    return row
 
 
 def _write_bytes(path: Path, data: bytes) -> None:
