@@ -1,0 +1,95 @@
+"""The Noise Aggregator: low-rank experts, of which a router picks the top K for each token.
+
+Paper section 3.2. With p = softmax(S x + s) over all E experts, the K largest kept and renormalised,
+the branch adds `scale * sum_e p_e B_e A_e x`. It exists during stage 1 only: it takes up what is bound
+to particular tasks, and is dropped afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class NoiseAggregator(nn.Module):
+    """Routed low-rank experts in the fused form.
+
+    The experts' A are stacked into one [E*r, i] matrix and their B into one [o, E*r] matrix; the routing
+    weights multiply the E*r columns in between, with zeros for the experts not chosen. This is the loop
+    over experts, exactly, without its [E, tokens, o] intermediate.
+
+    Attributes:
+        lora_A: [E, r, i].
+        lora_B: [o, E, r]; artifacts hold it as [E, o, r] (see `expert_B`).
+        load: [E], tokens sent to each expert in training since `reset_load`; not saved.
+    """
+
+    mergeable = False
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        scale: float,
+        *,
+        experts: int,
+        top_k: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.rank = rank
+        self.scale = scale
+        self.experts = experts
+        self.top_k = top_k
+        self.router = nn.Linear(in_features, experts, device=device, dtype=dtype)
+        self.lora_A = nn.Parameter(torch.empty(experts, rank, in_features, device=device, dtype=dtype))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, experts, rank, device=device, dtype=dtype))
+        for expert in self.lora_A.unbind():
+            nn.init.kaiming_uniform_(expert, a=math.sqrt(5))
+        self.load: Tensor
+        self.register_buffer("load", torch.zeros(experts, device=device), persistent=False)
+
+    @property
+    def down(self) -> Tensor:
+        """Every expert's A, [E*r, i]; a view."""
+        return self.lora_A.flatten(0, 1)
+
+    @property
+    def up(self) -> Tensor:
+        """Every expert's B side by side, [o, E*r]; a view."""
+        return self.lora_B.flatten(1, 2)
+
+    @property
+    def expert_B(self) -> Tensor:
+        """The experts' B in the order of the artifact, [E, o, r]."""
+        return self.lora_B.permute(1, 0, 2)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Routing weights [.., E]: top-K of the softmax, renormalised to sum to 1, zero elsewhere."""
+        # The softmax over all E cancels in the renormalisation: it is the softmax over the K largest logits.
+        logits, chosen = self.router(x).topk(self.top_k, dim=-1)
+        weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(x.dtype)
+        if self.training:
+            with torch.no_grad():
+                self.load += torch.bincount(chosen.flatten(), minlength=self.experts)
+        return torch.zeros(*x.shape[:-1], self.experts, dtype=x.dtype, device=x.device).scatter(
+            -1, chosen, weights
+        )
+
+    def column_weights(self, x: Tensor) -> Tensor:
+        """The factor of each of the E*r columns, [.., E*r]: scale * p_e for the experts chosen."""
+        return self.scale * self.gates(x).repeat_interleave(self.rank, dim=-1)
+
+    def reset_load(self) -> Tensor:
+        """Return each expert's share of the routed tokens [E] since the last call, and start afresh."""
+        share = self.load / self.load.sum().clamp_min(1)
+        self.load.zero_()
+        return share
+
+    def extra_repr(self) -> str:
+        """Shown by `print(model)`."""
+        return f"experts={self.experts}, top_k={self.top_k}, rank={self.rank}, scale={self.scale:g}"

@@ -1,0 +1,80 @@
+"""Keeping the alignment branch orthogonal to the knowledge branch (paper section 3.3).
+
+Two branches do not interfere on any input when the row spaces of their A are orthogonal:
+A_ka A_al^T = 0 [r_ka, r_al]. Four ways to get there:
+
+- `l1`: the paper's penalty, the sum over layers of sum |A_ka A_al^T|;
+- `frobenius`: the sum over layers of ||A_ka A_al^T||_F^2, whose gradient fades near zero;
+- `projection`: no penalty; after each optimizer step A_al is projected onto the null space of A_ka, so
+  the product is zero to round-off;
+- `none`.
+
+The penalties depend on parameters only, never on a batch: a step adds them once, however many
+micro-batches or devices it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from medcare.adapters.adapted_linear import AdaptedLinear
+from medcare.config import Orthogonality
+
+
+def branch_pairs(
+    model: nn.Module, first: str = "knowledge", second: str = "alignment"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (A_ka [r_ka, i], A_al [r_al, i]) of every layer that has both branches."""
+    for module in model.modules():
+        if isinstance(module, AdaptedLinear) and first in module.branches and second in module.branches:
+            yield module.branch(first).down, module.branch(second).down
+
+
+def penalty(model: nn.Module, kind: Orthogonality) -> Tensor | None:
+    """The penalty to be weighted by lambda and added to the loss; None if `kind` has none.
+
+    Returns:
+        A scalar: the sum over layers of sum |A_ka A_al^T| (`l1`) or of its squared norm (`frobenius`).
+    """
+    if kind not in ("l1", "frobenius"):
+        return None
+    terms = [
+        product.abs().sum() if kind == "l1" else product.square().sum()
+        for product in (knowledge @ alignment.T for knowledge, alignment in branch_pairs(model))
+    ]
+    return torch.stack(terms).sum() if terms else None
+
+
+@torch.no_grad()
+def project(model: nn.Module) -> None:
+    """Replace A_al by A_al (I - A_ka^+ A_ka) in every layer, so that A_ka A_al^T = 0 to round-off."""
+    for knowledge, alignment in branch_pairs(model):
+        # An orthonormal basis of A_ka's row space; QR is stable where the normal equations are not.
+        basis = torch.linalg.qr(knowledge.double().T).Q
+        wide = alignment.double()
+        alignment.copy_(wide - (wide @ basis) @ basis.T)
+
+
+@torch.no_grad()
+def measure(model: nn.Module) -> dict[str, float]:
+    """How orthogonal the branches are now.
+
+    Returns:
+        `orthogonality`: sum |A_ka A_al^T|, averaged over layers; `cosine`: the mean absolute cosine
+        between rows of A_ka and rows of A_al. Empty if no layer has both branches.
+    """
+    sums, cosines = [], []
+    for knowledge, alignment in branch_pairs(model):
+        product = knowledge @ alignment.T
+        norms = knowledge.norm(dim=1, keepdim=True) * alignment.norm(dim=1)
+        sums.append(product.abs().sum())
+        cosines.append((product.abs() / norms.clamp_min(1e-12)).mean())
+    if not sums:
+        return {}
+    return {
+        "orthogonality": float(torch.stack(sums).mean()),
+        "cosine": float(torch.stack(cosines).mean()),
+    }

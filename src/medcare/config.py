@@ -1,0 +1,198 @@
+"""All settings, as frozen dataclasses: YAML in, `--set key=value` over it, unknown keys are errors.
+
+The defaults are the paper's (its section 4.1 and appendix) except where a comment says otherwise; the
+embedded demonstration overrides some of them in `medcare/presets/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from medcare.errors import ConfigError
+
+Orthogonality = Literal["l1", "frobenius", "projection", "none"]
+Stage = Literal["aggregate", "align"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The base model and where it runs.
+
+    Attributes:
+        base: `embedded` (SmolLM2-135M-Instruct out of a PyPI package), a folder, or a hub id.
+        dtype: `auto` takes bfloat16 where the hardware computes in it and float32 elsewhere.
+        device: `auto` takes a GPU if there is one.
+    """
+
+    base: str = "embedded"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Shapes of the branches (paper section 4.1).
+
+    Attributes:
+        feed_forward: names of the linears that get knowledge, noise and alignment branches.
+        attention: names of the linears that get LoRA in stage 1.
+        rank: rank of attention LoRA and of each expert; knowledge and alignment have twice that.
+        alpha: every branch is scaled by alpha / rank.
+        dropout: on the branches' input.
+        experts: number of experts in the noise aggregator; 0 leaves it out.
+        top_k: experts used for each token.
+        noise_drop: probability that a training step runs without the noise aggregator, so that the
+            knowledge branch learns to do alone what it will have to do alone. The paper's is 0.
+    """
+
+    feed_forward: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    experts: int = 8
+    top_k: int = 2
+    noise_drop: float = 0.0
+
+    @property
+    def wide_rank(self) -> int:
+        """Rank of the knowledge and of the alignment branch, 2r."""
+        return 2 * self.rank
+
+    @property
+    def scale(self) -> float:
+        """The factor of every branch."""
+        return self.alpha / self.rank
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.rank >= 1, "adapters.rank", "at least 1", self.rank)
+        _require(self.alpha > 0, "adapters.alpha", "above 0", self.alpha)
+        _require(0 <= self.dropout < 1, "adapters.dropout", "from 0 to below 1", self.dropout)
+        _require(0 <= self.noise_drop < 1, "adapters.noise_drop", "from 0 to below 1", self.noise_drop)
+        _require(self.experts >= 0, "adapters.experts", "at least 0", self.experts)
+        if self.experts:
+            _require(1 <= self.top_k <= self.experts, "adapters.top_k", f"from 1 to {self.experts}", self.top_k)
+        _require(bool(self.feed_forward), "adapters.feed_forward", "at least one name", self.feed_forward)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """How one stage trains.
+
+    Attributes:
+        data: JSONL of conversations; empty means the embedded benchmark's own.
+        epochs: passes over the data.
+        learning_rate: the peak, after the warm-up; then cosine down to 0.
+        warmup: share of the steps that warm up.
+        weight_decay: AdamW's.
+        clip: largest gradient norm.
+        tokens_per_batch: padded tokens in one micro-batch.
+        accumulation: micro-batches a step, on each device.
+        max_length: tokens; longer examples are left out and reported, never cut.
+        gradient_checkpointing: recompute activations instead of keeping them.
+        orthogonality: how the alignment branch is kept orthogonal (stage 2 only).
+        orthogonality_weight: lambda, the weight of the penalty.
+        train_knowledge: whether the knowledge branch goes on learning in stage 2.
+        checkpoint_seconds: time between two checkpoints.
+        log_every: steps between two rows of metrics.jsonl.
+    """
+
+    data: str = ""
+    epochs: int = 1
+    learning_rate: float = 2e-4
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    tokens_per_batch: int = 8192
+    accumulation: int = 1
+    max_length: int = 3072
+    gradient_checkpointing: bool = False
+    orthogonality: Orthogonality = "l1"
+    orthogonality_weight: float = 1.0
+    train_knowledge: bool = True
+    checkpoint_seconds: float = 300.0
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("epochs", "tokens_per_batch", "accumulation", "max_length", "log_every"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("learning_rate", "clip"):
+            _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
+        for name in ("weight_decay", "orthogonality_weight", "checkpoint_seconds"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Size of the embedded benchmark (see docs/benchmark.md).
+
+    Attributes:
+        facts_per_task: facts taught in stage 1 for each knowledge task.
+        items_per_task: test items of each task and split.
+        align_per_task: stage-2 examples of each alignment task.
+        aggregate_forms: examples of each alignment task mixed into stage 1.
+    """
+
+    facts_per_task: int = 24
+    items_per_task: int = 16
+    align_per_task: int = 60
+    aggregate_forms: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("facts_per_task", "items_per_task", "align_per_task"):
+            _require(getattr(self, name) >= 1, f"benchmark.{name}", "at least 1", getattr(self, name))
+        _require(self.aggregate_forms >= 0, "benchmark.aggregate_forms", "at least 0", self.aggregate_forms)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How models are tested.
+
+    Attributes:
+        max_new_tokens: longest free-text answer.
+        tokens_per_batch: padded tokens in one batch.
+        noise_ablation: also test the stage-1 model with its noise aggregator still on (the paper's figure 6).
+    """
+
+    max_new_tokens: int = 64
+    tokens_per_batch: int = 4096
+    noise_ablation: bool = False
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run: data, both stages, merge, evaluation."""
+
+    seed: int = 17
+    model: ModelConfig = field(default_factory=ModelConfig)
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    aggregate: StageConfig = field(default_factory=lambda: StageConfig(orthogonality="none"))
+    align: StageConfig = field(default_factory=lambda: StageConfig(epochs=3))
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def stage(self, name: Stage) -> StageConfig:
+        """The settings of one stage."""
+        return self.aggregate if name == "aggregate" else self.align
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for YAML or JSON."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _require(ok: bool, key: str, required: str, got: object) -> None:
+    if not ok:
+        raise ConfigError(f"{key} must be {required}, got {got!r}.")

@@ -1,0 +1,139 @@
+"""Reading a `RunConfig`: a preset or YAML file, then `key=value` settings over it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from medcare.config import RunConfig
+from medcare.errors import ConfigError
+
+PRESETS = ("default", "smoke")
+
+
+def load_config(
+    path: Path | None = None, *, preset: str = "default", settings: Sequence[str] = ()
+) -> RunConfig:
+    """Build the configuration of a run.
+
+    Args:
+        path: a YAML file; without one, the preset.
+        preset: a name out of `PRESETS`.
+        settings: `key=value` with dotted keys, for example `align.learning_rate=1e-4`.
+
+    Raises:
+        ConfigError: a file that can't be read, an unknown key, a value of the wrong type or out of range.
+    """
+    if path is not None:
+        tree = read_yaml(path)
+    else:
+        if preset not in PRESETS:
+            raise ConfigError(f"There is no preset '{preset}'. Choose one of: {', '.join(PRESETS)}.")
+        text = resources.files("medcare").joinpath(f"presets/{preset}.yaml").read_text(encoding="utf-8")
+        tree = yaml.safe_load(text) or {}
+    for setting in settings:
+        _apply(tree, setting)
+    config: RunConfig = _build(RunConfig, tree, "")
+    return config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML or does not hold a mapping.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} can't be read: {error}. Check the path.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys to values, got a {type(tree).__name__}.")
+    return tree
+
+
+def from_dict(tree: dict[str, Any]) -> RunConfig:
+    """The configuration that `RunConfig.to_dict` came from; raises ConfigError like `load_config`."""
+    config: RunConfig = _build(RunConfig, tree, "")
+    return config
+
+
+def _apply(tree: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set takes key=value, got '{setting}'. Example: --set align.epochs=2")
+    *parents, leaf = key.strip().split(".")
+    for parent in parents:
+        branch = tree.setdefault(parent, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"--set {setting}: '{parent}' is a value, not a group of settings.")
+        tree = branch
+    try:
+        tree[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML: {error}.") from error
+
+
+def _build(cls: type[Any], tree: Any, prefix: str) -> Any:
+    where = prefix.rstrip(".") or "the config"
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where} must be a group of settings, got {tree!r}.")
+    hints = get_type_hints(cls)
+    defaults = {entry.name: entry for entry in dataclasses.fields(cls)}
+    values = {}
+    for key, value in tree.items():
+        if key not in defaults:
+            close = difflib.get_close_matches(str(key), defaults, n=1)
+            advice = f"Did you mean '{prefix}{close[0]}'?" if close else f"Known: {', '.join(defaults)}."
+            raise ConfigError(f"Unknown setting '{prefix}{key}'. {advice}")
+        values[key] = _convert(hints[key], value, f"{prefix}{key}")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(prefix) else f"{prefix}{text}") from None
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, f"{key}.")  # type: ignore[arg-type]
+    origin = get_origin(hint)
+    if origin is Literal:
+        # YAML reads an unquoted `none` as the text "none" but `null` and `no` as other things.
+        if value not in get_args(hint):
+            raise ConfigError(f"{key} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}.")
+        return value
+    if origin in (Union, types.UnionType):
+        options = get_args(hint)
+        return None if value is None else _convert(next(o for o in options if o is not type(None)), value, key)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise ConfigError(f"{key} must be a list, got {value!r}. Example: [first, second]")
+        return tuple(_convert(get_args(hint)[0], entry, key) for entry in value)
+    return _scalar(hint, value, key)
+
+
+def _scalar(hint: Any, value: Any, key: str) -> Any:
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads `1e-4` as text because it lacks a dot.
+        try:
+            value = float(value)
+        except ValueError:
+            raise ConfigError(f"{key} must be a number, got {value!r}.") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{key} must be {names[hint]}, got {value!r}.")
+    return value

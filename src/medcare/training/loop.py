@@ -1,0 +1,236 @@
+"""The optimisation loop that both stages share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from medcare.adapters.orthogonality import measure, penalty, project
+from medcare.adapters.tuner import router_load, set_noise
+from medcare.config import StageConfig
+from medcare.data.batches import Batch, collate, plan
+from medcare.data.chat_template import Rendered
+from medcare.progress import delayed_interrupt, track
+from medcare.storage import append_jsonl, read_jsonl, write_jsonl
+from medcare.training.losses import IGNORED, nll_sum
+from medcare.training.meter import Meter
+from medcare.training.state import load_state, save_state
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which batches each optimizer step takes.
+
+    Attributes:
+        steps: for every step, the micro-batches as lists of example numbers.
+    """
+
+    steps: tuple[tuple[tuple[int, ...], ...], ...]
+
+    @classmethod
+    def build(cls, lengths: Sequence[int], stage: StageConfig, seed: int, devices: int = 1) -> Schedule:
+        """Plan all epochs; a step holds `accumulation` micro-batches for each device."""
+        size = stage.accumulation * devices
+        steps: list[tuple[tuple[int, ...], ...]] = []
+        for epoch in range(stage.epochs):
+            batches = plan(lengths, tokens_per_batch=stage.tokens_per_batch, epoch=epoch, seed=seed)
+            micro = [tuple(batch) for batch in batches]
+            steps.extend(tuple(micro[start : start + size]) for start in range(0, len(micro), size))
+        return cls(tuple(steps))
+
+
+def learning_rate(step: int, steps: int, stage: StageConfig) -> float:
+    """Linear warm-up over the first `warmup` share of the steps, then half a cosine down to 0."""
+    warm = math.ceil(stage.warmup * steps)
+    if step < warm:
+        return stage.learning_rate * (step + 1) / warm
+    return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+class Loop:
+    """Trains the trainable parameters of a model on rendered conversations.
+
+    Args:
+        model: a causal language model with branches.
+        parameters: what trains, by name.
+        examples: rendered conversations.
+        stage: the settings.
+        seed: of batch order, dropout and noise drop.
+        folder: where metrics.jsonl and the checkpoint go.
+        pad_id: token id that fills short rows.
+        noise_drop: probability that a step runs without the noise aggregator.
+        accelerator: devices and processes; by default accelerate's own choice.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        parameters: dict[str, nn.Parameter],
+        examples: Sequence[Rendered],
+        stage: StageConfig,
+        *,
+        seed: int,
+        folder: Path,
+        pad_id: int,
+        noise_drop: float = 0.0,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.accelerator = accelerator or _accelerator(model)
+        self.model = model
+        self.head = model.get_output_embeddings()
+        self.parameters = parameters
+        self.examples = examples
+        self.stage = stage
+        self.seed = seed
+        self.folder = folder
+        self.pad_id = pad_id
+        self.noise_drop = noise_drop
+        devices = self.accelerator.num_processes
+        self.schedule = Schedule.build([len(e.ids) for e in examples], stage, seed, devices)
+        optimizer = torch.optim.AdamW(
+            list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay
+        )
+        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+
+    def run(self, name: str) -> dict[str, float]:
+        """Train to the end, from the last checkpoint if there is one.
+
+        Ctrl-C finishes the step under way and saves a checkpoint; a second one stops at once.
+
+        Returns:
+            `steps`, the `loss` of the last logged steps, `seconds` and `tokens` of this call.
+
+        Raises:
+            FolderError: the folder holds a checkpoint of other settings or data.
+            StorageError: the disk is full.
+        """
+        steps = len(self.schedule.steps)
+        key = self._key()
+        done = load_state(self.folder, self.parameters, self._plain_optimizer(), key)
+        self._trim_metrics(done)
+        self.wrapped.train()
+        meter = Meter()
+        saved_at = time.monotonic()
+        with delayed_interrupt() as interrupt, track(name, steps) as task:
+            task.start_at(done)
+            while done < steps:
+                loss = self._step(done, meter)
+                done += 1
+                task.advance(detail=f"loss {loss:.3f}, {meter.rate():.0f} tokens/s")
+                if done % self.stage.log_every == 0 or done == steps:
+                    self._log(done, meter)
+                if interrupt.asked or time.monotonic() - saved_at > self.stage.checkpoint_seconds:
+                    self._save(done, key)
+                    saved_at = time.monotonic()
+                interrupt.pass_on()
+        self.wrapped.eval()
+        return {"steps": steps, "loss": meter.last_loss, "seconds": meter.seconds(), "tokens": meter.all_tokens}
+
+    def _step(self, step: int, meter: Meter) -> float:
+        """One optimizer step; returns the mean NLL of its supervised tokens."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        # Each step seeds its own random numbers, so a resumed run draws the same ones without saving any.
+        torch.manual_seed(_mix(self.seed, step, rank))
+        if self.noise_drop:
+            # Drawn from the step alone: all devices must drop the branch together.
+            set_noise(self.model, enabled=random.Random(_mix(self.seed, step, -1)).random() >= self.noise_drop)
+        batches = [self._batch(numbers) for numbers in self.schedule.steps[step]]
+        supervised = sum(batch.supervised for batch in batches)
+        mine = [batches[index] for index in range(rank, len(batches), world)]
+        if not mine:
+            # Every device must take part in the step: one without a batch runs one that weighs nothing.
+            mine = [replace(batches[0], labels=torch.full_like(batches[0].labels, IGNORED))]
+        total = torch.zeros((), device=self.accelerator.device)
+        for index, batch in enumerate(mine):
+            last = index == len(mine) - 1
+            if last:
+                total += self._backward(batch, world / supervised, with_penalty=True)
+            else:
+                with self.accelerator.no_sync(self.wrapped):
+                    total += self._backward(batch, world / supervised, with_penalty=False)
+        norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.stage.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, len(self.schedule.steps), self.stage)
+        self.optimizer.step()
+        if self.stage.orthogonality == "projection":
+            project(self.model)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = float(self.accelerator.reduce(total, "sum")) / supervised
+        meter.add(loss, float(norm), sum(batch.tokens for batch in batches), supervised)
+        return loss
+
+    def _backward(self, batch: Batch, factor: float, *, with_penalty: bool) -> Tensor:
+        batch = batch.to(self.accelerator.device)
+        nll = nll_sum(self.wrapped, batch.inputs, batch.labels, self.head)
+        loss = nll * factor
+        extra = penalty(self.model, self.stage.orthogonality) if with_penalty else None
+        if extra is not None:
+            loss = loss + self.stage.orthogonality_weight * extra
+        self.accelerator.backward(loss)
+        return nll.detach()
+
+    def _batch(self, numbers: Sequence[int]) -> Batch:
+        return collate([self.examples[number] for number in numbers], pad_id=self.pad_id)
+
+    def _log(self, done: int, meter: Meter) -> None:
+        row: dict[str, Any] = {"step": done, **meter.take()}
+        row["learning_rate"] = learning_rate(done - 1, len(self.schedule.steps), self.stage)
+        row.update(measure(self.model))
+        load = router_load(self.model)
+        if load:
+            row["router_load"] = load
+        if self.accelerator.is_main_process:
+            append_jsonl(self.folder / METRICS, row)
+
+    def _save(self, done: int, key: str) -> None:
+        if self.accelerator.is_main_process:
+            save_state(self.folder, self.parameters, self._plain_optimizer(), done, key)
+        self.accelerator.wait_for_everyone()
+
+    def _plain_optimizer(self) -> torch.optim.Optimizer:
+        plain: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return plain
+
+    def _trim_metrics(self, done: int) -> None:
+        """Forget rows of steps after the checkpoint: they will be done, and logged, again."""
+        path = self.folder / METRICS
+        if path.exists() and self.accelerator.is_main_process:
+            write_jsonl(path, [row for row in read_jsonl(path, torn_tail=True) if row["step"] <= done])
+
+    def _key(self) -> str:
+        """Identifies settings and data; neither how often to save and log nor the number of devices counts."""
+        settings = asdict(self.stage)
+        for name in ("checkpoint_seconds", "log_every", "data"):
+            settings.pop(name)
+        shapes = {name: list(parameter.shape) for name, parameter in self.parameters.items()}
+        digest = hashlib.sha256(json.dumps([settings, self.seed, self.noise_drop, shapes]).encode())
+        for example in self.examples:
+            digest.update(repr(example.ids).encode())
+        return digest.hexdigest()
+
+
+def _accelerator(model: PreTrainedModel) -> Accelerator:
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=model.device.type == "cpu")
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    """A seed for one step on one device."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{step}:{rank}".encode()).digest()[:7], "big")

@@ -1,0 +1,175 @@
+"""The two stages and the merge: separate runs that meet only through folders (paper section 3)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
+from medcare.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
+from medcare.checkpoint import LORA_BRANCHES, save_branches
+from medcare.config import RunConfig, Stage
+from medcare.data.chat_template import Rendered, render
+from medcare.data.records import Conversation
+from medcare.errors import DataError, FolderError
+from medcare.folders import claim, load_model, read_manifest, write_manifest
+from medcare.progress import say
+from medcare.training.loop import Loop
+from medcare.training.state import FILE as CHECKPOINT
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def train(
+    stage: Stage,
+    config: RunConfig,
+    conversations: Sequence[Conversation],
+    out: Path,
+    *,
+    data_hash: str,
+    start: Path | None = None,
+) -> dict[str, float]:
+    """Run one stage and write its folder.
+
+    A finished folder of the same settings is left as it is; an interrupted one is continued.
+
+    Args:
+        stage: `aggregate` starts from the base model, `align` from a stage-1 folder.
+        config: all settings.
+        conversations: the training data.
+        out: the folder to write.
+        data_hash: identifies the data in the manifest.
+        start: the stage-1 folder; required for, and only for, `align`.
+
+    Returns:
+        What `Loop.run` returns; empty if the folder was finished already.
+
+    Raises:
+        MedCareError: bad settings, data, base or folders, or a full disk; see `errors`.
+    """
+    settings = {"stage": stage, "data": data_hash, "from": str(start.resolve()) if start else None}
+    if claim(out, config, settings):
+        return {}
+    model, base = _start_model(stage, config, start)
+    tokenizer = load_tokenizer(base)
+    examples = _render(tokenizer, conversations, config.stage(stage).max_length)
+    parameters = trainable(model, _branches(stage, config))
+    sizes = ", ".join(f"{name} {size / 1e6:.1f}M" for name, size in branch_parameters(model).items())
+    say(f"{stage}: {len(examples)} examples, trainable {_millions(parameters)}M ({sizes})")
+    if config.stage(stage).gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    loop = Loop(
+        model,
+        parameters,
+        examples,
+        config.stage(stage),
+        seed=config.seed,
+        folder=out,
+        pad_id=_pad_id(tokenizer),
+        noise_drop=config.adapters.noise_drop if stage == "aggregate" else 0.0,
+    )
+    result = loop.run(stage)
+    if loop.accelerator.is_main_process:
+        save_branches(model, out, base)
+        if start is not None and (start / "attention").is_dir():
+            # Attention is merged by now; its factors stay with the folder, so that it can be loaded alone.
+            shutil.copytree(start / "attention", out / "attention", dirs_exist_ok=True)
+        write_manifest(out, config, {**settings, "base": base, "base_facts": describe(model), "result": result})
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def merge(folder: Path, out: Path) -> None:
+    """Fold the branches of a stage folder into the weights and write a plain Hugging Face folder.
+
+    Raises:
+        AdapterError: the folder has a noise aggregator, which can't be merged.
+        MedCareError: the folder is not complete, `out` is in use, or the disk is full.
+    """
+    manifest = read_manifest(folder)
+    settings = {"stage": "merged", "from": str(folder.resolve()), "source": manifest["result"]}
+    config = manifest["config"]
+    if claim(out, config, settings):
+        return
+    # In float32 whatever the training dtype was: rounding each merge to bfloat16 would lose the update.
+    model = load_model(folder, device="cpu", dtype="float32")
+    from medcare.adapters.merge import merge_all
+
+    merge_all(model)
+    dtype = choose_dtype(config.model.dtype, choose_device(config.model.device))
+    _save_plain(model.to(dtype), load_tokenizer(manifest["base"]), out)
+    write_manifest(out, config, {**settings, "base": manifest["base"], "base_facts": describe(model)})
+
+
+def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[PreTrainedModel, str]:
+    device = choose_device(config.model.device)
+    dtype = choose_dtype(config.model.dtype, device)
+    torch.manual_seed(config.seed)
+    if stage == "aggregate":
+        if start is not None:
+            raise FolderError("Stage 'aggregate' starts from the base model: leave --from out.")
+        model = load_base(config.model.base, device=device, dtype=dtype)
+        add_aggregators(model, config.adapters)
+        return model, config.model.base
+    if start is None:
+        raise FolderError("Stage 'align' starts from a stage-1 folder: give it with --from DIR.")
+    manifest = read_manifest(start)
+    if manifest.get("stage") != "aggregate":
+        raise FolderError(f"{start} holds stage '{manifest.get('stage')}', but --from takes stage 'aggregate'.")
+    if manifest["base"] != config.model.base:
+        raise FolderError(
+            f"{start} was trained on the base '{manifest['base']}', the settings say '{config.model.base}'. "
+            "Set model.base to the same."
+        )
+    # The method's step between the stages: noise dropped, attention merged, knowledge carried over.
+    model = load_model(start, device=str(device), dtype=str(dtype).removeprefix("torch."), noise=False)
+    add_alignment(model, config.adapters)
+    return model, manifest["base"]
+
+
+def _branches(stage: Stage, config: RunConfig) -> tuple[str, ...]:
+    if stage == "aggregate":
+        return ("knowledge", "noise", "attention")
+    return ("knowledge", "alignment") if config.align.train_knowledge else ("alignment",)
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], max_length: int
+) -> list[Rendered]:
+    rendered = [render(tokenizer, conversation.messages) for conversation in conversations]
+    kept = [example for example in rendered if len(example.ids) <= max_length]
+    if len(kept) < len(rendered):
+        say(f"{len(rendered) - len(kept)} examples are longer than {max_length} tokens and are left out.")
+    if not kept:
+        raise DataError(
+            f"No example to train on: {len(rendered)} were given, none of at most {max_length} tokens. "
+            "Raise max_length or check the data with: medcare data check FILE"
+        )
+    return kept
+
+
+def _save_plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    from medcare.errors import StorageError
+
+    try:
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    except OSError as error:
+        raise StorageError(f"The merged model could not be written to {out}: {error}. Free some space.") from error
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    candidates: list[Any] = [tokenizer.pad_token_id, tokenizer.eos_token_id, 0]
+    return next(int(token) for token in candidates if token is not None)
+
+
+def _millions(parameters: dict[str, torch.nn.Parameter]) -> str:
+    return f"{sum(parameter.numel() for parameter in parameters.values()) / 1e6:.1f}"
+
+
+__all__ = ["LORA_BRANCHES", "merge", "train"]
