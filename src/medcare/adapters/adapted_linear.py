@@ -35,6 +35,7 @@ class AdaptedLinear(nn.Module):
         self.dropout = dropout
         self.branches = nn.ModuleDict()
         self.disabled: frozenset[str] = frozenset()
+        self.train(base.training)
 
     @property
     def in_features(self) -> int:
@@ -70,7 +71,7 @@ class AdaptedLinear(nn.Module):
                 f"The branch '{name}' maps {got[1]} to {got[0]} features, the layer {required[1]} to "
                 f"{required[0]}: the adapter was made for another base model. Load it on its own base."
             )
-        self.branches[name] = branch
+        self.branches[name] = branch.train(self.training)
 
     def remove(self, name: str) -> None:
         """Drop a branch; nothing happens where there is none of that name."""

@@ -84,14 +84,15 @@ def stream_option_scores(
     if not questions:
         return
     decoder = Decoder.of(model)
-    longest = max(len(question.prompt) + question.width for question in questions)
-    shared = decoder.plain_cache and decoder.reaches(longest) and _masks_blocks(decoder, questions[0])
+    lengths = [len(question.prompt) for question in questions]
+    most = max(question.width for question in questions)
+    # Padding counts: a sliding window is one of columns.
+    whole = decoder.reaches(max(lengths) + most)
+    shared = decoder.plain_cache and whole and _masks_blocks(decoder, questions[0])
     prefix = common_prefix(prompts) if shared else []
     with evaluating(model):
         cache = decoder.prefix_cache(prefix)
-    lengths = [len(question.prompt) for question in questions]
-    most = max(question.width for question in questions) + 1
-    budget = min(tokens_per_batch, _row_limit(decoder, most) * (max(lengths) + most))
+    budget = min(tokens_per_batch, _row_limit(decoder, most + 1) * (max(lengths) + most))
     for batch in batches(lengths, most, budget):
         chosen = [questions[index] for index in batch]
         with evaluating(model):

@@ -1,0 +1,45 @@
+"""The command line's entry: every error that a user can cause ends as one sentence and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from medcare.errors import MedCareError
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    # Set before any library reads them: this program prints its own progress.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from medcare.cli import app
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("Stopped. The same command continues where this one stopped.", 130)
+    except MedCareError as error:
+        _fail(f"error: {error}", error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        _fail(f"error: {error.strerror}: {error.filename or 'while writing'}. Free space or change --out.", 7)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        _fail("error: out of memory. Lower tokens_per_batch, or set gradient_checkpointing=true.", 9)
+
+
+def _fail(text: str, code: int) -> None:
+    print(text, file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The commands. Each imports what it needs when it runs, so that --help stays fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcare.config import RunConfig, Stage
+from medcare.config_files import PRESETS
+
+app = typer.Typer(
+    name="medcare",
+    help="Fine-tune a causal language model for medicine: aggregate knowledge, then align form (arXiv "
+    "2406.17484). For research; not a medical device and not for clinical decisions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[Path | None, typer.Argument(help="YAML of settings; without it, the preset.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; an interrupted run there is continued.")]
+Preset = Annotated[str, typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. align.epochs=2.")
+]
+
+
+@app.command()
+def run(
+    config: ConfigPath = None, out: Out = Path("runs/demo"), preset: Preset = "default", set_: Settings = None
+) -> None:
+    """Do it all: data, both stages, merge, evaluation on every task, and a report."""
+    from medcare.pipeline import run_pipeline
+
+    run_pipeline(_config(config, preset, set_), out)
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Option(help="aggregate (stage 1) or align (stage 2).")],
+    out: Out,
+    config: ConfigPath = None,
+    from_: Annotated[Path | None, typer.Option("--from", help="Stage-1 folder that stage 2 starts from.")] = None,
+    data: Annotated[Path | None, typer.Option(help="JSONL of conversations; default: the embedded data.")] = None,
+    preset: Preset = "default",
+    set_: Settings = None,
+) -> None:
+    """Train one stage on your own or the embedded data."""
+    from medcare.pipeline import train_stage
+
+    train_stage(_stage(stage), _config(config, preset, set_), out, start=from_, data=data)
+
+
+@app.command()
+def merge(
+    folder: Annotated[Path, typer.Argument(help="A stage folder without a noise aggregator.")],
+    out: Out,
+) -> None:
+    """Fold the branches into the weights: a plain Hugging Face folder."""
+    from medcare.training.stages import merge as merge_folder
+
+    merge_folder(folder, out)
+    typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
+    out: Out,
+    config: ConfigPath = None,
+    items: Annotated[Path | None, typer.Option(help="JSONL of items; default: the embedded benchmark.")] = None,
+    preset: Preset = "default",
+    set_: Settings = None,
+) -> None:
+    """Test one model on every task and print its scores."""
+    from medcare.pipeline import evaluate_model
+
+    evaluate_model(model, _config(config, preset, set_), out, items=items)
+
+
+@app.command()
+def ask(
+    model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+) -> None:
+    """Put one question to a model. For research only, never for clinical decisions."""
+    from medcare.pipeline import answer
+
+    typer.echo(answer(model, question, max_new_tokens))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
+    """Write report.html, report.md and results.csv of a run again."""
+    from medcare.evaluation.report import write_report
+
+    typer.echo(f"Wrote {write_report(folder)}.")
+
+
+def _config(path: Path | None, preset: str, settings: list[str] | None) -> RunConfig:
+    from medcare.config_files import load_config
+
+    return load_config(path, preset=preset, settings=settings or ())
+
+
+def _stage(name: str) -> Stage:
+    if name == "aggregate":
+        return "aggregate"
+    if name == "align":
+        return "align"
+    raise typer.BadParameter(f"'{name}' is no stage. Choose aggregate or align.", param_hint="--stage")

@@ -1,0 +1,132 @@
+"""The whole run: data -> base test -> stage 1 -> test -> stage 2 -> merge -> test -> report.
+
+Every phase reads the folders that the ones before wrote, and leaves its own alone if it is finished: calling
+a run again continues it.
+
+    DIR/config.yaml, manifest.json      settings; versions, seed, data hashes, commit, seconds by phase
+    DIR/data/                           training conversations, test items, task cards, overlap check
+    DIR/aggregate/, DIR/align/          stage folders (see checkpoint.py)
+    DIR/model/                          the merged model, a plain Hugging Face folder
+    DIR/evaluation/NAME/                predictions of base, aggregate and align
+    DIR/results.json, report.html
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medcare.base_model import load_tokenizer
+from medcare.config import RunConfig, Stage
+from medcare.data.benchmark import build, read_conversations, read_items, write
+from medcare.data.records import Conversation, Item, Message
+from medcare.errors import DataError, FolderError
+from medcare.evaluation.predictions import predict
+from medcare.evaluation.report import write_report
+from medcare.evaluation.results import write_results
+from medcare.folders import claim, load_model, versions, write_manifest
+from medcare.progress import say
+from medcare.storage import file_hash, read_json, write_json
+from medcare.training import stages
+
+PHASES = "phases.json"
+
+
+def run_pipeline(config: RunConfig, out: Path) -> Path:
+    """Run everything into `out`, or continue an interrupted run there.
+
+    Returns:
+        The report.
+
+    Raises:
+        MedCareError: see `errors`; what was written stays, and the same call continues from it.
+    """
+    settings = {"stage": "run"}
+    if claim(out, config, settings):
+        say(f"{out} holds this run already, finished. The report is {out / 'report.html'}.")
+        return out / "report.html"
+    clock = _Clock(out / PHASES)
+    with clock.phase("data"):
+        data = prepare_data(config, out / "data")
+    items = read_items(data / "items.jsonl")
+
+    def test(name: str, load: Callable[[], Any]) -> None:
+        with clock.phase(f"evaluate {name}"):
+            _predict(load, config, items, out / "evaluation" / name / "predictions.jsonl", name)
+
+    device, dtype = config.model.device, config.model.dtype
+    test("base", lambda: load_model(config.model.base, device=device, dtype=dtype))
+    with clock.phase("aggregate"):
+        train_stage("aggregate", config, out / "aggregate", data=data / "aggregate.jsonl")
+    if config.evaluation.noise_ablation and config.adapters.experts:
+        test("aggregate_with_noise", lambda: load_model(out / "aggregate", device=device, dtype=dtype))
+    test("aggregate", lambda: load_model(out / "aggregate", device=device, dtype=dtype, noise=False))
+    with clock.phase("align"):
+        train_stage("align", config, out / "align", start=out / "aggregate", data=data / "align.jsonl")
+    with clock.phase("merge"):
+        stages.merge(out / "align", out / "model")
+    test("align", lambda: load_model(out / "model", device=device, dtype=dtype))
+    with clock.phase("report"):
+        write_results(out)
+        facts = {"stage": "run", "base": config.model.base, "phases": clock.seconds, "data": _hashes(data)}
+        write_manifest(out, config, facts)
+        report = write_report(out)
+    say(f"Report: {report}")
+    return report
+
+
+def prepare_data(config: RunConfig, folder: Path) -> Path:
+    """Build the embedded benchmark into `folder`, unless it is there."""
+    if not (folder / "benchmark.json").is_file():
+        size = config.benchmark
+        benchmark = build(
+            config.seed,
+            facts_per_task=size.facts_per_task,
+            items_per_task=size.items_per_task,
+            align_per_task=size.align_per_task,
+            aggregate_forms=size.aggregate_forms,
+        )
+        write(benchmark, folder)
+    return folder
+
+
+def train_stage(
+    stage: Stage, config: RunConfig, out: Path, *, start: Path | None = None, data: Path | None = None
+) -> None:
+    """Train one stage on a JSONL of conversations; raises MedCareError, see `stages.train`."""
+    source = data or (Path(config.stage(stage).data) if config.stage(stage).data else None)
+    if source is None:
+        source = prepare_data(config, out.parent / f"{out.name}-data") / f"{stage}.jsonl"
+    conversations: list[Conversation] = list(read_conversations(source))
+    if not conversations:
+        raise DataError(f"{source} holds no conversation to train on. Check it: medcare data check {source}")
+    stages.train(stage, config, conversations, out, data_hash=file_hash(source), start=start)
+
+
+def evaluate_model(model: str, config: RunConfig, out: Path, *, items: Path | None = None) -> None:
+    """Test one model and write its predictions and scores into `out`."""
+    claim(out, config, {"stage": "evaluation", "model": model})
+    source = items or prepare_data(config, out / "data") / "items.jsonl"
+    _predict(
+        lambda: load_model(model, device=config.model.device, dtype=config.model.dtype, noise=False),
+        config,
+        read_items(source),
+        out / "evaluation" / "model" / "predictions.jsonl",
+        model,
+    )
+    write_results(out)
+
+
+def answer(model: str, question: str, max_new_tokens: int) -> str:
+    """One question, one answer, greedily decoded."""
+    from medcare.data.chat_template import render_prompt, stop_ids
+    from medcare.generation import generate
+
+    loaded = load_model(model, noise=False)
+    tokenizer = load_tokenizer(_tokenizer_source(model))
+    prompt = render_prompt(tokenizer, [Message("user", question)])
+    tokens = generate(loaded, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop_ids=stop_ids(tokenizer))
+    return str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()

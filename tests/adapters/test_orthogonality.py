@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from medcare.adapters.low_rank import LowRank
+from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
+from medcare.adapters.tuner import add_branch
+from tests.conftest import tiny_model
+
+
+def two_branches(rank: int = 4) -> nn.Module:
+    model = tiny_model("llama")
+    for name in ("knowledge", "alignment"):
+        add_branch(model, name, ["up_proj", "down_proj"], lambda l: LowRank(l.in_features, l.out_features, rank, 2.0))
+    return model
+
+
+def test_penalties_are_the_papers_sums():
+    model = two_branches()
+    products = [a.detach() @ b.detach().T for a, b in branch_pairs(model)]
+    assert len(products) == 4
+    l1, frobenius = penalty(model, "l1"), penalty(model, "frobenius")
+    assert l1 is not None
+    assert frobenius is not None
+    torch.testing.assert_close(l1, sum(p.abs().sum() for p in products))
+    torch.testing.assert_close(frobenius, sum((p**2).sum() for p in products))
+
+
+@pytest.mark.parametrize("kind", ["projection", "none"])
+def test_no_penalty_term(kind):
+    assert penalty(two_branches(), kind) is None
+
+
+def test_projection_is_exact_to_round_off_and_idempotent():
+    model = two_branches()
+    project(model)
+    once = [b.clone() for _, b in branch_pairs(model)]
+    assert max(float((a @ b.T).detach().abs().max()) for a, b in branch_pairs(model)) < 1e-6
+    assert measure(model)["cosine"] < 1e-6
+    project(model)
+    for before, (_, after) in zip(once, branch_pairs(model), strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=1e-6)
+    assert min(float(b.detach().norm()) for b in once) > 0.1  # it was projected, not erased
+
+
+def test_projection_keeps_what_is_orthogonal_already():
+    model = two_branches()
+    for a, b in branch_pairs(model):
+        with torch.no_grad():
+            a.zero_()
+            a[:, : a.shape[0]] = torch.eye(a.shape[0])
+            b[:, : a.shape[0]] = 0
+    before = [b.clone() for _, b in branch_pairs(model)]
+    project(model)
+    for kept, (_, b) in zip(before, branch_pairs(model), strict=True):
+        torch.testing.assert_close(kept, b, rtol=0, atol=1e-7)
+
+
+def test_descending_the_penalty_makes_the_branches_orthogonal():
+    model = two_branches()
+    pairs = [b for _, b in branch_pairs(model)]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("alignment" in name)
+    before = measure(model)["orthogonality"]
+    optimizer = torch.optim.SGD(pairs, lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        penalty(model, "frobenius").backward()
+        optimizer.step()
+    assert measure(model)["orthogonality"] < 0.05 * before
+
+
+def test_measure_needs_both_branches():
+    assert measure(tiny_model("llama")) == {}

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from medcare.adapters.merge import join, merge_all
+from medcare.adapters.tuner import (
+    adapted_linears,
+    add_aggregators,
+    add_alignment,
+    branch_parameters,
+    remove_branch,
+    router_load,
+    set_noise,
+    strip,
+    trainable,
+)
+from medcare.config import AdapterConfig
+from medcare.errors import AdapterError
+from tests.conftest import tiny_model
+
+CONFIG = AdapterConfig(rank=4, alpha=8, experts=4, top_k=2)
+IDS = torch.arange(24).reshape(2, 12)
+
+
+def shake(model: nn.Module) -> None:
+    """B starts at zero: give every branch something to say."""
+    torch.manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            nn.init.normal_(parameter, std=0.1)
+
+
+def test_stage_one_attaches_to_every_family(any_model):
+    before = any_model(IDS).logits
+    add_aggregators(any_model, CONFIG)
+    torch.testing.assert_close(any_model(IDS).logits, before, rtol=0, atol=0)
+    assert len(adapted_linears(any_model, "knowledge")) == 6
+    assert len(adapted_linears(any_model, "noise")) == 6
+    assert len(adapted_linears(any_model, "attention")) == 8
+    shake(any_model)
+    assert (any_model(IDS).logits - before).abs().max() > 1e-3
+
+
+def test_both_stages_then_merge_equals_the_branched_model(any_model):
+    add_aggregators(any_model, CONFIG)
+    shake(any_model)
+    remove_branch(any_model, "noise")
+    add_alignment(any_model, CONFIG)
+    shake(any_model)
+    branched = any_model(IDS).logits
+    merge_all(any_model)
+    assert not adapted_linears(any_model)
+    torch.testing.assert_close(any_model(IDS).logits, branched, rtol=0, atol=1e-4)
+
+
+def test_only_the_named_branches_train(llama):
+    add_aggregators(llama, CONFIG)
+    names = trainable(llama, ["knowledge"])
+    assert names
+    assert all(".branches.knowledge." in name for name in names)
+    assert all(".branches." in name for name in trainable(llama, ["knowledge", "noise", "attention"]))
+
+
+def test_merge_with_noise_is_refused_and_changes_nothing(llama):
+    add_aggregators(llama, CONFIG)
+    shake(llama)
+    before = llama(IDS).logits
+    with pytest.raises(AdapterError, match="router"):
+        merge_all(llama)
+    torch.testing.assert_close(llama(IDS).logits, before, rtol=0, atol=0)
+
+
+def test_alignment_beside_noise_is_refused(llama):
+    add_aggregators(llama, CONFIG)
+    with pytest.raises(AdapterError, match="noise"):
+        add_alignment(llama, CONFIG)
+
+
+def test_alignment_without_knowledge_is_refused(llama):
+    with pytest.raises(AdapterError, match="knowledge"):
+        add_alignment(llama, CONFIG)
+
+
+def test_a_name_that_matches_nothing_is_told_with_the_names_there_are(llama):
+    with pytest.raises(AdapterError, match=r"fc1.*down_proj \(2x\)"):
+        add_aggregators(llama, AdapterConfig(feed_forward=("fc1",)))
+
+
+def test_noise_can_be_switched_off_for_a_while(llama):
+    add_aggregators(llama, CONFIG)
+    shake(llama)
+    with_noise = llama(IDS).logits
+    set_noise(llama, enabled=False)
+    without = llama(IDS).logits
+    assert (with_noise - without).abs().max() > 1e-4
+    set_noise(llama, enabled=True)
+    torch.testing.assert_close(llama(IDS).logits, with_noise, rtol=0, atol=0)
+    remove_branch(llama, "noise")
+    torch.testing.assert_close(llama(IDS).logits, without, rtol=0, atol=0)
+
+
+def test_strip_gives_the_base_back():
+    model = tiny_model("qwen2")
+    before = model(IDS).logits
+    add_aggregators(model, CONFIG)
+    shake(model)
+    strip(model)
+    torch.testing.assert_close(model(IDS).logits, before, rtol=0, atol=0)
+
+
+def test_sizes_and_load_by_name(llama):
+    add_aggregators(llama, CONFIG)
+    sizes = branch_parameters(llama)
+    assert sizes["knowledge"] == 2 * 3 * 8 * (32 + 64)
+    assert sizes["noise"] == 2 * (3 * 4 * 4 * (32 + 64) + 4 * (32 + 32 + 64) + 3 * 4)
+    llama.train()(IDS)
+    load = router_load(llama)
+    assert set(load) == set(adapted_linears(llama, "noise"))
+    assert all(abs(sum(shares) - 1) < 1e-3 for shares in load.values())
+
+
+def test_join_is_the_sum_of_the_branches(llama):
+    add_aggregators(llama, AdapterConfig(rank=4, experts=0))
+    add_alignment(llama, AdapterConfig(rank=3, alpha=9))
+    shake(llama)
+    linear = next(iter(adapted_linears(llama, "alignment").values()))
+    down, up = join(linear, ["knowledge", "alignment"])
+    assert down.shape[0] == 14
+    expected = linear.branch("knowledge").delta() + linear.branch("alignment").delta()
+    torch.testing.assert_close(up @ down, expected)
+
+
+def test_bfloat16_base_keeps_float32_branches():
+    model = tiny_model("llama").to(torch.bfloat16)
+    add_aggregators(model, CONFIG)
+    assert all(p.dtype == torch.float32 for p in trainable(model, ["knowledge", "noise"]).values())
+    assert model(IDS).logits.dtype == torch.bfloat16
