@@ -19,7 +19,9 @@ def prompts(count: int = 9, *, shared: int = 3) -> list[list[int]]:
     return [head + [draw.randrange(3, 90) for _ in range(draw.randrange(1, 14))] for _ in range(count)]
 
 
-def one_by_one(model: PreTrainedModel, rows: list[list[int]], stops: list[int], limit: int) -> list[list[int]]:
+def one_by_one(
+    model: PreTrainedModel, rows: list[list[int]], stops: list[int], limit: int
+) -> list[list[int]]:
     """The plain way: encode everything anew for every token."""
     answers = []
     for row in rows:

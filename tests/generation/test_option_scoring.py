@@ -24,7 +24,9 @@ def questions(count: int = 8, *, shared: int = 4) -> Questions:
     return prompts, [[tokens(1, 7) for _ in range(draw.randrange(2, 6))] for _ in prompts]
 
 
-def anew(model: PreTrainedModel, prompts: list[list[int]], options: list[list[list[int]]]) -> list[list[float]]:
+def anew(
+    model: PreTrainedModel, prompts: list[list[int]], options: list[list[list[int]]]
+) -> list[list[float]]:
     """The plain way: one forward pass an option, all logits, log-softmax."""
     scores = []
     for prompt, choices in zip(prompts, options, strict=True):

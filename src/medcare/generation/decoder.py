@@ -39,7 +39,7 @@ class Decoder:
     window: int
 
     @classmethod
-    def of(cls, model: nn.Module) -> Decoder:
+    def of(cls, model: Any) -> Decoder:
         """Look at a model's cache layers and signature."""
         layers = DynamicCache(config=model.config).layers
         parameters = inspect.signature(model.forward).parameters
@@ -94,7 +94,9 @@ class Decoder:
         cache = DynamicCache(config=self.model.config)
         if prefix.get_seq_length():
             for index, layer in enumerate(prefix.layers):
+                assert isinstance(layer, DynamicLayer)
                 keys, values = layer.keys, layer.values
+                assert keys is not None and values is not None
                 cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
         return cache
 

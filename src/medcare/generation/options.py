@@ -59,7 +59,7 @@ def score_options(
         One list a question, one number an option, in the order given.
 
     Raises:
-        EvaluationError: a prompt or an option has no tokens, or there are not as many lists of options as prompts.
+        EvaluationError: a prompt or an option has no tokens, or prompts and lists of options differ in number.
     """
     scores: list[list[float]] = [[] for _ in prompts]
     done = 0
@@ -79,7 +79,7 @@ def stream_option_scores(
     *,
     tokens_per_batch: int = 4096,
 ) -> Iterator[list[tuple[int, list[float]]]]:
-    """As `score_options`, but yields each batch's `(index of the prompt, log-likelihoods)` when it is finished."""
+    """As `score_options`, but yields each batch's `(index of the prompt, log-likelihoods)` when it is done."""
     questions = _questions(prompts, options)
     if not questions:
         return
@@ -115,14 +115,14 @@ def _questions(prompts: Sequence[Sequence[int]], options: Sequence[Options]) -> 
     for question in questions:
         if not question.prompt or not question.options or not all(question.options):
             raise EvaluationError(
-                f"Question {question.index} can't be scored: its prompt and each of its options need at least "
-                "one token. Leave out empty options."
+                f"Question {question.index} can't be scored: its prompt and each of its options need at "
+                "least one token. Leave out empty options."
             )
     return questions
 
 
 def _row_limit(decoder: Decoder, columns: int) -> int:
-    vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
+    vocabulary: int = decoder.model.get_input_embeddings().weight.shape[0]
     return max(1, _LOGITS // (columns * vocabulary))
 
 
