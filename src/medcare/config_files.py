@@ -116,7 +116,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return value
     if origin in (Union, types.UnionType):
         options = get_args(hint)
-        return None if value is None else _convert(next(o for o in options if o is not type(None)), value, key)
+        return (
+            None if value is None else _convert(next(o for o in options if o is not type(None)), value, key)
+        )
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise ConfigError(f"{key} must be a list, got {value!r}. Example: [first, second]")

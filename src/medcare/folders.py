@@ -49,23 +49,48 @@ def load_model(
     path = Path(folder).expanduser()
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
-    if not path.is_dir():
-        return load_base(str(folder), device=where, dtype=precision).eval()
-    if (path / "config.json").is_file():
-        return load_base(str(path), device=where, dtype=precision).eval()
-    if (path / "model" / "config.json").is_file():
-        return load_base(str(path / "model"), device=where, dtype=precision).eval()
+    source = plain_source(path)
+    if source is not None:
+        plain: PreTrainedModel = load_base(source, device=where, dtype=precision).eval()
+        return plain
     if (path / "adapter_config.json").is_file():
         model = load_base(_peft_base(path), device=where, dtype=precision)
         load_lora(model, path, "knowledge")
-        return model.eval()
+    else:
+        manifest = _stage_manifest(path)
+        model = load_base(manifest["base"], device=where, dtype=precision)
+        check_base(describe(model), manifest, path)
+        _attach(model, path, manifest, noise=noise)
+    adapted: PreTrainedModel = model.eval()
+    return adapted
+
+
+def tokenizer_source(folder: str | Path) -> str:
+    """The folder or base name whose tokenizer belongs to the model that `load_model` returns; raises alike."""
+    path = Path(folder).expanduser()
+    source = plain_source(path)
+    if source is not None:
+        return source
+    if (path / "adapter_config.json").is_file():
+        return _peft_base(path)
+    return str(_stage_manifest(path)["base"])
+
+
+def plain_source(path: Path) -> str | None:
+    """What transformers loads by itself: a model folder, a run's merged model or a base name; else None."""
+    if not path.is_dir():
+        return str(path)
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return str(folder)
+    return None
+
+
+def _stage_manifest(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     if manifest.get("stage") not in ("aggregate", "align"):
         raise FolderError(f"{path} holds no model yet: its {MANIFEST} names no finished stage.")
-    model = load_base(manifest["base"], device=where, dtype=precision)
-    check_base(describe(model), manifest, path)
-    _attach(model, path, manifest, noise=noise)
-    return model.eval()
+    return manifest
 
 
 def _attach(model: PreTrainedModel, path: Path, manifest: dict[str, Any], *, noise: bool) -> None:
@@ -100,8 +125,8 @@ def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
         differing = sorted(_differences(former, wanted))
         if differing:
             raise FolderError(
-                f"{folder} holds another run (it differs in {', '.join(differing[:5])}). Choose another --out, "
-                "or repeat the former settings to continue that run."
+                f"{folder} holds another run (it differs in {', '.join(differing[:5])}). "
+                "Choose another --out, or repeat the former settings to continue that run."
             )
         return (folder / MANIFEST).is_file()
     if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
@@ -128,7 +153,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelError(f"There is no folder {folder}. Check the path.")
     if not (folder / MANIFEST).is_file():
-        state = "its stage is not finished" if (folder / CONFIG).is_file() else "this package did not write it"
+        state = (
+            "its stage is not finished" if (folder / CONFIG).is_file() else "this package did not write it"
+        )
         raise FolderError(f"{folder} has no {MANIFEST}: {state}. Run that stage to its end first.")
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
     tree = read_yaml(folder / CONFIG)
@@ -166,7 +193,9 @@ def _git(*arguments: str) -> str:
 def _peft_base(path: Path) -> str:
     base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
     if not base:
-        raise FolderError(f"{path}/adapter_config.json names no base model (base_model_name_or_path). Add it.")
+        raise FolderError(
+            f"{path}/adapter_config.json names no base model (base_model_name_or_path). Add it."
+        )
     resolve_base(base)
     return str(base)
 

@@ -13,23 +13,21 @@ a run again continues it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medcare.base_model import load_tokenizer
-from medcare.config import RunConfig, Stage
 from medcare.data.benchmark import build, read_conversations, read_items, write
-from medcare.data.records import Conversation, Item, Message
-from medcare.errors import DataError, FolderError
-from medcare.evaluation.predictions import predict
 from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
-from medcare.folders import claim, load_model, versions, write_manifest
+
+from medcare.base_model import load_tokenizer
+from medcare.config import RunConfig, Stage
+from medcare.data.records import Conversation, Message
+from medcare.errors import DataError
+from medcare.folders import claim, load_model, write_manifest
 from medcare.progress import say
-from medcare.storage import file_hash, read_json, write_json
+from medcare.storage import file_hash
 from medcare.training import stages
 
 PHASES = "phases.json"
@@ -123,10 +121,36 @@ def evaluate_model(model: str, config: RunConfig, out: Path, *, items: Path | No
 def answer(model: str, question: str, max_new_tokens: int) -> str:
     """One question, one answer, greedily decoded."""
     from medcare.data.chat_template import render_prompt, stop_ids
+
     from medcare.generation import generate
 
     loaded = load_model(model, noise=False)
-    tokenizer = load_tokenizer(_tokenizer_source(model))
+    tokenizer = load_tokenizer(tokenizer_source(model))
     prompt = render_prompt(tokenizer, [Message("user", question)])
-    tokens = generate(loaded, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop_ids=stop_ids(tokenizer))
+    tokens = generate(
+        loaded, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop_ids=stop_ids(tokenizer)
+    )
     return str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+class _Clock:
+    """Seconds spent in each phase, summed over the calls that a run took."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - start
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 2)
+            write_json(self.path, self.seconds)
+        say(f"{name}: {spent:.0f} s")

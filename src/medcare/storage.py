@@ -7,6 +7,7 @@ and only then take the real name. A crash, a full disk or Ctrl-C leaves the form
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -35,7 +36,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         write(part)
         _flush(part)
         part.chmod(0o644)
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         raise _storage_error(path, error) from error
     finally:
@@ -101,6 +102,15 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
         raise DataError(f"{path} does not exist. Check the path.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} should be UTF-8 text: {error}.") from error
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal text; raises DataError if it can't be read."""
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}. Check the path.") from error
 
 
 def _parse_row(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -60,7 +60,10 @@ def test_fused_equals_loop_in_float64_with_gradients(i, o, r, experts, seed, dat
     for mine, other in zip(ours, theirs, strict=True):
         zero = torch.zeros((), dtype=torch.float64)
         torch.testing.assert_close(
-            zero if mine is None else mine, zero.expand_as(mine) if other is None else other, rtol=0, atol=1e-10
+            zero if mine is None else mine,
+            zero.expand_as(mine) if other is None else other,
+            rtol=0,
+            atol=1e-10,
         )
 
 

@@ -13,7 +13,9 @@ from tests.conftest import tiny_model
 def two_branches(rank: int = 4) -> nn.Module:
     model = tiny_model("llama")
     for name in ("knowledge", "alignment"):
-        add_branch(model, name, ["up_proj", "down_proj"], lambda l: LowRank(l.in_features, l.out_features, rank, 2.0))
+        add_branch(
+            model, name, ["up_proj", "down_proj"], lambda l: LowRank(l.in_features, l.out_features, rank, 2.0)
+        )
     return model
 
 

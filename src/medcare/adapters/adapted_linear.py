@@ -116,4 +116,6 @@ class AdaptedLinear(nn.Module):
             ],
             dim=-1,
         )
-        return y + functional.linear(weighted, torch.cat([branch.up for branch in branches], dim=1)).to(y.dtype)
+        return y + functional.linear(weighted, torch.cat([branch.up for branch in branches], dim=1)).to(
+            y.dtype
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-import torch
 from torch import nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear, Branch
@@ -192,8 +191,3 @@ def _noise(linear: AdaptedLinear) -> NoiseAggregator:
     branch = linear.branch("noise")
     assert isinstance(branch, NoiseAggregator)
     return branch
-
-
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The dtype of the model's own weights."""
-    return next(model.parameters()).dtype

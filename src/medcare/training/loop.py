@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from medcare.data.batches import Batch, collate, plan
+from medcare.data.chat_template import Rendered
 from torch import Tensor, nn
 
 from medcare.adapters.orthogonality import measure, penalty, project
 from medcare.adapters.tuner import router_load, set_noise
 from medcare.config import StageConfig
-from medcare.data.batches import Batch, collate, plan
-from medcare.data.chat_template import Rendered
 from medcare.progress import delayed_interrupt, track
 from medcare.storage import append_jsonl, read_jsonl, write_jsonl
 from medcare.training.losses import IGNORED, nll_sum
@@ -140,7 +140,12 @@ class Loop:
                     saved_at = time.monotonic()
                 interrupt.pass_on()
         self.wrapped.eval()
-        return {"steps": steps, "loss": meter.last_loss, "seconds": meter.seconds(), "tokens": meter.all_tokens}
+        return {
+            "steps": steps,
+            "loss": meter.last_loss,
+            "seconds": meter.seconds(),
+            "tokens": meter.all_tokens,
+        }
 
     def _step(self, step: int, meter: Meter) -> float:
         """One optimizer step; returns the mean NLL of its supervised tokens."""
@@ -149,7 +154,9 @@ class Loop:
         torch.manual_seed(_mix(self.seed, step, rank))
         if self.noise_drop:
             # Drawn from the step alone: all devices must drop the branch together.
-            set_noise(self.model, enabled=random.Random(_mix(self.seed, step, -1)).random() >= self.noise_drop)
+            set_noise(
+                self.model, enabled=random.Random(_mix(self.seed, step, -1)).random() >= self.noise_drop
+            )
         batches = [self._batch(numbers) for numbers in self.schedule.steps[step]]
         supervised = sum(batch.supervised for batch in batches)
         mine = [batches[index] for index in range(rank, len(batches), world)]

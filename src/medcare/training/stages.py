@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from medcare.data.chat_template import Rendered, render
 
+from medcare.adapters.merge import merge_all
 from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
 from medcare.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
-from medcare.checkpoint import LORA_BRANCHES, save_branches
+from medcare.checkpoint import save_branches
 from medcare.config import RunConfig, Stage
-from medcare.data.chat_template import Rendered, render
 from medcare.data.records import Conversation
-from medcare.errors import DataError, FolderError
+from medcare.errors import DataError, FolderError, StorageError
 from medcare.folders import claim, load_model, read_manifest, write_manifest
 from medcare.progress import say
 from medcare.training.loop import Loop
@@ -79,7 +80,9 @@ def train(
         if start is not None and (start / "attention").is_dir():
             # Attention is merged by now; its factors stay with the folder, so that it can be loaded alone.
             shutil.copytree(start / "attention", out / "attention", dirs_exist_ok=True)
-        write_manifest(out, config, {**settings, "base": base, "base_facts": describe(model), "result": result})
+        write_manifest(
+            out, config, {**settings, "base": base, "base_facts": describe(model), "result": result}
+        )
         (out / CHECKPOINT).unlink(missing_ok=True)
     return result
 
@@ -98,11 +101,10 @@ def merge(folder: Path, out: Path) -> None:
         return
     # In float32 whatever the training dtype was: rounding each merge to bfloat16 would lose the update.
     model = load_model(folder, device="cpu", dtype="float32")
-    from medcare.adapters.merge import merge_all
-
     merge_all(model)
     dtype = choose_dtype(config.model.dtype, choose_device(config.model.device))
-    _save_plain(model.to(dtype), load_tokenizer(manifest["base"]), out)
+    model.to(dtype)  # type: ignore[arg-type]  # its stubs know no dtype here
+    _save_plain(model, load_tokenizer(manifest["base"]), out)
     write_manifest(out, config, {**settings, "base": manifest["base"], "base_facts": describe(model)})
 
 
@@ -120,7 +122,9 @@ def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[P
         raise FolderError("Stage 'align' starts from a stage-1 folder: give it with --from DIR.")
     manifest = read_manifest(start)
     if manifest.get("stage") != "aggregate":
-        raise FolderError(f"{start} holds stage '{manifest.get('stage')}', but --from takes stage 'aggregate'.")
+        raise FolderError(
+            f"{start} holds stage '{manifest.get('stage')}', but --from takes stage 'aggregate'."
+        )
     if manifest["base"] != config.model.base:
         raise FolderError(
             f"{start} was trained on the base '{manifest['base']}', the settings say '{config.model.base}'. "
@@ -154,13 +158,13 @@ def _render(
 
 
 def _save_plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    from medcare.errors import StorageError
-
     try:
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
     except OSError as error:
-        raise StorageError(f"The merged model could not be written to {out}: {error}. Free some space.") from error
+        raise StorageError(
+            f"The merged model could not be written to {out}: {error}. Free some space."
+        ) from error
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -171,5 +175,3 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def _millions(parameters: dict[str, torch.nn.Parameter]) -> str:
     return f"{sum(parameter.numel() for parameter in parameters.values()) / 1e6:.1f}"
 
-
-__all__ = ["LORA_BRANCHES", "merge", "train"]
