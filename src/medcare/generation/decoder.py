@@ -96,7 +96,8 @@ class Decoder:
             for index, layer in enumerate(prefix.layers):
                 assert isinstance(layer, DynamicLayer)
                 keys, values = layer.keys, layer.values
-                assert keys is not None and values is not None
+                if keys is None or values is None:
+                    continue  # a layer that shares another's cache
                 cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
         return cache
 

@@ -59,7 +59,7 @@ def score_options(
         One list a question, one number an option, in the order given.
 
     Raises:
-        EvaluationError: a prompt or an option has no tokens, or prompts and lists of options differ in number.
+        EvaluationError: a prompt or an option has no tokens, or there is not one list of options a prompt.
     """
     scores: list[list[float]] = [[] for _ in prompts]
     done = 0
@@ -79,7 +79,7 @@ def stream_option_scores(
     *,
     tokens_per_batch: int = 4096,
 ) -> Iterator[list[tuple[int, list[float]]]]:
-    """As `score_options`, but yields each batch's `(index of the prompt, log-likelihoods)` when it is done."""
+    """As `score_options`, but yields each batch's `(index of the prompt, log-likelihoods)` once done."""
     questions = _questions(prompts, options)
     if not questions:
         return
