@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medcare.data.benchmark import build, read_conversations, read_items, write
+from medcare.data.benchmark import build, write
+from medcare.data.files import read_conversations, read_items
 from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
 

@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs when it runs, so that --help stays fast."""
+"""Commands that train, merge and test."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ import typer
 from medcare.config import RunConfig, Stage
 from medcare.config_files import PRESETS
 
-app = typer.Typer(
-    name="medcare",
-    help="Fine-tune a causal language model for medicine: aggregate knowledge, then align form (arXiv "
-    "2406.17484). For research; not a medical device and not for clinical decisions.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+commands = typer.Typer()
 
 ConfigPath = Annotated[Path | None, typer.Argument(help="YAML of settings; without it, the preset.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; an interrupted run there is continued.")]
@@ -28,7 +21,7 @@ Settings = Annotated[
 ]
 
 
-@app.command()
+@commands.command()
 def run(
     config: ConfigPath = None, out: Out = Path("runs/demo"), preset: Preset = "default", set_: Settings = None
 ) -> None:
@@ -38,7 +31,7 @@ def run(
     run_pipeline(_config(config, preset, set_), out)
 
 
-@app.command()
+@commands.command()
 def train(
     stage: Annotated[str, typer.Option(help="aggregate (stage 1) or align (stage 2).")],
     out: Out,
@@ -58,7 +51,7 @@ def train(
     train_stage(_stage(stage), _config(config, preset, set_), out, start=from_, data=data)
 
 
-@app.command()
+@commands.command()
 def merge(
     folder: Annotated[Path, typer.Argument(help="A stage folder without a noise aggregator.")],
     out: Out,
@@ -70,7 +63,7 @@ def merge(
     typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")
 
 
-@app.command()
+@commands.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
     out: Out,
@@ -87,7 +80,7 @@ def evaluate(
     evaluate_model(model, _config(config, preset, set_), out, items=items)
 
 
-@app.command()
+@commands.command()
 def ask(
     model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
@@ -99,7 +92,7 @@ def ask(
     typer.echo(answer(model, question, max_new_tokens))
 
 
-@app.command()
+@commands.command()
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
     """Write report.html, report.md and results.csv of a run again."""
     from medcare.evaluation.report import write_report

@@ -1,0 +1,18 @@
+"""The command line: one module a subject. Each command imports what it needs when it runs, so --help is fast."""
+
+from __future__ import annotations
+
+import typer
+
+from medcare.cli import runs
+
+app = typer.Typer(
+    name="medcare",
+    help="Fine-tune a causal language model for medicine: aggregate knowledge, then align form (arXiv "
+    "2406.17484). For research; not a medical device and not for clinical decisions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (runs,):
+    app.add_typer(module.commands)

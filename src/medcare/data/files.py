@@ -1,0 +1,50 @@
+"""The package's own JSONL: conversations that train, items that test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medcare.data.records import Conversation, Item, Message
+from medcare.errors import DataError
+from medcare.storage import read_jsonl, write_jsonl
+
+
+def read_conversations(path: Path) -> Iterator[Conversation]:
+    """Yield the conversations of a JSONL file with `messages`, and `id` and `source` if they are known.
+
+    Raises:
+        DataError: the file is missing or a row is malformed; the message names the line.
+    """
+    for number, row in enumerate(read_jsonl(path), start=1):
+        try:
+            messages = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
+            yield Conversation(str(row.get("id", number)), str(row.get("source", path.stem)), messages)
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}, row {number}: 'messages' must be a list of {{role, content}}, got {_short(row)}."
+            ) from error
+
+
+def read_items(path: Path) -> list[Item]:
+    """The test items of a JSONL file; raises DataError as `read_conversations`."""
+    items = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        try:
+            lists = {key: tuple(row.get(key, ())) for key in ("options", "answers")}
+            items.append(Item(**{**row, **lists}))
+        except TypeError as error:
+            raise DataError(f"{path}, row {number} is not a test item: {error}.") from error
+    return items
+
+
+def write_records(path: Path, records: Iterable[Conversation | Item]) -> None:
+    """Write conversations or items, one a line, whole or not at all; raises StorageError."""
+    write_jsonl(path, [asdict(record) for record in records])
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:120]}…"

@@ -1,0 +1,46 @@
+"""What a benchmark task is: one card a task, read by the builder, the scorer and the report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from medcare.data.records import Family
+
+Form = Literal["options", "label", "list", "typed_list", "tuples", "text"]
+Metric = Literal["accuracy", "macro_f1", "micro_f1", "rouge_l"]
+
+
+@dataclass(frozen=True)
+class TaskCard:
+    """One task of a benchmark.
+
+    Attributes:
+        name: unique, snake case; the `task` of its items.
+        family: knowledge-intensive or alignment-required.
+        form: how an answer looks. `options` are ranked by likelihood; the others are read from generated
+            text (see `medcare.evaluation.parsing`).
+        metric: a key of `medcare.evaluation.scores.METRICS`.
+        measures: one sentence: what a good score shows.
+        source: the vocabulary or corpus behind it, with its version.
+        labels: the allowed labels (`label`) or types (`typed_list`); empty for other forms.
+        chance: the score of an answer drawn at random, where that has a meaning.
+    """
+
+    name: str
+    family: Family
+    form: Form
+    metric: Metric
+    measures: str
+    source: str
+    labels: tuple[str, ...] = ()
+    chance: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> TaskCard:
+        """The card that `to_dict` came from."""
+        return cls(**{**tree, "labels": tuple(tree["labels"])})
