@@ -1,0 +1,233 @@
+"""Leakage: which training rows repeat an evaluation row, word for word or nearly so.
+
+Four kinds. *exact*: the same text. *normalised*: the same after width, case, spacing and punctuation are
+taken away. *ngram*: n units in a row in common, where a unit is one word, or one character of a script that
+is written without spaces; n = 13 is the length that GPT-3's authors used. *near*: Jaccard similarity of the
+sets of three-unit shingles, with candidates from MinHash and locality-sensitive hashing.
+
+Evaluation texts are held in memory; training texts are streamed once.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from medcare.errors import DataError
+
+Kind = Literal["exact", "normalised", "ngram", "near"]
+KINDS: tuple[Kind, ...] = ("exact", "normalised", "ngram", "near")
+
+_SHINGLE = 3
+_PERMUTATIONS = 128
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_UNIT = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+
+
+@dataclass
+class Overlap:
+    """What the training rows and the evaluation rows have in common.
+
+    Attributes:
+        n: units in an n-gram.
+        train_rows: training rows read.
+        test_rows: evaluation rows indexed.
+        short_tests: evaluation rows of fewer than `n` units, which only the other kinds can find.
+        train_hits: for each kind the training rows that match, counted from 0, in order.
+        test_hits: for each kind the evaluation rows that match, counted from 0.
+    """
+
+    n: int
+    train_rows: int = 0
+    test_rows: int = 0
+    short_tests: int = 0
+    train_hits: dict[Kind, array[int]] = field(default_factory=lambda: {kind: array("q") for kind in KINDS})
+    test_hits: dict[Kind, set[int]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is in common."""
+        return not any(self.train_hits.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, and the evaluation rows that were found, ready for JSON."""
+        return {
+            "n": self.n,
+            "train_rows": self.train_rows,
+            "test_rows": self.test_rows,
+            "short_tests": self.short_tests,
+            "train_hits": {kind: len(self.train_hits[kind]) for kind in KINDS},
+            "test_hits": {kind: len(self.test_hits[kind]) for kind in KINDS},
+            "leaked_tests": sorted(set().union(*self.test_hits.values())),
+        }
+
+
+def units(text: str) -> list[str]:
+    """The words and unspaced characters of a text, without width, case, spacing and punctuation."""
+    return _UNIT.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def ngram_overlap(train: Iterable[str], test: Sequence[str], n: int = 13) -> Overlap:
+    """Exact, normalised and n-gram overlap of single texts.
+
+    Args:
+        train: training texts, read once.
+        test: evaluation texts.
+        n: units in an n-gram.
+    """
+    return find(((text,) for text in train), [(text,) for text in test], n=n)
+
+
+def find(
+    train: Iterable[Sequence[str]],
+    test: Sequence[Sequence[str]],
+    *,
+    n: int = 13,
+    boilerplate: int | None = None,
+    near: float | None = None,
+) -> Overlap:
+    """Compare every training row with every evaluation row.
+
+    Args:
+        train: rows, each the texts of one example (for example its messages), read once.
+        test: rows, each the texts of one example.
+        n: units in an n-gram.
+        boilerplate: leave out n-grams that more than this many evaluation rows share, such as a task's
+            instruction; None counts every n-gram.
+        near: also look for rows of at least this Jaccard similarity, in (0, 1].
+
+    Raises:
+        DataError: `n` or `near` is out of range.
+    """
+    index = Index(test, n=n, boilerplate=boilerplate, near=near)
+    for row in train:
+        index.add(row)
+    return index.overlap
+
+
+class Index:
+    """The evaluation rows, to which training rows are added one by one.
+
+    Attributes:
+        overlap: what was found so far.
+    """
+
+    def __init__(
+        self,
+        test: Sequence[Sequence[str]],
+        *,
+        n: int = 13,
+        boilerplate: int | None = None,
+        near: float | None = None,
+    ) -> None:
+        """Index `test`; the arguments are those of `find`."""
+        if n < 1:
+            raise DataError(f"An n-gram needs at least one unit, got n={n}.")
+        self.overlap = Overlap(n=n, test_rows=len(test))
+        self._texts: dict[str, list[int]] = {}
+        self._normal: dict[tuple[str, ...], list[int]] = {}
+        # A gram is kept as its 64-bit hash: with 10 million of them here and a billion in training, one false
+        # match in about 2,000 such comparisons is expected.
+        self._grams: dict[int, Sequence[int]] = {}
+        self._near = _NearIndex(near) if near is not None else None
+        for row, texts in enumerate(test):
+            self._index(row, texts)
+        if boilerplate is not None:
+            self._grams = {key: rows for key, rows in self._grams.items() if len(rows) <= boilerplate}
+
+    def add(self, texts: Sequence[str]) -> frozenset[Kind]:
+        """Compare one training row, count it, and return the kinds of overlap that it has."""
+        found: dict[Kind, set[int]] = {}
+        for text in texts:
+            words = tuple(units(text))
+            if text in self._texts:
+                found.setdefault("exact", set()).update(self._texts[text])
+            if words in self._normal:
+                found.setdefault("normalised", set()).update(self._normal[words])
+            for key in _grams(words, self.overlap.n) & self._grams.keys():
+                found.setdefault("ngram", set()).update(self._grams[key])
+                # Its evaluation rows are counted now, so a gram that recurs in every row costs nothing more.
+                self._grams[key] = ()
+            if self._near and (rows := self._near.query(words)):
+                found.setdefault("near", set()).update(rows)
+        for kind, rows in found.items():
+            self.overlap.train_hits[kind].append(self.overlap.train_rows)
+            self.overlap.test_hits[kind] |= rows
+        self.overlap.train_rows += 1
+        return frozenset(found)
+
+    def _index(self, row: int, texts: Sequence[str]) -> None:
+        longest = 0
+        own: Sequence[int] = (row,)  # one object for all grams of the row
+        for text in texts:
+            words = tuple(units(text))
+            longest = max(longest, len(words))
+            if words:
+                self._texts.setdefault(text, []).append(row)
+                self._normal.setdefault(words, []).append(row)
+            for key in _grams(words, self.overlap.n):
+                known = self._grams.setdefault(key, own)
+                if known[-1] == row:
+                    continue
+                if isinstance(known, list):
+                    known.append(row)
+                else:
+                    self._grams[key] = [*known, row]
+            if self._near:
+                self._near.insert(row, words)
+        self.overlap.short_tests += longest < self.overlap.n
+
+
+class _NearIndex:
+    """MinHash sketches of evaluation texts; every candidate is confirmed on the shingles themselves."""
+
+    def __init__(self, threshold: float) -> None:
+        from datasketch import MinHashLSH
+
+        if not 0 < threshold <= 1:
+            raise DataError(f"The similarity of near-duplicates must be in (0, 1], got {threshold}.")
+        self._threshold = threshold
+        self._lsh = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+        self._known: list[tuple[int, set[bytes]]] = []
+
+    def insert(self, row: int, words: Sequence[str]) -> None:
+        shingles = _shingles(words)
+        if shingles:
+            self._lsh.insert(len(self._known), _sketch(shingles))
+            self._known.append((row, shingles))
+
+    def query(self, words: Sequence[str]) -> set[int]:
+        shingles = _shingles(words)
+        if not shingles:
+            return set()
+        candidates = (self._known[key] for key in self._lsh.query(_sketch(shingles)))
+        return {row for row, known in candidates if _jaccard(shingles, known) >= self._threshold}
+
+
+def _grams(words: Sequence[str], n: int) -> set[int]:
+    return set(map(hash, zip(*(words[start:] for start in range(n)), strict=False)))
+
+
+def _shingles(words: Sequence[str]) -> set[bytes]:
+    return set(_windows(words)) if len(words) >= _SHINGLE else set()
+
+
+def _windows(words: Sequence[str]) -> Iterator[bytes]:
+    for start in range(len(words) - _SHINGLE + 1):
+        yield " ".join(words[start : start + _SHINGLE]).encode("utf-8", "surrogatepass")
+
+
+def _jaccard(left: set[bytes], right: set[bytes]) -> float:
+    return len(left & right) / len(left | right)
+
+
+def _sketch(shingles: set[bytes]) -> Any:
+    from datasketch import MinHash
+
+    sketch = MinHash(num_perm=_PERMUTATIONS)
+    sketch.update_batch(shingles)
+    return sketch
