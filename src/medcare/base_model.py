@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from importlib import metadata
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medcare.errors import ModelError, StorageError
+from medcare.storage import cache_dir
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,11 +25,6 @@ _CHATML = (
     "+ '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-
-
-def cache_dir() -> Path:
-    """Where converted models and ontologies are kept: $MEDCARE_CACHE, else ~/.cache/medcare."""
-    return Path(os.environ.get("MEDCARE_CACHE") or Path.home() / ".cache" / "medcare")
 
 
 def choose_device(name: str) -> torch.device:

@@ -18,6 +18,11 @@ from typing import Any
 from medcare.errors import DataError, StorageError
 
 
+def cache_dir() -> Path:
+    """Where converted models and ontologies are kept: $MEDCARE_CACHE, else ~/.cache/medcare."""
+    return Path(os.environ.get("MEDCARE_CACHE") or Path.home() / ".cache" / "medcare")
+
+
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Run `write` on a temporary sibling of `path`, then rename it to `path`.
 
