@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from medcare.data.batches import Batch, collate, plan
-from medcare.data.chat_template import Rendered
 from torch import Tensor, nn
 
 from medcare.adapters.orthogonality import measure, penalty, project
 from medcare.adapters.tuner import router_load, set_noise
 from medcare.config import StageConfig
+from medcare.data.batches import IGNORED, Batch, collate, plan
+from medcare.data.chat_template import Rendered
 from medcare.progress import delayed_interrupt, track
 from medcare.storage import append_jsonl, read_jsonl, write_jsonl
-from medcare.training.losses import IGNORED, nll_sum
+from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter
 from medcare.training.state import load_state, save_state
 
@@ -221,7 +221,7 @@ class Loop:
             write_jsonl(path, [row for row in read_jsonl(path, torn_tail=True) if row["step"] <= done])
 
     def _key(self) -> str:
-        """Identifies settings and data; neither how often to save and log nor the number of devices counts."""
+        """Identifies settings and data; how often to save and log, and the number of devices, don't count."""
         settings = asdict(self.stage)
         for name in ("checkpoint_seconds", "log_every", "data"):
             settings.pop(name)

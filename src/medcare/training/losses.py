@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medcare.data.batches import IGNORED
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-IGNORED = -100
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from medcare.data.chat_template import Rendered, render
 
 from medcare.adapters.merge import merge_all
 from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
 from medcare.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
 from medcare.checkpoint import save_branches
 from medcare.config import RunConfig, Stage
+from medcare.data.chat_template import Rendered, render_all
 from medcare.data.records import Conversation
 from medcare.errors import DataError, FolderError, StorageError
 from medcare.folders import claim, load_model, read_manifest, write_manifest
@@ -145,7 +145,7 @@ def _branches(stage: Stage, config: RunConfig) -> tuple[str, ...]:
 def _render(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], max_length: int
 ) -> list[Rendered]:
-    rendered = [render(tokenizer, conversation.messages) for conversation in conversations]
+    rendered = render_all(tokenizer, [conversation.messages for conversation in conversations])
     kept = [example for example in rendered if len(example.ids) <= max_length]
     if len(kept) < len(rendered):
         say(f"{len(rendered) - len(kept)} examples are longer than {max_length} tokens and are left out.")
@@ -174,4 +174,3 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def _millions(parameters: dict[str, torch.nn.Parameter]) -> str:
     return f"{sum(parameter.numel() for parameter in parameters.values()) / 1e6:.1f}"
-
