@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from medcare.errors import ConfigError
 
 Orthogonality = Literal["l1", "frobenius", "projection", "none"]
+Layout = Literal["grouped", "packed"]
 Stage = Literal["aggregate", "align"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -91,7 +92,9 @@ class StageConfig:
         warmup: share of the steps that warm up.
         weight_decay: AdamW's.
         clip: largest gradient norm.
-        tokens_per_batch: padded tokens in one micro-batch.
+        batching: `grouped` by length with padding, `packed` into rows without, or `auto`: packed on a GPU,
+            grouped on a CPU, where computing attention over packed rows costs more than the padding.
+        tokens_per_batch: tokens in one micro-batch, padding included.
         accumulation: micro-batches a step, on each device.
         max_length: tokens; longer examples are left out and reported, never cut.
         gradient_checkpointing: recompute activations instead of keeping them.
@@ -108,6 +111,7 @@ class StageConfig:
     warmup: float = 0.03
     weight_decay: float = 0.0
     clip: float = 1.0
+    batching: Literal["auto", "grouped", "packed"] = "auto"
     tokens_per_batch: int = 8192
     accumulation: int = 1
     max_length: int = 3072

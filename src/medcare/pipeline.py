@@ -13,22 +13,25 @@ a run again continues it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from medcare.data.benchmark import build, write
-from medcare.data.files import read_conversations, read_items
 from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
 
 from medcare.base_model import load_tokenizer
 from medcare.config import RunConfig, Stage
-from medcare.data.records import Conversation, Message
+from medcare.data.benchmark import build, write
+from medcare.data.chat_template import render_prompt, stop_ids
+from medcare.data.files import read_conversations, read_items
+from medcare.data.records import Item, Message
 from medcare.errors import DataError
-from medcare.folders import claim, load_model, write_manifest
+from medcare.evaluation.predictions import predict, unanswered
+from medcare.folders import claim, load_model, tokenizer_source, write_manifest
 from medcare.progress import say
-from medcare.storage import file_hash
+from medcare.storage import file_hash, read_json, write_json
 from medcare.training import stages
 
 PHASES = "phases.json"
@@ -52,22 +55,22 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
         data = prepare_data(config, out / "data")
     items = read_items(data / "items.jsonl")
 
-    def test(name: str, load: Callable[[], Any]) -> None:
+    def test(name: str, model: str | Path, *, noise: bool = False) -> None:
         with clock.phase(f"evaluate {name}"):
-            _predict(load, config, items, out / "evaluation" / name / "predictions.jsonl", name)
+            path = out / "evaluation" / name / "predictions.jsonl"
+            _predict(str(model), config, items, path, name=name, noise=noise)
 
-    device, dtype = config.model.device, config.model.dtype
-    test("base", lambda: load_model(config.model.base, device=device, dtype=dtype))
+    test("base", config.model.base)
     with clock.phase("aggregate"):
         train_stage("aggregate", config, out / "aggregate", data=data / "aggregate.jsonl")
     if config.evaluation.noise_ablation and config.adapters.experts:
-        test("aggregate_with_noise", lambda: load_model(out / "aggregate", device=device, dtype=dtype))
-    test("aggregate", lambda: load_model(out / "aggregate", device=device, dtype=dtype, noise=False))
+        test("aggregate_with_noise", out / "aggregate", noise=True)
+    test("aggregate", out / "aggregate")
     with clock.phase("align"):
         train_stage("align", config, out / "align", start=out / "aggregate", data=data / "align.jsonl")
     with clock.phase("merge"):
         stages.merge(out / "align", out / "model")
-    test("align", lambda: load_model(out / "model", device=device, dtype=dtype))
+    test("align", out / "model")
     with clock.phase("report"):
         write_results(out)
         facts = {"stage": "run", "base": config.model.base, "phases": clock.seconds, "data": _hashes(data)}
@@ -99,7 +102,7 @@ def train_stage(
     source = data or (Path(config.stage(stage).data) if config.stage(stage).data else None)
     if source is None:
         source = prepare_data(config, out.parent / f"{out.name}-data") / f"{stage}.jsonl"
-    conversations: list[Conversation] = list(read_conversations(source))
+    conversations = list(read_conversations(source))
     if not conversations:
         raise DataError(f"{source} holds no conversation to train on. Check it: medcare data check {source}")
     stages.train(stage, config, conversations, out, data_hash=file_hash(source), start=start)
@@ -109,20 +112,13 @@ def evaluate_model(model: str, config: RunConfig, out: Path, *, items: Path | No
     """Test one model and write its predictions and scores into `out`."""
     claim(out, config, {"stage": "evaluation", "model": model})
     source = items or prepare_data(config, out / "data") / "items.jsonl"
-    _predict(
-        lambda: load_model(model, device=config.model.device, dtype=config.model.dtype, noise=False),
-        config,
-        read_items(source),
-        out / "evaluation" / "model" / "predictions.jsonl",
-        model,
-    )
+    path = out / "evaluation" / "model" / "predictions.jsonl"
+    _predict(model, config, read_items(source), path, name=model, noise=False)
     write_results(out)
 
 
 def answer(model: str, question: str, max_new_tokens: int) -> str:
     """One question, one answer, greedily decoded."""
-    from medcare.data.chat_template import render_prompt, stop_ids
-
     from medcare.generation import generate
 
     loaded = load_model(model, noise=False)
@@ -132,6 +128,14 @@ def answer(model: str, question: str, max_new_tokens: int) -> str:
         loaded, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop_ids=stop_ids(tokenizer)
     )
     return str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
+
+
+def _predict(model: str, config: RunConfig, items: list[Item], path: Path, *, name: str, noise: bool) -> None:
+    """Complete the predictions file of a model; the model is loaded only if an answer is missing."""
+    if unanswered(items, path):
+        loaded = load_model(model, device=config.model.device, dtype=config.model.dtype, noise=noise)
+        tokenizer = load_tokenizer(tokenizer_source(model))
+        predict(loaded, tokenizer, items, path, config.evaluation, name=name)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

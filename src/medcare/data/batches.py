@@ -11,8 +11,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from medcare.config import Layout
 from medcare.data.chat_template import Rendered
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The label of a token that the loss does not cover; what torch and transformers call the ignore index."""
 
-Layout = Literal["grouped", "packed"]
 # Batches are cut out of pools of this many shuffled examples sorted by length: like lengths come together,
 # and still each epoch has other batches.
 _POOL = 2048

@@ -1,7 +1,7 @@
 """Answers of one model to test items: an append-only JSONL that survives a kill and is continued.
 
-One row an item. Options: `{"id", "log_likelihoods": [nats for each option], "bytes": [length of each option in
-UTF-8]}`. Free text: `{"id", "text"}`.
+One row an item. Options: `{"id", "log_likelihoods": [nats for each option], "bytes": [UTF-8 length of each
+option]}`. Free text: `{"id", "text"}`.
 """
 
 from __future__ import annotations

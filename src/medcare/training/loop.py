@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medcare.adapters.orthogonality import measure, penalty, project
 from medcare.adapters.tuner import router_load, set_noise
-from medcare.config import StageConfig
+from medcare.config import Layout, StageConfig
 from medcare.data.batches import IGNORED, Batch, collate, plan
 from medcare.data.chat_template import Rendered
 from medcare.progress import delayed_interrupt, track
@@ -44,12 +44,21 @@ class Schedule:
     steps: tuple[tuple[tuple[int, ...], ...], ...]
 
     @classmethod
-    def build(cls, lengths: Sequence[int], stage: StageConfig, seed: int, devices: int = 1) -> Schedule:
+    def build(
+        cls,
+        lengths: Sequence[int],
+        stage: StageConfig,
+        seed: int,
+        devices: int = 1,
+        layout: Layout = "grouped",
+    ) -> Schedule:
         """Plan all epochs; a step holds `accumulation` micro-batches for each device."""
         size = stage.accumulation * devices
         steps: list[tuple[tuple[int, ...], ...]] = []
         for epoch in range(stage.epochs):
-            batches = plan(lengths, tokens_per_batch=stage.tokens_per_batch, epoch=epoch, seed=seed)
+            batches = plan(
+                lengths, tokens_per_batch=stage.tokens_per_batch, epoch=epoch, seed=seed, layout=layout
+            )
             micro = [tuple(batch) for batch in batches]
             steps.extend(tuple(micro[start : start + size]) for start in range(0, len(micro), size))
         return cls(tuple(steps))
@@ -101,8 +110,9 @@ class Loop:
         self.folder = folder
         self.pad_id = pad_id
         self.noise_drop = noise_drop
-        devices = self.accelerator.num_processes
-        self.schedule = Schedule.build([len(e.ids) for e in examples], stage, seed, devices)
+        self.layout = _layout(stage, self.accelerator.device)
+        lengths, devices = [len(example.ids) for example in examples], self.accelerator.num_processes
+        self.schedule = Schedule.build(lengths, stage, seed, devices, self.layout)
         optimizer = torch.optim.AdamW(
             list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay
         )
@@ -193,7 +203,8 @@ class Loop:
         return nll.detach()
 
     def _batch(self, numbers: Sequence[int]) -> Batch:
-        return collate([self.examples[number] for number in numbers], pad_id=self.pad_id)
+        chosen = [self.examples[number] for number in numbers]
+        return collate(chosen, pad_id=self.pad_id, layout=self.layout)
 
     def _log(self, done: int, meter: Meter) -> None:
         row: dict[str, Any] = {"step": done, **meter.take()}
@@ -230,6 +241,12 @@ class Loop:
         for example in self.examples:
             digest.update(repr(example.ids).encode())
         return digest.hexdigest()
+
+
+def _layout(stage: StageConfig, device: torch.device) -> Layout:
+    if stage.batching == "auto":
+        return "grouped" if device.type == "cpu" else "packed"
+    return stage.batching
 
 
 def _accelerator(model: PreTrainedModel) -> Accelerator:

@@ -1,0 +1,99 @@
+"""A small tokenizer of each family: its kind of vocabulary, its control tokens, its real chat template."""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+_CORPUS = [
+    "What causes arachnodactyly? Long, slender fingers are seen in Marfan syndrome.",
+    "You are a careful assistant. Name the finding: seizure; fever. Code J45.909?",
+    "患者无发热，既往有高血压病史。答案为B。The answer is (B).",
+    "user assistant system model\n\nINST end start im of turn header id",
+]
+# Written from the models' documentation; the others are read from the installed trl package.
+_LLAMA2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set sys = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
+    "{% set rest = messages[1:] %}{% else %}{% set sys = '' %}{% set rest = messages %}{% endif %}"
+    "{% for m in rest %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + (sys if loop.first else '') + m['content'].strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+_MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+_CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_CHATML_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+_LLAMA3_TOKENS = [
+    "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+    "<|python_tag|>", "<|eom_id|>",
+]  # fmt: skip
+# family: (template, special tokens, other added tokens, bos, eos, end of turn, sentencepiece-like)
+_FAMILIES = {
+    "chatml": (_CHATML, _CHATML_TOKENS, [], None, "<|im_end|>", "<|im_end|>", False),
+    "qwen2": ("qwen2_5", _CHATML_TOKENS, ["<tool_call>", "</tool_call>"], None, "<|im_end|>", "<|im_end|>", False),
+    "qwen3": (
+        "qwen3", _CHATML_TOKENS, ["<tool_call>", "</tool_call>", "<think>", "</think>"], None, "<|im_end|>",
+        "<|im_end|>", False,
+    ),
+    "llama2": (_LLAMA2, ["<unk>", "<s>", "</s>"], [], "<s>", "</s>", "</s>", True),
+    "llama3": ("llama3", _LLAMA3_TOKENS, [], "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", False),
+    "mistral": (_MISTRAL, ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"], [], "<s>", "</s>", "</s>", True),
+    "gemma": (
+        "gemma", ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"], ["\n\n", "<table>"], "<bos>",
+        "<eos>", "<end_of_turn>", True,
+    ),
+}  # fmt: skip
+FAMILIES = tuple(_FAMILIES)
+
+
+@functools.lru_cache
+def tokenizer_of(family: str) -> PreTrainedTokenizerFast:
+    template, special, added, bos, eos, _, sentencepiece = _FAMILIES[family]
+    backend = Tokenizer(
+        models.BPE(byte_fallback=sentencepiece, unk_token="<unk>" if "<unk>" in special else None)
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if sentencepiece:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+        backend.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        )
+        alphabet = sorted({*"".join(_CORPUS), *map(chr, range(32, 127)), "▁"})
+    else:
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+    tokens = [*special, *([f"<0x{byte:02X}>" for byte in range(256)] if sentencepiece else [])]
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, special_tokens=tokens, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(_CORPUS * 3, trainer)
+    if sentencepiece:
+        # Bytes are ordinary tokens, reached only through byte fallback: training can't say so, the file can.
+        import json
+
+        tree = json.loads(backend.to_str())
+        tree["added_tokens"] = [entry for entry in tree["added_tokens"] if entry["content"] in special]
+        backend = Tokenizer.from_str(json.dumps(tree))
+    backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=eos)
+    wrapped.chat_template = template if "{" in template else _trl(template)
+    return wrapped
+
+
+def end_of_turn(family: str) -> str:
+    return _FAMILIES[family][5]
+
+
+def _trl(name: str) -> str:
+    return resources.files("trl").joinpath(f"chat_templates/{name}.jinja").read_text(encoding="utf-8")
