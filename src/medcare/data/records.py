@@ -52,6 +52,7 @@ class Item:
         options: the answer options of an exam question, empty for free text.
         answers: indices into `options` of the correct ones, empty for free text.
         target: the expected text: the correct option(s), or the strict form that is asked for.
+        subject: the field of medicine, where an exam tells it.
     """
 
     id: str
@@ -63,3 +64,4 @@ class Item:
     options: tuple[str, ...] = ()
     answers: tuple[int, ...] = ()
     target: str = ""
+    subject: str = ""
