@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -36,6 +38,18 @@ def any_model(request: pytest.FixtureRequest) -> PreTrainedModel:
 @pytest.fixture
 def llama() -> PreTrainedModel:
     return tiny_model("llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as a user has one: two layers, random weights, a tokenizer with a ChatML template."""
+    from tests.data.tokenizers_by_family import tokenizer_of
+
+    folder = tmp_path_factory.mktemp("base") / "tiny-llama"
+    tokenizer = tokenizer_of("chatml")
+    tiny_model("llama", vocab=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,258 @@
+"""However a step is cut, loss and gradient are the same; an interrupted run ends as an uninterrupted one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch, trainable
+from medcare.config import AdapterConfig, StageConfig
+from medcare.data.chat_template import Rendered
+from medcare.errors import FolderError
+from medcare.storage import read_jsonl
+from medcare.training.loop import Loop, Schedule, learning_rate
+from tests.conftest import tiny_model
+
+ADAPTERS = AdapterConfig(rank=2, alpha=4, experts=4, top_k=2, dropout=0.0)
+STAGE = StageConfig(
+    epochs=2,
+    learning_rate=1e-2,
+    tokens_per_batch=64,
+    log_every=1,
+    orthogonality="none",
+    checkpoint_seconds=1e9,
+)
+
+
+def examples(count=16):
+    draw = torch.Generator().manual_seed(4)
+    made = []
+    for index in range(count):
+        length = 6 + (5 * index) % 11
+        ids = torch.randint(3, 90, (length,), generator=draw).tolist()
+        made.append(Rendered(ids, [position > 2 + index % 3 for position in range(length)]))
+    return made
+
+
+def stage_one(dropout=0.0):
+    model = tiny_model("llama")
+    add_aggregators(model, replace(ADAPTERS, dropout=dropout))
+    return model, trainable(model, ["knowledge", "noise", "attention"])
+
+
+def stage_two(train_knowledge=True):
+    model, _ = stage_one()
+    remove_branch(model, "noise")
+    remove_branch(model, "attention")
+    add_alignment(model, ADAPTERS)
+    torch.manual_seed(6)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            nn.init.normal_(parameter, std=0.05)
+    return model, trainable(model, ["knowledge", "alignment"] if train_knowledge else ["alignment"])
+
+
+def loop(made, stage, folder, data=None, seed=3):
+    model, parameters = made
+    return Loop(model, parameters, data or examples(), stage, seed=seed, folder=folder, pad_id=0)
+
+
+def run(made, stage, folder, **options):
+    loop(made, stage, folder, **options).run("test")
+    return {name: parameter.detach().clone() for name, parameter in made[1].items()}
+
+
+def rows(folder):
+    return list(read_jsonl(folder / "metrics.jsonl"))
+
+
+def assert_same(first, second, atol=0.0):
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("orthogonality", ["l1", "frobenius", "projection", "none"])
+def test_four_accumulated_batches_are_one_large_one(tmp_path, orthogonality):
+    """The same eight examples of unequal lengths, as one batch of 8 and as 4 of 2: both terms of the loss."""
+    stage = replace(
+        STAGE, epochs=1, orthogonality=orthogonality, orthogonality_weight=0.5, learning_rate=1e-3
+    )
+    large = loop(stage_two(), stage, tmp_path / "large", data=examples(8))
+    large.schedule = Schedule(((tuple(range(8)),),) * 3)
+    small = loop(stage_two(), stage, tmp_path / "small", data=examples(8))
+    small.schedule = Schedule((((0, 1), (2, 3), (4, 5), (6, 7)),) * 3)
+    large.run("large")
+    small.run("small")
+    for one, other in zip(rows(tmp_path / "large"), rows(tmp_path / "small"), strict=True):
+        for key in ("loss", "grad_norm", "orthogonality", "cosine"):
+            assert one[key] == pytest.approx(other[key], rel=1e-5, abs=1e-6), key
+    assert_same(dict(large.parameters), dict(small.parameters), atol=2e-6)
+
+
+def test_the_gradient_of_a_step_is_that_of_the_written_out_loss(tmp_path):
+    model, parameters = stage_two()
+    stage = replace(STAGE, orthogonality="l1", orthogonality_weight=0.25, clip=1e9)
+    made = loop((model, parameters), stage, tmp_path, data=examples(4))
+    made.schedule = Schedule((((0, 1), (2, 3)),))
+    gradients = {}
+    made.optimizer.step = lambda: gradients.update({n: p.grad.clone() for n, p in parameters.items()})
+    made.run("test")
+    total, count = 0.0, 0
+    for example in examples(4):
+        ids = torch.tensor([example.ids])
+        kept = torch.tensor(example.mask)[1:]
+        logs = model(ids).logits[0, :-1].log_softmax(-1)
+        total = total - logs.gather(1, ids[0, 1:, None])[kept, 0].sum()
+        count += int(kept.sum())
+    penalty = 0.0
+    for layer in model.model.layers:
+        for linear in (layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj):
+            knowledge, alignment = linear.branches["knowledge"].lora_A, linear.branches["alignment"].lora_A
+            penalty = penalty + (knowledge @ alignment.T).abs().sum()
+    model.zero_grad()
+    (total / count + 0.25 * penalty).backward()
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_projection_keeps_the_branches_orthogonal_to_round_off(tmp_path):
+    run(stage_two(), replace(STAGE, orthogonality="projection"), tmp_path)
+    assert all(row["cosine"] < 1e-6 for row in rows(tmp_path))
+    run(stage_two(), STAGE, tmp_path / "free")
+    assert rows(tmp_path / "free")[-1]["cosine"] > 1e-2
+
+
+def test_the_penalty_makes_the_branches_more_orthogonal(tmp_path):
+    for kind in ("l1", "frobenius"):
+        stage = replace(STAGE, orthogonality=kind, epochs=4)
+        run(stage_two(), stage, tmp_path / kind)
+        first, *_, last = rows(tmp_path / kind)
+        assert last["orthogonality"] < first["orthogonality"]
+
+
+@pytest.mark.parametrize("stop", [0, 3, 6])
+def test_a_run_stopped_and_continued_ends_bit_for_bit_as_one_that_ran_through(tmp_path, stop):
+    whole = run(stage_one(dropout=0.1), STAGE, tmp_path / "whole")
+
+    made = stage_one(dropout=0.1)
+    broken = loop(made, STAGE, tmp_path / "broken")
+    step = broken._step
+
+    def interrupted(number, meter):
+        if number == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(number, meter)
+
+    broken._step = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        broken.run("broken")
+    assert len(rows(tmp_path / "broken")) == stop + 1
+    resumed = run(stage_one(dropout=0.1), STAGE, tmp_path / "broken")
+    assert_same(whole, resumed)
+    for one, other in zip(rows(tmp_path / "whole"), rows(tmp_path / "broken"), strict=True):
+        assert (one["step"], one["loss"], one["router_load"]) == (
+            other["step"],
+            other["loss"],
+            other["router_load"],
+        )
+
+
+_KILLED = """
+import sys, pathlib
+from dataclasses import replace
+from tests.training import test_loop as t
+made = t.loop(t.stage_one(dropout=0.1), replace(t.STAGE, checkpoint_seconds=0), pathlib.Path(sys.argv[1]))
+step = made._step
+def report(number, meter):
+    if number == 6:
+        print("now", flush=True)
+        import time; time.sleep(60)
+    return step(number, meter)
+made._step = report
+made.run("killed")
+"""
+
+
+def test_a_killed_run_is_continued_exactly(tmp_path):
+    stage = replace(STAGE, checkpoint_seconds=0.0)
+    whole = run(stage_one(dropout=0.1), stage, tmp_path / "whole")
+    child = subprocess.Popen(
+        [sys.executable, "-c", _KILLED, str(tmp_path / "killed")], stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"now\n"
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 7, "lo')  # what a kill in the middle of a write leaves
+    assert_same(whole, run(stage_one(dropout=0.1), stage, tmp_path / "killed"))
+    assert [row["step"] for row in rows(tmp_path / "killed")] == [
+        row["step"] for row in rows(tmp_path / "whole")
+    ]
+
+
+def test_a_checkpoint_of_other_settings_or_data_is_refused(tmp_path):
+    made = loop(stage_one(), STAGE, tmp_path)
+    made._save(2, made._key())
+    for other in (
+        loop(stage_one(), replace(STAGE, learning_rate=1e-3), tmp_path),
+        loop(stage_one(), STAGE, tmp_path, seed=4),
+        loop(stage_one(), STAGE, tmp_path, data=examples(12)),
+    ):
+        with pytest.raises(FolderError, match="other settings or data"):
+            other.run("other")
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"\x10" * 40)
+    with pytest.raises(FolderError, match="damaged"):
+        run(stage_one(), STAGE, tmp_path)
+
+
+def test_only_the_branches_change(tmp_path):
+    model, parameters = stage_one()
+    frozen = {n: p.detach().clone() for n, p in model.named_parameters() if n not in parameters}
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    run((model, parameters), STAGE, tmp_path)
+    assert_same(frozen, {n: p for n, p in model.named_parameters() if n not in parameters})
+    assert all((before[name] != parameters[name]).any() for name in parameters if "noise.router" not in name)
+
+
+def test_noise_drop_trains_some_steps_without_the_noise_aggregator(tmp_path):
+    made = stage_one()
+    trainer = Loop(made[0], made[1], examples(), STAGE, seed=3, folder=tmp_path, pad_id=0, noise_drop=0.5)
+    trainer.run("test")
+    used = [any(sum(load) for load in row["router_load"].values()) for row in rows(tmp_path)]
+    assert any(used)
+    assert not all(used)
+
+
+@pytest.mark.parametrize("batching", ["grouped", "packed"])
+def test_the_loss_falls(tmp_path, batching):
+    easy = [Rendered(e.ids[:5] + [7] * 4, [False] * 5 + [True] * 4) for e in examples()]
+    run(stage_one(), replace(STAGE, epochs=12, batching=batching), tmp_path, data=easy)
+    first, *_, last = rows(tmp_path)
+    # The tiny frozen head can say 3.96 nats at best.
+    assert first["loss"] > 4.5
+    assert last["loss"] < 4.0
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["tokens_per_second"] > 0
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    stage = replace(STAGE, learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(step, 100, stage) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == 1.0
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] < 1e-3
