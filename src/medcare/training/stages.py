@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from medcare.adapters.merge import merge_all
 from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
@@ -158,10 +160,14 @@ def _render(
 
 
 def _save_plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Write model and tokenizer beside their place and move them there once they are whole."""
     try:
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-    except OSError as error:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            for path in Path(part).iterdir():
+                path.replace(out / path.name)
+    except (OSError, SafetensorError) as error:  # safetensors wraps the system's error, such as a full disk
         raise StorageError(
             f"The merged model could not be written to {out}: {error}. Free some space."
         ) from error

@@ -1,0 +1,226 @@
+"""The two stages and the merge, as runs that meet only through folders."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from medcare.adapters.tuner import adapted_linears
+from medcare.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
+from medcare.data.records import Conversation, Message
+from medcare.errors import AdapterError, DataError, FolderError, ModelError, StorageError
+from medcare.folders import load_model
+from medcare.training import stages
+from tests.conftest import tiny_model
+
+IDS = torch.arange(3, 27).reshape(2, 12)
+TALKS = [
+    Conversation(
+        str(index), "test", (Message("user", f"Code {index}?"), Message("assistant", f"J{index} fever."))
+    )
+    for index in range(12)
+]
+
+
+def config(base, **changes):
+    stage = StageConfig(learning_rate=1e-2, tokens_per_batch=128, log_every=1, epochs=2)
+    made = RunConfig(
+        model=ModelConfig(base=str(base), dtype="float32", device="cpu"),
+        adapters=AdapterConfig(rank=2, alpha=4, experts=4, top_k=2),
+        aggregate=replace(stage, orthogonality="none"),
+        align=stage,
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture(scope="module")
+def both(tiny_base, tmp_path_factory):
+    """A finished stage 1, a finished stage 2 and the merged model."""
+    folder = tmp_path_factory.mktemp("run")
+    stages.train("aggregate", config(tiny_base), TALKS, folder / "one", data_hash="x")
+    stages.train("align", config(tiny_base), TALKS, folder / "two", data_hash="x", start=folder / "one")
+    stages.merge(folder / "two", folder / "plain")
+    return folder
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def test_stage_folders_hold_what_the_readme_says(both):
+    one = {path.name for path in (both / "one").iterdir()}
+    assert one >= {
+        "knowledge",
+        "attention",
+        "noise.safetensors",
+        "config.yaml",
+        "metrics.jsonl",
+        "manifest.json",
+    }
+    assert "checkpoint.safetensors" not in one
+    two = {path.name for path in (both / "two").iterdir()}
+    assert two >= {"knowledge", "attention", "alignment", "config.yaml", "metrics.jsonl", "manifest.json"}
+    assert "noise.safetensors" not in two
+    manifest = json.loads((both / "two" / "manifest.json").read_text())
+    assert manifest["stage"] == "align"
+    assert manifest["seed"] == 17
+    assert manifest["data"] == "x"
+    assert {"torch", "transformers", "python"} <= manifest["versions"].keys()
+
+
+def test_noise_is_stored_under_each_module_with_the_published_shapes(both):
+    tensors = load_file(both / "one" / "noise.safetensors")
+    name = "model.layers.1.mlp.down_proj"
+    shapes = {
+        key.removeprefix(f"{name}."): tuple(t.shape) for key, t in tensors.items() if key.startswith(name)
+    }
+    assert shapes == {
+        "router.weight": (4, 64), "router.bias": (4,), "lora_A": (4, 2, 64), "lora_B": (4, 32, 2),
+    }  # fmt: skip
+    assert len(tensors) == 2 * 3 * 4
+
+
+def test_the_merged_folder_needs_nothing_of_this_package(both):
+    script = (
+        "import sys, torch; from transformers import AutoModelForCausalLM as A\n"
+        "m = A.from_pretrained(sys.argv[1]); assert not any('medcare' in k for k in sys.modules)\n"
+        "torch.save(m(torch.arange(3, 27).reshape(2, 12)).logits.detach(), sys.argv[2])"
+    )
+    out = both / "logits.pt"
+    subprocess.run([sys.executable, "-c", script, both / "plain", out], check=True, capture_output=True)
+    plain = torch.load(out, weights_only=True)
+    torch.testing.assert_close(plain, logits(load_model(both / "two", dtype="float32")), rtol=0, atol=1e-4)
+
+
+def test_the_stages_taught_something(both, tiny_base):
+    base = logits(load_model(tiny_base, dtype="float32"))
+    one = logits(load_model(both / "one", dtype="float32"))
+    two = logits(load_model(both / "two", dtype="float32"))
+    assert (one - base).abs().max() > 1e-2
+    assert (two - one).abs().max() > 1e-2
+
+
+def test_peft_composes_attention_and_knowledge_to_what_stage_two_starts_from(both, tiny_base):
+    peft = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_base), both / "one" / "attention"
+    )
+    peft = PeftModel.from_pretrained(peft.merge_and_unload(), both / "one" / "knowledge")
+    expected = logits(load_model(both / "one", dtype="float32", noise=False))
+    torch.testing.assert_close(logits(peft), expected, rtol=0, atol=1e-5)
+
+
+def test_load_model_gives_each_folder_its_branches(both, tiny_base):
+    def branches(folder, **options):
+        model = load_model(folder, dtype="float32", **options)
+        return {name for linear in adapted_linears(model).values() for name in linear.branches}
+
+    assert branches(both / "one") == {"knowledge", "noise", "attention"}
+    assert branches(both / "one", noise=False) == {"knowledge"}
+    assert branches(both / "two") == {"knowledge", "alignment"}
+    assert branches(both / "plain") == branches(tiny_base) == set()
+    assert branches(both / "two" / "alignment") == {"knowledge"}  # a PEFT folder is one branch on its base
+
+
+def test_merging_a_stage_with_its_noise_aggregator_is_refused(both, tmp_path):
+    with pytest.raises(AdapterError, match="router weighs the experts anew for every token"):
+        stages.merge(both / "one", tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_finished_folder_is_left_as_it_is(both, tiny_base):
+    before = {path: path.stat().st_mtime_ns for path in (both / "one").rglob("*")}
+    assert stages.train("aggregate", config(tiny_base), TALKS, both / "one", data_hash="x") == {}
+    assert before == {path: path.stat().st_mtime_ns for path in (both / "one").rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "data", "told"), [({"seed": 5}, "x", "seed"), ({}, "y", "data")], ids=["settings", "data"]
+)
+def test_a_folder_of_another_run_is_refused(both, tiny_base, changes, data, told):
+    with pytest.raises(FolderError, match=rf"holds another run \(it differs in {told}\)"):
+        stages.train("aggregate", config(tiny_base, **changes), TALKS, both / "one", data_hash=data)
+
+
+def test_a_folder_of_somebody_else_is_refused(tiny_base, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FolderError, match="not empty"):
+        stages.train("aggregate", config(tiny_base), TALKS, tmp_path, data_hash="x")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_stage_two_says_what_it_starts_from(both, tiny_base, tmp_path):
+    with pytest.raises(FolderError, match="--from DIR"):
+        stages.train("align", config(tiny_base), TALKS, tmp_path / "a", data_hash="x")
+    with pytest.raises(FolderError, match="holds stage 'align'"):
+        stages.train("align", config(tiny_base), TALKS, tmp_path / "b", data_hash="x", start=both / "two")
+    with pytest.raises(FolderError, match="leave --from out"):
+        stages.train("aggregate", config(tiny_base), TALKS, tmp_path / "c", data_hash="x", start=both / "one")
+
+
+def test_an_adapter_of_another_base_is_refused(both, tmp_path):
+    other = tmp_path / "other"
+    tiny_model("llama", hidden=48).save_pretrained(other)
+    manifest = json.loads((both / "two" / "manifest.json").read_text())
+    moved = tmp_path / "two"
+    subprocess.run(["cp", "-r", both / "two", moved], check=True)
+    (moved / "manifest.json").write_text(json.dumps({**manifest, "base": str(other)}))
+    with pytest.raises(AdapterError, match=r"hidden_size 32 \(this model: 48\)"):
+        load_model(moved)
+    config_file = moved / "knowledge" / "adapter_config.json"
+    config_file.write_text(config_file.read_text().replace(str(manifest["base"]), str(other)))
+    with pytest.raises(AdapterError, match="made for another base"):
+        load_model(moved / "knowledge")
+
+
+@pytest.mark.parametrize("missing", ["knowledge/adapter_model.safetensors", "manifest.json"])
+def test_an_incomplete_folder_is_told(both, tmp_path, missing):
+    subprocess.run(["cp", "-r", both / "two", tmp_path / "two"], check=True)
+    (tmp_path / "two" / missing).unlink()
+    with pytest.raises(FolderError, match=missing.rpartition("/")[2]):
+        load_model(tmp_path / "two")
+
+
+def test_what_is_not_a_causal_language_model_is_told(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ModelError, match="not a causal language model"):
+        load_model(tmp_path)
+    with pytest.raises(ModelError, match="no model folder"):
+        load_model("./nowhere/at/all")
+
+
+def test_too_long_examples_are_left_out_and_none_left_is_an_error(tiny_base, tmp_path, capsys):
+    long = Conversation("long", "test", (Message("user", "x" * 900), Message("assistant", "y")))
+    stages.train("aggregate", config(tiny_base), [*TALKS, long], tmp_path / "a", data_hash="x")
+    short = replace(config(tiny_base).aggregate, max_length=3)
+    with pytest.raises(DataError, match="none of at most 3 tokens"):
+        stages.train("aggregate", config(tiny_base, aggregate=short), TALKS, tmp_path / "b", data_hash="x")
+
+
+def test_a_full_disk_ends_in_one_sentence_and_leaves_what_was_there(both, tmp_path):
+    def too_small():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    script = (
+        "import signal, sys, pathlib; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from medcare.training import stages; from medcare.errors import StorageError\n"
+        "try:\n    stages.merge(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
+        "except StorageError as error:\n    print(error); sys.exit(7)"
+    )
+    command = [sys.executable, "-c", script, both / "two", tmp_path / "out"]
+    done = subprocess.run(command, preexec_fn=too_small, capture_output=True, text=True, check=False)
+    assert done.returncode == StorageError.exit_code, done.stderr
+    assert "too large" in done.stdout.lower()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    stages.merge(both / "two", tmp_path / "out")  # the same call again, with room
+    assert (tmp_path / "out" / "manifest.json").exists()
+    assert not [path for path in (tmp_path / "out").iterdir() if "part" in path.name]
