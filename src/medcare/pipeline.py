@@ -18,9 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medcare.evaluation.report import write_report
-from medcare.evaluation.results import write_results
-
 from medcare.base_model import load_tokenizer
 from medcare.config import RunConfig, Stage
 from medcare.data.benchmark import build, write
@@ -29,6 +26,8 @@ from medcare.data.files import read_conversations, read_items
 from medcare.data.records import Item, Message
 from medcare.errors import DataError
 from medcare.evaluation.predictions import predict, unanswered
+from medcare.evaluation.report import write_report
+from medcare.evaluation.results import write_results
 from medcare.folders import claim, load_model, tokenizer_source, write_manifest
 from medcare.progress import say
 from medcare.storage import file_hash, read_json, write_json
@@ -46,8 +45,7 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
     Raises:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
-    settings = {"stage": "run"}
-    if claim(out, config, settings):
+    if claim(out, config, {"stage": "run"}) and (out / "report.html").is_file():
         say(f"{out} holds this run already, finished. The report is {out / 'report.html'}.")
         return out / "report.html"
     clock = _Clock(out / PHASES)
@@ -62,12 +60,12 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
 
     test("base", config.model.base)
     with clock.phase("aggregate"):
-        train_stage("aggregate", config, out / "aggregate", data=data / "aggregate.jsonl")
+        train_stage("aggregate", config, out / "aggregate", embedded=data)
     if config.evaluation.noise_ablation and config.adapters.experts:
         test("aggregate_with_noise", out / "aggregate", noise=True)
     test("aggregate", out / "aggregate")
     with clock.phase("align"):
-        train_stage("align", config, out / "align", start=out / "aggregate", data=data / "align.jsonl")
+        train_stage("align", config, out / "align", start=out / "aggregate", embedded=data)
     with clock.phase("merge"):
         stages.merge(out / "align", out / "model")
     test("align", out / "model")
@@ -96,12 +94,23 @@ def prepare_data(config: RunConfig, folder: Path) -> Path:
 
 
 def train_stage(
-    stage: Stage, config: RunConfig, out: Path, *, start: Path | None = None, data: Path | None = None
+    stage: Stage, config: RunConfig, out: Path, *, start: Path | None = None, embedded: Path | None = None
 ) -> None:
-    """Train one stage on a JSONL of conversations; raises MedCareError, see `stages.train`."""
-    source = data or (Path(config.stage(stage).data) if config.stage(stage).data else None)
-    if source is None:
-        source = prepare_data(config, out.parent / f"{out.name}-data") / f"{stage}.jsonl"
+    """Train one stage on the conversations that the settings name, else on the embedded benchmark's own.
+
+    Args:
+        stage: `aggregate` or `align`.
+        config: all settings; `config.stage(stage).data` names the conversations.
+        out: the stage folder to write.
+        start: the stage-1 folder that stage 2 starts from.
+        embedded: where the embedded benchmark is or will be; by default `OUT-data`.
+
+    Raises:
+        MedCareError: see `stages.train`.
+    """
+    named = config.stage(stage).data
+    folder = embedded or out.parent / f"{out.name}-data"
+    source = Path(named) if named else prepare_data(config, folder) / f"{stage}.jsonl"
     conversations = list(read_conversations(source))
     if not conversations:
         raise DataError(f"{source} holds no conversation to train on. Check it: medcare data check {source}")

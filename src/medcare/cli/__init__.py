@@ -1,4 +1,4 @@
-"""The command line: one module a subject. Each command imports what it needs when it runs, so --help is fast."""
+"""The command line: one module a subject. Commands import what they need when they run: --help is fast."""
 
 from __future__ import annotations
 

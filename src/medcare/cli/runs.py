@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def train(
         Path | None, typer.Option("--from", help="Stage-1 folder that stage 2 starts from.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="JSONL of conversations; default: the embedded data.")
+        Path | None, typer.Option(help="Conversations; default: the embedded data (as --set STAGE.data=).")
     ] = None,
     preset: Preset = "default",
     set_: Settings = None,
@@ -48,7 +49,9 @@ def train(
     """Train one stage on your own or the embedded data."""
     from medcare.pipeline import train_stage
 
-    train_stage(_stage(stage), _config(config, preset, set_), out, start=from_, data=data)
+    name = _stage(stage)
+    named = [] if data is None else [f"{name}.data={json.dumps(str(data))}"]
+    train_stage(name, _config(config, preset, [*(set_ or ()), *named]), out, start=from_)
 
 
 @commands.command()
