@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear
+from medcare.adapters.shards import overwrite, whole
 from medcare.config import Orthogonality
 
 
@@ -43,7 +44,7 @@ def penalty(model: nn.Module, kind: Orthogonality) -> Tensor | None:
         return None
     terms = [
         product.abs().sum() if kind == "l1" else product.square().sum()
-        for product in (knowledge @ alignment.T for knowledge, alignment in branch_pairs(model))
+        for product in (whole(knowledge) @ whole(alignment).T for knowledge, alignment in branch_pairs(model))
     ]
     return torch.stack(terms).sum() if terms else None
 
@@ -53,9 +54,9 @@ def project(model: nn.Module) -> None:
     """Replace A_al by A_al (I - A_ka^+ A_ka) in every layer, so that A_ka A_al^T = 0 to round-off."""
     for knowledge, alignment in branch_pairs(model):
         # An orthonormal basis of A_ka's row space; QR is stable where the normal equations are not.
-        basis = torch.linalg.qr(knowledge.double().T).Q
-        wide = alignment.double()
-        alignment.copy_(wide - (wide @ basis) @ basis.T)
+        basis = torch.linalg.qr(whole(knowledge).double().T).Q
+        wide = whole(alignment).double()
+        overwrite(alignment, wide - (wide @ basis) @ basis.T)
 
 
 @torch.no_grad()
@@ -67,7 +68,7 @@ def measure(model: nn.Module) -> dict[str, float]:
         between rows of A_ka and rows of A_al. Empty if no layer has both branches.
     """
     sums, cosines = [], []
-    for knowledge, alignment in branch_pairs(model):
+    for knowledge, alignment in ((whole(a), whole(b)) for a, b in branch_pairs(model)):
         product = knowledge @ alignment.T
         norms = knowledge.norm(dim=1, keepdim=True) * alignment.norm(dim=1)
         sums.append(product.abs().sum())

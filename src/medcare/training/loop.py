@@ -10,21 +10,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from medcare.adapters.orthogonality import measure, penalty, project
+from medcare.adapters.shards import whole
 from medcare.adapters.tuner import router_load, set_noise
 from medcare.config import Layout, StageConfig
 from medcare.data.batches import IGNORED, Batch, collate, plan
 from medcare.data.chat_template import Rendered
 from medcare.progress import delayed_interrupt, track
 from medcare.storage import append_jsonl, read_jsonl, write_jsonl
+from medcare.training.devices import agree, make_accelerator, sum_loads
 from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter
-from medcare.training.state import load_state, save_state
+from medcare.training.state import former_facts, load_state, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,11 +51,11 @@ class Schedule:
         lengths: Sequence[int],
         stage: StageConfig,
         seed: int,
-        devices: int = 1,
+        size: int | None = None,
         layout: Layout = "grouped",
     ) -> Schedule:
-        """Plan all epochs; a step holds `accumulation` micro-batches for each device."""
-        size = stage.accumulation * devices
+        """Plan all epochs; a step holds `size` micro-batches, by default `accumulation`."""
+        size = size or stage.accumulation
         steps: list[tuple[tuple[int, ...], ...]] = []
         for epoch in range(stage.epochs):
             batches = plan(
@@ -100,23 +102,27 @@ class Loop:
         noise_drop: float = 0.0,
         accelerator: Accelerator | None = None,
     ) -> None:
-        self.accelerator = accelerator or _accelerator(model)
+        self.accelerator = accelerator or make_accelerator(model.device, skips_branches=noise_drop > 0)
         self.model = model
         self.head = model.get_output_embeddings()
-        self.parameters = parameters
         self.examples = examples
         self.stage = stage
         self.seed = seed
         self.folder = folder
         self.pad_id = pad_id
         self.noise_drop = noise_drop
-        self.layout = _layout(stage, self.accelerator.device)
-        lengths, devices = [len(example.ids) for example in examples], self.accelerator.num_processes
-        self.schedule = Schedule.build(lengths, stage, seed, devices, self.layout)
+        # A continued run keeps its steps as they were, on whatever devices it goes on.
+        former = former_facts(folder)
+        self.batches = int(former.get("batches", stage.accumulation * self.accelerator.num_processes))
+        self.layout = cast(Layout, former.get("layout", _layout(stage, self.accelerator.device)))
+        lengths = [len(example.ids) for example in examples]
+        self.schedule = Schedule.build(lengths, stage, seed, self.batches, self.layout)
         optimizer = torch.optim.AdamW(
             list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay
         )
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        # FSDP2 puts shards in the place of the parameters.
+        self.parameters = {name: entry for name, entry in model.named_parameters() if name in parameters}
 
     def run(self, name: str) -> dict[str, float]:
         """Train to the end, from the last checkpoint if there is one.
@@ -145,7 +151,9 @@ class Loop:
                 task.advance(detail=f"loss {loss:.3f}, {meter.rate():.0f} tokens/s")
                 if done % self.stage.log_every == 0 or done == steps:
                     self._log(done, meter)
-                if interrupt.asked or time.monotonic() - saved_at > self.stage.checkpoint_seconds:
+                due = time.monotonic() - saved_at > self.stage.checkpoint_seconds
+                interrupt.asked, due = agree(self.accelerator, interrupt.asked, due)
+                if interrupt.asked or due:
                     self._save(done, key)
                     saved_at = time.monotonic()
                 interrupt.pass_on()
@@ -174,13 +182,14 @@ class Loop:
             # Every device must take part in the step: one without a batch runs one that weighs nothing.
             mine = [replace(batches[0], labels=torch.full_like(batches[0].labels, IGNORED))]
         total = torch.zeros((), device=self.accelerator.device)
-        for index, batch in enumerate(mine):
-            last = index == len(mine) - 1
-            if last:
-                total += self._backward(batch, world / supervised, with_penalty=True)
-            else:
-                with self.accelerator.no_sync(self.wrapped):
-                    total += self._backward(batch, world / supervised, with_penalty=False)
+        for batch in mine[:-1]:
+            with self.accelerator.no_sync(self.wrapped):
+                total += self._backward(batch, world / supervised)
+        total += self._backward(mine[-1], world / supervised)
+        # On its own, after the devices have averaged their gradients: each adds the same whole penalty.
+        extra = penalty(self.model, self.stage.orthogonality)
+        if extra is not None:
+            self.accelerator.backward(self.stage.orthogonality_weight * extra)
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.stage.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, len(self.schedule.steps), self.stage)
@@ -189,17 +198,13 @@ class Loop:
             project(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         loss = float(self.accelerator.reduce(total, "sum")) / supervised
-        meter.add(loss, float(norm), sum(batch.tokens for batch in batches), supervised)
+        meter.add(loss, float(whole(norm)), sum(batch.tokens for batch in batches), supervised)
         return loss
 
-    def _backward(self, batch: Batch, factor: float, *, with_penalty: bool) -> Tensor:
+    def _backward(self, batch: Batch, factor: float) -> Tensor:
         batch = batch.to(self.accelerator.device)
         nll = nll_sum(self.wrapped, batch.inputs, batch.labels, self.head)
-        loss = nll * factor
-        extra = penalty(self.model, self.stage.orthogonality) if with_penalty else None
-        if extra is not None:
-            loss = loss + self.stage.orthogonality_weight * extra
-        self.accelerator.backward(loss)
+        self.accelerator.backward(nll * factor)
         return nll.detach()
 
     def _batch(self, numbers: Sequence[int]) -> Batch:
@@ -210,6 +215,7 @@ class Loop:
         row: dict[str, Any] = {"step": done, **meter.take()}
         row["learning_rate"] = learning_rate(done - 1, len(self.schedule.steps), self.stage)
         row.update(measure(self.model))
+        sum_loads(self.model, self.accelerator)
         load = router_load(self.model)
         if load:
             row["router_load"] = load
@@ -217,8 +223,9 @@ class Loop:
             append_jsonl(self.folder / METRICS, row)
 
     def _save(self, done: int, key: str) -> None:
-        if self.accelerator.is_main_process:
-            save_state(self.folder, self.parameters, self._plain_optimizer(), done, key)
+        facts = {"step": str(done), "key": key, "batches": str(self.batches), "layout": self.layout}
+        main = self.accelerator.is_main_process
+        save_state(self.folder, self.parameters, self._plain_optimizer(), facts, write=main)
         self.accelerator.wait_for_everyone()
 
     def _plain_optimizer(self) -> torch.optim.Optimizer:
@@ -234,10 +241,11 @@ class Loop:
     def _key(self) -> str:
         """Identifies settings and data; how often to save and log, and the number of devices, don't count."""
         settings = asdict(self.stage)
-        for name in ("checkpoint_seconds", "log_every", "data"):
+        for name in ("checkpoint_seconds", "log_every", "data", "accumulation", "batching"):
             settings.pop(name)
         shapes = {name: list(parameter.shape) for name, parameter in self.parameters.items()}
-        digest = hashlib.sha256(json.dumps([settings, self.seed, self.noise_drop, shapes]).encode())
+        facts = [settings, self.batches, self.layout, self.seed, self.noise_drop, shapes]
+        digest = hashlib.sha256(json.dumps(facts).encode())
         for example in self.examples:
             digest.update(repr(example.ids).encode())
         return digest.hexdigest()
@@ -247,12 +255,6 @@ def _layout(stage: StageConfig, device: torch.device) -> Layout:
     if stage.batching == "auto":
         return "grouped" if device.type == "cpu" else "packed"
     return stage.batching
-
-
-def _accelerator(model: PreTrainedModel) -> Accelerator:
-    from accelerate import Accelerator
-
-    return Accelerator(cpu=model.device.type == "cpu")
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from medcare.adapters.shards import like, overwrite, whole
 from medcare.checkpoint import load_tensors, save_tensors
 from medcare.errors import FolderError
 
@@ -19,15 +20,52 @@ FILE = "checkpoint.safetensors"
 
 
 def save_state(
-    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int, key: str
+    folder: Path,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    facts: dict[str, str],
+    *,
+    write: bool = True,
 ) -> None:
-    """Write the state after `step` steps; `key` identifies settings and data. Raises StorageError."""
+    """Write the state, whole also where the parameters are cut into shards; every process must call it.
+
+    Args:
+        folder: where to write.
+        parameters: what trains, by name.
+        optimizer: their AdamW.
+        facts: `step`, the steps done; `key`, which identifies settings and data; what else a resumed run
+            must know to go on in the same steps.
+        write: whether this process writes the file.
+
+    Raises:
+        StorageError: the disk is full.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
-        tensors[f"parameter/{name}"] = parameter
-        for entry, value in optimizer.state[parameter].items():
-            tensors[f"{entry}/{name}"] = torch.as_tensor(value)
-    save_tensors(folder / FILE, tensors, {"step": str(step), "key": key})
+        state = {"parameter": parameter.detach(), **optimizer.state[parameter]}
+        for entry, value in state.items():
+            gathered = whole(torch.as_tensor(value))
+            if write:
+                tensors[f"{entry}/{name}"] = gathered.to("cpu")
+    if write:
+        save_tensors(folder / FILE, tensors, facts)
+
+
+def former_facts(folder: Path) -> dict[str, str]:
+    """The facts that `save_state` wrote; empty if there is no checkpoint.
+
+    Raises:
+        FolderError: the checkpoint is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return {}
+    try:
+        with safe_open(path, framework="pt") as stream:
+            facts: dict[str, str] = stream.metadata()
+            return facts
+    except (SafetensorError, OSError) as error:
+        raise FolderError(f"{path} is damaged: {error}. Delete it to train that stage again.") from error
 
 
 def load_state(
@@ -44,9 +82,7 @@ def load_state(
     path = folder / FILE
     if not path.exists():
         return 0
-    tensors = load_tensors(path)
-    with safe_open(path, framework="pt") as stream:
-        metadata = stream.metadata()
+    tensors, metadata = load_tensors(path), former_facts(folder)
     if metadata["key"] != key or {f"parameter/{name}" for name in parameters} - tensors.keys():
         raise FolderError(
             f"{path} was written with other settings or data. Continue with the former ones, or choose "
@@ -54,9 +90,12 @@ def load_state(
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"parameter/{name}"])
+            overwrite(parameter, tensors[f"parameter/{name}"])
+            if f"step/{name}" not in tensors:
+                continue  # the branch was left out of every step so far
             optimizer.state[parameter] = {
-                entry: tensors[f"{entry}/{name}"].to(parameter.device if entry != "step" else "cpu")
-                for entry in ("step", "exp_avg", "exp_avg_sq")
+                "step": tensors[f"step/{name}"],
+                "exp_avg": like(tensors[f"exp_avg/{name}"], parameter),
+                "exp_avg_sq": like(tensors[f"exp_avg_sq/{name}"], parameter),
             }
     return int(metadata["step"])

@@ -1,0 +1,59 @@
+"""Devices and processes in training: accelerate sets them up, and all of them must take the same turns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from medcare import processes
+from medcare.adapters.noise_aggregator import NoiseAggregator
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def make_accelerator(device: torch.device, *, skips_branches: bool) -> Accelerator:
+    """Join the other processes, if there are any, as the launcher's configuration says (DDP, FSDP2 ...).
+
+    Args:
+        device: where a single process trains; with several, the launcher gives each its own.
+        skips_branches: whether some steps leave a branch out, so that its gradients don't come.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    # Every process counts its own tokens to each expert: DDP must not overwrite the counts with process 0's.
+    # Gradients are views into DDP's buckets, which saves a copy of them.
+    options = DistributedDataParallelKwargs(
+        broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=skips_branches
+    )
+    where = processes.state().device if processes.count() > 1 else device
+    return Accelerator(cpu=where.type == "cpu", kwargs_handlers=[options])
+
+
+def is_sharded() -> bool:
+    """Whether the launcher asks for FSDP, so that the model must not be put onto one device whole."""
+    from accelerate.utils import parse_flag_from_env
+
+    return processes.count() > 1 and bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
+
+
+def agree(accelerator: Accelerator, stop: bool, save: bool) -> tuple[bool, bool]:
+    """Stop if any process was asked to; save if the main one finds that it is time. The same on all."""
+    if accelerator.num_processes == 1:
+        return stop, save
+    flags = [float(stop), float(save and accelerator.is_main_process)]
+    asked, due = accelerator.reduce(torch.tensor(flags, device=accelerator.device), "sum").tolist()
+    return asked > 0, due > 0
+
+
+def sum_loads(model: nn.Module, accelerator: Accelerator) -> None:
+    """Add up each expert's tokens over the processes, in place; every process must call it."""
+    if accelerator.num_processes == 1:
+        return
+    loads = [module.load for module in model.modules() if isinstance(module, NoiseAggregator)]
+    if loads:
+        sums = accelerator.reduce(torch.cat(loads), "sum").split([load.numel() for load in loads])
+        for load, total in zip(loads, sums, strict=True):
+            load.copy_(total)
