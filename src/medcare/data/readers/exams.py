@@ -1,0 +1,163 @@
+"""The shape of exam data: a question with lettered options, in the many ways that sets write them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medcare.data.readers.shapes import Columns, RowError, kind, missing, text
+from medcare.data.records import Message
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# "A 小儿肺炎", "B. asthma", "C、…", "(D) …"
+_OPTION_LINE = re.compile(r"\s*[(（]?([A-Za-z])[\s.．、:：)）]+(.*)")
+_ANSWER = re.compile(r"[A-Z](?:[\s,;|/、]*[A-Z])*")
+
+
+@dataclass(frozen=True)
+class Question:
+    """An exam question.
+
+    Attributes:
+        text: the question.
+        letters: of the options, for example `("A", "B", "C")`.
+        options: their texts.
+        answers: indices of the correct ones, in order.
+        explanation: why they are correct, or an empty text.
+    """
+
+    text: str
+    letters: tuple[str, ...]
+    options: tuple[str, ...]
+    answers: tuple[int, ...]
+    explanation: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """The question and its lettered options, one a line."""
+        return "\n".join((self.text, *self._lines(range(len(self.options)))))
+
+    @property
+    def target(self) -> str:
+        """The correct options, one a line: `B. Asthma`."""
+        return "\n".join(self._lines(self.answers))
+
+    def _lines(self, indices: Iterable[int]) -> list[str]:
+        return [f"{self.letters[index]}. {self.options[index]}" for index in indices]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Which columns hold a question, its options and its answer.
+
+    Attributes:
+        question: the column of the question.
+        options: the column of all options (an object by letter, a list, or a text with one option a line), or
+            one column for each option.
+        answer: the column of the right answer: letters, an option's text or, with `first`, a number.
+        explanation: the column of the reasons, if there is one.
+        subject: the column of the field of medicine, if there is one.
+        form: a column that tells whether several answers may be right; it is put before the question.
+        first: the number of the first option, where the answer is a number.
+    """
+
+    question: str
+    options: str | tuple[str, ...]
+    answer: str
+    explanation: str | None = None
+    subject: str | None = None
+    form: str | None = None
+    first: int | None = None
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Columns by which the format is recognised."""
+        options = (self.options,) if isinstance(self.options, str) else self.options
+        return frozenset({self.question, self.answer, *options})
+
+    def messages(self, row: Columns) -> tuple[Message, ...]:
+        """The question with its options, and the right answer with its explanation; raises RowError."""
+        question = self.read(row)
+        reasons = f"\n\n{question.explanation}" if question.explanation else ""
+        return Message("user", question.prompt), Message("assistant", question.target + reasons)
+
+    def read(self, row: Columns) -> Question:
+        """The question; raises RowError."""
+        letters, options = self._options(row)
+        question = text(row, self.question).strip()
+        if not question:
+            raise RowError(f"empty question: '{self.question}'")
+        if self.form and (form := text(row, self.form, optional=True).strip()):
+            question = f"[{form}] {question}"
+        reasons = text(row, self.explanation, optional=True).strip() if self.explanation else ""
+        return Question(question, letters, options, self._answers(row, letters, options), reasons)
+
+    def _options(self, row: Columns) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if isinstance(self.options, tuple):
+            found = dict(zip(_LETTERS, (row.get(column) for column in self.options), strict=False))
+        else:
+            found = _lettered(row.get(self.options), self.options)
+        # Sets with a fixed number of options leave those that a question does not need empty.
+        kept = {letter: _option(value, letter) for letter, value in found.items() if not missing(value)}
+        if len(kept) < 2:
+            raise RowError(f"too few options: a question needs 2 or more, got {len(kept)}")
+        return tuple(kept), tuple(kept.values())
+
+    def _answers(self, row: Columns, letters: Sequence[str], options: Sequence[str]) -> tuple[int, ...]:
+        value = row.get(self.answer)
+        if isinstance(value, list):
+            value = ",".join(map(str, value))
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # data frames make whole numbers float where one is missing
+        if missing(value) or (self.first is not None and str(value) == "-1"):
+            raise RowError("no answer: there is none (test splits are often published without)")
+        given = unicodedata.normalize("NFKC", str(value)).strip()
+        if self.first is not None and given.isdecimal() and len(given) < 4:
+            index = int(given) - self.first
+            if not 0 <= index < len(options):
+                raise RowError(f"no such option: answer {given}, where the first option is {self.first}")
+            return (index,)
+        # Letters before texts: an option may read "B" and not be option B.
+        chosen = set(re.findall("[A-Z]", given.upper())) if _ANSWER.fullmatch(given.upper()) else set()
+        if chosen and chosen <= set(letters):
+            return tuple(index for index, letter in enumerate(letters) if letter in chosen)
+        if given in options:
+            return (options.index(given),)
+        raise RowError(f"no such option: answer '{given[:40]}', where there are {', '.join(letters)}")
+
+
+def _option(value: Any, letter: str) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int | float):
+        return str(value)
+    raise RowError(f"wrong type: option {letter} must be text, got {kind(value)}")
+
+
+def _lettered(value: Any, column: str) -> dict[str, Any]:
+    """Options by letter, in their order."""
+    if isinstance(value, str):
+        return _option_lines(value)
+    if isinstance(value, Mapping):
+        return {str(letter).strip().upper(): option for letter, option in value.items()}
+    if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+        return {str(entry.get("key")).strip().upper(): entry.get("value") for entry in value}
+    if isinstance(value, list) and len(value) <= len(_LETTERS):
+        return dict(zip(_LETTERS, value, strict=False))
+    raise RowError(f"wrong type: '{column}' must hold the options, got {kind(value)}")
+
+
+def _option_lines(lines: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for line in filter(str.strip, lines.splitlines()):
+        match = _OPTION_LINE.fullmatch(line)
+        if match and match[1].upper() == _LETTERS[len(found) : len(found) + 1]:
+            found[match[1].upper()] = match[2]
+        elif found:  # the last option goes on
+            found[_LETTERS[len(found) - 1]] += f"\n{line}"
+        else:
+            raise RowError(f"unreadable options: lines such as 'A. text' are required, got '{line[:40]}'")
+    return found

@@ -1,0 +1,242 @@
+"""From rows to records: the format is recognised, every row is checked, and none is lost without a word."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args
+
+from medcare.data.readers.exams import Exam
+from medcare.data.readers.formats import FORMATS, Format, detect, named
+from medcare.data.readers.rows import Row, open_rows
+from medcare.data.readers.shapes import Columns, RowError, Turns
+from medcare.data.records import Conversation, Family, Item, Message, Split
+from medcare.errors import DataError
+
+# Rows that are looked at to recognise the format.
+_FIRST_ROWS = 1000
+# C0 and C1 controls but tab, line feed and carriage return; halves of surrogate pairs; non-characters.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A row that gives no record.
+
+    Attributes:
+        number: of its line or row, from 1.
+        kind: what is wrong, in a few fixed words.
+        detail: where and what exactly; may be empty.
+        row: the columns, or the text if it can't be read.
+    """
+
+    number: int
+    kind: str
+    detail: str
+    row: Any
+
+    @property
+    def reason(self) -> str:
+        """Kind and detail."""
+        return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+
+OnBad = Callable[[Bad], None]
+_Record = TypeVar("_Record", Conversation, Item)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An open source whose format is known.
+
+    Attributes:
+        source: the path or hub id.
+        name: a short name of it.
+        unit: what row numbers count.
+        format: the format's name, a key of `FORMATS`.
+        rows: the rows, to be read once.
+    """
+
+    source: str
+    name: str
+    unit: Literal["line", "row"]
+    format: str
+    rows: Iterator[Row]
+
+    def conversations(self) -> Iterator[Conversation | Bad]:
+        """Every row in order, as a training example or with what is wrong with it."""
+        form = FORMATS[self.format]
+        for row in self.rows:
+            try:
+                messages = form.shape.messages(_columns(row))
+                _check_turns(messages)
+            except RowError as error:
+                yield _bad(row, str(error))
+            else:
+                yield Conversation(_identity(form, row), _task(form, row, self.name), messages)
+
+    def items(self) -> Iterator[Item | Bad]:
+        """Every row in order, as a test item or with what is wrong with it; raises DataError for chats."""
+        form = FORMATS[self.format]
+        if isinstance(form.shape, Turns) or self.format == "alpaca":
+            raise DataError(
+                f"{self.source} is in the format {self.format}, which trains but does not test: an exam, "
+                "promptcblue or the package's own items are required."
+            )
+        for row in self.rows:
+            try:
+                yield self._item(form, row)
+            except RowError as error:
+                yield _bad(row, str(error))
+
+    def _item(self, form: Format, row: Row) -> Item:
+        columns, identity = _columns(row), _identity(form, row)
+        messages = form.shape.messages(columns)
+        if self.format == "items":
+            return _own_item(columns, messages)
+        _check_turns(messages)
+        task = _task(form, row, self.format)
+        fact = f"{self.name}/{identity}"
+        if not isinstance(form.shape, Exam):
+            prompt, target = (message.content for message in messages)
+            return Item(identity, task, "alignment", "held_out", fact, prompt, target=target)
+        question = form.shape.read(columns)
+        subject = columns.get(form.shape.subject) if form.shape.subject else None
+        return Item(
+            identity,
+            task,
+            "knowledge",
+            "held_out",
+            fact,
+            question.prompt,
+            question.options,
+            question.answers,
+            question.target,
+            subject if isinstance(subject, str) else "",
+        )
+
+
+def open_data(source: str, format: str | None = None) -> Reading:
+    """Open a file or hub data set.
+
+    Args:
+        source: a path, or `hf:owner/name[:config][:split]`.
+        format: a key of `FORMATS`; None recognises it from the columns of the first rows.
+
+    Raises:
+        DataError: the source is missing, unreadable or empty, or its format is unknown.
+    """
+    if format is not None:
+        named(format)
+    opened = open_rows(source)
+    first = list(itertools.islice(opened.rows, _FIRST_ROWS))
+    if not first:
+        raise DataError(f"{source} holds no rows.")
+    values = [row.value for row in first if row.value is not None]
+    if format is None and not values:
+        raise DataError(f"None of the first rows of {source} can be read. The first one: {first[0].problem}.")
+    name = format or detect(values, source)
+    return Reading(source, opened.name, opened.unit, name, itertools.chain(first, opened.rows))
+
+
+def conversations(
+    source: str, format: str | None = None, *, on_bad: OnBad | None = None
+) -> Iterator[Conversation]:
+    """Training examples of a file or hub data set.
+
+    Args:
+        source: a path, or `hf:owner/name[:config][:split]`.
+        format: a key of `FORMATS`; None recognises it.
+        on_bad: called with every row that gives no example; None raises DataError at the first.
+
+    Raises:
+        DataError: see `open_data`, or a bad row.
+    """
+    reading = open_data(source, format)
+    return _sort_out(reading, reading.conversations(), on_bad)
+
+
+def items(source: str, format: str | None = None, *, on_bad: OnBad | None = None) -> Iterator[Item]:
+    """Test items of an exam, of PromptCBLUE or in the package's own format; see `conversations`."""
+    reading = open_data(source, format)
+    return _sort_out(reading, reading.items(), on_bad)
+
+
+def _sort_out(reading: Reading, records: Iterator[_Record | Bad], on_bad: OnBad | None) -> Iterator[_Record]:
+    for record in records:
+        if not isinstance(record, Bad):
+            yield record
+        elif on_bad is not None:
+            on_bad(record)
+        else:
+            raise DataError(
+                f"{reading.source}, {reading.unit} {record.number}: {record.reason}. See all of them with "
+                f"'medcare data check {reading.source}'."
+            )
+
+
+def _columns(row: Row) -> Columns:
+    if row.value is None:
+        raise RowError(row.problem)
+    return row.value
+
+
+def _bad(row: Row, problem: str) -> Bad:
+    kind, _, detail = problem.partition(": ")
+    return Bad(row.number, kind, detail, row.raw if row.value is None else row.value)
+
+
+def _identity(form: Format, row: Row) -> str:
+    value = (row.value or {}).get(form.identity)
+    return str(value) if isinstance(value, str | int) and str(value) else str(row.number)
+
+
+def _task(form: Format, row: Row, otherwise: str) -> str:
+    value = (row.value or {}).get(form.task) if form.task else None
+    return value if isinstance(value, str) and value else otherwise
+
+
+def _check_turns(messages: Sequence[Message]) -> None:
+    """Raise RowError unless user and assistant take turns, the assistant last, and all say something."""
+    if not any(message.role == "assistant" for message in messages):
+        raise RowError("no assistant turn")
+    spoken = messages[1:] if messages[0].role == "system" else messages
+    for place, message in enumerate(spoken, start=1):
+        expected = "user" if place % 2 else "assistant"
+        if message.role != expected:
+            raise RowError(f"roles out of order: turn {place} is the {message.role}'s, not the {expected}'s")
+        if not message.content.strip():
+            raise RowError(f"empty {'answer' if expected == 'assistant' else 'prompt'}: turn {place}")
+    if len(spoken) % 2:
+        raise RowError("roles out of order: the last turn is the user's, and nothing answers it")
+    for place, message in enumerate(messages, start=1):
+        if found := _FORBIDDEN.search(message.content):
+            raise RowError(_forbidden(found[0], place))
+
+
+def _forbidden(character: str, place: int) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"broken UTF-8: byte 0x{ord(character) - 0xDC00:02x} in turn {place}"
+    if "\ud800" <= character <= "\udfff":
+        return f"half a surrogate pair: U+{ord(character):04X} in turn {place}"
+    return f"control character: U+{ord(character):04X} in turn {place}"
+
+
+def _own_item(row: Columns, messages: Sequence[Message]) -> Item:
+    """An item that this package wrote."""
+    texts = {key: row.get(key, "") for key in ("id", "task", "family", "split", "fact", "subject")}
+    options, answers = row.get("options", []), row.get("answers", [])
+    if not all(isinstance(value, str) for value in texts.values()):
+        raise RowError(f"wrong type: {', '.join(texts)} must be texts")
+    if texts["family"] not in get_args(Family) or texts["split"] not in get_args(Split):
+        raise RowError(f"unknown family or split: {texts['family'][:40]}, {texts['split'][:40]}")
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise RowError("wrong type: 'options' must be a list of texts")
+    if not isinstance(answers, list) or not all(
+        type(index) is int and 0 <= index < len(options) for index in answers
+    ):
+        raise RowError("no such option: 'answers' must be a list of indices into 'options'")
+    prompt, target = (message.content for message in messages)
+    return Item(prompt=prompt, target=target, options=tuple(options), answers=tuple(answers), **texts)

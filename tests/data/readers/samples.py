@@ -1,0 +1,207 @@
+"""One tiny file for each published format, and what is read from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from medcare.data.records import Message
+
+QUESTION = "胃蠕动开始的部位是"
+OPTIONS = ("胃中部", "贲门部", "幽门部", "胃窦")
+LETTERED = dict(zip("ABCD", OPTIONS, strict=True))
+PROMPT = f"{QUESTION}\nA. 胃中部\nB. 贲门部\nC. 幽门部\nD. 胃窦"
+TARGET = "A. 胃中部"
+
+ASKED = (Message("user", "What is asthma?"), Message("assistant", "A disease of the airways."))
+EXAM = (Message("user", PROMPT), Message("assistant", TARGET))
+EXPLAINED = (EXAM[0], Message("assistant", f"{TARGET}\n\n起搏点在胃中部。"))
+
+# Format, file, rows, the conversation of the first row.
+SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
+    "messages": (
+        "chat.jsonl",
+        [{"messages": [{"role": m.role, "content": m.content} for m in ASKED]}],
+        ASKED,
+    ),
+    "sharegpt": (
+        "chat.json",
+        [
+            {
+                "id": 7,
+                "conversations": [
+                    {"from": "human", "value": ASKED[0].content},
+                    {"from": "gpt", "value": ASKED[1].content},
+                ],
+            }
+        ],
+        ASKED,
+    ),
+    "alpaca": (
+        "alpaca.json",
+        [{"instruction": ASKED[0].content, "input": "", "output": ASKED[1].content}],
+        ASKED,
+    ),
+    "promptcblue": (
+        "dev.json",
+        [
+            {
+                "input": ASKED[0].content,
+                "target": ASKED[1].content,
+                "answer_choices": None,
+                "task_type": "response_generation",
+                "task_dataset": "MedDG",
+                "sample_id": "dev-1",
+            }
+        ],
+        ASKED,
+    ),
+    "items": (
+        "items.jsonl",
+        [
+            {
+                "id": "i",
+                "task": "t",
+                "family": "knowledge",
+                "split": "taught",
+                "fact": "f",
+                "prompt": ASKED[0].content,
+                "options": ["no", ASKED[1].content],
+                "answers": [1],
+                "target": ASKED[1].content,
+            }
+        ],
+        ASKED,
+    ),
+    "cmexam": (
+        "train.csv",
+        [
+            {
+                "Question": QUESTION,
+                "Options": "\n".join(f"{letter} {text}" for letter, text in LETTERED.items()),
+                "Answer": "A",
+                "Explanation": "起搏点在胃中部。",
+            }
+        ],
+        EXPLAINED,
+    ),
+    "cmmlu": (
+        "college_medicine.csv",
+        [{"": "0", "Question": QUESTION, **LETTERED, "Answer": "A"}],
+        EXAM,
+    ),
+    "ceval": (
+        "physician_dev.csv",
+        [{"id": "0", "question": QUESTION, **LETTERED, "answer": "A", "explanation": "起搏点在胃中部。"}],
+        EXPLAINED,
+    ),
+    "cmb": (
+        "CMB-train.json",
+        [
+            {
+                "exam_type": "医师考试",
+                "exam_class": "执业医师",
+                "exam_subject": "临床执业医师",
+                "question": QUESTION,
+                "answer": "A",
+                "question_type": "单项选择题",
+                "option": {**LETTERED, "E": ""},
+            }
+        ],
+        (Message("user", f"[单项选择题] {PROMPT}"), EXAM[1]),
+    ),
+    "medqa": (
+        "US_test.jsonl",
+        [
+            {
+                "question": QUESTION,
+                "answer": OPTIONS[0],
+                "options": LETTERED,
+                "meta_info": "step1",
+                "answer_idx": "A",
+            }
+        ],
+        EXAM,
+    ),
+    "medqa_hf": (
+        "test.json",
+        [
+            {
+                "id": "test-1",
+                "sent1": QUESTION,
+                "sent2": "",
+                **{f"ending{place}": text for place, text in enumerate(OPTIONS)},
+                "label": 0,
+            }
+        ],
+        EXAM,
+    ),
+    "mmedbench": (
+        "Chinese.jsonl",
+        [
+            {
+                "question": QUESTION,
+                "options": LETTERED,
+                "answer_idx": "A",
+                "rationale": "起搏点在胃中部。",
+                "human_checked": False,
+            }
+        ],
+        EXPLAINED,
+    ),
+    "medmcqa": (
+        "validation.parquet",
+        [
+            {
+                "id": "m",
+                "question": QUESTION,
+                **dict(zip(("opa", "opb", "opc", "opd"), OPTIONS, strict=True)),
+                "cop": 0,
+                "exp": None,
+                "subject_name": "Physiology",
+            }
+        ],
+        EXAM,
+    ),
+    "medmcqa_original": (
+        "dev.jsonl",
+        [
+            {
+                "id": name,
+                "question": QUESTION,
+                **dict(zip(("opa", "opb", "opc", "opd"), OPTIONS, strict=True)),
+                "cop": number,
+                "exp": "起搏点在胃中部。",
+            }
+            for name, number in (("m", 1), ("n", 4))
+        ],
+        EXPLAINED,
+    ),
+    "mmlu": (
+        "anatomy.parquet",
+        [{"question": QUESTION, "subject": "anatomy", "choices": list(OPTIONS), "answer": 0}],
+        EXAM,
+    ),
+}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows as the ending of `path` says; `dev.json` is JSON lines, as PromptCBLUE has it."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix in (".csv", ".tsv"):
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".json" and path.name != "dev.json":
+        path.write_text(json.dumps(rows, ensure_ascii=False, indent=2), encoding="utf-8")
+    else:
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_text("".join(lines), encoding="utf-8")
+    return path

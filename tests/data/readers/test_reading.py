@@ -1,0 +1,287 @@
+"""Every published format is recognised and read; bad rows are told, never lost; lossless round trips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from medcare.data.readers import FORMATS, Bad, conversations, items, open_data
+from medcare.data.records import Conversation, Item, Message
+from medcare.errors import DataError
+from tests.data.readers.samples import EXAM, LETTERED, OPTIONS, QUESTION, SAMPLES, TARGET, write
+
+in_scratch = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+every_format = pytest.mark.parametrize("name", SAMPLES)
+EXAMS = tuple(name for name in SAMPLES if name not in ("messages", "sharegpt", "alpaca"))
+
+
+def test_there_is_a_sample_of_every_format() -> None:
+    assert set(SAMPLES) == set(FORMATS)
+
+
+@every_format
+def test_a_published_file_is_recognised_and_gives_its_conversation(name: str, tmp_path: Path) -> None:
+    file, rows, expected = SAMPLES[name]
+    path = str(write(tmp_path / file, rows))
+    assert open_data(path).format == name
+    found = list(conversations(path))
+    assert len(found) == len(rows)
+    assert found[0].messages == expected
+
+
+@every_format
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
+def test_the_container_does_not_matter(name: str, ending: str, tmp_path: Path) -> None:
+    _, rows, expected = SAMPLES[name]
+    path = str(write(tmp_path / f"data{ending}", rows))
+    assert next(conversations(path, name)).messages == expected
+
+
+@pytest.mark.parametrize("name", EXAMS)
+def test_exams_and_tasks_give_test_items(name: str, tmp_path: Path) -> None:
+    file, rows, messages = SAMPLES[name]
+    item = next(items(str(write(tmp_path / file, rows))))
+    assert item.prompt == messages[0].content
+    if name not in ("promptcblue", "items"):
+        assert (item.task, item.family, item.options, item.answers) == (name, "knowledge", OPTIONS, (0,))
+        assert item.target == TARGET
+
+
+def test_items_of_this_package_come_back_as_they_were(tmp_path: Path) -> None:
+    file, rows, _ = SAMPLES["items"]
+    item = next(items(str(write(tmp_path / file, rows))))
+    assert item == Item(**{**rows[0], "options": tuple(rows[0]["options"]), "answers": (1,)})
+
+
+def test_promptcblue_keeps_task_and_id(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "dev.json", SAMPLES["promptcblue"][1]))
+    assert (next(conversations(path)).id, next(conversations(path)).source) == ("dev-1", "MedDG")
+    assert (next(items(path)).task, next(items(path)).family) == ("MedDG", "alignment")
+
+
+def test_subjects_are_kept(tmp_path: Path) -> None:
+    assert next(items(str(write(tmp_path / "x.parquet", SAMPLES["medmcqa"][1])))).subject == "Physiology"
+
+
+def test_mmlu_as_published_in_csv_without_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "anatomy_test.csv"
+    path.write_text(f'{QUESTION},"胃中部",贲门部,幽门部,胃窦,A\n另一题,1,2,3,4,C\n', encoding="utf-8")
+    found = list(conversations(str(path)))
+    assert found[0].messages == EXAM
+    assert found[1].messages[1].content == "C. 3"
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "expected"),
+    [
+        (["B", "C", "P450", "AA3"], "B", (1,)),  # the letter, not the option that reads "B"
+        (LETTERED, "ＢＤ", (1, 3)),
+        (LETTERED, "A,C", (0, 2)),
+        (LETTERED, ["c", "a"], (0, 2)),
+        (LETTERED, "胃窦", (3,)),
+        ([{"key": "A", "value": "x"}, {"key": "B", "value": "y"}], "B", (1,)),
+        ({"A": "x", "B": None, "C": "z"}, "C", (1,)),
+        ("(A) x\n(B) y\n还有\n(C) z", "C", (2,)),
+        ([1.5, 2], "A", (0,)),
+    ],
+)
+def test_answers_are_read_in_every_way_they_are_written(options, answer, expected, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"question": "q", "options": options, "answer_idx": answer}))
+    assert next(items(str(path), "medqa")).answers == expected
+
+
+def test_an_empty_option_keeps_the_letters_of_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(
+        json.dumps({"question": "q", "options": {"A": "x", "B": "", "C": "z"}, "answer_idx": "C"})
+    )
+    assert next(items(str(path))).prompt == "q\nA. x\nC. z"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": []}, "no assistant turn"),
+        ({"messages": "hello"}, "wrong type: 'messages' must be a list, got str"),
+        ({"messages": None}, "wrong type: 'messages' must be a list, got nothing"),
+        ({"messages": ["hello"]}, "wrong type: turn 1 must be an object, got str"),
+        ({"messages": [{"role": "user", "content": 3}]}, "wrong type: 'content' of turn 1 must be text"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "unknown role: 'tool' in turn 1"),
+        ("user", "no assistant turn"),
+        ("assistant", "roles out of order: turn 1 is the assistant's"),
+        ("user assistant user", "roles out of order: the last turn is the user's"),
+        ("user user assistant", "roles out of order: turn 2 is the user's"),
+        ("user system assistant", "roles out of order: turn 2 is the system's"),
+    ],
+)
+def test_bad_conversations_say_what_is_wrong(row, reason: str, tmp_path: Path) -> None:
+    if isinstance(row, str):
+        row = {"messages": [{"role": role, "content": "x"} for role in row.split()]}
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(DataError, match="line 1") as raised:
+        list(conversations(str(path), "messages"))
+    assert reason in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("", "empty answer: turn 2"),
+        ("  \n", "empty answer: turn 2"),
+        ("a\x07b", "control character: U+0007 in turn 2"),
+        ("a\ud83d", "half a surrogate pair: U+D83D in turn 2"),
+    ],
+)
+def test_bad_texts_say_what_is_wrong(answer: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"instruction": "q", "output": answer}))
+    (bad,) = open_data(str(path)).conversations()
+    assert isinstance(bad, Bad)
+    assert bad.reason == reason
+    assert bad.row == {"instruction": "q", "output": answer}
+
+
+@pytest.mark.parametrize("answer", ["", None, "E", "AE", "maybe", True, 7, {}])
+def test_an_exam_without_a_usable_answer_is_a_bad_row(answer, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"question": "q", "options": LETTERED, "answer_idx": answer}))
+    (bad,) = open_data(str(path), "medqa").items()
+    assert isinstance(bad, Bad)
+    assert bad.kind in ("no answer", "no such option")
+
+
+def test_medmcqa_is_told_apart_by_the_number_of_its_first_option(tmp_path: Path) -> None:
+    row = SAMPLES["medmcqa"][1][0]
+    hub = write(tmp_path / "hub.jsonl", [{**row, "cop": number} for number in (1, 2, 0, -1)])
+    assert open_data(str(hub)).format == "medmcqa"
+    unclear = write(tmp_path / "unclear.jsonl", [{**row, "cop": number} for number in (1, 2, 3)])
+    with pytest.raises(DataError, match="medmcqa or medmcqa_original"):
+        open_data(str(unclear))
+
+
+def test_bad_rows_are_handed_over_in_order_and_the_others_read(tmp_path: Path) -> None:
+    good = json.dumps({"instruction": "q", "output": "a"})
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(f"{good}\nnot json\n\n[1]\n{good}\n".encode() + b'{"instruction": "\xff"}\n')
+    bad: list[Bad] = []
+    found = list(conversations(str(path), on_bad=bad.append))
+    assert [conversation.id for conversation in found] == ["1", "5"]
+    assert [(row.number, row.kind) for row in bad] == [
+        (2, "not JSON"),
+        (4, "not an object"),
+        (6, "broken UTF-8"),
+    ]
+    assert bad[0].row == "not json"
+
+
+@pytest.mark.parametrize("name", ["messages", "sharegpt", "alpaca"])
+def test_what_only_trains_gives_no_items(name: str, tmp_path: Path) -> None:
+    file, rows, _ = SAMPLES[name]
+    with pytest.raises(DataError, match="trains but does not test"):
+        list(items(str(write(tmp_path / file, rows))))
+
+
+@pytest.mark.parametrize(
+    ("format", "message"), [("alpacca", "Did you mean 'alpaca'"), ("zzz", "Known: messages")]
+)
+def test_an_unknown_format_is_refused_with_advice(format: str, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [{"a": 1}])
+    with pytest.raises(DataError, match=message):
+        open_data(str(path), format)
+
+
+def test_unknown_columns_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="columns answer_text, question_text"):
+        open_data(str(write(tmp_path / "x.jsonl", [{"question_text": "q", "answer_text": "a"}])))
+
+
+# Hypothesis: what is lossless comes back.
+
+texts = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="\ufffe\uffff"),
+    min_size=1,
+).filter(str.strip)
+pairs = st.lists(st.tuples(texts, texts), min_size=1, max_size=3)
+
+
+def talk(turns, system="") -> tuple[Message, ...]:
+    spoken = [m for prompt, answer in turns for m in (Message("user", prompt), Message("assistant", answer))]
+    return (*([Message("system", system)] if system else []), *spoken)
+
+
+def as_messages(turns, system):
+    return {"messages": [{"role": m.role, "content": m.content} for m in talk(turns, system)]}
+
+
+def as_sharegpt(turns, system):
+    names = {"user": "human", "assistant": "gpt"}
+    spoken = [{"from": names[m.role], "value": m.content} for m in talk(turns)]
+    return {"conversations": spoken, **({"system": system} if system else {})}
+
+
+def as_alpaca(turns, system):
+    *history, (prompt, answer) = turns
+    row = {"instruction": prompt, "input": "", "output": answer, "history": [list(pair) for pair in history]}
+    return {**row, **({"system": system} if system else {})}
+
+
+@pytest.mark.parametrize("writer", [as_messages, as_sharegpt, as_alpaca])
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+@in_scratch
+@given(turns=pairs, system=st.one_of(st.just(""), texts))
+def test_conversations_come_back_from_every_format(writer, ending, tmp_path, turns, system) -> None:
+    path = str(write(tmp_path / f"x.{ending}", [writer(turns, system)]))
+    assert [c.messages for c in conversations(path)] == [talk(turns, system)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+@in_scratch
+@given(prompt=texts, answer=texts)
+def test_pairs_come_back_from_tables(ending, tmp_path, prompt, answer) -> None:
+    path = str(write(tmp_path / f"x.{ending}", [{"input": prompt, "target": answer, "sample_id": "s"}]))
+    assert list(conversations(path)) == [Conversation("s", "x", talk([(prompt, answer)]))]
+
+
+@in_scratch
+@given(
+    st.lists(texts.map(str.strip).filter(lambda t: "\n" not in t), min_size=2, max_size=6, unique=True),
+    st.data(),
+)
+def test_exams_come_back(tmp_path, options, data) -> None:
+    chosen = data.draw(st.sets(st.sampled_from(range(len(options))), min_size=1))
+    letters = "ABCDEF"[: len(options)]
+    answer = "".join(letters[index] for index in sorted(chosen))
+    row = {"question": "q", "options": dict(zip(letters, options, strict=True)), "answer_idx": answer}
+    item = next(items(str(write(tmp_path / "x.jsonl", [row]))))
+    assert item.options == tuple(options)
+    assert set(item.answers) == chosen
+    assert item.target == "\n".join(f"{letters[index]}. {options[index]}" for index in sorted(chosen))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+columns = sorted(
+    {column for form in FORMATS.values() for column in form.required} | {"history", "system", "E"}
+)
+
+
+@every_format
+@in_scratch
+@given(row=st.dictionaries(st.sampled_from(columns), json_values))
+def test_no_row_makes_a_reader_crash(name, tmp_path, row) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    for record in open_data(str(path), name).conversations():
+        assert isinstance(record, Bad | Conversation)
+    if name in EXAMS:
+        for record in open_data(str(path), name).items():
+            assert isinstance(record, Bad | Item)
