@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from medcare.processes import is_main
+
 console = Console(stderr=True)
 _PLAIN_SECONDS = 15.0
+_SAME_SECONDS = 0.5
 
 
 class Task:
@@ -24,6 +27,7 @@ class Task:
     """
 
     def __init__(self, name: str, total: int, bar: Progress | None) -> None:
+        self._silent = not is_main()
         self.name = name
         self.total = total
         self.done = 0
@@ -44,7 +48,7 @@ class Task:
         now = time.monotonic()
         if self._bar and self._id is not None:
             self._bar.update(self._id, completed=self.done, detail=detail)
-        elif now - self._said >= _PLAIN_SECONDS or self.done >= self.total:
+        elif not self._silent and (now - self._said >= _PLAIN_SECONDS or self.done >= self.total):
             self._said = now
             rate = (self.done - self._first) / max(now - self._start, 1e-9)
             left = (self.total - self.done) / rate if rate else 0.0
@@ -55,7 +59,7 @@ class Task:
 @contextmanager
 def track(name: str, total: int) -> Iterator[Task]:
     """Show the progress of `total` units of work called `name` while the block runs."""
-    if not console.is_terminal:
+    if not console.is_terminal or not is_main():
         yield Task(name, total, None)
         return
     columns = (
@@ -70,7 +74,9 @@ def track(name: str, total: int) -> Iterator[Task]:
 
 
 def say(text: str) -> None:
-    """One line for the person who waits."""
+    """One line for the person who waits; of several processes, the main one alone speaks."""
+    if not is_main():
+        return
     if console.is_terminal:
         console.print(text, highlight=False)
     else:
@@ -78,32 +84,37 @@ def say(text: str) -> None:
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed while work that must end whole was under way."""
+    """Whether Ctrl-C was pressed, or the end asked for, while work that must end whole was under way."""
 
     asked = False
-
-    def pass_on(self) -> None:
-        """Raise the KeyboardInterrupt that was held back, if there was one."""
-        if self.asked:
-            raise KeyboardInterrupt
 
 
 @contextmanager
 def delayed_interrupt() -> Iterator[Interrupt]:
-    """Hold Ctrl-C back until `pass_on`; a second Ctrl-C is raised at once."""
+    """Hold Ctrl-C, and the SIGTERM of schedulers and launchers, back: the block looks whether one came.
+
+    A second one is raised at once, unless it comes with the first: a launcher passes on to its processes
+    what the terminal has sent them already.
+    """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt  # only the main thread receives signals
         return
 
-    def handle(_signal: int, _frame: object) -> None:
-        if interrupt.asked:
-            raise KeyboardInterrupt
-        interrupt.asked = True
-        say("Stopping after this step; press Ctrl-C again to stop at once.")
+    asked_at = 0.0
 
-    former = signal.signal(signal.SIGINT, handle)
+    def handle(_signal: int, _frame: object) -> None:
+        nonlocal asked_at
+        if interrupt.asked and time.monotonic() - asked_at > _SAME_SECONDS:
+            raise KeyboardInterrupt
+        if not interrupt.asked:
+            asked_at = time.monotonic()
+            say("Stopping after this step; press Ctrl-C again to stop at once.")
+        interrupt.asked = True
+
+    former = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)

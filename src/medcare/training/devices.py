@@ -9,16 +9,27 @@ from torch import nn
 
 from medcare import processes
 from medcare.adapters.noise_aggregator import NoiseAggregator
+from medcare.base_model import choose_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+def training_device(name: str) -> torch.device:
+    """The device called `name` in the settings; of several processes, the one the launcher gives to each.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
+    device: torch.device = processes.state().device if processes.count() > 1 else choose_device(name)
+    return device
 
 
 def make_accelerator(device: torch.device, *, skips_branches: bool) -> Accelerator:
     """Join the other processes, if there are any, as the launcher's configuration says (DDP, FSDP2 ...).
 
     Args:
-        device: where a single process trains; with several, the launcher gives each its own.
+        device: where the model is, or shall be once it is cut into shards.
         skips_branches: whether some steps leave a branch out, so that its gradients don't come.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs

@@ -152,11 +152,12 @@ class Loop:
                 if done % self.stage.log_every == 0 or done == steps:
                     self._log(done, meter)
                 due = time.monotonic() - saved_at > self.stage.checkpoint_seconds
-                interrupt.asked, due = agree(self.accelerator, interrupt.asked, due)
-                if interrupt.asked or due:
+                stop, due = agree(self.accelerator, interrupt.asked, due)
+                if stop or due:
                     self._save(done, key)
                     saved_at = time.monotonic()
-                interrupt.pass_on()
+                if stop:
+                    raise KeyboardInterrupt
         self.wrapped.eval()
         return {
             "steps": steps,

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from medcare.adapters.merge import merge_all
+from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
 from medcare.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
 from medcare.checkpoint import save_branches
@@ -20,7 +21,9 @@ from medcare.data.chat_template import Rendered, render_all
 from medcare.data.records import Conversation
 from medcare.errors import DataError, FolderError, StorageError
 from medcare.folders import claim, load_model, read_manifest, write_manifest
+from medcare.processes import is_main, main_first, wait
 from medcare.progress import say
+from medcare.training.devices import is_sharded, training_device
 from medcare.training.loop import Loop
 from medcare.training.state import FILE as CHECKPOINT
 
@@ -56,7 +59,9 @@ def train(
         MedCareError: bad settings, data, base or folders, or a full disk; see `errors`.
     """
     settings = {"stage": stage, "data": data_hash, "from": str(start.resolve()) if start else None}
-    if claim(out, config, settings):
+    with main_first():
+        finished = claim(out, config, settings)
+    if finished:
         return {}
     model, base = _start_model(stage, config, start)
     tokenizer = load_tokenizer(base)
@@ -77,7 +82,8 @@ def train(
         noise_drop=config.adapters.noise_drop if stage == "aggregate" else 0.0,
     )
     result = loop.run(stage)
-    if loop.accelerator.is_main_process:
+    gather_branches(model)
+    if is_main():
         save_branches(model, out, base)
         if start is not None and (start / "attention").is_dir():
             # Attention is merged by now; its factors stay with the folder, so that it can be loaded alone.
@@ -86,6 +92,7 @@ def train(
             out, config, {**settings, "base": base, "base_facts": describe(model), "result": result}
         )
         (out / CHECKPOINT).unlink(missing_ok=True)
+    wait()
     return result
 
 
@@ -111,8 +118,10 @@ def merge(folder: Path, out: Path) -> None:
 
 
 def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[PreTrainedModel, str]:
-    device = choose_device(config.model.device)
+    device = training_device(config.model.device)
     dtype = choose_dtype(config.model.dtype, device)
+    if is_sharded():
+        device = torch.device("cpu")  # no single device need hold the whole model: FSDP moves shard by shard
     torch.manual_seed(config.seed)
     if stage == "aggregate":
         if start is not None:
