@@ -1,0 +1,31 @@
+"""The alignment-required half of the embedded benchmark: strict answer forms over clinical text."""
+
+from __future__ import annotations
+
+from medcare.data.benchmark.forms_dialogue import DIALOGUE
+from medcare.data.benchmark.forms_extraction import EXTRACTION
+from medcare.data.benchmark.forms_labels import LABELS
+from medcare.data.benchmark.forms_matching import MATCHING
+from medcare.data.benchmark.forms_recipe import Recipe, build_task
+from medcare.data.benchmark.forms_relations import RELATIONS
+from medcare.data.benchmark.forms_vocabulary import Vocabulary
+from medcare.data.benchmark.ontology import Ontology
+from medcare.data.benchmark.task_data import TaskData
+
+RECIPES: tuple[Recipe, ...] = (*EXTRACTION, *RELATIONS, *LABELS, *MATCHING, *DIALOGUE)
+
+
+def build_forms(ontology: Ontology, seed: int, align_per_task: int, items_per_task: int) -> list[TaskData]:
+    """All alignment tasks, the same bytes for the same arguments on any machine.
+
+    Args:
+        ontology: where the terms come from.
+        seed: of every random choice.
+        align_per_task: training conversations of each task.
+        items_per_task: test items of each task in each split.
+
+    Raises:
+        DataError: a task can't give so many different examples.
+    """
+    words = Vocabulary.of(ontology)
+    return [build_task(recipe, words, seed, align_per_task, items_per_task) for recipe in RECIPES]

@@ -1,0 +1,209 @@
+"""Matching meanings: pairs of queries, queries and titles, other wordings and terms, diagnoses and codes.
+
+Common words never decide: the number of words that two texts share is drawn before, and independently of,
+the label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from medcare.data.benchmark.forms_queries import INTENTS, QUESTIONS, TITLES
+from medcare.data.benchmark.forms_recipe import Draw, Example, NoDrawError, Recipe
+from medcare.data.benchmark.forms_vocabulary import alike
+from medcare.data.benchmark.sentences import Statement, capital, note
+from medcare.data.overlap import units
+
+_SAME = ("different", "same")
+_GRADES = ("0", "1", "2", "3")
+_TRIES = 40
+
+
+def _pair_matching(draw: Draw) -> Example:
+    """Half of each label keep the term, half keep the question; 'different' changes the other part."""
+    rng = draw.rng
+    label = draw.label(_SAME)
+    new_term = draw.turn // 2 % 2 == 1
+    shared = draw.turn // 4 % 3 + (0 if new_term else 2)
+    name = _with_wordings(draw)
+    questions = draw.pool.frames(QUESTIONS)
+
+    def pair() -> tuple[str, str]:
+        one, other = rng.sample(questions, 2)
+        term = name
+        if new_term:
+            other = one
+            term = rng.choice(draw.words.wordings[name if label == "same" else rng.choice(_near(draw, name))])
+        elif label == "same":
+            other = one
+        texts = [draw.ask(one, name), draw.ask(other, term)]
+        rng.shuffle(texts)
+        return texts[0], texts[1]
+
+    one, other = _sharing(shared, pair)
+    return Example(f"1: {capital(one)}? 2: {capital(other)}?", label, (name,))
+
+
+def _query_relevance(draw: Draw) -> Example:
+    """3: term and topic, 2: term alone, 1: topic alone, 0: neither.
+
+    In half of each grade the title has the query's term or one that looks like it; in the other half it has
+    other words for the query's term or for another of the same organ systems.
+    """
+    rng = draw.rng
+    grade = int(draw.label(_GRADES))
+    reworded = draw.turn // 4 % 2 == 1
+    shared = draw.turn // 8 % 2 + (0 if reworded else 2)
+    name = _with_wordings(draw)
+    others = _near(draw, name, lookalike=not reworded)
+    intent = rng.choice(sorted(INTENTS))
+
+    def pair() -> tuple[str, str]:
+        term = name if grade >= 2 else rng.choice(others)
+        if reworded:
+            term = rng.choice(draw.words.wordings[term])
+        other = intent if grade % 2 else rng.choice([key for key in sorted(INTENTS) if key != intent])
+        query = draw.ask(draw.pool.frames(INTENTS[intent]), name)
+        return query, draw.frame(TITLES[other], x=term)
+
+    query, title = _sharing(shared, pair)
+    return Example(f"Query: {capital(query)}? Title: {capital(title)}", str(grade), (name,))
+
+
+def _term_normalisation(draw: Draw) -> Example:
+    rng = draw.rng
+    names = [_with_wordings(draw), _with_wordings(draw)]
+    if not draw.words.apart(*names):
+        raise NoDrawError
+    said = [rng.choice(draw.words.wordings[name]) for name in names]
+    candidates = [*names, *(rng.choice(_near(draw, name)) for name in names)]
+    if len(set(candidates)) < 4 or any(alike(text, name) for text in said for name in candidates):
+        raise NoDrawError
+    rng.shuffle(candidates)
+    kinds = ["present", rng.choice(("present", "absent", "family", "absent"))]
+    statements = [Statement(kind, (text,), {"r": "brother"}) for kind, text in zip(kinds, said, strict=True)]
+    order = [0, 1] if rng.random() < 0.5 else [1, 0]
+    text = f"{note(rng, [statements[at] for at in order])} Terms: {'; '.join(candidates)}"
+    target = "; ".join(names[at] for at in order if kinds[at] == "present")
+    return Example(text, target, tuple(names))
+
+
+def _icd_coding(draw: Draw) -> Example:
+    rng, categories = draw.rng, draw.words.categories
+    codes = draw.terms("codes", 2)
+    phrases = [rng.choice(categories[code].phrases) for code in codes]
+    near = [
+        code
+        for code in draw.pool.whole.codes
+        if code not in codes and categories[code].chapter == categories[codes[0]].chapter
+    ]
+    if not near:
+        raise NoDrawError
+    shown = [*codes, rng.choice(near)]
+    if any(alike(text, categories[code].title) for text in phrases for code in shown):
+        raise NoDrawError
+    rng.shuffle(shown)
+    kinds = ["present", rng.choice(("present", "absent", "family", "absent"))]
+    pairs = list(zip(codes, phrases, kinds, strict=True))
+    rng.shuffle(pairs)
+    statements = [Statement(kind, (phrase,), {"r": "sister"}) for _, phrase, kind in pairs]
+    table = ", ".join(f"{code} {categories[code].title}" for code in shown)
+    target = "; ".join(f"({phrase} | {code})" for code, phrase, kind in pairs if kind == "present")
+    return Example(f"{note(rng, statements, opener=False)} Codes: {table}", target, tuple(codes))
+
+
+def _with_wordings(draw: Draw) -> str:
+    """A finding of the pool that can be said in other words."""
+    names: Sequence[str] = [name for name in draw.pool.findings if name in draw.words.wordings]
+    if not names:
+        raise NoDrawError
+    return draw.rng.choice(names)
+
+
+def _near(draw: Draw, name: str, *, lookalike: bool = False) -> list[str]:
+    """Other findings of this half of the split: with a word in common, or of the same organ systems."""
+    near = (draw.words.lookalikes if lookalike else draw.words.neighbours)[name]
+    kept = [other for other in near if other in draw.pool.whole.known]
+    if not kept:
+        raise NoDrawError
+    return kept
+
+
+def _sharing(count: int, pair: Callable[[], tuple[str, str]]) -> tuple[str, str]:
+    """Two texts that share exactly so many different words."""
+    for _ in range(_TRIES):
+        one, other = pair()
+        if len(set(units(one)) & set(units(other))) == count:
+            return one, other
+    raise NoDrawError
+
+
+MATCHING = (
+    Recipe(
+        name="pair_matching",
+        form="label",
+        metric="accuracy",
+        measures="Tells whether two queries ask the same, however they are worded.",
+        labels=_SAME,
+        training=(
+            "Do the two queries ask the same? Answer same or different.",
+            "Same or different meaning?",
+            "Compare the queries: different or same?",
+        ),
+        testing=(
+            "Would one answer serve both queries? Write different or same.",
+            "Is the meaning of both the same or different? One word.",
+        ),
+        make=_pair_matching,
+    ),
+    Recipe(
+        name="query_relevance",
+        form="label",
+        metric="accuracy",
+        measures="Grades how well a page's title fits a query, in condition and in topic.",
+        labels=_GRADES,
+        training=(
+            "Grade the title: 3 same condition and topic, 2 same condition, 1 same topic, 0 neither.",
+            "Relevance of the title. Condition and topic fit: 3; condition: 2; topic: 1; neither: 0.",
+            "Rate 0 to 3: 0 nothing fits, 1 the topic fits, 2 the condition fits, 3 both fit.",
+        ),
+        testing=(
+            "How relevant is the title? Nothing 0, topic only 1, condition only 2, both 3.",
+            "Score the title from 3 (condition and topic match) over 2 (condition) and 1 (topic) to 0.",
+        ),
+        make=_query_relevance,
+    ),
+    Recipe(
+        name="term_normalisation",
+        form="list",
+        metric="micro_f1",
+        measures="Maps other wordings of the patient's findings to preferred terms.",
+        training=(
+            "Which of the terms name what the patient has? Answer a; b.",
+            "Map the patient's findings to the given terms, as a; b.",
+            "Normalise what the patient has to terms of the list. Form: a; b.",
+        ),
+        testing=(
+            "Select the terms that the patient's findings mean: a; b.",
+            "Standard terms for this patient's own findings, separated by semicolons.",
+        ),
+        make=_term_normalisation,
+    ),
+    Recipe(
+        name="icd_coding",
+        form="tuples",
+        metric="micro_f1",
+        measures="Codes the patient's diagnoses to ICD-10-CM categories whose titles use other words.",
+        sources=("icd10cm",),
+        training=(
+            "Code what the patient has: (diagnosis | code); (diagnosis | code).",
+            "Give each diagnosis of the patient its ICD category, as (diagnosis | code).",
+            "Which code fits which diagnosis of the patient? (diagnosis | code)",
+        ),
+        testing=(
+            "Write the patient's diagnoses with the right category: (diagnosis | code).",
+            "Pairs (diagnosis | code) for this patient's own conditions.",
+        ),
+        make=_icd_coding,
+    ),
+)

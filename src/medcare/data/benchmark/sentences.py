@@ -1,0 +1,219 @@
+"""A grammar of clinical sentences: what a note says about a patient, in many wordings.
+
+A pattern is text with `[a|b|]` (one of these, may be nested), `<rule>` (one of a rule's patterns) and
+`{slot}` (filled last, so that nothing in a medical term is read as grammar). A `Statement` says one thing
+about some terms; `note` writes several of them about one patient, in telegraphic style or in full
+sentences, now and then with a typing error. Typing errors and abbreviations never touch the terms.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+RELATIVES = (
+    *("mother", "father", "sister", "brother", "aunt", "uncle", "grandmother", "grandfather"),
+    *("cousin", "son", "daughter", "nephew", "niece", "twin"),
+)
+
+RULES: dict[str, tuple[str, ...]] = {
+    "when": ("on examination", "on exam", "o/e", "at this visit", "on review", "clinically"),
+    "check": ("exam", "work-up", "assessment", "chart review", "screening", "the last check-up"),
+    "fhx": ("fhx", "FH", "family hx", "relatives"),
+    "opener": (
+        "{age}-year-old {sex}",
+        "[pt|patient] is a {age}-year-old {sex}",
+        "{age}[yo|-yr-old] {sex} [in clinic|on the ward|seen today|in the ER]",
+        "a {sex} aged {age} [came in|was admitted|was seen|is followed here]",
+        "{age} {letter}",
+        "[{sex}, {age} years|{sex}, {age} y]",
+    ),
+}
+
+# What can be said: kind -> patterns. One that starts with {x} has a verb for a single term.
+CLAUSES: dict[str, tuple[str, ...]] = {
+    "present": (
+        "{he} [has|shows|is known to have|was found to have|still has] {x}",
+        "[c/o|reports|complains of|presents with|seen for|referred for|admitted with] {x}",
+        "{x} [was|is] [noted|seen|confirmed|documented|present] [<when>|]",
+        "[hx of|history of|known|ongoing|long-standing] {x}",
+        "[w/|with|with obvious] {x}",
+        "<check> [shows|showed|confirms|revealed] {x}",
+        "[positive|pos.|+ve] for {x}",
+        "{x} [persists|continues|is still a problem|is getting worse]",
+        "<when>: {x}",
+    ),
+    "absent": (
+        "[no|denies|denied|denies any|never had] {x}",
+        "{he} [does not have|has no|has never had|is free of] {x}",
+        "[without|w/o] [evidence of|signs of|any] {x}",
+        "{x} [is|was] [absent|not seen|not found|not present|excluded|ruled out]",
+        "[negative|neg.|-ve] for {x}",
+        "<check> [shows|showed|found] no {x}",
+        "[screened|checked] for {x}, none found",
+        "no [sign|evidence|trace|report] of {x}",
+    ),
+    "suspected": (
+        "[possible|probable|suspected] {x}",
+        "{x} [is suspected|was queried|may be present|is to be confirmed]",
+        "[cannot|could not] exclude {x}",
+        "[query|concern for|suspicion of|questionable] {x}",
+        "[unclear|uncertain] whether {he} has {x}",
+    ),
+    "resolved": (
+        "[previous|past|former|earlier] {x}, [now resolved|since cleared|now gone]",
+        "{x} [has resolved|is no longer present|has cleared up|went away]",
+        "had {x} [before|in the past|once], [none since|now gone]",
+        "{x} in the past, [gone now|cured]",
+    ),
+    "family": (
+        "{his} {r} [has|had|is known to have|is treated for|suffers from] {x}",
+        "<fhx>: {r} [with|has] {x}",
+        "{x} in {his} {r}",
+        "{r} [diagnosed with|affected by|positive for|w/] {x}",
+        "{x} [is known|was found] in {his} {r}",
+    ),
+    "family_absent": (
+        "{his} {r} [does not have|never had|has no|is free of] {x}",
+        "no {x} in {his} {r}",
+        "<fhx>: {r} [without|w/o|negative for] {x}",
+        "{r} [tested negative for|not affected by] {x}",
+    ),
+    "gene": (
+        "[carries|has] a [pathogenic|disease-causing|] variant in {x}",
+        "[sequencing|the panel] [found|showed] a {x} [mutation|variant]",
+        "{x} [mutation|variant] [confirmed|was found]",
+    ),
+    "gene_absent": (
+        "{x} [sequencing|testing] was [normal|negative]",
+        "no [variant|mutation] in {x}",
+        "a {x} variant was [excluded|not found]",
+    ),
+    "drug": (
+        "[takes|on|is taking|started on|continues] {x}",
+        "{x} was [started|prescribed|given]",
+        "[Rx|meds|current meds]: {x}",
+    ),
+    "drug_absent": (
+        "[stopped|no longer takes|came off|never took] {x}",
+        "{x} was [stopped|discontinued|declined]",
+        "[allergic|allergy] to {x}",
+        "{his} {r} takes {x}",
+    ),
+}
+
+_RULE = re.compile(r"<(\w+)>")
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_WORD = re.compile(r"(?<![\w{/])[a-z]{6,}(?![\w}/])")
+_TYPO_RATE = 0.05
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One thing said about the patient.
+
+    Attributes:
+        kind: a key of `CLAUSES`.
+        terms: what it is said about.
+        slots: other slots of the pattern, such as the relative `r`.
+    """
+
+    kind: str
+    terms: tuple[str, ...]
+    slots: dict[str, str] = field(default_factory=dict)
+
+
+def expand(rng: random.Random, pattern: str, **slots: str) -> str:
+    """One wording of a pattern, with its slots filled.
+
+    Raises:
+        KeyError: the pattern names a rule or a slot that isn't there.
+    """
+    return _fill(_choose(rng, pattern), slots)
+
+
+def note(rng: random.Random, statements: Sequence[Statement], *, opener: bool = True) -> str:
+    """A note on one patient that makes these statements, in this order.
+
+    Args:
+        rng: where wordings are drawn from.
+        statements: at least one.
+        opener: whether it may start with age and sex.
+    """
+    patient = _patient(rng)
+    sentences = [clause(rng, statement, **patient) for statement in statements]
+    if opener and rng.random() < 0.6:
+        sentences.insert(0, expand(rng, "<opener>", **patient))
+    text = capital(sentences[0])
+    for sentence in sentences[1:]:
+        text += rng.choice((f". {capital(sentence)}", f". {capital(sentence)}", f"; {sentence}"))
+    return text + "."
+
+
+def clause(rng: random.Random, statement: Statement, **slots: str) -> str:
+    """One statement in words, without capital or full stop."""
+    single = len(statement.terms) == 1
+    patterns = [text for text in CLAUSES[statement.kind] if single or not text.startswith("{x}")]
+    pattern = _choose(rng, rng.choice(patterns))
+    if rng.random() < _TYPO_RATE:
+        pattern = _mistype(rng, pattern)
+    word = "or" if statement.kind.endswith("absent") else "and"
+    filled = {"r": "cousin", **slots, **statement.slots, "x": listing(statement.terms, word)}
+    return _fill(pattern, filled)
+
+
+def listing(terms: Sequence[str], word: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = terms
+    return f"{', '.join(first)} {word} {last}" if first else last
+
+
+def capital(text: str) -> str:
+    """With a capital at the start."""
+    return text[:1].upper() + text[1:]
+
+
+def paragraph(sentences: Sequence[str]) -> str:
+    """Sentences one after the other, each with its capital and full stop."""
+    return ". ".join(capital(sentence) for sentence in sentences) + "."
+
+
+def age(rng: random.Random) -> int:
+    """An age in years, children as often as adults."""
+    return rng.randint(1, 17) if rng.random() < 0.4 else rng.randint(18, 89)
+
+
+def _patient(rng: random.Random) -> dict[str, str]:
+    years = age(rng)
+    female = rng.random() < 0.5
+    return {
+        "age": str(years),
+        "sex": ("girl" if female else "boy") if years < 18 else ("woman" if female else "man"),
+        "letter": "F" if female else "M",
+        "he": "she" if female else "he",
+        "his": "her" if female else "his",
+    }
+
+
+def _choose(rng: random.Random, pattern: str) -> str:
+    """The pattern with every rule and every choice made, from the inside out."""
+    while match := _CHOICE.search(pattern) or _RULE.search(pattern):
+        options = match[1].split("|") if match[0].startswith("[") else RULES[match[1]]
+        pattern = pattern[: match.start()] + rng.choice(options) + pattern[match.end() :]
+    return " ".join(pattern.split())
+
+
+def _fill(pattern: str, slots: dict[str, str]) -> str:
+    return pattern.format_map(slots)
+
+
+def _mistype(rng: random.Random, pattern: str) -> str:
+    """Two neighbouring letters inside one of the longer words change places."""
+    words = list(_WORD.finditer(pattern))
+    if not words:
+        return pattern
+    word = rng.choice(words)
+    at = word.start() + rng.randint(1, len(word[0]) - 3)
+    return pattern[:at] + pattern[at + 1] + pattern[at] + pattern[at + 2 :]
