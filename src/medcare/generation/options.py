@@ -8,6 +8,7 @@ of a batch start at the same column, and only the columns from there on go throu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -84,23 +85,35 @@ def stream_option_scores(
     if not questions:
         return
     decoder = Decoder.of(model)
-    lengths = [len(question.prompt) for question in questions]
-    most = max(question.width for question in questions)
+    longest = max(len(question.prompt) + question.width for question in questions)
     # Padding counts: a sliding window is one of columns.
-    whole = decoder.reaches(max(lengths) + most)
+    whole = decoder.reaches(longest + max(question.width for question in questions))
     shared = decoder.plain_cache and whole and _masks_blocks(decoder, questions[0])
     prefix = common_prefix(prompts) if shared else []
     with evaluating(model):
         cache = decoder.prefix_cache(prefix)
-    budget = min(tokens_per_batch, _row_limit(decoder, most + 1) * (max(lengths) + most))
-    for batch in batches(lengths, most, budget):
-        chosen = [questions[index] for index in batch]
+    for chosen in _batches(questions, decoder, tokens_per_batch):
         with evaluating(model):
             if shared:
                 values = _score_together(decoder, chosen, cache)
             else:
                 values = [_score_apart(decoder, question) for question in chosen]
-        yield list(zip(batch, values, strict=True))
+        yield [(question.index, scores) for question, scores in zip(chosen, values, strict=True)]
+
+
+def _batches(
+    questions: Sequence[_Question], decoder: Decoder, tokens_per_batch: int
+) -> Iterator[list[_Question]]:
+    """Questions of like widths together, and among these of like prompts: both sides of a row are padded."""
+    by_width: dict[int, list[_Question]] = {}
+    for question in questions:
+        by_width.setdefault(math.ceil(math.log(question.width, 1.25)), []).append(question)
+    for _, alike in sorted(by_width.items(), reverse=True):
+        widest = max(question.width for question in alike)
+        lengths = [len(question.prompt) for question in alike]
+        budget = min(tokens_per_batch, _row_limit(decoder, widest + 1) * (max(lengths) + widest))
+        for batch in batches(lengths, widest, budget):
+            yield [alike[index] for index in batch]
 
 
 def _questions(prompts: Sequence[Sequence[int]], options: Sequence[Options]) -> list[_Question]:
