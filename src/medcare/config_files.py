@@ -8,7 +8,7 @@ import types
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -16,6 +16,8 @@ from medcare.config import RunConfig
 from medcare.errors import ConfigError
 
 PRESETS = ("default", "smoke")
+
+T = TypeVar("T")
 
 
 def load_config(
@@ -67,6 +69,12 @@ def from_dict(tree: dict[str, Any]) -> RunConfig:
     """The configuration that `RunConfig.to_dict` came from; raises ConfigError like `load_config`."""
     config: RunConfig = _build(RunConfig, tree, "")
     return config
+
+
+def build(cls: type[T], tree: dict[str, Any]) -> T:
+    """Build any dataclass of settings from a mapping; raises ConfigError like `load_config`."""
+    built: T = _build(cls, tree, "")
+    return built
 
 
 def _apply(tree: dict[str, Any], setting: str) -> None:

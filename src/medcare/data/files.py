@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +44,13 @@ def read_items(path: Path) -> list[Item]:
 def write_records(path: Path, records: Iterable[Conversation | Item]) -> None:
     """Write conversations or items, one a line, whole or not at all; raises StorageError."""
     write_jsonl(path, [asdict(record) for record in records])
+
+
+def line(example: Conversation) -> str:
+    """A conversation as one line of the package's JSONL, for files too long to be written from a list."""
+    turns = [{"role": message.role, "content": message.content} for message in example.messages]
+    row = {"id": example.id, "source": example.source, "messages": turns}
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _short(value: Any) -> str:

@@ -141,7 +141,7 @@ def test_bad_conversations_say_what_is_wrong(row, reason: str, tmp_path: Path) -
 def test_bad_texts_say_what_is_wrong(answer: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps({"instruction": "q", "output": answer}))
-    (bad,) = open_data(str(path)).conversations()
+    ((_, bad),) = open_data(str(path)).conversations()
     assert isinstance(bad, Bad)
     assert bad.reason == reason
     assert bad.row == {"instruction": "q", "output": answer}
@@ -151,7 +151,7 @@ def test_bad_texts_say_what_is_wrong(answer: str, reason: str, tmp_path: Path) -
 def test_an_exam_without_a_usable_answer_is_a_bad_row(answer, tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps({"question": "q", "options": LETTERED, "answer_idx": answer}))
-    (bad,) = open_data(str(path), "medqa").items()
+    ((_, bad),) = open_data(str(path), "medqa").items()
     assert isinstance(bad, Bad)
     assert bad.kind in ("no answer", "no such option")
 
@@ -280,8 +280,8 @@ columns = sorted(
 def test_no_row_makes_a_reader_crash(name, tmp_path, row) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(row) + "\n")
-    for record in open_data(str(path), name).conversations():
+    for _, record in open_data(str(path), name).conversations():
         assert isinstance(record, Bad | Conversation)
     if name in EXAMS:
-        for record in open_data(str(path), name).items():
+        for _, record in open_data(str(path), name).items():
             assert isinstance(record, Bad | Item)

@@ -65,20 +65,21 @@ class Reading:
     format: str
     rows: Iterator[Row]
 
-    def conversations(self) -> Iterator[Conversation | Bad]:
-        """Every row in order, as a training example or with what is wrong with it."""
+    def conversations(self) -> Iterator[tuple[int, Conversation | Bad]]:
+        """Every row's number and its training example, or what is wrong with it; in order."""
         form = FORMATS[self.format]
         for row in self.rows:
             try:
                 messages = form.shape.messages(_columns(row))
                 _check_turns(messages)
             except RowError as error:
-                yield _bad(row, str(error))
+                yield row.number, _bad(row, str(error))
             else:
-                yield Conversation(_identity(form, row), _task(form, row, self.name), messages)
+                example = Conversation(_identity(form, row), _task(form, row, self.name), messages)
+                yield row.number, example
 
-    def items(self) -> Iterator[Item | Bad]:
-        """Every row in order, as a test item or with what is wrong with it; raises DataError for chats."""
+    def items(self) -> Iterator[tuple[int, Item | Bad]]:
+        """Every row's number and its test item, or what is wrong with it; raises DataError for chats."""
         form = FORMATS[self.format]
         if isinstance(form.shape, Turns) or self.format == "alpaca":
             raise DataError(
@@ -87,9 +88,9 @@ class Reading:
             )
         for row in self.rows:
             try:
-                yield self._item(form, row)
+                yield row.number, self._item(form, row)
             except RowError as error:
-                yield _bad(row, str(error))
+                yield row.number, _bad(row, str(error))
 
     def _item(self, form: Format, row: Row) -> Item:
         columns, identity = _columns(row), _identity(form, row)
@@ -164,8 +165,10 @@ def items(source: str, format: str | None = None, *, on_bad: OnBad | None = None
     return _sort_out(reading, reading.items(), on_bad)
 
 
-def _sort_out(reading: Reading, records: Iterator[_Record | Bad], on_bad: OnBad | None) -> Iterator[_Record]:
-    for record in records:
+def _sort_out(
+    reading: Reading, records: Iterator[tuple[int, _Record | Bad]], on_bad: OnBad | None
+) -> Iterator[_Record]:
+    for _, record in records:
         if not isinstance(record, Bad):
             yield record
         elif on_bad is not None:

@@ -1,0 +1,184 @@
+"""Commands on training and evaluation data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from medcare.data.check import Report
+    from medcare.data.leakage import Leakage
+
+commands = typer.Typer(
+    name="data", help="Known data sets; check, mix and compare data files.", no_args_is_help=True
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Source = Annotated[str, typer.Argument(help="A file, or hf:owner/name[:config][:split].")]
+
+
+@commands.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Name every known data set: source, licence, size, format and how to get it."""
+    from dataclasses import asdict
+
+    from medcare.data.catalogue import KNOWN_SETS
+
+    if as_json:
+        _print_json([asdict(known) for known in KNOWN_SETS])
+        return
+    rows = []
+    for known in KNOWN_SETS:
+        facts = (
+            f"{known.kind}, {known.language}; format {known.format}",
+            f"rows: {known.size}",
+            f"licence: {known.licence}",
+            known.source,
+            known.get,
+        )
+        rows.append((known.name, "\n".join(facts)))
+    _print_table("Known data sets", ("name", "what it is and how to get it"), rows, lines=True)
+
+
+@commands.command()
+def check(
+    source: Source,
+    format: Annotated[str | None, typer.Option(help="Format name; default: recognised.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Base model whose tokenizer measures lengths; default: characters.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Count the rows that are longer.")] = None,
+    write_good: Annotated[
+        Path | None, typer.Option(help="Write the good rows here, the bad ones to this name + .bad.jsonl.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Validate a data file and explain what is wrong; exits with 3 if there are bad rows."""
+    from medcare.data.check import bad_file
+    from medcare.data.check import check as check_data
+    from medcare.errors import DataError
+
+    loaded: Any = None
+    if tokenizer is not None:
+        from medcare.base_model import load_tokenizer
+
+        loaded = load_tokenizer(tokenizer)
+    report = check_data(source, format, tokenizer=loaded, max_length=max_length, write_good=write_good)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        _print_report(report)
+        if write_good is not None:
+            typer.echo(f"Wrote {write_good}" + (f" and {bad_file(write_good)}" if report.bad else ""))
+    if report.bad:
+        raise typer.Exit(DataError.exit_code)
+
+
+@commands.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(help="YAML: sources with weights and caps, temperature, seed.")],
+    out: Annotated[Path, typer.Option(help="JSONL to write; its manifest goes beside it.")],
+) -> None:
+    """Write the training mix of a stage from a recipe."""
+    from medcare.data.mix import build as build_mix
+
+    manifest = build_mix(recipe, out)
+    columns = ("name", "conversations", "bad_rows", "used", "rows")
+    rows = [tuple(str(source[column]) for column in columns) for source in manifest["sources"]]
+    _print_table(f"{out}: {manifest['rows']} rows", columns, rows)
+
+
+@commands.command()
+def overlap(
+    train: Annotated[list[str], typer.Option(help="Training file; may be given several times.")],
+    test: Annotated[list[str], typer.Option(help="Evaluation file; may be given several times.")],
+    remove: Annotated[Path | None, typer.Option(help="Write the training rows without overlap here.")] = None,
+    n: Annotated[int, typer.Option(min=1, help="Words, or Chinese characters, in an n-gram.")] = 13,
+    boilerplate: Annotated[
+        int, typer.Option(min=0, help="Leave out n-grams in more evaluation rows than this; 0: none.")
+    ] = 10,
+    near: Annotated[
+        float | None, typer.Option(help="Also find near-duplicates of this similarity, for example 0.8.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find training rows that repeat evaluation rows; exits with 3 if there are any, unless removed."""
+    from medcare.data.leakage import find_leakage
+    from medcare.errors import DataError
+
+    found = find_leakage(train, test, n=n, boilerplate=boilerplate or None, near=near, remove=remove)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        _print_leakage(found)
+    if remove is None and not found.overlap.clean:
+        raise typer.Exit(DataError.exit_code)
+
+
+def _print_report(report: Report) -> None:
+    lengths, repeats = report.lengths, report.repeats
+    rows = [
+        ("format", report.format),
+        ("rows", f"{report.rows:,}"),
+        ("good", f"{report.good:,}"),
+        *((f"bad: {kind}", f"{count:,}") for kind, count in report.bad.most_common()),
+        ("exact duplicates", f"{repeats.exact:,}"),
+        (
+            "further duplicates but for case, width, spacing, punctuation",
+            f"{repeats.normalised - repeats.exact:,}",
+        ),
+        ("answers that look cut off", f"{report.cut_off:,}"),
+        ("longer than asked", f"{report.too_long:,}"),
+        ("with undecoded characters (U+FFFD)", f"{report.undecoded:,}"),
+        *((f"language: {name}", f"{count:,}") for name, count in report.languages.most_common()),
+        ("longest", f"{lengths.longest:,} {lengths.unit}"),
+    ]
+    _print_table(report.source, ("what", "how many"), rows)
+    most = max(lengths.bins.values(), default=1)
+    bars = [
+        (f"up to {top:,}", f"{lengths.bins[top]:,}", "█" * -(-40 * lengths.bins[top] // most))
+        for top in sorted(lengths.bins)
+    ]
+    if bars:
+        _print_table(f"Length in {lengths.unit}", ("length", "rows", ""), bars)
+    for number, reason in report.bad_examples:
+        typer.echo(f"{report.unit} {number}: {reason}")
+    for number, first in repeats.examples:
+        typer.echo(f"{report.unit} {number} repeats {report.unit} {first}")
+    if report.cut_off_examples:
+        typer.echo(f"cut off? {report.unit}s {', '.join(map(str, report.cut_off_examples))}")
+
+
+def _print_leakage(found: Leakage) -> None:
+    from medcare.data.overlap import KINDS
+
+    counts = found.overlap.to_dict()
+    rows = [(kind, f"{counts['train_hits'][kind]:,}", f"{counts['test_hits'][kind]:,}") for kind in KINDS]
+    title = f"{counts['train_rows']:,} training rows against {counts['test_rows']:,} evaluation rows"
+    _print_table(title, ("overlap", "training rows", "evaluation rows"), rows)
+    for example in found.examples:
+        typer.echo(f"{example['file']}, {example['number']}: {', '.join(example['kinds'])}")
+    if found.bad_train or found.bad_test:
+        typer.echo(f"Not compared, because they can't be read: {found.bad_train} and {found.bad_test} rows.")
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, lines: bool = False
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=Text(title), title_justify="left", show_lines=lines)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # as it is: names may hold what rich takes for markup
+    Console().print(table)

@@ -1,0 +1,264 @@
+"""What a data file holds and what is wrong with it, in one pass, in the same memory whatever its size."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from medcare.data.chat_template import render_all
+from medcare.data.duplicates import Duplicates, Repeats
+from medcare.data.files import line
+from medcare.data.overlap import units
+from medcare.data.readers import Bad, Reading, open_data
+from medcare.data.records import Conversation
+from medcare.errors import DataError
+from medcare.storage import write_atomic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Language = Literal["Chinese", "Latin script", "other"]
+
+_TOGETHER = 256
+_EXAMPLES = 20
+# What an answer that was not cut off ends with, if its last line is long enough to be prose.
+_ENDS = re.compile(r"[.!?…。！？；;:：\"'”’»)\]}>）】」』》〉`*|~～]\s*$")
+_PROSE = 40
+_LANGUAGE_SAMPLE = 2000
+_HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+_LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+@dataclass
+class Lengths:
+    """How long the rows are.
+
+    Attributes:
+        unit: what is counted: tokens of the whole rendered conversation, or characters of its messages.
+        bins: rows by the smallest power of two that is no less than their length.
+        longest: the longest row.
+        total: of all rows.
+    """
+
+    unit: Literal["tokens", "characters"]
+    bins: Counter[int] = field(default_factory=Counter)
+    longest: int = 0
+    total: int = 0
+
+    def add(self, length: int) -> None:
+        """Count one row."""
+        self.bins[1 << max(length - 1, 0).bit_length()] += 1
+        self.longest = max(self.longest, length)
+        self.total += length
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        source: the path or hub id.
+        format: its format.
+        unit: what row numbers count.
+        lengths: of the good rows.
+        rows: all rows.
+        bad: rows that give no example, by what is wrong.
+        bad_examples: the first ones: number and reason.
+        too_long: rows over the length that was asked about.
+        cut_off: answers of which the last line is prose and ends without punctuation.
+        cut_off_examples: the numbers of the first ones.
+        undecoded: rows with the character U+FFFD, which stands for something that was not decoded.
+        languages: rows by language, guessed from their letters.
+        repeats: rows that repeat an earlier one.
+    """
+
+    source: str
+    format: str
+    unit: Literal["line", "row"]
+    lengths: Lengths
+    rows: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    bad_examples: list[tuple[int, str]] = field(default_factory=list)
+    too_long: int = 0
+    cut_off: int = 0
+    cut_off_examples: list[int] = field(default_factory=list)
+    undecoded: int = 0
+    languages: Counter[Language] = field(default_factory=Counter)
+    repeats: Repeats = field(default_factory=Repeats)
+
+    @property
+    def good(self) -> int:
+        """Rows that give an example."""
+        return self.rows - self.bad.total()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        bins = {str(top): self.lengths.bins[top] for top in sorted(self.lengths.bins)}
+        return {
+            **vars(self),
+            "good": self.good,
+            "bad": dict(self.bad),
+            "languages": dict(self.languages),
+            "lengths": {**vars(self.lengths), "bins": bins},
+            "repeats": vars(self.repeats),
+        }
+
+
+def check(
+    source: str,
+    format: str | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_length: int | None = None,
+    write_good: Path | None = None,
+) -> Report:
+    """Check every row of a file or hub data set.
+
+    Args:
+        source: a path, or `hf:owner/name[:config][:split]`.
+        format: a format's name; None recognises it.
+        tokenizer: measures lengths in tokens, and finds the rows that its chat template refuses.
+        max_length: count the rows that are longer.
+        write_good: write the good rows here as conversations, and the others, with their numbers and reasons,
+            beside it (`.bad.jsonl` is added to the name); both are whole or not there.
+
+    Raises:
+        DataError: the source can't be read at all; bad rows are no error here.
+        StorageError: the good rows can't be written.
+    """
+    reading = open_data(source, format)
+    lengths = Lengths("tokens" if tokenizer else "characters")
+    report = Report(source, reading.format, reading.unit, lengths)
+    with tempfile.TemporaryDirectory() as folder:
+        duplicates = Duplicates(Path(folder))
+        records = _examine(reading, report, duplicates, tokenizer, max_length)
+        if write_good is None:
+            for _ in records:
+                pass
+        else:
+            _write(records, write_good)
+        report.repeats = duplicates.find()
+    return report
+
+
+def bad_file(good: Path) -> Path:
+    """Where the bad rows go when the good ones go to `good`."""
+    return good.with_name(f"{good.name}.bad.jsonl")
+
+
+def language(text: str) -> Language:
+    """The language of a text by the share of its letters; which Latin-script language can't be told."""
+    sample = text[:_LANGUAGE_SAMPLE]
+    if sample.isascii():
+        return "Latin script" if _LATIN.search(sample) else "other"
+    letters = len(_LETTER.findall(sample))
+    # One Chinese character says about as much as three letters, so abbreviations do not outvote a sentence.
+    if len(_HAN.findall(sample)) * 3 >= letters > 0:
+        return "Chinese"
+    return "Latin script" if len(_LATIN.findall(sample)) * 2 > letters else "other"
+
+
+def _examine(
+    reading: Reading,
+    report: Report,
+    duplicates: Duplicates,
+    tokenizer: PreTrainedTokenizerBase | None,
+    max_length: int | None,
+) -> Iterator[Conversation | Bad]:
+    """Yield every record after counting it."""
+    records = reading.conversations()
+    while together := list(itertools.islice(records, _TOGETHER)):
+        for number, record, length in _measured(together, tokenizer):
+            report.rows += 1
+            if isinstance(record, Bad):
+                report.bad[record.kind] += 1
+                if len(report.bad_examples) < _EXAMPLES:
+                    report.bad_examples.append((number, record.reason))
+            else:
+                report.lengths.add(length)
+                report.too_long += max_length is not None and length > max_length
+                _look_at(number, record, report, duplicates)
+            yield record
+
+
+def _look_at(number: int, example: Conversation, report: Report, duplicates: Duplicates) -> None:
+    contents = [message.content for message in example.messages]
+    text = "\x1f".join(contents)
+    duplicates.add(number, text, "\x1f".join(units(text)))
+    report.languages[language(text)] += 1
+    report.undecoded += "\ufffd" in text
+    last_line = contents[-1].rstrip().rpartition("\n")[2]
+    if len(last_line) >= _PROSE and not _ENDS.search(last_line):
+        report.cut_off += 1
+        if len(report.cut_off_examples) < _EXAMPLES:
+            report.cut_off_examples.append(number)
+
+
+def _measured(
+    records: Sequence[tuple[int, Conversation | Bad]], tokenizer: PreTrainedTokenizerBase | None
+) -> Iterator[tuple[int, Conversation | Bad, int]]:
+    """Records with their lengths; those that the chat template refuses become bad ones."""
+    if tokenizer is None:
+        for number, record in records:
+            messages = () if isinstance(record, Bad) else record.messages
+            yield number, record, sum(len(message.content) for message in messages)
+        return
+    lengths = _token_lengths([record for _, record in records if isinstance(record, Conversation)], tokenizer)
+    for number, record in records:
+        length = 0 if isinstance(record, Bad) else next(lengths)
+        if isinstance(length, str):
+            yield number, Bad(number, "refused by the chat template", length, asdict(record)), 0
+        else:
+            yield number, record, length
+
+
+def _token_lengths(
+    examples: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[int | str]:
+    """Tokens of each example, or why the template refuses it."""
+    try:
+        rendered = render_all(tokenizer, [example.messages for example in examples])
+    except DataError as error:
+        if len(examples) == 1:
+            yield str(error)
+            return
+        for example in examples:
+            yield from _token_lengths([example], tokenizer)
+    else:
+        yield from (len(one.ids) for one in rendered)
+
+
+def _write(records: Iterable[Conversation | Bad], good: Path) -> None:
+    """Write good and bad records to their files; without bad ones there is no file of them."""
+    bad = bad_file(good)
+    found: list[bool] = []
+
+    def write_both(good_part: Path, bad_part: Path) -> None:
+        with good_part.open("w", encoding="utf-8") as goods, bad_part.open("w", encoding="utf-8") as bads:
+            found.append(_write_rows(records, goods, bads))
+
+    write_atomic(good, lambda part: write_atomic(bad, lambda side: write_both(part, side)))
+    if not any(found):
+        bad.unlink()
+
+
+def _write_rows(records: Iterable[Conversation | Bad], goods: TextIO, bads: TextIO) -> bool:
+    """Returns whether there was a bad one."""
+    found = False
+    for record in records:
+        if isinstance(record, Bad):
+            found = True
+            # In ASCII, because a bad row may hold what UTF-8 can't write.
+            row = {"number": record.number, "reason": record.reason, "row": record.row}
+            bads.write(json.dumps(row, default=str) + "\n")
+        else:
+            goods.write(line(record))
+    return found

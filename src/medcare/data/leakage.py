@@ -1,0 +1,139 @@
+"""Training files against evaluation files: what leaks, and the training data without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from medcare.data.files import line
+from medcare.data.overlap import Index, Overlap
+from medcare.data.readers import FORMATS, Bad, expand, open_data
+from medcare.data.readers.shapes import Turns
+from medcare.data.records import Conversation, Item
+from medcare.errors import DataError
+from medcare.storage import write_atomic
+
+_EXAMPLES = 20
+
+
+@dataclass
+class Leakage:
+    """What training files and evaluation files have in common.
+
+    Attributes:
+        overlap: the counts.
+        bad_train: training rows that can't be read.
+        bad_test: evaluation rows that can't be read.
+        examples: the first training rows that match: file, number and kinds of overlap.
+    """
+
+    overlap: Overlap
+    bad_train: int = 0
+    bad_test: int = 0
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**vars(self), "overlap": self.overlap.to_dict()}
+
+
+def find_leakage(
+    train: Sequence[str],
+    test: Sequence[str],
+    *,
+    n: int = 13,
+    boilerplate: int | None = 10,
+    near: float | None = None,
+    remove: Path | None = None,
+) -> Leakage:
+    """Compare training and evaluation files of any known format.
+
+    Of a training row every user and assistant message is compared; of an evaluation row the prompt (the
+    question with its options), or the user messages where it is a conversation.
+
+    Args:
+        train: paths, glob patterns or hub ids; read one row at a time.
+        test: the same; held in memory.
+        n: words, or characters of Chinese, in an n-gram.
+        boilerplate: leave out n-grams that more than this many evaluation rows share, such as the instruction
+            of a task; None leaves out none.
+        near: also look for rows of at least this Jaccard similarity, in (0, 1].
+        remove: write the training conversations that match nothing here, and the others, with the reasons,
+            beside it (`.removed.jsonl` is added to the name).
+
+    Raises:
+        DataError: a file can't be read, or there is no evaluation row.
+        StorageError: what is left can't be written.
+    """
+    tests = [record for source in _expanded(test) for record in _test_rows(source)]
+    prompts = [texts for texts in tests if texts is not None]
+    if not prompts:
+        raise DataError(f"No row to compare with in {', '.join(test)}: all {len(tests)} rows are bad.")
+    index = Index(prompts, n=n, boilerplate=boilerplate, near=near)
+    found = Leakage(index.overlap, bad_test=len(tests) - len(prompts))
+    if remove is None:
+        _compare(train, index, found, None, None)
+    else:
+        _write(remove, train, index, found)
+    return found
+
+
+def removed_file(path: Path) -> Path:
+    """Where the rows go that are left out of `path`."""
+    return path.with_name(f"{path.name}.removed.jsonl")
+
+
+def _write(path: Path, train: Sequence[str], index: Index, found: Leakage) -> None:
+    def write_both(kept: Path, removed: Path) -> None:
+        with ExitStack() as stack:
+            streams = [stack.enter_context(part.open("w", encoding="utf-8")) for part in (kept, removed)]
+            _compare(train, index, found, *streams)
+
+    write_atomic(path, lambda kept: write_atomic(removed_file(path), lambda part: write_both(kept, part)))
+
+
+def _compare(
+    train: Sequence[str], index: Index, found: Leakage, kept: TextIO | None, removed: TextIO | None
+) -> None:
+    for source in _expanded(train):
+        for number, record in open_data(source).conversations():
+            fault: dict[str, Any] = {"file": source, "number": number}
+            if isinstance(record, Bad):
+                found.bad_train += 1
+                fault |= {"bad": record.reason, "row": record.row}
+            elif kinds := index.add(_texts(record)):
+                fault["kinds"] = sorted(kinds)
+                if len(found.examples) < _EXAMPLES:
+                    found.examples.append(dict(fault))
+                fault["row"] = json.loads(line(record))
+            else:
+                if kept:
+                    kept.write(line(record))
+                continue
+            if removed:
+                removed.write(json.dumps(fault, default=str) + "\n")
+
+
+def _expanded(patterns: Sequence[str]) -> list[str]:
+    return [source for pattern in patterns for source in expand(pattern)]
+
+
+def _texts(example: Conversation) -> list[str]:
+    return [message.content for message in example.messages if message.role != "system"]
+
+
+def _test_rows(source: str) -> Iterator[list[str] | None]:
+    """The texts of each evaluation row; None for a bad one."""
+    reading = open_data(source)
+    chats = isinstance(FORMATS[reading.format].shape, Turns) or reading.format == "alpaca"
+    for _, record in reading.conversations() if chats else reading.items():
+        if isinstance(record, Bad):
+            yield None
+        elif isinstance(record, Item):
+            yield [record.prompt]
+        else:
+            yield [message.content for message in record.messages if message.role == "user"]
