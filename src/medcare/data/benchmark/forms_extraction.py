@@ -182,8 +182,8 @@ EXTRACTION = (
             "Current entities of the patient (finding: a; disease: b; gene: c, d; drug: e):",
         ),
         testing=(
-            "Sort what is true of the patient into finding: a; disease: b; gene: c; drug: d, e.",
-            "Give this patient's actual entities by type (finding: a, b; disease: c; gene: d; drug: e).",
+            "Sort what is true of the patient into finding: p; disease: q; gene: r; drug: s, t.",
+            "Give this patient's actual entities by type (finding: p, q; disease: r; gene: s; drug: t).",
         ),
         make=_typed_entities,
     ),

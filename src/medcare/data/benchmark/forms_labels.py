@@ -76,6 +76,12 @@ def _backwards(labels: Iterable[str]) -> str:
     return _either(reversed(list(labels)))
 
 
+def _shuffled(labels: Iterable[str]) -> str:
+    """In an order that training does not use: every other one first."""
+    names = list(labels)
+    return _either(names[1::2] + names[::2])
+
+
 LABELS = (
     Recipe(
         name="query_intent",
@@ -89,8 +95,8 @@ LABELS = (
             f"Intent of the query ({_backwards(INTENTS)}):",
         ),
         testing=(
-            f"The person wants to know about {_backwards(INTENTS)}? One word.",
-            f"Choose the topic of this question: {_either(INTENTS)}.",
+            f"The person wants to know about {_shuffled(INTENTS)}? One word.",
+            f"Choose the topic of this question: {_shuffled(INTENTS)}.",
         ),
         make=_query_intent,
     ),
@@ -107,8 +113,8 @@ LABELS = (
             f"Category of the criterion ({_backwards(CRITERIA)}):",
         ),
         testing=(
-            f"This eligibility rule concerns {_backwards(CRITERIA)}? One word.",
-            f"Pick the kind of eligibility rule: {_either(CRITERIA)}.",
+            f"This eligibility rule concerns {_shuffled(CRITERIA)}? One word.",
+            f"Pick the kind of eligibility rule: {_shuffled(CRITERIA)}.",
         ),
         make=_trial_criteria,
     ),
@@ -125,8 +131,8 @@ LABELS = (
             f"Section of the note ({_backwards(SECTIONS)}):",
         ),
         testing=(
-            f"Where in a record would this stand: {_backwards(SECTIONS)}?",
-            f"Heading for these lines: {_either(SECTIONS)}.",
+            f"Where in a record would this stand: {_shuffled(SECTIONS)}?",
+            f"Heading for these lines: {_shuffled(SECTIONS)}.",
         ),
         make=_note_sections,
     ),
@@ -143,8 +149,8 @@ LABELS = (
             f"Act of the doctor ({_backwards(ACTS)}):",
         ),
         testing=(
-            f"The doctor is giving which of these: {_backwards(ACTS)}?",
-            f"Function of the last line: {_either(ACTS)}.",
+            f"The doctor is giving which of these: {_shuffled(ACTS)}?",
+            f"Function of the last line: {_shuffled(ACTS)}.",
         ),
         make=_dialogue_acts,
     ),

@@ -9,7 +9,7 @@ is classified, no sentence frame either.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from medcare.data.benchmark.forms_queries import ASKING
@@ -164,81 +164,77 @@ def build_task(
     rng = random.Random(f"{seed}:{recipe.name}")
     taught, held_out = words.split(rng)
     writer = _Writer(recipe, words, rng)
-    training = writer.write(taught, align_per_task)
-    writer.close_training()
-    seen = {term for example in training for term in example.terms}
-    splits: list[tuple[Split, Pool]] = [("taught", taught.only(seen)), ("held_out", held_out)]
-    return TaskData(
-        card=recipe.card(words.ontology.versions),
-        training=tuple(
-            _conversation(recipe, number, example, rng) for number, example in enumerate(training)
-        ),
-        items=tuple(
-            _item(recipe, split, number, example, rng)
-            for split, pool in splits
-            for number, example in enumerate(writer.write(pool, items_per_task))
-        ),
+    training = writer.write(taught, recipe.training, align_per_task)
+    writer.begin_tests(prompt for prompt, _ in training)
+    seen = {term for _, example in training for term in example.terms}
+    splits: tuple[tuple[Split, Pool], ...] = (("taught", taught.only(seen)), ("held_out", held_out))
+    items = [
+        _item(recipe.name, split, number, prompt, example)
+        for split, pool in splits
+        for number, (prompt, example) in enumerate(writer.write(pool, recipe.testing, items_per_task))
+    ]
+    conversations = [
+        Conversation(
+            id=f"{recipe.name}/{number:05d}",
+            source=recipe.name,
+            messages=(Message("user", prompt), Message("assistant", example.target)),
+        )
+        for number, (prompt, example) in enumerate(training)
+    ]
+    return TaskData(recipe.card(words.ontology.versions), tuple(conversations), tuple(items))
+
+
+def _item(name: str, split: Split, number: int, prompt: str, example: Example) -> Item:
+    return Item(
+        id=f"{name}/{split}/{number:05d}",
+        task=name,
+        family="alignment",
+        split=split,
+        fact=f"{name}: {' + '.join(example.terms)}",
+        prompt=prompt,
+        target=example.target,
     )
 
 
 @dataclass
 class _Writer:
-    """Writes examples with texts that it has not written before.
+    """Writes prompts with texts that it has not written before.
 
     Attributes:
-        texts: every text so far, by its words.
-        grams: runs of 13 words of the training texts; no test text may hold one.
+        texts: every text so far, as words.
+        grams: runs of 13 words of the training prompts; no test prompt may hold one.
     """
 
     recipe: Recipe
     words: Vocabulary
     rng: random.Random
-    texts: dict[tuple[str, ...], None] = field(default_factory=dict)
-    grams: frozenset[tuple[str, ...]] = frozenset()
+    texts: set[tuple[str, ...]] = field(default_factory=set)
+    grams: set[tuple[str, ...]] = field(default_factory=set)
 
-    def write(self, pool: Pool, count: int) -> list[Example]:
-        return [self._next(pool, turn) for turn in range(count)]
+    def write(self, pool: Pool, instructions: Sequence[str], count: int) -> list[tuple[str, Example]]:
+        return [self._next(pool, instructions, turn) for turn in range(count)]
 
-    def close_training(self) -> None:
-        """From here on the texts are tests."""
-        self.grams = frozenset(gram for text in self.texts for gram in _grams(text))
+    def begin_tests(self, prompts: Iterable[str]) -> None:
+        """From here on no prompt may repeat 13 words of these."""
+        self.grams.update(gram for prompt in prompts for gram in _grams(prompt))
 
-    def _next(self, pool: Pool, turn: int) -> Example:
+    def _next(self, pool: Pool, instructions: Sequence[str], turn: int) -> tuple[str, Example]:
         for _ in range(_ATTEMPTS):
             try:
                 example = self.recipe.make(Draw(self.rng, self.words, pool, turn))
             except NoDrawError:
                 continue
+            prompt = f"{self.rng.choice(instructions)}\n{example.text}"
             text = tuple(units(example.text))
-            if text not in self.texts and self.grams.isdisjoint(_grams(text)):
-                self.texts[text] = None
-                return example
+            if text not in self.texts and self.grams.isdisjoint(_grams(prompt)):
+                self.texts.add(text)
+                return prompt, example
         raise DataError(
             f"The task '{self.recipe.name}' can't give {turn + 1} different examples of one split. "
             "Lower benchmark.items_per_task, or raise benchmark.align_per_task."
         )
 
 
-def _grams(text: Sequence[str]) -> list[tuple[str, ...]]:
-    return [tuple(text[at : at + _GRAM]) for at in range(len(text) - _GRAM + 1)]
-
-
-def _conversation(recipe: Recipe, number: int, example: Example, rng: random.Random) -> Conversation:
-    prompt = f"{rng.choice(recipe.training)}\n{example.text}"
-    return Conversation(
-        id=f"{recipe.name}/{number:05d}",
-        source=recipe.name,
-        messages=(Message("user", prompt), Message("assistant", example.target)),
-    )
-
-
-def _item(recipe: Recipe, split: Split, number: int, example: Example, rng: random.Random) -> Item:
-    return Item(
-        id=f"{recipe.name}/{split}/{number:05d}",
-        task=recipe.name,
-        family="alignment",
-        split=split,
-        fact=f"{recipe.name}: {' + '.join(example.terms)}",
-        prompt=f"{rng.choice(recipe.testing)}\n{example.text}",
-        target=example.target,
-    )
+def _grams(text: str) -> list[tuple[str, ...]]:
+    found = units(text)
+    return [tuple(found[at : at + _GRAM]) for at in range(len(found) - _GRAM + 1)]

@@ -98,7 +98,9 @@ def _disease_relations(draw: Draw) -> Example:
         subject, object_ = (term, disease) if relation == "causes" else (disease, term)
         triples.append(f"({subject} | {relation} | {object_})")
     sentences.insert(rng.randint(0, 2), draw.wording(_NO_RELATION, d=disease, e=other, g=gene))
-    return Example(paragraph(sentences), "; ".join(triples), tuple(terms))
+    text = paragraph(sentences)
+    written = [term for term in terms if term.lower() in text.lower()]
+    return Example(text, "; ".join(triples), tuple(written))
 
 
 def _partner(draw: Draw, relation: str, disease: str, used: list[str]) -> str:
@@ -134,16 +136,14 @@ def _causal_relations(draw: Draw) -> Example:
 
 def _treatment_rules(draw: Draw) -> Example:
     rng = draw.rng
-    finding, other = draw.findings(2)
+    finding, *topic = draw.findings(rng.choice((1, 1, 2)))
     yes, no, aside = draw.terms("drugs", 3)
-    rule = draw.wording(_RULES, f=finding, yes=yes, no=no)
-    if rng.random() < 0.4:
-        rule = f"{other}: {rule}"
+    rule = ": ".join([*topic, draw.wording(_RULES, f=finding, yes=yes, no=no)])
     sentences = [rule, draw.wording(_ASIDES, x=aside)]
     if rng.random() < 0.3:
         sentences.reverse()
     target = f"({finding} | yes | {yes}); ({finding} | no | {no})"
-    return Example(paragraph(sentences), target, (finding, other, yes, no, aside))
+    return Example(paragraph(sentences), target, (finding, *topic, yes, no, aside))
 
 
 RELATIONS = (
@@ -159,7 +159,7 @@ RELATIONS = (
         ),
         testing=(
             "Write what is stated: (disease | lacks or shows | finding), (gene | causes | disease).",
-            "Facts of the text: (gene | causes | disease). Or with shows, lacks: (disease | shows | finding).",
+            "Facts of the text: (gene | causes | disease), (disease | shows | finding), the same with lacks.",
         ),
         make=_disease_relations,
     ),

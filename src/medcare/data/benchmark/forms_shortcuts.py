@@ -45,6 +45,7 @@ class Spotter:
             "gene": self.words.gene_of.values(),
             "drug": DRUGS,
             "phrase": [phrase for entry in self.words.categories.values() for phrase in entry.phrases],
+            "wording": [text for wordings in self.words.wordings.values() for text in wordings],
             "relative": RELATIVES,
             "disease": self.words.diseases,
             "finding": self.words.by_name,
@@ -140,12 +141,12 @@ def _every_candidate(text: str, _: Spotter) -> str:
 
 
 def _candidate_like_text(text: str, _: Spotter) -> str:
-    said, _, listed = text.rpartition("Terms: ")
+    said, listed = text.split(" Terms: ")
     return max(listed.split("; "), key=lambda name: similarity(trigrams(name), trigrams(said)))
 
 
 def _title_like_phrase(text: str, spotter: Spotter) -> str:
-    said, _, listed = text.rpartition("Codes: ")
+    said, listed = text.split(" Codes: ")
     titles = dict(entry.split(" ", 1) for entry in listed.split(", "))
     found = []
     for _, phrase in spotter.spot(said, "phrase", "finding"):

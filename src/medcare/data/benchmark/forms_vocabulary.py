@@ -146,10 +146,15 @@ class Vocabulary:
     @cached_property
     def wordings(self) -> dict[str, tuple[str, ...]]:
         """Other ways to say a finding that look nothing like its name, lay terms first."""
+        owner = self.ontology.finding_by_name
         found = {}
         for name, finding in self.by_name.items():
             others = [_lower(text) for text in (*finding.lay_terms, *finding.synonyms)]
-            kept = [text for text in others if _is_usable(text) and not alike(text, name)]
+            kept = [
+                text
+                for text in others
+                if _is_usable(text) and not alike(text, name) and owner[text.lower()] is finding
+            ]
             if kept:
                 found[name] = tuple(dict.fromkeys(kept))
         return found

@@ -1,0 +1,374 @@
+import dataclasses
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+import pytest
+
+from medcare.data.benchmark.forms import RECIPES, build_forms
+from medcare.data.benchmark.forms_frames import ACTS, CRITERIA, SECTIONS
+from medcare.data.benchmark.forms_queries import INTENTS, TITLES
+from medcare.data.benchmark.forms_recipe import Draw, Example, NoDrawError, build_task
+from medcare.data.benchmark.forms_shortcuts import SHORTCUTS, Spotter, answers, text_of
+from medcare.data.benchmark.forms_vocabulary import DRUGS, KINDS, Vocabulary, alike
+from medcare.data.benchmark.ontology import Ontology, load_ontology
+from medcare.data.benchmark.task_data import TaskData
+from medcare.data.overlap import ngram_overlap, units
+from medcare.data.records import Conversation, Item
+from medcare.errors import DataError
+from medcare.evaluation.parsing import parse
+from medcare.evaluation.scores import METRICS, rouge_l, set_rows
+
+SEPARATORS = set(";|,:()\n")
+NAMES = [recipe.name for recipe in RECIPES]
+LABELLED = [recipe.name for recipe in RECIPES if recipe.form == "label"]
+STRUCTURED = [recipe.name for recipe in RECIPES if recipe.form not in ("label", "text")]
+
+
+@pytest.fixture(scope="module")
+def ontology() -> Ontology:
+    return load_ontology()
+
+
+@pytest.fixture(scope="module")
+def words(ontology: Ontology) -> Vocabulary:
+    return Vocabulary.of(ontology)
+
+
+@pytest.fixture(scope="module")
+def spotter(words: Vocabulary) -> Spotter:
+    return Spotter(words)
+
+
+@pytest.fixture(scope="module")
+def tasks(ontology: Ontology) -> dict[str, TaskData]:
+    """As large as it must be possible: 400 training conversations, 200 items in each split."""
+    return {task.card.name: task for task in build_forms(ontology, 0, 400, 200)}
+
+
+def prompt_and_target(talk: Conversation) -> tuple[str, str]:
+    user, assistant = talk.messages
+    return user.content, assistant.content
+
+
+def text(prompt: str) -> str:
+    return prompt.partition("\n")[2]
+
+
+def terms(item: Item) -> list[str]:
+    return item.fact.partition(": ")[2].split(" + ")
+
+
+def test_there_are_many_tasks_of_every_form(tasks):
+    assert len(tasks) >= 13
+    assert Counter(task.card.form for task in tasks.values()).keys() == {
+        "label",
+        "list",
+        "typed_list",
+        "tuples",
+        "text",
+    }
+    for task in tasks.values():
+        assert task.card.family == "alignment"
+        assert task.card.metric in METRICS
+        assert "{" not in task.card.source
+        assert (task.card.chance is None) == (task.card.form != "label")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_and_ids(tasks, name):
+    task = tasks[name]
+    assert len(task.training) == 400
+    assert Counter(item.split for item in task.items) == {"taught": 200, "held_out": 200}
+    assert len({talk.id for talk in task.training}) == 400
+    assert len({item.id for item in task.items}) == 400
+    assert {talk.source for talk in task.training} == {item.task for item in task.items} == {name}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_answer_is_in_the_form_and_few_are_none(tasks, name):
+    task = tasks[name]
+    targets = [*(item.target for item in task.items), *(prompt_and_target(t)[1] for t in task.training)]
+    for target in targets:
+        answer = parse(task.card.form, target, task.card.labels)
+        assert answer.parsable, target
+        assert answer.parts or target == "none"
+        if task.card.form == "tuples":
+            assert len(answer.parts) == target.count("(")  # none twice
+    assert sum(target == "none" for target in targets) <= 0.15 * len(targets)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_are_short(tasks, name):
+    lengths = [len(item.prompt) + len(item.target) for item in tasks[name].items]
+    assert max(lengths) < 600
+    assert sum(lengths) / len(lengths) < 420
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_and_no_instruction_of_a_test_is_in_training(tasks, name):
+    task = tasks[name]
+    trained = [prompt_and_target(talk)[0] for talk in task.training]
+    tested = [item.prompt for item in task.items]
+    assert len({" ".join(units(text(prompt))) for prompt in (*trained, *tested)}) == len(trained) + len(
+        tested
+    )
+    trained_lines = {prompt.partition("\n")[0] for prompt in trained}
+    tested_lines = {prompt.partition("\n")[0] for prompt in tested}
+    assert len(trained_lines) >= 3
+    assert len(tested_lines) >= 2
+    assert trained_lines.isdisjoint(tested_lines)
+
+
+def test_no_thirteen_words_in_a_row_are_in_training(tasks):
+    trained = [prompt_and_target(talk)[0] for task in tasks.values() for talk in task.training]
+    tested = [item.prompt for task in tasks.values() for item in task.items]
+    assert ngram_overlap(trained, tested).to_dict()["train_hits"] == {
+        "exact": 0,
+        "normalised": 0,
+        "ngram": 0,
+        "near": 0,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_splits_mean_what_they_say(tasks, spotter, name):
+    """Taught terms occur in training texts; held-out ones in none of them, neither do they as distractors."""
+    task = tasks[name]
+    every_kind = sorted(set(spotter.kinds.values()) - {"phrase", "relative"})
+    seen: set[str] = set()
+    for talk in task.training:
+        line = text(prompt_and_target(talk)[0])
+        seen.update(term.lower() for _, term in spotter.spot(line, *every_kind))
+        seen.update(entry.split(" ")[0].lower() for entry in line.partition("Codes: ")[2].split(", "))
+    joined = " ".join(text(prompt_and_target(talk)[0]).lower() for talk in task.training)
+    for item in task.items:
+        for term in terms(item):
+            if item.split == "taught":
+                assert term.lower() in joined
+            else:
+                assert term.lower() not in seen
+
+
+def test_training_takes_three_wordings_and_tests_two_others():
+    for recipe in RECIPES:
+        assert len(recipe.training) >= 3
+        assert len(recipe.testing) >= 2
+        assert set(recipe.training).isdisjoint(recipe.testing)
+
+
+def test_terms_hold_no_separator(words):
+    names = [*words.by_name, *words.diseases, *words.gene_of.values(), *DRUGS, *words.categories]
+    names += [phrase for category in words.categories.values() for phrase in category.phrases]
+    names += [wording for wordings in words.wordings.values() for wording in wordings]
+    assert not [name for name in names if SEPARATORS & set(name)]
+    assert len(set(DRUGS)) == len(DRUGS)
+
+
+def test_the_two_pools_share_no_term(words):
+    taught, held_out = words.split(random.Random(3))
+    for kind in KINDS:
+        one, other = set(getattr(taught, kind)), set(getattr(held_out, kind))
+        assert one
+        assert other
+        assert not one & other
+    assert not taught.held_out
+    assert held_out.held_out
+    part = taught.only(taught.findings[:5])
+    assert part.findings == taught.findings[:5]
+    assert part.drugs == ()
+    assert part.only(()).whole == taught
+
+
+# Meaning: gold answers agree with the text and with the ontology.
+
+
+@pytest.mark.parametrize(
+    "name", ["typed_entities", "negated_findings", "family_history", "causal_relations", "disease_relations"]
+)
+def test_answers_are_copied_from_the_text(tasks, name):
+    words_of_form = {"finding", "disease", "gene", "drug", "causes", "precedes", "worsens", "shows", "lacks"}
+    for item in tasks[name].items:
+        for part in parse(tasks[name].card.form, item.target).parts:
+            for element in part:
+                assert element in words_of_form or element in text_of(item).lower()
+
+
+def test_relations_are_the_ontology_s(tasks, words):
+    diseases = {name.lower(): name for name in words.diseases}
+    counts = Counter()
+    for item in tasks["disease_relations"].items:
+        for subject, relation, object_ in parse("tuples", item.target).parts:
+            counts[relation] += 1
+            if relation == "causes":
+                assert words.gene_of[diseases[object_]].lower() == subject
+            else:
+                assert (object_ in words.symptoms[diseases[subject]]) == (relation == "shows")
+    assert min(counts[relation] for relation in ("causes", "shows", "lacks")) > 40
+
+
+def test_normalised_terms_are_meant_by_words_unlike_them(tasks, words):
+    for item in tasks["term_normalisation"].items:
+        said, _, listed = text_of(item).rpartition("Terms: ")
+        candidates = listed.split("; ")
+        assert len(set(candidates)) == 4
+        for name in terms(item):
+            assert name in candidates
+            wordings = [wording for wording in words.wordings[name] if wording in said.lower()]
+            assert wordings
+            assert not any(alike(wording, name) for wording in wordings)
+        assert set(item.target.split("; ")) <= set(terms(item))
+
+
+def test_codes_are_those_of_the_diagnoses(tasks, words):
+    for item in tasks["icd_coding"].items:
+        for phrase, code in parse("tuples", item.target).parts:
+            category = words.categories[code.upper()]
+            assert phrase in category.phrases
+            assert f"{category.code} {category.title}" in text_of(item)
+            assert not alike(phrase, category.title)
+
+
+def test_the_report_and_the_status_list_hold_every_symptom(tasks):
+    for item in tasks["symptom_status"].items:
+        assert {value for _, value in parse("typed_list", item.target).parts} == set(terms(item))
+    for item in tasks["dialogue_report"].items:
+        assert all(term in item.target for term in terms(item))
+
+
+# Shortcuts: what needs no reading must not pay.
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_matching_strings_is_not_enough(tasks, spotter, name):
+    task = tasks[name]
+    gold = [frozenset(parse(task.card.form, item.target, task.card.labels).parts) for item in task.items]
+    for number in range(len(SHORTCUTS[name])):
+        found = [
+            parse(task.card.form, answers(name, item, spotter)[number], task.card.labels)
+            for item in task.items
+        ]
+        assert sum(answer.parsable for answer in found) > 0.9 * len(found)
+        rows = set_rows(gold, [frozenset(answer.parts) for answer in found])
+        assert METRICS["micro_f1"](rows.sum(0, keepdims=True))[0] < 0.65
+
+
+def test_copying_is_not_a_report(tasks, spotter):
+    items = tasks["dialogue_report"].items[::4]
+    scores = [[rouge_l(item.target, a) for a in answers("dialogue_report", item, spotter)] for item in items]
+    assert max(sum(column) / len(items) for column in zip(*scores, strict=True)) < 0.75
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_labels_come_in_equal_numbers(tasks, name):
+    task = tasks[name]
+    for split in ("taught", "held_out"):
+        counts = Counter(item.target for item in task.items if item.split == split)
+        assert counts.keys() == set(task.card.labels)
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_no_label_is_read_off_the_text(tasks, name):
+    task = tasks[name]
+    credit = 0.0
+    for item in task.items:
+        found = set(units(text_of(item)))
+        shared = {label: len(found & set(units(label))) for label in task.card.labels}
+        best = [label for label in shared if shared[label] == max(shared.values())]
+        credit += (item.target in best) / len(best)
+    assert credit / len(task.items) <= task.card.chance + 0.05
+
+
+@pytest.mark.parametrize("table", [INTENTS, TITLES, CRITERIA, SECTIONS, ACTS])
+def test_frames_hold_no_label(table):
+    assert all(len(frames) >= 8 for frames in table.values())
+    joined = " ".join(frame for frames in table.values() for frame in frames)
+    assert set(units(joined)).isdisjoint(table)
+
+
+PAIRED = {"pair_matching": "? 2:", "query_relevance": "? Title:"}
+FEATURES: dict[str, Callable[[set[str], set[str], str], int]] = {
+    "shared words": lambda one, other, _: len(one & other),
+    "Jaccard similarity of words": lambda one, other, _: round(10 * len(one & other) / len(one | other)),
+    "number of words": lambda one, other, _: len(one) + len(other),
+    "number of words in the second text": lambda _, other, __: len(other),
+    "length": lambda _, __, line: len(line) // 8,
+}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_common_words_and_length_tell_nothing(words, name):
+    """The label that goes with a feature's value in training, asked of 800 items of two seeds."""
+    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
+    hits, total = Counter(), 0
+    for seed in (1, 2):
+        task = build_task(recipe, words, seed, 400, 200)
+        total += len(task.items)
+        for feature, value in FEATURES.items():
+
+            def of(line: str, value=value) -> int:
+                one, _, other = line.partition(PAIRED[name])
+                return value(set(units(one)) - {"1", "query"}, set(units(other)), line)
+
+            table: dict[int, Counter[str]] = defaultdict(Counter)
+            for prompt, target in map(prompt_and_target, task.training):
+                table[of(text(prompt))][target] += 1
+            for item in task.items:
+                seen = table[of(text_of(item))].most_common(1)
+                hits[feature] += bool(seen) and seen[0][0] == item.target
+    chance = 1 / len(recipe.labels)
+    assert {feature: count / total for feature, count in hits.items() if count / total > chance + 0.05} == {}
+
+
+# Determinism, sizes and errors.
+
+
+def digest(data: list[TaskData]) -> str:
+    return hashlib.sha256(repr([dataclasses.asdict(task) for task in data]).encode()).hexdigest()
+
+
+def test_same_seed_same_bytes_in_any_process(ontology):
+    code = (
+        "from tests.data.benchmark.test_forms import digest\n"
+        "from medcare.data.benchmark.forms import build_forms\n"
+        "from medcare.data.benchmark.ontology import load_ontology\n"
+        "print(digest(build_forms(load_ontology(), 7, 12, 6)))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "5"}
+    other = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    here = build_forms(ontology, 7, 12, 6)
+    assert other.stdout.strip() == digest(here)
+    assert digest(build_forms(ontology, 8, 12, 6)) != digest(here)
+
+
+def test_tasks_do_not_depend_on_one_another(ontology, words):
+    here = build_forms(ontology, 7, 12, 6)
+    alone = [build_task(recipe, words, 7, 12, 6) for recipe in reversed(RECIPES)]
+    assert alone[::-1] == here
+
+
+def test_small_sizes_work(ontology):
+    for task in build_forms(ontology, 0, 6, 2):
+        assert (len(task.training), len(task.items)) == (6, 4)
+
+
+def test_asking_for_too_much_is_explained(words):
+    same = dataclasses.replace(RECIPES[0], make=lambda draw: Example("always this", "none", ("cough",)))
+    with pytest.raises(DataError, match=r"typed_entities.*can't give 2 different examples"):
+        build_task(same, words, 0, 2, 1)
+
+
+def test_a_pool_that_is_too_small_gives_no_draw(words):
+    taught, _ = words.split(random.Random(0))
+    draw = Draw(random.Random(0), words, taught.only(taught.findings[:1]), 0)
+    assert draw.findings(1) == [taught.findings[0]]
+    for kind, count in (("findings", 2), ("drugs", 1)):
+        with pytest.raises(NoDrawError):
+            draw.terms(kind, count)
