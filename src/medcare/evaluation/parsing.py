@@ -67,7 +67,7 @@ def normalise(text: str) -> str:
 
 def _label(text: str, labels: Sequence[str]) -> Answer:
     line = _line(text)
-    if not line or (labels and line not in {normalise(label) for label in labels}):
+    if not line or (labels and line not in {_line(label) for label in labels}):
         return UNPARSABLE
     return Answer(((line,),))
 

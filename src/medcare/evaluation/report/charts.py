@@ -1,0 +1,98 @@
+"""Geometry of the report's charts, as plain numbers; the templates draw them.
+
+All positions are percent of the drawing area, from its left and from its bottom: the page stretches lines to
+any width and sets the labels as text, so they stay readable on a phone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# A curve of more points looks the same and makes the page larger.
+_MOST_POINTS = 300
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A label on an axis.
+
+    Attributes:
+        at: position, percent.
+        label: its text.
+    """
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A curve over steps.
+
+    Attributes:
+        title: what it shows.
+        note: a few words more, such as the last value.
+        kind: the CSS class that colours it.
+        points: `x,y` pairs for an SVG polyline in a box of 100 x 100, y downwards.
+        x_ticks: steps.
+        y_ticks: values.
+    """
+
+    title: str
+    note: str
+    kind: str
+    points: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+def curve(
+    title: str, steps: Sequence[float], values: Sequence[float], *, kind: str, note: str
+) -> Plot | None:
+    """A curve from 0 up; values that are no finite numbers are left out. None if nothing is left."""
+    found = [
+        (step, value)
+        for step, value in zip(steps, values, strict=True)
+        if math.isfinite(value) and value >= 0
+    ]
+    if not found:
+        return None
+    found = _thin(found)
+    right = max(step for step, _ in found)
+    y_ticks = ticks(max(value for _, value in found))
+    top = y_ticks[-1] or 1.0
+    points = " ".join(f"{100 * step / right:.2f},{100 - 100 * value / top:.2f}" for step, value in found)
+    x_ticks = [step for step in ticks(right, most=4) if step <= right]
+    return Plot(
+        title,
+        note,
+        kind,
+        points,
+        tuple(Tick(round(100 * step / right, 2), f"{step:,.0f}") for step in x_ticks),
+        tuple(Tick(round(100 * value / top, 2), f"{value:g}") for value in y_ticks),
+    )
+
+
+def ticks(largest: float, most: int = 4) -> list[float]:
+    """Round numbers from 0 to the first one at or above `largest`, at most `most` steps apart."""
+    if largest <= 0:
+        return [0.0, 1.0]
+    size = 10.0 ** math.floor(math.log10(largest / most))
+    step = next(
+        size * factor
+        for factor in (1, 2, 2.5, 5, 10, 20)
+        if math.ceil(largest / (size * factor) - 1e-9) <= most
+    )
+    return [float(f"{step * n:.6g}") for n in range(math.ceil(largest / step - 1e-9) + 1)]
+
+
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most `_MOST_POINTS` points, each the mean of its neighbours."""
+    size = math.ceil(len(points) / _MOST_POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [
+        (math.fsum(x for x, _ in group) / len(group), math.fsum(y for _, y in group) / len(group))
+        for group in groups
+    ]

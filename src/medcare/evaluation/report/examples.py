@@ -1,0 +1,143 @@
+"""Answers to show: samples that were not selected by result, and errors by cause."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medcare.evaluation.outcomes import Outcome, TaskOutcomes
+
+# Errors shown of each task and cause.
+_SHOWN = 2
+# Free text is never equal to the gold; below this ROUGE-L it counts as wrong.
+_TEXT_RIGHT = 0.5
+
+CAUSES = {
+    "right": "right",
+    "partial": "partly right",
+    "content": "wrong content",
+    "format": "wrong format",
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One model's answer to an item.
+
+    Attributes:
+        model: the model.
+        outcome: what it answered.
+        cause: a key of `CAUSES`.
+    """
+
+    model: str
+    outcome: Outcome
+    cause: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """An item with every model's answer.
+
+    Attributes:
+        task: the task's name.
+        family: its family.
+        id: the item's id.
+        split: taught or held out.
+        prompt: the question.
+        target: the right answer.
+        options: the options, empty for free text.
+        answers: indices of the right options.
+        replies: one a model.
+    """
+
+    task: str
+    family: str
+    id: str
+    split: str
+    prompt: str
+    target: str
+    options: tuple[str, ...]
+    answers: tuple[int, ...]
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True)
+class ErrorCase:
+    """An error of the last model.
+
+    Attributes:
+        case: the item.
+        cause: `format` or `content`.
+    """
+
+    case: Case
+    cause: str
+
+
+def cause(task: TaskOutcomes, outcome: Outcome) -> str:
+    """A key of `CAUSES`."""
+    if not outcome.parsable:
+        return "format"
+    if task.card.form == "text":
+        return "right" if outcome.score >= _TEXT_RIGHT else "content"
+    if outcome.score >= 1:
+        return "right"
+    return "partial" if outcome.score > 0 else "content"
+
+
+def samples(tasks: Sequence[TaskOutcomes]) -> list[Case]:
+    """The first item of each split of every task, whatever the answers."""
+    found = []
+    for task in tasks:
+        first: dict[str, int] = {}
+        for index, item in enumerate(task.items):
+            first.setdefault(item.split, index)
+        found += [_case(task, index) for index in first.values()]
+    return found
+
+
+def errors(tasks: Sequence[TaskOutcomes]) -> list[ErrorCase]:
+    """Errors of the last model: of each task and cause the ones that score least, then the first."""
+    found = []
+    for task in tasks:
+        last = list(task.outcomes.values())[-1]
+        for kind, causes in (("format", ("format",)), ("content", ("content", "partial"))):
+            wrong = [index for index, outcome in enumerate(last) if cause(task, outcome) in causes]
+            worst = sorted(wrong, key=lambda index: (last[index].score, index))[:_SHOWN]
+            found += [ErrorCase(_case(task, index), kind) for index in worst]
+    return found
+
+
+def cause_shares(tasks: Sequence[TaskOutcomes]) -> list[dict[str, Any]]:
+    """For each family and model: `family`, `model`, `n` and the `shares` of items by cause."""
+    found = []
+    for family in dict.fromkeys(task.card.family for task in tasks):
+        members = [task for task in tasks if task.card.family == family]
+        for model in members[0].outcomes:
+            counts = Counter(cause(task, outcome) for task in members for outcome in task.outcomes[model])
+            total = counts.total()
+            shares = {kind: counts[kind] / total for kind in CAUSES}
+            found.append({"family": family, "model": model, "n": total, "shares": shares})
+    return found
+
+
+def _case(task: TaskOutcomes, index: int) -> Case:
+    item = task.items[index]
+    replies = tuple(
+        Reply(model, outcomes[index], cause(task, outcomes[index]))
+        for model, outcomes in task.outcomes.items()
+    )
+    return Case(
+        item.task,
+        item.family,
+        item.id,
+        item.split,
+        item.prompt,
+        item.target,
+        item.options,
+        item.answers,
+        replies,
+    )

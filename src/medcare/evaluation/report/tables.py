@@ -1,0 +1,92 @@
+"""The report's tables as rows: results.csv, and the overlap check."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from medcare.data.overlap import KINDS
+
+Tree = dict[str, Any]
+COLUMNS = (
+    "kind", "family", "task", "split", "metric", "n", "model", "value", "low", "high",
+    "unparsable", "p", "p_holm", "verdict",
+)  # fmt: skip
+
+
+def results_csv(results: Tree) -> str:
+    """results.csv: one row a score (`kind` is `score`) and one a comparison (`difference`).
+
+    The means over a family have an empty `task`. Values are shares of 1.
+    """
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in _rows(results):
+        writer.writerow(row)
+    return stream.getvalue()
+
+
+def _rows(results: Tree) -> Iterator[Tree]:
+    for family, splits in results["summary"].items():
+        for split, entry in splits.items():
+            place = {"family": family, "task": "", "split": split, "metric": "mean", "n": entry["n"]}
+            yield from _scores(place, entry["scores"])
+            yield from _differences(place, entry["comparisons"])
+    for name, task in results["tasks"].items():
+        place = {"family": task["family"], "task": name, "metric": task["metric"]}
+        whole = {**place, "split": "all", "n": task["n"]}
+        for row in _scores(whole, task["scores"]):
+            yield {**row, "unparsable": task["unparsable"][row["model"]]}
+        if "plain_accuracy" in task:
+            yield from _scores({**whole, "metric": "plain_accuracy"}, task["plain_accuracy"])
+        for split, part in task["splits"].items():
+            yield from _scores({**place, "split": split, "n": part["n"]}, part["scores"])
+        yield from _differences(whole, task["comparisons"])
+
+
+def _scores(place: Tree, scores: Tree) -> Iterator[Tree]:
+    for model, score in scores.items():
+        yield {"kind": "score", **place, "model": model, **score}
+
+
+def _differences(place: Tree, comparisons: Tree) -> Iterator[Tree]:
+    for pair, entry in comparisons.items():
+        shown = {key: entry[key] for key in ("value", "low", "high", "p", "p_holm", "verdict")}
+        yield {"kind": "difference", **place, "model": pair, **shown}
+
+
+def overlap_table(overlap: Tree) -> Tree | None:
+    """The overlap check of benchmark.json as `heads`, `rows` and a `note`; None if there is none.
+
+    Args:
+        overlap: `Overlap.to_dict()`, or one of these for each training file by name.
+    """
+    parts = {"all": overlap} if "train_rows" in overlap else overlap
+    parts = {name: part for name, part in parts.items() if isinstance(part, dict) and "train_rows" in part}
+    if not parts:
+        return None
+    names = {"exact": "Exact", "normalised": "Normalised", "near": "Near"}
+    width = next(iter(parts.values()))["n"]
+    leaked = sum(len(part["leaked_tests"]) for part in parts.values())
+    return {
+        "heads": [
+            "Training texts",
+            "Training rows",
+            "Test rows",
+            *(names.get(kind, f"{width} words in a row") for kind in KINDS),
+        ],
+        "rows": [
+            [
+                name,
+                f"{part['train_rows']:,}",
+                f"{part['test_rows']:,}",
+                *(part["test_hits"][kind] for kind in KINDS),
+            ]
+            for name, part in parts.items()
+        ],
+        "note": "Test prompts found in the training data, by kind of match. "
+        + ("None was found." if not leaked else f"{leaked:,} were found: read the scores with that in mind."),
+    }

@@ -1,0 +1,229 @@
+"""Intervals, and comparisons of models that answered the same items. Imports no torch.
+
+All models of a task share one set of draws, so differences between them are paired. Draws take whole facts:
+items that ask for the same fact are right or wrong together, and counting them as independent would make
+intervals too narrow.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medcare.errors import EvaluationError
+from medcare.evaluation.scores import METRICS, Floats
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+# Draws held at once: resamples x facts.
+_CELLS = 4_000_000
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval, from the percentiles of the bootstrap.
+
+    Attributes:
+        value: the value on all items.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers, rounded to 6 digits."""
+        return {"value": round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better the second model of a pair is than the first on the same items.
+
+    Attributes:
+        estimate: the difference with its paired bootstrap interval.
+        p: two-sided p-value.
+        test: `mcnemar` (exact; one task's accuracy with one item a fact) or `permutation`.
+    """
+
+    estimate: Estimate
+    p: float
+    test: str
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A score of several models, resampled: of one task, or the mean of several.
+
+    Attributes:
+        values: the score of each model.
+        draws: [resamples] for each model, the score on bootstrap draws.
+        swaps: [resamples] for each pair, `second - first` after swapping the two models' answers to a random
+            half of the facts: what the difference would be if it made none which model answers.
+        exact: p-value of McNemar's exact test for each pair, where that test applies.
+    """
+
+    values: dict[str, float]
+    draws: dict[str, Floats]
+    swaps: dict[Pair, Floats]
+    exact: dict[Pair, float]
+
+    def estimate(self, model: str) -> Estimate:
+        """A model's score with its interval."""
+        return Estimate(self.values[model], *_interval(self.draws[model]))
+
+    def compare(self, pair: Pair) -> Difference:
+        """How much better the second model of a pair is than the first."""
+        first, second = pair
+        value = self.values[second] - self.values[first]
+        found = Estimate(value, *_interval(self.draws[second] - self.draws[first]))
+        if pair in self.exact:
+            return Difference(found, self.exact[pair], "mcnemar")
+        swaps = self.swaps[pair]
+        extreme = int((np.abs(swaps) >= abs(value) - 1e-12).sum())
+        # The observed order is one of the possible ones, so it counts too and p is never 0.
+        return Difference(found, (extreme + 1) / (len(swaps) + 1), "permutation")
+
+
+def resample(
+    task: str,
+    metric: str,
+    rows: Mapping[str, Floats],
+    facts: Sequence[str],
+    pairs: Sequence[Pair],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Resampled:
+    """Resample the scores of several models on the same items.
+
+    Args:
+        task: the task's name; with the seed and the facts it settles the draws.
+        metric: a key of `METRICS`.
+        rows: [n, k] for each model, the metric's numbers for each item.
+        facts: [n], what is drawn together.
+        pairs: the pairs of models to compare.
+        seed: of the draws.
+        resamples: how many.
+
+    Raises:
+        EvaluationError: there are no items, or the models did not answer the same ones.
+    """
+    if not len(facts):
+        raise EvaluationError(f"The task '{task}' has no items, so it has no score. Leave it out.")
+    for model, entry in rows.items():
+        if len(entry) != len(facts):
+            raise EvaluationError(
+                f"Models are compared on the same items: '{task}' has {len(facts)}, and '{model}' answered "
+                f"{len(entry)}. Predict all models on the same items."
+            )
+    single = len(set(facts)) == len(facts)
+    grouped = {model: _by_fact(entry, facts) for model, entry in rows.items()}
+    score = METRICS[metric]
+    generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
+    exact = {}
+    if single and metric == "accuracy":
+        exact = {(a, b): mcnemar(rows[a][:, 0], rows[b][:, 0]) for a, b in pairs}
+    return Resampled(
+        {model: float(score(entry.sum(0, keepdims=True))[0]) for model, entry in grouped.items()},
+        _bootstrap(grouped, score, generator, resamples),
+        _permute(grouped, pairs, score, generator, resamples),
+        exact,
+    )
+
+
+def mean_of(parts: Sequence[Resampled]) -> Resampled:
+    """The mean over tasks: items are drawn, and answers swapped, within each task."""
+    first, count = parts[0], len(parts)
+    return Resampled(
+        {model: math.fsum(part.values[model] for part in parts) / count for model in first.values},
+        {model: np.mean([part.draws[model] for part in parts], axis=0) for model in first.draws},
+        {pair: np.mean([part.swaps[pair] for part in parts], axis=0) for pair in first.swaps},
+        first.exact if count == 1 else {},
+    )
+
+
+def mcnemar(first: Floats, second: Floats) -> float:
+    """Two-sided p-value of McNemar's exact test on two rows of 0 and 1."""
+    gained = int(((second == 1) & (first == 0)).sum())
+    lost = int(((second == 0) & (first == 1)).sum())
+    total, fewer = gained + lost, min(gained, lost)
+    # Binomial probabilities from `fewer` down to 0, each from the one before: whole numbers would get huge.
+    logarithm = math.lgamma(total + 1) - math.lgamma(fewer + 1) - math.lgamma(total - fewer + 1)
+    chance = math.exp(logarithm - total * math.log(2))
+    tail = chance
+    for count in range(fewer, 0, -1):
+        chance *= count / (total - count + 1)
+        tail += chance
+    return min(1.0, 2 * tail)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: comparable to the level as they are."""
+    adjusted = [0.0] * len(values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda entry: values[entry])):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _by_fact(rows: Floats, facts: Sequence[str]) -> Floats:
+    """[f, k]: the rows of each fact added up, in the order in which facts occur."""
+    index = {fact: position for position, fact in enumerate(dict.fromkeys(facts))}
+    sums = np.zeros((len(index), rows.shape[1]))
+    np.add.at(sums, [index[fact] for fact in facts], rows)
+    return sums
+
+
+def _bootstrap(
+    rows: Mapping[str, Floats],
+    score: Callable[[Floats], Floats],
+    generator: np.random.Generator,
+    resamples: int,
+) -> dict[str, Floats]:
+    count = len(next(iter(rows.values())))
+    chance = np.full(count, 1 / count)
+    parts: dict[str, list[Floats]] = {model: [] for model in rows}
+    for size in _blocks(count, resamples):
+        weights = generator.multinomial(count, chance, size).astype(np.float64)
+        for model, entry in rows.items():
+            parts[model].append(score(weights @ entry))
+    return {model: np.concatenate(part) for model, part in parts.items()}
+
+
+def _permute(
+    rows: Mapping[str, Floats],
+    pairs: Sequence[Pair],
+    score: Callable[[Floats], Floats],
+    generator: np.random.Generator,
+    resamples: int,
+) -> dict[Pair, Floats]:
+    count = len(next(iter(rows.values())))
+    parts: dict[Pair, list[Floats]] = {pair: [] for pair in pairs}
+    for size in _blocks(count, resamples) if pairs else ():
+        swapped = generator.integers(0, 2, (size, count)).astype(np.float64)
+        for pair in pairs:
+            first, second = rows[pair[0]], rows[pair[1]]
+            moved = swapped @ (second - first)
+            parts[pair].append(score(second.sum(0) - moved) - score(first.sum(0) + moved))
+    return {pair: np.concatenate(part) for pair, part in parts.items()}
+
+
+def _blocks(count: int, resamples: int) -> list[int]:
+    """Sizes of blocks of draws, so that many items don't need much memory."""
+    block = max(1, _CELLS // count)
+    return [min(block, resamples - start) for start in range(0, resamples, block)]
+
+
+def _interval(draws: Floats) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

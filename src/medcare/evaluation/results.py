@@ -1,0 +1,237 @@
+"""results.json: every score with its interval, and every comparison with its corrected p-value.
+
+    {"models": [...], "statistics": {...},
+     "tasks": {NAME: {"family", "form", "metric", "mode", "n", "facts", "scores": {MODEL: {value, low, high}},
+                      "splits": {SPLIT: {"n", "scores"}}, "unparsable": {MODEL: count},
+                      "plain_accuracy": {MODEL: ...}, "comparisons": {"base->aggregate": {...}}}},
+     "summary": {FAMILY: {SPLIT or "all": {"tasks", "n", "scores", "comparisons"}}},
+     "calibration": {MODEL: ...}}
+
+A comparison is called better or worse only if its corrected p-value is below 0.05 and its interval leaves
+out 0. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from medcare.config import RunConfig
+from medcare.config_files import read_yaml
+from medcare.evaluation.calibration import calibration
+from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
+from medcare.evaluation.resampling import LEVEL, RESAMPLES, Pair, Resampled, holm, mean_of, resample
+from medcare.evaluation.scores import Floats, mean_rows
+from medcare.storage import write_json, write_jsonl
+
+RESULTS, OUTCOMES = "results.json", "outcomes.jsonl"
+SPLITS = ("taught", "held_out")
+# Not on the way from the base to the final model; compared only with the model that it became.
+ABLATION = "aggregate_with_noise"
+
+Tree = dict[str, Any]
+
+
+def write_results(out: Path, *, resamples: int = RESAMPLES) -> Path:
+    """Score the predictions of a folder.
+
+    Writes results.json and, beside each model's predictions, outcomes.jsonl: one row an item with its score,
+    whether it could be read, and the option chosen.
+
+    Args:
+        out: a run or evaluation folder (see `outcomes.read_outcomes`).
+        resamples: draws of each bootstrap and permutation test.
+
+    Returns:
+        The path of results.json.
+
+    Raises:
+        EvaluationError: predictions are missing or malformed.
+        DataError: a file is missing or malformed.
+        StorageError: the folder can't be written.
+    """
+    tasks = read_outcomes(out)
+    config = out / "config.yaml"
+    seed = int(read_yaml(config).get("seed", RunConfig.seed)) if config.is_file() else RunConfig.seed
+    for model in tasks[0].outcomes:
+        write_jsonl(out / "evaluation" / model / OUTCOMES, _outcome_rows(tasks, model))
+    write_json(out / RESULTS, results(tasks, seed=seed, resamples=resamples))
+    return out / RESULTS
+
+
+def results(tasks: Sequence[TaskOutcomes], *, seed: int, resamples: int = RESAMPLES) -> Tree:
+    """The tree of results.json; see `write_results`."""
+    models = list(tasks[0].outcomes)
+    compared = pairs(models)
+    scored = [_Scored(task, compared, seed, resamples) for task in tasks]
+    tree: Tree = {
+        "models": models,
+        "statistics": {
+            "seed": seed,
+            "resamples": resamples,
+            "level": LEVEL,
+            "unit": "items of one fact are drawn together",
+            "correction": "Holm, over the tasks of a family for each pair of models, and over the summary",
+        },
+        "tasks": {entry.task.card.name: entry.to_dict() for entry in scored},
+        "summary": _summary(scored, compared),
+        "calibration": _calibration(tasks, models),
+    }
+    for family in tree["summary"]:
+        for first, second in compared:
+            _settle(
+                entry["comparisons"][f"{first}->{second}"]
+                for entry in tree["tasks"].values()
+                if entry["family"] == family
+            )
+    _settle(
+        comparison
+        for family in tree["summary"].values()
+        for split in family.values()
+        for comparison in split["comparisons"].values()
+    )
+    return tree
+
+
+def pairs(models: Sequence[str]) -> list[Pair]:
+    """Each model with the next, the first with the last, and the noise ablation with the model it became."""
+    path = [model for model in models if model != ABLATION]
+    found = list(pairwise(path))
+    if len(path) > 2:
+        found.append((path[0], path[-1]))
+    if ABLATION in models and "aggregate" in models:
+        found.append((ABLATION, "aggregate"))
+    return found
+
+
+class _Scored:
+    """One task's scores, resampled: on all items and on each split that is a true part of them."""
+
+    def __init__(self, task: TaskOutcomes, compared: Sequence[Pair], seed: int, resamples: int) -> None:
+        self.task = task
+        self.compared = compared
+        self.members: dict[str, list[int]] = {"all": list(range(len(task.items)))}
+        for split in SPLITS:
+            inside = [index for index, item in enumerate(task.items) if item.split == split]
+            if inside:
+                self.members[split] = inside
+        self.options = {"seed": seed, "resamples": resamples}
+        self.resampled = {
+            split: self._resample(task.card.metric, task.rows, inside, compared)
+            for split, inside in self.members.items()
+        }
+
+    def _resample(
+        self, metric: str, rows: dict[str, Floats], inside: list[int], compared: Sequence[Pair]
+    ) -> Resampled:
+        facts = [self.task.items[index].fact or self.task.items[index].id for index in inside]
+        chosen = {model: entry[inside] for model, entry in rows.items()}
+        return resample(self.task.card.name, metric, chosen, facts, compared, **self.options)
+
+    def to_dict(self) -> Tree:
+        card, outcomes = self.task.card, self.task.outcomes
+        whole = self.resampled["all"]
+        tree: Tree = {
+            **{key: getattr(card, key) for key in ("family", "form", "metric")},
+            "mode": "log_likelihood" if card.form == "options" else "generation",
+            **{key: getattr(card, key) for key in ("measures", "source", "chance")},
+            "n": len(self.task.items),
+            "facts": len({item.fact or item.id for item in self.task.items}),
+            "scores": _scores(whole),
+            "splits": {
+                split: {"n": len(self.members[split]), "scores": _scores(entry)}
+                for split, entry in self.resampled.items()
+                if split != "all"
+            },
+            "unparsable": {
+                model: sum(not entry.parsable for entry in answers) for model, answers in outcomes.items()
+            },
+        }
+        if card.form == "options":
+            rows = {
+                model: mean_rows(
+                    [
+                        entry.plain_choice in item.answers
+                        for entry, item in zip(answers, self.task.items, strict=True)
+                    ]
+                )
+                for model, answers in outcomes.items()
+            }
+            tree["plain_accuracy"] = _scores(self._resample("accuracy", rows, self.members["all"], ()))
+        return {**tree, "comparisons": _comparisons(whole, self.compared)}
+
+
+def _summary(scored: Sequence[_Scored], compared: Sequence[Pair]) -> Tree:
+    """The mean over a family's tasks, for each split that some but not all items belong to, and for all."""
+    tree: Tree = {}
+    for family in dict.fromkeys(entry.task.card.family for entry in scored):
+        members = [entry for entry in scored if entry.task.card.family == family]
+        present = [split for split in SPLITS if any(split in entry.members for entry in members)]
+        tree[family] = {}
+        for split in [*(present if len(present) > 1 else []), "all"]:
+            inside = [entry for entry in members if split in entry.members]
+            mean = mean_of([entry.resampled[split] for entry in inside])
+            tree[family][split] = {
+                "tasks": len(inside),
+                "n": sum(len(entry.members[split]) for entry in inside),
+                "scores": _scores(mean),
+                "comparisons": _comparisons(mean, compared),
+            }
+    return tree
+
+
+def _scores(resampled: Resampled) -> Tree:
+    return {model: resampled.estimate(model).to_dict() for model in resampled.values}
+
+
+def _comparisons(resampled: Resampled, compared: Sequence[Pair]) -> Tree:
+    found: Tree = {}
+    for first, second in compared:
+        difference = resampled.compare((first, second))
+        found[f"{first}->{second}"] = {
+            **difference.estimate.to_dict(),
+            "p": difference.p,
+            "test": difference.test,
+        }
+    return found
+
+
+def _settle(comparisons: Iterable[Tree]) -> None:
+    """Correct the p-values of comparisons that are read together, and say what each of them shows."""
+    together = list(comparisons)
+    for entry, corrected in zip(together, holm([entry["p"] for entry in together]), strict=True):
+        entry["p"], entry["p_holm"] = float(f"{entry['p']:.6g}"), float(f"{corrected:.6g}")
+        entry["verdict"] = "no difference shown"
+        if corrected < 1 - LEVEL:
+            if entry["low"] > 0:
+                entry["verdict"] = "better"
+            elif entry["high"] < 0:
+                entry["verdict"] = "worse"
+
+
+def _calibration(tasks: Sequence[TaskOutcomes], models: Sequence[str]) -> Tree:
+    options = [task for task in tasks if task.card.form == "options"]
+    if not options:
+        return {}
+    return {
+        model: calibration([entry for task in options for entry in task.outcomes[model]]) for model in models
+    }
+
+
+def _outcome_rows(tasks: Sequence[TaskOutcomes], model: str) -> list[Tree]:
+    rows = []
+    for task in tasks:
+        for item, outcome in zip(task.items, task.outcomes[model], strict=True):
+            row: Tree = {
+                "id": item.id,
+                "task": item.task,
+                "split": item.split,
+                "score": round(outcome.score, 6),
+            }
+            row["parsable"] = outcome.parsable
+            if outcome.choice is not None:
+                row.update(choice=outcome.choice, plain_choice=outcome.plain_choice)
+            rows.append(row)
+    return rows

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from medcare.errors import EvaluationError
+from medcare.evaluation.resampling import holm, mcnemar, mean_of, resample
+from medcare.evaluation.scores import mean_rows, set_rows
+
+PAIR = ("old", "new")
+
+
+def of_answers(old, new, *, task="t", facts=None, seed=1, resamples=4000):
+    rows = {"old": mean_rows(old), "new": mean_rows(new)}
+    facts = facts or [str(number) for number in range(len(old))]
+    return resample(task, "accuracy", rows, facts, [PAIR], seed=seed, resamples=resamples)
+
+
+def draws(chance, count, seed):
+    return (np.random.default_rng(seed).random(count) < chance).tolist()
+
+
+def test_the_interval_of_a_proportion_is_about_two_standard_errors_wide():
+    found = of_answers(draws(0.6, 400, 0), draws(0.6, 400, 1)).estimate("old")
+    error = (found.value * (1 - found.value) / 400) ** 0.5
+    assert found.low == pytest.approx(found.value - 1.96 * error, abs=0.006)
+    assert found.high == pytest.approx(found.value + 1.96 * error, abs=0.006)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    holds = 0
+    for seed in range(200):
+        found = of_answers(draws(0.5, 60, seed), draws(0.5, 60, seed), resamples=400).estimate("old")
+        holds += found.low <= 0.5 <= found.high
+    assert 180 <= holds <= 199
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
+    old, new = draws(0.4, 30, 0), draws(0.7, 30, 1)
+    first = of_answers(old, new).compare(PAIR)
+    assert first == of_answers(old, new).compare(PAIR)
+    assert first.estimate != of_answers(old, new, seed=2).compare(PAIR).estimate
+
+
+def test_a_difference_is_paired():
+    old = draws(0.5, 100, 0)
+    new = [answer or number < 8 for number, answer in enumerate(old)]
+    found = of_answers(old, new)
+    alone = found.estimate("old")
+    difference = found.compare(PAIR).estimate
+    assert difference.high - difference.low < (alone.high - alone.low) / 2
+
+
+def test_two_equal_models_do_not_differ():
+    old = draws(0.5, 50, 0)
+    found = of_answers(old, old).compare(PAIR)
+    assert (found.estimate.low, found.estimate.value, found.estimate.high, found.p) == (0, 0, 0, 1)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_mcnemar_is_the_exact_binomial_test(pairs):
+    old, new = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    gained, lost = int(((new == 1) & (old == 0)).sum()), int(((new == 0) & (old == 1)).sum())
+    expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert mcnemar(old, new) == pytest.approx(expected)
+
+
+def test_mcnemar_takes_thousands_of_items():
+    assert mcnemar(np.zeros(5000), np.ones(5000)) == 0.0
+    assert 0.9 < mcnemar(np.tile([0.0, 1.0], 5000), np.tile([1.0, 0.0], 5000)) <= 1
+
+
+def test_the_permutation_test_agrees_with_mcnemars():
+    old, new = draws(0.3, 60, 0), draws(0.55, 60, 1)
+    exact = of_answers(old, new)
+    assert exact.compare(PAIR).test == "mcnemar"
+    # Twice the same task is a mean of tasks, which only the permutation test covers.
+    mean = mean_of([exact, of_answers(old, new)])
+    assert mean.compare(PAIR).test == "permutation"
+    assert mean.compare(PAIR).p == pytest.approx(exact.compare(PAIR).p, abs=0.02)
+
+
+def test_p_values_of_no_difference_are_spread_evenly():
+    values = []
+    for seed in range(150):
+        generator = np.random.default_rng(seed)
+        gold = [frozenset(generator.choice(6, 3, replace=False).tolist()) for _ in range(25)]
+        answers = [[frozenset(generator.choice(6, 3).tolist()) for _ in gold] for _ in PAIR]
+        rows = {name: set_rows(gold, given) for name, given in zip(PAIR, answers, strict=True)}
+        facts = [str(number) for number in range(25)]
+        found = resample("t", "micro_f1", rows, facts, [PAIR], seed=seed, resamples=300)
+        values.append(found.compare(PAIR).p)
+    assert np.mean(np.array(values) < 0.05) < 0.12
+    assert 0.4 < np.mean(values) < 0.65
+
+
+def test_items_of_one_fact_count_as_one():
+    old, new = draws(0.5, 40, 0), draws(0.8, 40, 1)
+    once = of_answers(old, new)
+    four = of_answers(old * 4, new * 4, facts=[str(number % 40) for number in range(160)])
+    assert four.estimate("old") == once.estimate("old")
+    difference = four.compare(PAIR)
+    assert difference.estimate == once.compare(PAIR).estimate
+    assert difference.test == "permutation"
+
+
+def test_the_mean_over_tasks_draws_within_each_task():
+    tasks = [of_answers(draws(0.2, 50, n), draws(0.8, 50, 9 + n), task=str(n)) for n in range(4)]
+    mean = mean_of(tasks)
+    assert mean.values["new"] == pytest.approx(np.mean([task.values["new"] for task in tasks]))
+    wide = np.mean([task.estimate("new").high - task.estimate("new").low for task in tasks])
+    found = mean.estimate("new")
+    assert found.high - found.low == pytest.approx(wide / 2, rel=0.1), "four times the items, half the width"
+
+
+@pytest.mark.parametrize(
+    ("values", "adjusted"),
+    [
+        ([], []),
+        ([0.01], [0.01]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.5, 0.6], [1.0, 1.0]),
+        ([0.04, 0.01], [0.04, 0.02]),
+    ],
+)
+def test_holm(values, adjusted):
+    assert holm(values) == pytest.approx(adjusted)
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+def test_holm_never_lowers_a_p_value_and_keeps_the_order(values):
+    adjusted = holm(values)
+    assert all(low <= high <= 1 for low, high in zip(values, adjusted, strict=True))
+    order = sorted(range(len(values)), key=lambda index: values[index])
+    assert [adjusted[index] for index in order] == sorted(adjusted)
+
+
+def test_a_task_without_items_has_no_score():
+    with pytest.raises(EvaluationError, match="'t' has no items"):
+        of_answers([], [])
+
+
+def test_models_with_other_items_are_not_compared():
+    with pytest.raises(EvaluationError, match=r"'t' has 2.*'new' answered 1"):
+        resample(
+            "t", "accuracy", {"old": mean_rows([1, 0]), "new": mean_rows([1])}, ["a", "b"], [PAIR], seed=1
+        )
+
+
+def test_many_items_are_drawn_in_blocks():
+    rows = {name: mean_rows(np.resize([1.0, 0.0], 9000)) for name in PAIR}
+    facts = [str(number) for number in range(9000)]
+    found = resample("t", "accuracy", rows, facts, [PAIR], seed=1, resamples=1000)
+    assert len(found.draws["old"]) == len(found.swaps[PAIR]) == 1000
