@@ -1,0 +1,259 @@
+"""Continuous batching: requests join a running batch between two decode steps, finished rows leave it.
+
+Rows stand right-aligned in one key-value cache, each as long as its own text; columns to the left of a row
+are masked. New requests are computed by themselves, a limited number of tokens a step, so that a long prompt
+does not hold up the answers that are being written; then their cache is put beside that of the others.
+
+It is the ordinary cache and the ordinary forward pass of transformers, so any attention model works, on any
+device. Models with another kind of cache (recurrent ones) are served one request at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from medcare.generation.decoder import Decoder
+from medcare.generation.requests import Finished, Request, Sink, Token
+from medcare.generation.sampling import Sampling, choose, log_probabilities
+
+
+@dataclass
+class _Group:
+    """Requests whose keys and values are in one cache of `width` columns."""
+
+    requests: list[Request]
+    cache: DynamicCache
+    width: int
+
+
+class Engine:
+    """Answers many requests at once with one model.
+
+    `add` may be called from any thread, `step` from one only.
+
+    Attributes:
+        max_rows: most answers written at once.
+        waiting: requests that have not begun, oldest first.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, max_rows: int = 16, prefill_tokens: int = 256, cache_tokens: int = 32768
+    ) -> None:
+        """Prepare a model, which must be in evaluation mode.
+
+        Args:
+            model: a causal language model.
+            max_rows: most answers written at once.
+            prefill_tokens: most tokens of new prompts computed between two decode steps.
+            cache_tokens: most tokens in the cache, padding included; while requests join, twice this.
+        """
+        self._decoder = Decoder.of(model)
+        self.max_rows = max_rows if self._decoder.plain_cache else 1
+        self.waiting: deque[Request] = deque()
+        self._prefill_tokens = prefill_tokens
+        self._cache_tokens = cache_tokens
+        self._joining: _Group | None = None
+        self._running: _Group | None = None
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        limit = getattr(self._decoder.model.config.get_text_config(), "max_position_embeddings", None)
+        return min(self._cache_tokens, limit or self._cache_tokens)
+
+    @property
+    def active(self) -> list[Request]:
+        """The requests that have begun."""
+        return [request for group in (self._joining, self._running) if group for request in group.requests]
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.waiting or self._joining or self._running)
+
+    def add(self, prompt: Sequence[int], sampling: Sampling, sink: Sink) -> Request:
+        """Put a request at the end of the queue; together with its answer it must be within `longest`."""
+        request = Request(tuple(prompt), sampling, sink)
+        self.waiting.append(request)
+        return request
+
+    def clear(self) -> list[Request]:
+        """Drop everything, for example after a step failed, and return the requests that had not ended."""
+        dropped = [*self.active, *self.waiting]
+        self._joining = self._running = None
+        self.waiting.clear()
+        return [request for request in dropped if not request.cancelled]
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Compute a piece of the new prompts, and the next token of every answer that is being written."""
+        self._joining = self._without_cancelled(self._joining)
+        self._running = self._without_cancelled(self._running)
+        if self._joining is None:
+            self._joining = self._next_group()
+        if self._joining is not None:
+            self._prefill(self._joining)
+        if self._running is not None:
+            self._decode(self._running)
+
+    def _next_group(self) -> _Group | None:
+        """Take from the queue, in its order, what fits into a prefill, the batch and the cache."""
+        chosen: list[Request] = []
+        rows = self._running.requests if self._running else []
+        while self.waiting and len(rows) + len(chosen) < self.max_rows:
+            request = self.waiting[0]
+            group = [*chosen, request]
+            if len(group) > 1 and len(group) * max(len(r.prompt) for r in group) > self._prefill_tokens:
+                break
+            together = [*rows, *group]
+            if len(together) * max(r.longest for r in together) > self._cache_tokens and len(together) > 1:
+                break
+            self.waiting.popleft()
+            if not request.cancelled:
+                chosen = group
+        if not chosen:
+            return None
+        return _Group(chosen, DynamicCache(config=self._decoder.model.config), 0)
+
+    def _prefill(self, group: _Group) -> None:
+        """Compute the next columns of a group's prompts; after the last, the group joins the others."""
+        longest = max(len(request.prompt) for request in group.requests)
+        rows, start = len(group.requests), group.width
+        size = max(1, self._prefill_tokens // rows) if self._decoder.plain_cache else longest
+        end = min(start + size, longest)
+        padded = [[0] * (longest - len(r.prompt)) + list(r.prompt) for r in group.requests]
+        ids = torch.tensor([row[start:end] for row in padded])
+        first = torch.tensor([longest - len(request.prompt) for request in group.requests])
+        logits = self._forward(ids, first, group)
+        if end < longest:
+            return
+        for request in group.requests:
+            request.tokens = len(request.prompt)
+        self._joining = None
+        joined = self._emit(group, logits)
+        if joined is not None:
+            self._running = joined if self._running is None else self._merge(self._running, joined)
+
+    def _decode(self, group: _Group) -> None:
+        ids = torch.tensor([[request.last] for request in group.requests])
+        first = torch.tensor([group.width - request.tokens for request in group.requests])
+        logits = self._forward(ids, first, group)
+        for request in group.requests:
+            request.tokens += 1
+        self._running = self._emit(group, logits)
+
+    def _forward(self, ids: Tensor, first: Tensor, group: _Group) -> Tensor:
+        """Compute columns and add them to the group's cache.
+
+        Args:
+            ids: [b, s], the columns that come after those in the cache.
+            first: [b], each row's first column; what is left of it is padding.
+            group: the rows.
+
+        Returns:
+            Logits [b, v] of the last column, float32.
+        """
+        decoder, device = self._decoder, self._decoder.device
+        start, end = group.width, group.width + ids.shape[1]
+        group.width = end
+        if not decoder.plain_cache:
+            output = decoder.model(
+                input_ids=ids.to(device), use_cache=True, **{decoder.cache_argument: group.cache}
+            )
+            last: Tensor = output.logits[:, -1]
+            return last.float()
+        columns = torch.arange(end)
+        mask = (columns >= first[:, None]).long().to(device)
+        positions = (columns[start:] - first[:, None]).clamp(min=0).to(device)
+        return decoder.logits(ids.to(device), mask, positions, 1, group.cache)[:, -1].float()
+
+    def _emit(self, group: _Group, logits: Tensor) -> _Group | None:
+        """Choose each row's next token and hand it on; returns the group of the rows that go on."""
+        settings = [request.sampling for request in group.requests]
+        uniforms = [r.draws.random() if r.sampling.temperature > 0 else 0.0 for r in group.requests]
+        tokens = choose(logits, settings, uniforms)
+        details = _details(group.requests, logits, tokens)
+        going = []
+        for index, (request, token) in enumerate(zip(group.requests, tokens.tolist(), strict=True)):
+            if token in request.sampling.stop_ids:
+                request.sink(Finished("stop"))
+                continue
+            request.last = token
+            request.written += 1
+            request.sink(details.get(index) or Token(token))
+            if request.written >= request.sampling.max_new_tokens:
+                request.sink(Finished("length"))
+            else:
+                going.append(index)
+        return self._keep(group, going)
+
+    def _without_cancelled(self, group: _Group | None) -> _Group | None:
+        if group is None or not any(request.cancelled for request in group.requests):
+            return group
+        going = [index for index, request in enumerate(group.requests) if not request.cancelled]
+        return self._keep(group, going)
+
+    def _keep(self, group: _Group, going: list[int]) -> _Group | None:
+        """The group with only these rows, and without the columns that are padding in all of them."""
+        if len(going) == len(group.requests):
+            return group
+        if not going:
+            return None
+        group.cache.batch_select_indices(torch.tensor(going, device=self._decoder.device))
+        kept = _Group([group.requests[index] for index in going], group.cache, group.width)
+        if group is self._joining or max(request.tokens for request in kept.requests) > 0.75 * group.width:
+            return kept
+        return self._merge(kept)
+
+    def _merge(self, *groups: _Group) -> _Group:
+        """One group of all rows, right-aligned, as wide as the longest of them."""
+        requests = [request for group in groups for request in group.requests]
+        width = max(request.tokens for request in requests)
+        cache = DynamicCache(config=self._decoder.model.config)
+        for index in range(len(cache.layers)):
+            keys, values = [], []
+            for group in groups:
+                layer = group.cache.layers[index]
+                assert isinstance(layer, DynamicLayer)
+                if layer.keys is not None and layer.values is not None:
+                    keys.append(_aligned(layer.keys, width))
+                    values.append(_aligned(layer.values, width))
+                    layer.reset()  # frees it as soon as it is copied
+            if keys:  # some layers share another's keys and values
+                cache.update(torch.cat(keys), torch.cat(values), index)
+        return _Group(requests, cache, width)
+
+
+def _aligned(states: Tensor, width: int) -> Tensor:
+    """The last `width` columns of keys or values [b, heads, s, d]; zeros to the left of what there is.
+
+    A sliding layer has dropped its oldest columns; the zeros in their place are out of every token's sight.
+    """
+    states = states[:, :, -width:]
+    return nn.functional.pad(states, (0, 0, width - states.shape[2], 0))
+
+
+def _details(requests: Sequence[Request], logits: Tensor, tokens: Tensor) -> dict[int, Token]:
+    """The tokens of the rows that ask for log-probabilities, by row."""
+    rows = [index for index, request in enumerate(requests) if request.sampling.alternatives is not None]
+    if not rows:
+        return {}
+    most = max(requests[index].sampling.alternatives or 0 for index in rows)
+    chosen, ids, values = log_probabilities(logits[rows], tokens[rows], most)
+    return {
+        row: Token(
+            token,
+            log_probability,
+            tuple(zip(best, numbers, strict=True))[: requests[row].sampling.alternatives],
+        )
+        for row, token, log_probability, best, numbers in zip(
+            rows, tokens[rows].tolist(), chosen.tolist(), ids.tolist(), values.tolist(), strict=True
+        )
+    }

@@ -1,0 +1,68 @@
+"""What an engine is asked, and what it hands out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from medcare.generation.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of an answer.
+
+    Attributes:
+        id: the token.
+        log_probability: by the model itself, before temperature; None unless it was asked for.
+        alternatives: the most likely tokens and their log-probabilities, best first.
+    """
+
+    id: int
+    log_probability: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of an answer: `stop` for a stop token, `length` for the longest answer allowed."""
+
+    reason: Literal["stop", "length"]
+
+
+Sink = Callable[[Token | Finished], None]
+"""Takes an answer's tokens and then its end; called by the thread that calls `Engine.step`."""
+
+
+@dataclass(eq=False)
+class Request:
+    """An answer that is wanted.
+
+    Attributes:
+        prompt: token ids, at least one.
+        sampling: how the answer is written.
+        sink: where it goes.
+        cancelled: set it to have the row freed before the next step; nothing more arrives at the sink.
+        tokens: of the prompt and the answer, as far as they are in the cache.
+        last: the newest token of the answer, not yet in the cache.
+        written: tokens of the answer so far.
+    """
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    sink: Sink
+    cancelled: bool = False
+    tokens: int = 0
+    last: int = 0
+    written: int = 0
+    draws: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.draws = random.Random(self.sampling.seed)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt and of the longest answer allowed."""
+        return len(self.prompt) + self.sampling.max_new_tokens

@@ -1,0 +1,102 @@
+"""Tokens to text while they arrive, never showing half a character or the beginning of a stop string."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_REPLACEMENT = "\ufffd"
+
+
+class TextStream:
+    """The text of one answer.
+
+    Attributes:
+        stopped: a stop string was found; nothing more comes.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
+        """Begin an answer.
+
+        Args:
+            tokenizer: the model's.
+            stop: strings that end the answer; they are not part of it.
+        """
+        self.stopped = False
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._ids: list[int] = []
+        # Tokens before `_read` are text already; decoding begins a little earlier, at `_start`, because what
+        # a token spells can depend on the one before it.
+        self._start = self._read = 0
+        self._held = ""
+
+    def push(self, token: int) -> str:
+        """Take a token; returns the text that is certain now, often none."""
+        self._ids.append(token)
+        known, text = self._decode(self._read), self._decode(len(self._ids))
+        if len(text) <= len(known) or text.endswith(_REPLACEMENT):
+            return ""  # a character is not complete yet
+        self._start, self._read = self._read, len(self._ids)
+        return self._certain(text[len(known) :])
+
+    def close(self) -> str:
+        """The text that was held back, once no more tokens come."""
+        if self.stopped:
+            return ""
+        rest = self._certain(self._decode(len(self._ids))[len(self._decode(self._read)) :])
+        held, self._held = self._held, ""
+        return rest + held
+
+    def _decode(self, end: int) -> str:
+        return str(self._tokenizer.decode(self._ids[self._start : end], skip_special_tokens=True))
+
+    def _certain(self, text: str) -> str:
+        """Add text; returns what no stop string can begin in any more."""
+        self._held += text
+        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            before, self._held = self._held[: min(found)], ""
+            return before
+        keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
+        cut = len(self._held) - keep
+        certain, self._held = self._held[:cut], self._held[cut:]
+        return certain
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase, token: int) -> bytes:
+    """What a token adds to the text, as bytes: a token may be a part of a character."""
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    if _byte_level(tokenizer) and token not in tokenizer.added_tokens_decoder:
+        return bytes(_bytes_of_characters()[character] for character in piece)
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return bytes([int(piece[3:5], 16)])
+    return piece.replace("▁", " ").encode()
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that `stop` begins with."""
+    return next(
+        (size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer spells bytes as printable characters, as GPT-2's does."""
+    decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"] or {}
+    kinds = [decoder, *decoder.get("decoders", ())]
+    return any(kind.get("type") == "ByteLevel" for kind in kinds)
+
+
+@functools.cache
+def _bytes_of_characters() -> dict[str, int]:
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {character: byte for byte, character in bytes_to_unicode().items()}

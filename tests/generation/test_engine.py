@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from medcare.generation import generate
+from medcare.generation.engine import Engine
+from medcare.generation.requests import Finished, Request, Token
+from medcare.generation.sampling import Sampling
+from tests.conftest import tiny_model
+
+
+class Answers:
+    """Collects what an engine hands out."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.events: list[list[Token | Finished]] = []
+
+    def ask(self, prompt: list[int], **settings: object) -> Request:
+        self.events.append([])
+        sampling = Sampling(**{"max_new_tokens": 12, **settings})  # type: ignore[arg-type]
+        return self.engine.add(prompt, sampling, self.events[-1].append)
+
+    def run(self, steps: int = 1000) -> None:
+        while self.engine.busy and steps:
+            self.engine.step()
+            steps -= 1
+
+    def tokens(self, index: int) -> list[int]:
+        return [event.id for event in self.events[index] if isinstance(event, Token)]
+
+    def end(self, index: int) -> str | None:
+        last = self.events[index][-1] if self.events[index] else None
+        return last.reason if isinstance(last, Finished) else None
+
+
+def prompts(count: int, *, longest: int = 20, seed: int = 3) -> list[list[int]]:
+    draw = random.Random(seed)
+    return [[draw.randrange(3, 90) for _ in range(draw.randrange(1, longest))] for _ in range(count)]
+
+
+def sliding(window: int = 6) -> PreTrainedModel:
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(
+        "gemma2", hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, vocab_size=96, sliding_window=window,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def recurrent() -> PreTrainedModel:
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(
+        "mamba", hidden_size=32, num_hidden_layers=2, vocab_size=96, state_size=4, pad_token_id=0
+    )
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def check_as_alone(model: PreTrainedModel, engine: Engine, *, seed: int = 3) -> None:
+    """Requests that come at odd times get what they would get alone."""
+    rows = prompts(9, seed=seed)
+    alone = [generate(model, None, [row], max_new_tokens=14, stop_ids=[])[0] for row in rows]
+    stop = alone[0][5]
+    limits = [3, 14, 1, 9, 14, 14, 5, 14, 2]
+    answers, waiting = Answers(engine), list(zip(rows, limits, strict=True))
+    while waiting or engine.busy:
+        for row, limit in waiting[: 1 + len(waiting) % 3]:
+            answers.ask(row, max_new_tokens=limit, stop_ids=(stop,))
+        waiting = waiting[1 + len(waiting) % 3 :]
+        answers.run(steps=2)
+    for index, (expected, limit) in enumerate(zip(alone, limits, strict=True)):
+        expected = expected[:limit]
+        ended = stop in expected
+        assert answers.tokens(index) == (expected[: expected.index(stop)] if ended else expected)
+        assert answers.end(index) == ("stop" if ended else "length")
+
+
+def test_rows_join_and_leave_without_changing_the_others(any_model: PreTrainedModel) -> None:
+    check_as_alone(any_model, Engine(any_model, max_rows=4, prefill_tokens=16))
+
+
+@pytest.mark.parametrize("window", [2, 6, 30])
+def test_sliding_windows(window: int) -> None:
+    model = sliding(window)
+    check_as_alone(model, Engine(model, max_rows=4, prefill_tokens=7))
+
+
+def test_a_recurrent_model_serves_one_at_a_time() -> None:
+    model = recurrent()
+    engine = Engine(model, max_rows=4, prefill_tokens=4)
+    assert engine.max_rows == 1
+    check_as_alone(model, engine)
+
+
+def test_a_small_cache_makes_requests_wait(llama: PreTrainedModel) -> None:
+    engine = Engine(llama, max_rows=8, cache_tokens=80)
+    answers = Answers(engine)
+    rows = prompts(6)
+    for row in rows:
+        answers.ask(row)
+    while engine.busy:
+        engine.step()
+        if len(engine.active) > 1:
+            assert len(engine.active) * max(request.longest for request in engine.active) <= 80
+    expected = generate(llama, None, rows, max_new_tokens=12, stop_ids=[])
+    assert [answers.tokens(index) for index in range(6)] == expected
+    assert engine.longest == 80
+
+
+def test_a_long_prompt_does_not_hold_up_the_others(llama: PreTrainedModel) -> None:
+    engine = Engine(llama, prefill_tokens=8)
+    answers = Answers(engine)
+    answers.ask([5, 6, 7], max_new_tokens=40)
+    answers.run(steps=1)
+    answers.ask([9] * 64, max_new_tokens=2)
+    for step in range(8):
+        before = len(answers.tokens(0))
+        engine.step()
+        assert len(answers.tokens(0)) == before + 1
+        assert bool(answers.tokens(1)) == (step == 7), "64 tokens at 8 a step"
+
+
+def test_a_cancelled_request_frees_its_row_and_says_no_more(llama: PreTrainedModel) -> None:
+    engine = Engine(llama, max_rows=2)
+    answers = Answers(engine)
+    requests = [answers.ask(row) for row in prompts(4)]
+    answers.run(steps=2)
+    requests[0].cancelled = requests[3].cancelled = True
+    before = list(answers.events[0])
+    answers.run(steps=1)
+    assert requests[0] not in engine.active
+    assert requests[2] in engine.active, "the row goes to the next in the queue"
+    answers.run()
+    assert answers.events[0] == before
+    assert answers.events[3] == []
+    expected = generate(llama, None, prompts(4)[1:3], max_new_tokens=12, stop_ids=[])
+    assert [answers.tokens(1), answers.tokens(2)] == expected
+
+
+def test_log_probabilities_equal_a_direct_forward_pass(any_model: PreTrainedModel) -> None:
+    engine = Engine(any_model, prefill_tokens=16)
+    answers = Answers(engine)
+    rows = prompts(3)
+    for row, count in zip(rows, (0, 4, 2), strict=True):
+        answers.ask(row, alternatives=count, temperature=1.3, seed=4)
+    answers.ask([4, 5])
+    answers.run()
+    for index, (row, count) in enumerate(zip(rows, (0, 4, 2), strict=True)):
+        written = answers.tokens(index)
+        with torch.no_grad():
+            logits = any_model(torch.tensor([row + written])).logits[0, len(row) - 1 : -1]
+        expected = logits.log_softmax(-1)
+        events = [event for event in answers.events[index] if isinstance(event, Token)]
+        for position, event in enumerate(events):
+            assert event.log_probability == pytest.approx(float(expected[position, event.id]), abs=1e-5)
+            assert len(event.alternatives) == count
+            for token, value in event.alternatives:
+                assert value == pytest.approx(float(expected[position, token]), abs=1e-5)
+    assert all(event.log_probability is None for event in answers.events[3] if isinstance(event, Token))
+
+
+def test_a_seed_gives_the_same_answer_whoever_shares_the_batch(llama: PreTrainedModel) -> None:
+    def answer(company: int, seed: int | None) -> list[int]:
+        answers = Answers(Engine(llama))
+        answers.ask([7, 8, 9], temperature=1.5, seed=seed)
+        for row in prompts(company):
+            answers.ask(row, temperature=0.7)
+        answers.run()
+        return answers.tokens(0)
+
+    assert answer(0, 11) == answer(5, 11)
+    assert answer(0, 11) != answer(0, 12)
+    assert answer(0, None) != answer(0, None)
+
+
+def test_clear_drops_everything(llama: PreTrainedModel) -> None:
+    engine = Engine(llama, max_rows=2)
+    answers = Answers(engine)
+    requests = [answers.ask(row) for row in prompts(4)]
+    answers.run(steps=1)
+    requests[1].cancelled = True
+    assert engine.clear() == [requests[0], requests[2], requests[3]]
+    assert not engine.busy
+
+
+def test_the_longest_row_is_the_models_or_the_caches() -> None:
+    model = tiny_model("llama")
+    assert Engine(model).longest == 256
+    assert Engine(model, cache_tokens=100).longest == 100
