@@ -69,7 +69,7 @@ def _relative(rng: random.Random) -> dict[str, str]:
 def _typed_entities(draw: Draw) -> Example:
     rng = draw.rng
     types = [rng.choice(TYPES) for _ in range(rng.choice((3, 4)))]
-    holds = [True, False, *(rng.random() < 0.45 for _ in types[2:])]
+    holds = [True, False, *(rng.random() < 0.3 for _ in types[2:])]
     rng.shuffle(holds)
     terms: list[str] = []
     for kind in types:

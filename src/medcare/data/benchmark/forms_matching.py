@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from medcare.data.benchmark.forms_queries import INTENTS, QUESTIONS, TITLES
 from medcare.data.benchmark.forms_recipe import Draw, Example, NoDrawError, Recipe
 from medcare.data.benchmark.forms_vocabulary import alike
-from medcare.data.benchmark.sentences import Statement, capital, note
+from medcare.data.benchmark.sentences import RELATIVES, Statement, capital, note
 from medcare.data.overlap import units
 
 _SAME = ("different", "same")
@@ -81,7 +81,9 @@ def _term_normalisation(draw: Draw) -> Example:
         raise NoDrawError
     rng.shuffle(candidates)
     kinds = ["present", rng.choice(("present", "absent", "family", "absent"))]
-    statements = [Statement(kind, (text,), {"r": "brother"}) for kind, text in zip(kinds, said, strict=True)]
+    statements = [
+        Statement(kind, (text,), {"r": rng.choice(RELATIVES)}) for kind, text in zip(kinds, said, strict=True)
+    ]
     order = [0, 1] if rng.random() < 0.5 else [1, 0]
     text = f"{note(rng, [statements[at] for at in order])} Terms: {'; '.join(candidates)}"
     target = "; ".join(names[at] for at in order if kinds[at] == "present")
@@ -106,7 +108,7 @@ def _icd_coding(draw: Draw) -> Example:
     kinds = ["present", rng.choice(("present", "absent", "family", "absent"))]
     pairs = list(zip(codes, phrases, kinds, strict=True))
     rng.shuffle(pairs)
-    statements = [Statement(kind, (phrase,), {"r": "sister"}) for _, phrase, kind in pairs]
+    statements = [Statement(kind, (phrase,), {"r": rng.choice(RELATIVES)}) for _, phrase, kind in pairs]
     table = ", ".join(f"{code} {categories[code].title}" for code in shown)
     target = "; ".join(f"({phrase} | {code})" for code, phrase, kind in pairs if kind == "present")
     return Example(f"{note(rng, statements, opener=False)} Codes: {table}", target, tuple(codes))

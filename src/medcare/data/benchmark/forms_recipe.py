@@ -26,7 +26,8 @@ _SOURCES = {
     "icd10cm": "ICD-10-CM, {icd10cm} (package simple-icd-10-cm)",
     "drugs": "a list of generic medicines in this package",
 }
-_ATTEMPTS = 400
+_ATTEMPTS = 400  # at one example
+_DRAWS = 20  # at one more term beside those that an example has
 _GRAM = 13
 
 
@@ -73,14 +74,12 @@ class Draw:
         """
         names: Sequence[str] = getattr(self.pool, kind)
         found: list[str] = []
-        for _ in range(20 * count if names else 0):
+        for _ in range(_DRAWS * count if names else 0):
             name = self.rng.choice(names)
             if all(self.words.apart(name, other) for other in (*beside, *found)):
                 found.append(name)
             if len(found) == count:
                 return found
-        if count == 0:
-            return []
         raise NoDrawError
 
     def findings(self, count: int, *, beside: Sequence[str] = ()) -> list[str]:

@@ -40,9 +40,8 @@ class Spotter:
 
     @cached_property
     def kinds(self) -> dict[str, str]:
-        """The kind of each term, by the term in lower case."""
+        """The kind of each term, by the term in lower case; genes as they are, for some spell words."""
         table = {
-            "gene": self.words.gene_of.values(),
             "drug": DRUGS,
             "phrase": [phrase for entry in self.words.categories.values() for phrase in entry.phrases],
             "wording": [text for wordings in self.words.wordings.values() for text in wordings],
@@ -50,7 +49,8 @@ class Spotter:
             "disease": self.words.diseases,
             "finding": self.words.by_name,
         }
-        return {name.lower(): kind for kind, names in table.items() for name in names}
+        kinds = {name.lower(): kind for kind, names in table.items() for name in names}
+        return kinds | dict.fromkeys(self.words.gene_of.values(), "gene")
 
     def spot(self, text: str, *kinds: str) -> list[Hit]:
         """Terms of these kinds from left to right, the longest where several begin."""
@@ -59,7 +59,7 @@ class Spotter:
         while at < len(tokens):
             for end in range(min(at + _WORDS_IN_TERM + 1, len(tokens)), at, -1):
                 term = text[tokens[at].start() : tokens[end - 1].end()]
-                if self.kinds.get(term.lower()) in kinds:
+                if (self.kinds.get(term) or self.kinds.get(term.lower())) in kinds:
                     hits.append((tokens[at].start(), term))
                     at = end - 1
                     break
