@@ -191,8 +191,8 @@ def _examine(
 
 def _look_at(number: int, example: Conversation, report: Report, duplicates: Duplicates) -> None:
     contents = [message.content for message in example.messages]
-    text = "\x1f".join(contents)
-    duplicates.add(number, text, "\x1f".join(units(text)))
+    text = "\x1e".join(contents)
+    duplicates.add(number, text, "\x1e".join("\x1f".join(units(content)) for content in contents))
     report.languages[language(text)] += 1
     report.undecoded += "\ufffd" in text
     last_line = contents[-1].rstrip().rpartition("\n")[2]

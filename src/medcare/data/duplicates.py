@@ -52,11 +52,14 @@ class Duplicates:
         found = Repeats()
         for piece in range(_PIECES):
             self._write(piece)
-            self._search(self._files[piece], found)
+            if self._files[piece].exists():
+                self._search(self._files[piece], found)
         found.examples = sorted(found.examples)[:_EXAMPLES]
         return found
 
     def _write(self, piece: int) -> None:
+        if not self._buffers[piece]:
+            return
         with self._files[piece].open("ab") as stream:
             self._buffers[piece].tofile(stream)
         self._buffers[piece] = array("Q")

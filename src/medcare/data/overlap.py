@@ -24,6 +24,9 @@ KINDS: tuple[Kind, ...] = ("exact", "normalised", "ngram", "near")
 
 _SHINGLE = 3
 _PERMUTATIONS = 128
+# A missed pair weighs more than a false candidate, which costs one comparison: of the pairs right at the
+# threshold, 96 % or more are found for thresholds from 0.5 to 0.95, against 31 to 55 % with equal weights.
+_WEIGHTS = (0.02, 0.98)
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _UNIT = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
@@ -191,7 +194,7 @@ class _NearIndex:
         if not 0 < threshold <= 1:
             raise DataError(f"The similarity of near-duplicates must be in (0, 1], got {threshold}.")
         self._threshold = threshold
-        self._lsh = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+        self._lsh = MinHashLSH(threshold=min(threshold, 0.95), num_perm=_PERMUTATIONS, weights=_WEIGHTS)
         self._known: list[tuple[int, set[bytes]]] = []
 
     def insert(self, row: int, words: Sequence[str]) -> None:

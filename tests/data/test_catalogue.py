@@ -1,0 +1,23 @@
+"""The catalogue names formats and sources that the readers know."""
+
+from __future__ import annotations
+
+from medcare.data.catalogue import KNOWN_SETS, UNKNOWN
+from medcare.data.readers import FORMATS
+from medcare.data.readers.rows import parse_hub
+
+
+def test_every_set_is_complete_and_readable() -> None:
+    assert len({known.name for known in KNOWN_SETS}) == len(KNOWN_SETS)
+    for known in KNOWN_SETS:
+        assert known.format in {*FORMATS, UNKNOWN}
+        assert all(vars(known).values())
+        if known.source.startswith("hf:"):
+            assert parse_hub(known.source)[0].count("/") == 1
+        else:
+            assert known.source.startswith("https://")
+
+
+def test_every_published_exam_format_is_in_a_known_set() -> None:
+    own = {"messages", "sharegpt", "alpaca", "items", "medmcqa_original"}
+    assert set(FORMATS) - own <= {known.format for known in KNOWN_SETS}
