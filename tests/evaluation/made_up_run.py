@@ -116,7 +116,7 @@ def items(per_split: int, seed: int = 1) -> list[Item]:
 
 
 def prediction(item: Item, card: TaskCard, model: str, draw: random.Random) -> dict[str, object]:
-    taught, held_out, form = SKILL[model]
+    taught, held_out, form = SKILL.get(model, SKILL["align"])
     skill = taught if item.split == "taught" else held_out
     if item.options:
         wanted = item.answers[0] if draw.random() < (skill - 0.25) / 0.75 else draw.randrange(4)

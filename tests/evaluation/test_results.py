@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from medcare.errors import EvaluationError
+from medcare.evaluation.report import write_report
 from medcare.evaluation.results import pairs, write_results
 from medcare.storage import read_json, read_jsonl, write_jsonl
 
@@ -82,6 +83,24 @@ def test_option_tasks_have_plain_accuracy_and_calibration(results):
     assert set(results["tasks"]["synonym"]["plain_accuracy"]) == set(results["models"])
     assert "plain_accuracy" not in results["tasks"]["intent"]
     assert results["calibration"]["base"]["n"] == 15 * 12
+
+
+def test_scores_are_broken_down_by_subject_where_there_are_subjects(fresh_run):
+    path = fresh_run / "data/items.jsonl"
+    subjects = dict.fromkeys(("synonym-0", "synonym-1"), "Anatomy")
+    subjects |= dict.fromkeys(("synonym-2", "synonym-3"), "Genetics")
+    write_jsonl(path, [{**row, "subject": subjects.get(row["id"], "")} for row in read_jsonl(path)])
+    found = read_json(write_results(fresh_run, resamples=100))
+    subjects = found["tasks"]["synonym"]["subjects"]
+    assert {name: part["n"] for name, part in subjects.items()} == {"Anatomy": 2, "Genetics": 2}
+    # The first two items are those of the taught split.
+    for model, score in subjects["Anatomy"]["scores"].items():
+        assert score["value"] == found["tasks"]["synonym"]["splits"]["taught"]["scores"][model]["value"]
+    assert "subjects" not in found["tasks"]["intent"]
+    page = write_report(fresh_run).read_text(encoding="utf-8")
+    assert "Synonym by subject" in page
+    assert "| Genetics | 2 |" in (fresh_run / "report.md").read_text(encoding="utf-8")
+    assert ",Anatomy," in (fresh_run / "results.csv").read_text(encoding="utf-8")
 
 
 def test_the_same_predictions_give_the_same_bytes(scored_run, tmp_path):

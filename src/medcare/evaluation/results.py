@@ -2,7 +2,8 @@
 
     {"models": [...], "statistics": {...},
      "tasks": {NAME: {"family", "form", "metric", "mode", "n", "facts", "scores": {MODEL: {value, low, high}},
-                      "splits": {SPLIT: {"n", "scores"}}, "unparsable": {MODEL: count},
+                      "splits": {SPLIT: {"n", "scores"}}, "subjects": {SUBJECT: {"n", "scores"}},
+                      "unparsable": {MODEL: count},
                       "plain_accuracy": {MODEL: ...}, "comparisons": {"base->aggregate": {...}}}},
      "summary": {FAMILY: {SPLIT or "all": {"tasks", "n", "scores", "comparisons"}}},
      "calibration": {MODEL: ...}}
@@ -113,10 +114,8 @@ class _Scored:
         self.task = task
         self.compared = compared
         self.members: dict[str, list[int]] = {"all": list(range(len(task.items)))}
-        for split in SPLITS:
-            inside = [index for index, item in enumerate(task.items) if item.split == split]
-            if inside:
-                self.members[split] = inside
+        by_split = _indices([item.split for item in task.items])
+        self.members |= {split: by_split[split] for split in SPLITS if split in by_split}
         self.options = {"seed": seed, "resamples": resamples}
         self.resampled = {
             split: self._resample(task.card.metric, task.rows, inside, compared)
@@ -129,6 +128,18 @@ class _Scored:
         facts = [self.task.items[index].fact or self.task.items[index].id for index in inside]
         chosen = {model: entry[inside] for model, entry in rows.items()}
         return resample(self.task.card.name, metric, chosen, facts, compared, **self.options)
+
+    def _by_subject(self) -> Tree:
+        """Scores by field of medicine, where an exam tells it for some items."""
+        by_subject = _indices([item.subject for item in self.task.items])
+        by_subject.pop("", None)
+        if not by_subject:
+            return {}
+        parts = {}
+        for subject, inside in sorted(by_subject.items()):
+            resampled = self._resample(self.task.card.metric, self.task.rows, inside, ())
+            parts[subject] = {"n": len(inside), "scores": _scores(resampled)}
+        return {"subjects": parts}
 
     def to_dict(self) -> Tree:
         card, outcomes = self.task.card, self.task.outcomes
@@ -145,6 +156,7 @@ class _Scored:
                 for split, entry in self.resampled.items()
                 if split != "all"
             },
+            **self._by_subject(),
             "unparsable": {
                 model: sum(not entry.parsable for entry in answers) for model, answers in outcomes.items()
             },
@@ -180,6 +192,14 @@ def _summary(scored: Sequence[_Scored], compared: Sequence[Pair]) -> Tree:
                 "comparisons": _comparisons(mean, compared),
             }
     return tree
+
+
+def _indices(labels: Sequence[str]) -> dict[str, list[int]]:
+    """Where each label stands."""
+    places: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        places.setdefault(label, []).append(index)
+    return places
 
 
 def _scores(resampled: Resampled) -> Tree:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 # A curve of more points looks the same and makes the page larger.
 _MOST_POINTS = 300
+# Smaller than what any metric can mean; below it, logarithms fail.
+_LEAST = 1e-300
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def curve(
 
 def ticks(largest: float, most: int = 4) -> list[float]:
     """Round numbers from 0 to the first one at or above `largest`, at most `most` steps apart."""
-    if largest <= 0:
+    if largest < _LEAST:
         return [0.0, 1.0]
     size = 10.0 ** math.floor(math.log10(largest / most))
     step = next(

@@ -15,9 +15,9 @@ _TEXTS = (
 )
 _INTERVALS = (
     "Intervals are 95 % percentile intervals of {resamples:,} bootstrap draws over the facts behind the "
-    "items, within each task (seed {seed}). They say nothing about other seeds of training, and tasks count as "
-    "independent although some ask for related facts. Where every item is right, or every item wrong, the "
-    "interval has no width; that is a limit of the bootstrap, not certainty."
+    "items, within each task (seed {seed}). They say nothing about other seeds of training, and tasks count "
+    "as independent although some ask for related facts. Where every item is right, or every item wrong, "
+    "the interval has no width; that is a limit of the bootstrap, not certainty."
 )
 _TESTS = (
     "Differences are paired, on the same items. p-values: McNemar's exact test for accuracy with one item a "

@@ -11,7 +11,7 @@ from medcare.data.overlap import KINDS
 
 Tree = dict[str, Any]
 COLUMNS = (
-    "kind", "family", "task", "split", "metric", "n", "model", "value", "low", "high",
+    "kind", "family", "task", "split", "subject", "metric", "n", "model", "value", "low", "high",
     "unparsable", "p", "p_holm", "verdict",
 )  # fmt: skip
 
@@ -44,6 +44,8 @@ def _rows(results: Tree) -> Iterator[Tree]:
             yield from _scores({**whole, "metric": "plain_accuracy"}, task["plain_accuracy"])
         for split, part in task["splits"].items():
             yield from _scores({**place, "split": split, "n": part["n"]}, part["scores"])
+        for subject, part in task.get("subjects", {}).items():
+            yield from _scores({**place, "subject": subject, "n": part["n"]}, part["scores"])
         yield from _differences(whole, task["comparisons"])
 
 
