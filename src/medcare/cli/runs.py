@@ -27,9 +27,10 @@ def run(
     config: ConfigPath = None, out: Out = Path("runs/demo"), preset: Preset = "default", set_: Settings = None
 ) -> None:
     """Do it all: data, both stages, merge, evaluation on every task, and a report."""
+    settings = _config(config, preset, set_)
     from medcare.pipeline import run_pipeline
 
-    run_pipeline(_config(config, preset, set_), out)
+    run_pipeline(settings, out)
 
 
 @commands.command()
@@ -47,11 +48,12 @@ def train(
     set_: Settings = None,
 ) -> None:
     """Train one stage on your own or the embedded data."""
-    from medcare.pipeline import train_stage
-
     name = _stage(stage)
     named = [] if data is None else [f"{name}.data={json.dumps(str(data))}"]
-    train_stage(name, _config(config, preset, [*(set_ or ()), *named]), out, start=from_)
+    settings = _config(config, preset, [*(set_ or ()), *named])
+    from medcare.pipeline import train_stage
+
+    train_stage(name, settings, out, start=from_)
 
 
 @commands.command()
@@ -78,9 +80,10 @@ def evaluate(
     set_: Settings = None,
 ) -> None:
     """Test one model on every task and print its scores."""
+    settings = _config(config, preset, set_)
     from medcare.pipeline import evaluate_model
 
-    evaluate_model(model, _config(config, preset, set_), out, items=items)
+    evaluate_model(model, settings, out, items=items)
 
 
 @commands.command()

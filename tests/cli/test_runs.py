@@ -1,0 +1,125 @@
+"""What a person sees who types a command wrong: one sentence, a non-zero exit, no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from medcare.errors import AdapterError, ConfigError, DataError, FolderError, ModelError
+
+CPU = ("--set", "model.device=cpu", "--set", "model.dtype=float32")
+
+
+def medcare(*arguments, check=False, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "medcare", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=check,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **environment},
+    )
+
+
+def assert_one_sentence(done, code, *words):
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_names_the_commands_and_the_limits():
+    done = medcare("--help", check=True)
+    for command in ("run", "train", "merge", "evaluate", "data", "score"):
+        assert command in done.stdout
+    assert "not a medical device" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("align.epoch=2", ("Unknown setting 'align.epoch'", "Did you mean 'align.epochs'?")),
+        ("align.epochs=two", ("align.epochs must be a whole number",)),
+        ("align.orthogonality=l3", ("must be one of l1, frobenius, projection, none",)),
+        ("adapters.top_k=9", ("adapters.top_k must be from 1 to 8, got 9",)),
+        ("epochs", ("--set takes key=value",)),
+    ],
+)
+def test_a_wrong_setting(tmp_path, setting, words):
+    done = medcare("run", "--out", tmp_path / "run", "--set", setting)
+    assert_one_sentence(done, ConfigError.exit_code, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_file_that_is_missing_or_no_mapping(tmp_path):
+    done = medcare("run", tmp_path / "none.yaml", "--out", tmp_path / "run")
+    assert_one_sentence(done, ConfigError.exit_code, "none.yaml", "can't be read")
+    (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
+    done = medcare("run", tmp_path / "list.yaml", "--out", tmp_path / "run")
+    assert_one_sentence(done, ConfigError.exit_code, "must hold a mapping")
+
+
+def test_a_base_that_is_not_there(tmp_path):
+    done = medcare(
+        "train", "--stage", "aggregate", "--out", tmp_path / "a", *CPU, "--set", "model.base=./nothing"
+    )
+    assert_one_sentence(done, ModelError.exit_code, "no model folder ./nothing")
+
+
+def test_a_hub_id_that_can_not_be_had(tmp_path):
+    done = medcare("ask", "nobody/nothing-7b", "What is fever?")
+    assert_one_sentence(done, ModelError.exit_code, "nobody/nothing-7b", "can't be loaded")
+
+
+def test_modules_that_match_nothing(tiny_base, tmp_path):
+    (tmp_path / "d.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+    )
+    done = medcare(
+        "train", "--stage", "aggregate", "--out", tmp_path / "a", "--data", tmp_path / "d.jsonl", *CPU,
+        "--set", f"model.base={tiny_base}", "--set", "adapters.feed_forward=[fc_in]",
+    )  # fmt: skip
+    assert_one_sentence(done, AdapterError.exit_code, "No linear layer is called fc_in", "gate_proj (2x)")
+
+
+def test_data_that_is_missing_or_malformed(tiny_base, tmp_path):
+    train = (
+        "train",
+        "--stage",
+        "aggregate",
+        "--out",
+        tmp_path / "a",
+        *CPU,
+        "--set",
+        f"model.base={tiny_base}",
+    )
+    done = medcare(*train, "--data", tmp_path / "none.jsonl")
+    assert_one_sentence(done, DataError.exit_code, "none.jsonl does not exist")
+    (tmp_path / "torn.jsonl").write_text('{"messages": [')
+    assert_one_sentence(medcare(*train, "--data", tmp_path / "torn.jsonl"), DataError.exit_code, "line 1")
+
+
+def test_merging_what_is_no_stage(tmp_path):
+    done = medcare("merge", tmp_path, "--out", tmp_path / "out")
+    assert_one_sentence(done, FolderError.exit_code, "manifest.json")
+    done = medcare("merge", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert_one_sentence(done, ModelError.exit_code, "no folder")
+
+
+def test_an_out_that_is_in_use(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    done = medcare("run", "--out", tmp_path, *CPU)
+    assert_one_sentence(done, FolderError.exit_code, "not empty")
+    done = medcare("run", "--out", tmp_path / "letter.txt", *CPU)
+    assert_one_sentence(done, FolderError.exit_code, "is a file")
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+def test_a_stage_that_does_not_exist(tmp_path):
+    done = medcare("train", "--stage", "third", "--out", tmp_path / "x")
+    assert done.returncode == 2
+    assert "Choose aggregate or align" in done.stderr

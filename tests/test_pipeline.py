@@ -1,0 +1,136 @@
+"""The whole run on a tiny random model: it ends, continues, and never overwrites."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from medcare.config_files import load_config
+from medcare.errors import DataError, FolderError
+from medcare.pipeline import evaluate_model, run_pipeline
+from medcare.storage import read_jsonl
+
+SETTINGS = (
+    "model.dtype=float32", "model.device=cpu", "benchmark.facts_per_task=1", "benchmark.items_per_task=1",
+    "benchmark.align_per_task=2", "evaluation.max_new_tokens=4", "adapters.rank=2", "align.epochs=1",
+    "evaluation.noise_ablation=true", "aggregate.log_every=1", "align.log_every=1",
+)  # fmt: skip
+
+
+def settings(base, *more):
+    return [f"model.base={base}", *SETTINGS, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    report = run_pipeline(load_config(settings=settings(tiny_base)), out)
+    assert report == out / "report.html"
+    return out
+
+
+def test_results_have_the_published_shape(finished):
+    results = json.loads((finished / "results.json").read_text())
+    families = [task["family"] for task in results["tasks"].values()]
+    assert families.count("knowledge") >= 12
+    assert families.count("alignment") >= 12
+    for task in results["tasks"].values():
+        assert task["n"] >= 1
+        assert {"base", "aggregate", "align"} <= task["scores"].keys()
+        for score in task["scores"].values():
+            assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+    assert results["summary"]
+
+
+def test_the_report_is_one_file(finished):
+    page = (finished / "report.html").read_text()
+    assert "not a medical device" in page.lower()
+    assert 'src="http' not in page
+    assert 'href="http' not in page.replace('href="https://arxiv.org', "")
+
+
+def test_nothing_of_the_test_is_in_the_training_data(finished):
+    trained = {
+        message["content"]
+        for name in ("aggregate", "align")
+        for row in read_jsonl(finished / "data" / f"{name}.jsonl")
+        for message in row["messages"]
+        if message["role"] == "user"
+    }
+    prompts = {row["prompt"] for row in read_jsonl(finished / "data" / "items.jsonl")}
+    assert prompts
+    assert not prompts & trained
+
+
+def test_a_finished_run_is_not_run_again(finished, tiny_base, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    run_pipeline(load_config(settings=settings(tiny_base)), finished)
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert "finished" in capsys.readouterr().err
+
+
+def test_another_run_is_not_overwritten(finished, tiny_base):
+    with pytest.raises(FolderError, match=r"differs in seed"):
+        run_pipeline(load_config(settings=settings(tiny_base, "seed=3")), finished)
+
+
+@pytest.mark.parametrize("phase", ["answers of base", "aggregate:", "align:"])
+def test_a_killed_run_ends_with_the_results_of_one_that_was_not(finished, tiny_base, tmp_path, phase):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "medcare", "run", "--out", str(out)]
+    for setting in settings(tiny_base):
+        command += ["--set", setting]
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith(phase):
+            child.kill()
+            break
+    child.wait()
+    child.stderr.close()
+    assert not (out / "manifest.json").exists()
+    run_pipeline(load_config(settings=settings(tiny_base)), out)
+    for name in ("results.json", "data/items.jsonl"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_ctrl_c_says_how_to_go_on(tiny_base, tmp_path):
+    command = [sys.executable, "-m", "medcare", "run", "--out", str(tmp_path / "run")]
+    for setting in settings(tiny_base, "aggregate.epochs=500"):
+        command += ["--set", setting]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "aggregate" / "metrics.jsonl").exists():
+        assert child.poll() is None
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert told.strip().endswith("Stopped. The same command continues where this one stopped.")
+    assert "Traceback" not in told
+    assert (tmp_path / "run" / "aggregate" / "checkpoint.safetensors").is_file()
+
+
+def test_one_model_alone(finished, tiny_base, tmp_path):
+    config = load_config(settings=settings(tiny_base))
+    evaluate_model(
+        str(finished / "model"), config, tmp_path / "again", items=finished / "data" / "items.jsonl"
+    )
+    results = json.loads((tmp_path / "again" / "results.json").read_text())
+    whole = json.loads((finished / "results.json").read_text())
+    for name, task in results["tasks"].items():
+        assert list(task["scores"].values()) == [whole["tasks"][name]["scores"]["align"]]
+
+
+def test_own_data_that_is_empty_is_told(tiny_base, tmp_path):
+    (tmp_path / "mine.jsonl").write_text("")
+    config = load_config(settings=settings(tiny_base, f"aggregate.data={tmp_path / 'mine.jsonl'}"))
+    with pytest.raises(DataError, match="no conversation"):
+        run_pipeline(config, tmp_path / "run")
