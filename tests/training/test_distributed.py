@@ -1,0 +1,94 @@
+"""Two processes train as one does: the same losses, the same folders, and each continues the other's run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medcare.storage import read_jsonl
+from tests.training.two_processes import CASES, STOP, finish, make, stop_early
+
+ROOT = Path(__file__).parents[2]
+
+
+def fsdp2_environment() -> dict[str, str]:
+    """What `accelerate launch --config_file configs/fsdp2.yaml` tells its processes."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    arguments = launch_command_parser().parse_args(["--config_file", str(ROOT / "configs/fsdp2.yaml"), "x"])
+    made = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
+    return {name: value for name, value in made.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
+
+
+def launch(*arguments: str, **environment: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    made = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name("two_processes.py")), *arguments],
+        env=made | environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """Every case on this process alone."""
+    folder = tmp_path_factory.mktemp("one")
+    for case in CASES:
+        finish(make(case, folder / case, processes=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Every case on two processes; runs begun here and ended there, and the reverse."""
+    folder = tmp_path_factory.mktemp("two")
+    resumed = [(mode, case) for mode in ("ddp", "fsdp2") for case in ("aggregate", "l1")]
+    for mode, case in resumed:
+        stop_early(make(case, folder / mode / f"{case}_from_one", processes=1), signalled=True)
+    launch(str(folder), json.dumps(fsdp2_environment()))
+    for mode, case in resumed:
+        finish(make(case, folder / mode / f"{case}_from_two", processes=1))
+    return folder
+
+
+@pytest.fixture(params=["ddp", "fsdp2"])
+def two(request, both):
+    return both / request.param
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    ours, theirs = (list(read_jsonl(folder / "metrics.jsonl")) for folder in (first, second))
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, len(ours) + 1))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for key in ("loss", "grad_norm", "orthogonality", "cosine"):
+            if key in one:
+                assert one[key] == pytest.approx(other[key], rel=1e-4, abs=1e-6), (one["step"], key)
+        assert one.get("router_load") == other.get("router_load")
+        assert one["supervised_tokens"] == other["supervised_tokens"]
+    whole, other = (load_file(folder / "result.safetensors") for folder in (first, second))
+    assert whole.keys() == other.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, other[name], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one(one, two, case):
+    assert_same_run(one / case, two / case)
+
+
+@pytest.mark.parametrize("case", ["aggregate", "l1"])
+@pytest.mark.parametrize("begun", ["one", "two"])
+def test_a_run_goes_on_with_another_number_of_processes(one, two, case, begun):
+    rows = list(read_jsonl(two / f"{case}_from_{begun}" / "metrics.jsonl"))
+    assert len(rows) > STOP + 1
+    assert_same_run(one / case, two / f"{case}_from_{begun}")

@@ -1,0 +1,148 @@
+"""What the tests start as two processes that talk over gloo, on processors alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medcare.adapters.shards import gather_branches
+from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch, trainable
+from medcare.checkpoint import save_tensors
+from medcare.config import AdapterConfig, StageConfig
+from medcare.data.chat_template import Rendered
+from medcare.training.loop import Loop
+from tests.conftest import tiny_model
+
+ADAPTERS = AdapterConfig(rank=2, alpha=4, experts=4, top_k=2, dropout=0.0)
+# Four micro-batches a step, on one process as on two.
+STAGE = StageConfig(
+    epochs=2,
+    learning_rate=1e-2,
+    tokens_per_batch=48,
+    accumulation=4,
+    log_every=1,
+    orthogonality="none",
+    orthogonality_weight=0.1,
+    checkpoint_seconds=1e9,
+)
+STOP = 3
+CASES = ("aggregate", "aggregate_checkpointing", "aggregate_drop", "l1", "projection", "frozen_knowledge")
+
+
+def examples() -> list[Rendered]:
+    """Unequal lengths, of which unequal shares are supervised; 9 micro-batches, so that one step has one."""
+    draw = torch.Generator().manual_seed(4)
+    made = []
+    for index in range(28):
+        length = 6 + (5 * index) % 13
+        ids = torch.randint(3, 90, (length,), generator=draw).tolist()
+        made.append(Rendered(ids, [position > 2 + index % 3 for position in range(length)]))
+    return made
+
+
+def make(case: str, folder: Path, *, processes: int) -> Loop:
+    """The loop of one case."""
+    stage = replace(STAGE, accumulation=STAGE.accumulation // processes)
+    torch.manual_seed(11)  # branches are initialised alike on every process
+    model = tiny_model("qwen2")
+    add_aggregators(model, ADAPTERS)
+    branches = ["knowledge", "noise", "attention"]
+    if not case.startswith("aggregate"):
+        remove_branch(model, "noise")
+        remove_branch(model, "attention")
+        add_alignment(model, ADAPTERS)
+        kind = "projection" if case == "projection" else "l1"
+        stage = replace(stage, orthogonality=kind)
+        branches = ["alignment"] if case == "frozen_knowledge" else ["knowledge", "alignment"]
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            nn.init.normal_(parameter, std=0.05)
+    if case == "aggregate_checkpointing":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    drop = 0.5 if case == "aggregate_drop" else 0.0
+    parameters = trainable(model, branches)
+    return Loop(model, parameters, examples(), stage, seed=3, folder=folder, pad_id=0, noise_drop=drop)
+
+
+def finish(loop: Loop) -> None:
+    """Train to the end and save what came out, whole."""
+    loop.run("test")
+    gather_branches(loop.model)
+    if loop.accelerator.is_main_process:
+        made = {name: entry for name, entry in loop.model.named_parameters() if ".branches." in name}
+        save_tensors(loop.folder / "result.safetensors", made)
+
+
+def stop_early(loop: Loop, *, signalled: bool, number: int = signal.SIGINT) -> None:
+    """Stop after STOP + 1 steps by a signal, which only one of the processes need get."""
+    step = loop._step
+
+    def interrupted(done, meter):
+        if done == STOP and signalled:
+            os.kill(os.getpid(), number)
+        return step(done, meter)
+
+    loop._step = interrupted
+    try:
+        loop.run("stopped")
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("the signal did not stop the run")
+
+
+def shard_on_processors() -> None:
+    """Let accelerate choose FSDP2 without a GPU; it offers that on GPUs only, but torch on processors too."""
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    original = AcceleratorState.__init__
+
+    def patched(self, *args, fsdp_plugin=None, **options):
+        original(self, *args, **options)
+        if fsdp_plugin is not None and self.distributed_type is DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = patched
+
+
+def every_case(folder: Path, wrapper: type[nn.Module]) -> None:
+    """Every case under one way of sharing the work; `folder` holds runs that one process has begun."""
+    assert isinstance(make("l1", folder / "kind", processes=2).wrapped, wrapper)
+    for case in CASES:
+        finish(make(case, folder / case, processes=2))
+    for case in ("aggregate", "l1"):
+        rank = int(os.environ["RANK"])
+        begun = make(case, folder / f"{case}_from_two", processes=2)
+        stop_early(begun, signalled=rank == 1, number=signal.SIGTERM if case == "l1" else signal.SIGINT)
+        finish(make(case, folder / f"{case}_from_one", processes=2))
+
+
+def main(folder: Path, fsdp2: dict[str, str]) -> None:
+    """Every case under DDP, then under FSDP2, which accelerate is told of by these environment variables."""
+    from accelerate.state import AcceleratorState
+    from torch.distributed.fsdp import FSDPModule
+
+    every_case(folder / "ddp", nn.parallel.DistributedDataParallel)
+    os.environ.update(fsdp2)
+    AcceleratorState._reset_state()
+    every_case(folder / "fsdp2", FSDPModule)
+
+
+if __name__ == "__main__":
+    shard_on_processors()
+    torch.set_num_threads(1)
+    if len(sys.argv) == 3:
+        main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    else:
+        from medcare.__main__ import main as command_line
+
+        command_line()
