@@ -29,6 +29,7 @@ from medcare.evaluation.predictions import predict, unanswered
 from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
 from medcare.folders import claim, load_model, tokenizer_source, write_manifest
+from medcare.processes import is_main, main_first, wait
 from medcare.progress import say
 from medcare.storage import file_hash, read_json, write_json
 from medcare.training import stages
@@ -45,7 +46,9 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
     Raises:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
-    if claim(out, config, {"stage": "run"}) and (out / "report.html").is_file():
+    with main_first():
+        finished = claim(out, config, {"stage": "run"}) and (out / "report.html").is_file()
+    if finished:
         say(f"{out} holds this run already, finished. The report is {out / 'report.html'}.")
         return out / "report.html"
     clock = _Clock(out / PHASES)
@@ -67,29 +70,35 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
     with clock.phase("align"):
         train_stage("align", config, out / "align", start=out / "aggregate", embedded=data)
     with clock.phase("merge"):
-        stages.merge(out / "align", out / "model")
+        if is_main():
+            stages.merge(out / "align", out / "model")
+        wait()
     test("align", out / "model")
+    report = out / "report.html"
+    if not is_main():
+        return report
     with clock.phase("report"):
         write_results(out)
         facts = {"stage": "run", "base": config.model.base, "phases": clock.seconds, "data": _hashes(data)}
         write_manifest(out, config, facts)
-        report = write_report(out)
+        write_report(out)
     say(f"Report: {report}")
     return report
 
 
 def prepare_data(config: RunConfig, folder: Path) -> Path:
     """Build the embedded benchmark into `folder`, unless it is there."""
-    if not (folder / "benchmark.json").is_file():
-        size = config.benchmark
-        benchmark = build(
-            config.seed,
-            facts_per_task=size.facts_per_task,
-            items_per_task=size.items_per_task,
-            align_per_task=size.align_per_task,
-            aggregate_forms=size.aggregate_forms,
-        )
-        write(benchmark, folder)
+    with main_first():
+        if not (folder / "benchmark.json").is_file():
+            size = config.benchmark
+            benchmark = build(
+                config.seed,
+                facts_per_task=size.facts_per_task,
+                items_per_task=size.items_per_task,
+                align_per_task=size.align_per_task,
+                aggregate_forms=size.aggregate_forms,
+            )
+            write(benchmark, folder)
     return folder
 
 
@@ -119,11 +128,13 @@ def train_stage(
 
 def evaluate_model(model: str, config: RunConfig, out: Path, *, items: Path | None = None) -> None:
     """Test one model and write its predictions and scores into `out`."""
-    claim(out, config, {"stage": "evaluation", "model": model})
+    with main_first():
+        claim(out, config, {"stage": "evaluation", "model": model})
     source = items or prepare_data(config, out / "data") / "items.jsonl"
     path = out / "evaluation" / "model" / "predictions.jsonl"
     _predict(model, config, read_items(source), path, name=model, noise=False)
-    write_results(out)
+    if is_main():
+        write_results(out)
 
 
 def answer(model: str, question: str, max_new_tokens: int) -> str:
@@ -166,5 +177,6 @@ class _Clock:
         finally:
             spent = time.monotonic() - start
             self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 2)
-            write_json(self.path, self.seconds)
+            if is_main():
+                write_json(self.path, self.seconds)
         say(f"{name}: {spent:.0f} s")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def state() -> PartialState:
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.accelerator.is_available())
+    # The others wait while the main process builds data or merges a model.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(hours=2))
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 One row an item. Options: `{"id", "log_likelihoods": [nats for each option], "bytes": [UTF-8 length of each
 option]}`. Free text: `{"id", "text"}`.
+
+Several processes share the items; each appends to a file of its own, NAME.NUMBER.jsonl, which the main one
+joins to NAME.jsonl at the end, or at the next start if they were killed.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medcare import processes
 from medcare.config import EvaluationConfig
 from medcare.data.chat_template import render_answer, render_prompt, stop_ids
 from medcare.data.records import Item, Message
@@ -31,6 +35,8 @@ def predict(
 ) -> None:
     """Answer every item that `path` has no answer to yet, appending to it batch by batch.
 
+    Of several processes, each answers its share; all must call this.
+
     Items with options have each option's log-likelihood taken as the assistant's answer; the others are
     answered by greedy decoding.
 
@@ -46,28 +52,40 @@ def predict(
         StorageError: the disk is full; what was written stays.
         DataError: the file holds something else.
     """
-    done = _answered(path)
-    missing = [item for item in items if item.id not in done]
-    with track(f"answers of {name}", len(items)) as task:
-        task.start_at(len(items) - len(missing))
-        _rank([item for item in missing if item.options], model, tokenizer, path, config, task)
-        _write([item for item in missing if not item.options], model, tokenizer, path, config, task)
+    missing = unanswered(items, path)
+    mine = missing[processes.number() :: processes.count()]
+    part = path if processes.count() == 1 else _part(path, processes.number())
+    with track(f"answers of {name}", (len(items) - len(missing)) // processes.count() + len(mine)) as task:
+        task.start_at(task.total - len(mine))
+        _rank([item for item in mine if item.options], model, tokenizer, part, config, task)
+        _write([item for item in mine if not item.options], model, tokenizer, part, config, task)
+    processes.wait()
+    _join(path)
 
 
-def unanswered(items: Sequence[Item], path: Path) -> int:
-    """How many of the items have no answer in the predictions file yet."""
-    done = _answered(path)
-    return sum(item.id not in done for item in items)
+def unanswered(items: Sequence[Item], path: Path) -> list[Item]:
+    """The items that have no answer in the predictions file yet; every process must call this."""
+    _join(path)
+    done = {str(row.get("id")) for row in read_jsonl(path)} if path.exists() else set()
+    return [item for item in items if item.id not in done]
 
 
-def _answered(path: Path) -> set[str]:
-    """Ids of the answers there are; a last line torn by a kill is cut off."""
-    if not path.exists():
-        return set()
-    rows = list(read_jsonl(path, torn_tail=True))
-    if not path.read_bytes().endswith(b"\n"):
-        write_jsonl(path, rows)
-    return {str(row.get("id")) for row in rows}
+def _part(path: Path, number: int | str) -> Path:
+    return path.with_suffix(f".{number}{path.suffix}")
+
+
+def _join(path: Path) -> None:
+    """Make one whole file of what one or several processes have written, killed or not."""
+    if processes.is_main():
+        parts = sorted(path.parent.glob(_part(path, "*").name))
+        whole = not path.exists() or path.read_bytes()[-1:] in (b"\n", b"")
+        if parts or not whole:
+            files = [path, *parts] if path.exists() else parts
+            rows = [row for file in files for row in read_jsonl(file, torn_tail=True)]
+            write_jsonl(path, list({str(row.get("id")): row for row in rows}.values()))
+            for part in parts:
+                part.unlink()
+    processes.wait()
 
 
 def _rank(
