@@ -9,6 +9,7 @@ from medcare.data.benchmark.sentences import (
     CLAUSES,
     RULES,
     Statement,
+    age_of,
     capital,
     clause,
     expand,
@@ -141,3 +142,18 @@ def test_listing(terms, text):
 
 def test_a_paragraph_has_capitals_and_full_stops():
     assert paragraph(["no cough", "well"]) == "No cough. Well."
+
+
+@given(SEEDS, st.sampled_from(["son", "niece"]))
+def test_who_has_descendants_is_grown_up(seed, relative):
+    text = note(random.Random(seed), [Statement("family", ("rickets",), {"r": relative})])
+    assert not re.search(r"\b(girl|boy)\b", text, re.IGNORECASE)
+    assert all(int(number) >= 35 for number in re.findall(r"\d+", text))
+
+
+@given(SEEDS)
+def test_ages_of_relatives_go_by_generation(seed):
+    rng = random.Random(seed)
+    assert age_of(rng, "daughter") < age_of(rng, "mother") < 80
+    assert age_of(rng, "grandfather") >= 65
+    assert 15 <= age_of(rng, "twin") <= 70

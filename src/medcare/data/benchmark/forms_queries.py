@@ -1,6 +1,6 @@
 """Queries of patients: by what they ask for, in ways to ask the same, and the titles of pages that answer.
 
-Slots: {x} the finding, {r} and {s} relatives, {n} an age.
+Slots: {x} the finding, {r} and {s} relatives, {n} the age of who asks, {m} the age of {s}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ ASKING = (
     *("", "", ""),
     "[hi|hello|please help|quick question]: ",
     "I am {n}, ",
-    "my {s} is {n}, ",
+    "my {s} is {m}, ",
     "we just read about it, ",
 )
 

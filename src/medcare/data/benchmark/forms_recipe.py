@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from medcare.data.benchmark.forms_queries import ASKING
 from medcare.data.benchmark.forms_vocabulary import Pool, Vocabulary
-from medcare.data.benchmark.sentences import RELATIVES, expand
+from medcare.data.benchmark.sentences import RELATIVES, age_of, expand
 from medcare.data.benchmark.task_data import TaskData
 from medcare.data.overlap import units
 from medcare.data.records import Conversation, Item, Message, Split
@@ -100,7 +100,8 @@ class Draw:
 
     def ask(self, table: Sequence[str], term: str) -> str:
         """A query about a term, perhaps after some words on who asks."""
-        slots = {"n": str(self.rng.randint(3, 80)), "s": self.rng.choice(RELATIVES)}
+        who = self.rng.choice(RELATIVES)
+        slots = {"n": str(self.rng.randint(30, 70)), "s": who, "m": str(age_of(self.rng, who))}
         query = self.wording(table, x=term, r=self.rng.choice(RELATIVES))
         return f"{self.wording(ASKING, **slots)} {query}".strip()
 

@@ -91,7 +91,7 @@ def _disease_relations(draw: Draw) -> Example:
     (gene,) = draw.terms("genes", 1, beside=(disease, other))
     terms = [disease, other, gene]
     sentences, triples = [], []
-    for relation in rng.sample(("causes", "shows", "shows", "lacks"), 2):
+    for relation in rng.sample(("causes", "shows", "shows", "lacks", "lacks"), 2):
         term = _partner(draw, relation, disease, terms)
         terms.append(term)
         sentences.append(draw.wording(_DISEASE[relation], d=disease, f=term, g=term))

@@ -33,13 +33,23 @@ _MEDICINES = (
 DRUGS = tuple(_MEDICINES.split())
 
 _TERM = re.compile(r"[A-Za-z][a-z]+(?:[ -][a-z]+){0,3}")
-_DISEASE = re.compile(r"[A-Z][a-z]+(?:-[A-Z][a-z]+)?(?: [a-z]+){1,3}")
+# Names that tell a disease from a finding.
+_DISEASE = re.compile(
+    r"[A-Z][a-z]+(?:-[A-Z][a-z]+)?(?: (?!(?:and|or|with|without) )[a-z]+){0,2}"
+    r" (?:syndrome|disease|dysplasia|dystrophy|deficiency|cancer|anemia|myopathy|neuropathy)"
+)
 _GENE = re.compile(r"[A-Z][A-Z0-9]{2,6}")
 # Groups rather than findings, names that already hold a negation, and eponyms.
 _UNUSABLE = re.compile(
     r"^(abnormal|abnormality|absent|absence|lack|no|non|normal|family|history|inability|undetectable|loss)\b"
     r"|abnormality|anomal|morphology|physiology|phenotype|\b(by|and|or|with|without|due|negative|positive)\b"
     r"|\b(disease|syndrome|sign|phenomenon)$"
+)
+# Findings that not every patient of either sex and any age can have.
+_PARTICULAR = re.compile(
+    r"\b(penis|penil|phall|scrot|testic|testes|vagin|uter[iu]|ovar|labi[au]|clitor|genital|gonad|sperm|breast|nipple)"
+    r"|micropenis|microphall|spadias|chordee|menorr|menstr|prostat|zoosperm|cryptorch|gynecomast|pregnan|virili"
+    r"|fet[au]l|fetus|amnio|placent|neonatal|infantile|juvenile|fetalis|puberty|gonadism|gonado"
 )
 _LONGEST = 30
 _LONGEST_DISEASE = 24
@@ -123,7 +133,9 @@ class Vocabulary:
         named = [
             (_lower(finding.name), finding)
             for finding in ontology.findings.values()
-            if counts[finding.id] >= _FEWEST_DISEASES and _is_usable(_lower(finding.name))
+            if counts[finding.id] >= _FEWEST_DISEASES
+            and _is_usable(_lower(finding.name))
+            and not _PARTICULAR.search(finding.name.lower())
         ]
         return cls(ontology, dict(named))
 

@@ -18,6 +18,10 @@ RELATIVES = (
     *("cousin", "son", "daughter", "nephew", "niece", "twin"),
 )
 
+_YOUNGER = frozenset({"son", "daughter", "nephew", "niece"})
+_OLDER = frozenset({"mother", "father", "aunt", "uncle"})
+_OLDEST = frozenset({"grandmother", "grandfather"})
+
 RULES: dict[str, tuple[str, ...]] = {
     "when": ("on examination", "on exam", "o/e", "at this visit", "on review", "clinically"),
     "check": ("exam", "work-up", "assessment", "chart review", "screening", "the last check-up"),
@@ -142,7 +146,7 @@ def note(rng: random.Random, statements: Sequence[Statement], *, opener: bool = 
         statements: at least one.
         opener: whether it may start with age and sex.
     """
-    patient = _patient(rng)
+    patient = _patient(rng, adult=any(statement.slots.get("r") in _YOUNGER for statement in statements))
     sentences = [clause(rng, statement, **patient) for statement in statements]
     if opener and rng.random() < 0.6:
         sentences.insert(0, expand(rng, "<opener>", **patient))
@@ -180,13 +184,21 @@ def paragraph(sentences: Sequence[str]) -> str:
     return ". ".join(capital(sentence) for sentence in sentences) + "."
 
 
-def age(rng: random.Random) -> int:
-    """An age in years, children as often as adults."""
-    return rng.randint(1, 17) if rng.random() < 0.4 else rng.randint(18, 89)
+def age_of(rng: random.Random, relative: str) -> int:
+    """A fitting age in years for an adult's relative."""
+    lowest, highest = 15, 70
+    if relative in _YOUNGER:
+        lowest, highest = 1, 30
+    elif relative in _OLDER:
+        lowest, highest = 40, 75
+    elif relative in _OLDEST:
+        lowest, highest = 65, 95
+    return rng.randint(lowest, highest)
 
 
-def _patient(rng: random.Random) -> dict[str, str]:
-    years = age(rng)
+def _patient(rng: random.Random, *, adult: bool) -> dict[str, str]:
+    """Slots about a patient, of any age if not an adult."""
+    years = rng.randint(1, 17) if not adult and rng.random() < 0.4 else rng.randint(35 if adult else 18, 79)
     female = rng.random() < 0.5
     return {
         "age": str(years),
