@@ -87,6 +87,7 @@ def test_answers_that_look_cut_off(answer: str, cut_off: int, tmp_path: Path) ->
         ("患者使用ACEI和β受体阻滞剂", "Chinese"),
         ("Что такое астма?", "other"),
         ("喘息とはどのような病気ですか、そしてどうやって治療しますか", "other"),
+        ("喘息患者の気道過敏性検査と治療方針", "other"),
         ("12.5", "other"),
     ],
 )

@@ -103,13 +103,28 @@ def overlap(
     near: Annotated[
         float | None, typer.Option(help="Also find near-duplicates of this similarity, for example 0.8.")
     ] = None,
+    train_format: Annotated[
+        str | None, typer.Option(help="Format of the training files; default: recognised.")
+    ] = None,
+    test_format: Annotated[
+        str | None, typer.Option(help="Format of the evaluation files; default: recognised.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find training rows that repeat evaluation rows; exits with 3 if there are any, unless removed."""
     from medcare.data.leakage import find_leakage
     from medcare.errors import DataError
 
-    found = find_leakage(train, test, n=n, boilerplate=boilerplate or None, near=near, remove=remove)
+    found = find_leakage(
+        train,
+        test,
+        n=n,
+        boilerplate=boilerplate or None,
+        near=near,
+        train_format=train_format,
+        test_format=test_format,
+        remove=remove,
+    )
     if as_json:
         _print_json(found.to_dict())
     else:

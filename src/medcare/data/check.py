@@ -33,6 +33,7 @@ _ENDS = re.compile(r"[.!?…。！？；;:：\"'”’»)\]}>）】」』》〉`
 _PROSE = 40
 _LANGUAGE_SAMPLE = 2000
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+_KANA = re.compile("[\u3040-\u30ff]")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -161,7 +162,7 @@ def language(text: str) -> Language:
         return "Latin script" if _LATIN.search(sample) else "other"
     letters = len(_LETTER.findall(sample))
     # One Chinese character says about as much as three letters, so abbreviations do not outvote a sentence.
-    if len(_HAN.findall(sample)) * 3 >= letters > 0:
+    if len(_HAN.findall(sample)) * 3 >= letters > 10 * len(_KANA.findall(sample)):
         return "Chinese"
     return "Latin script" if len(_LATIN.findall(sample)) * 2 > letters else "other"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from medcare.data.files import line
 from medcare.data.overlap import Index, Overlap
-from medcare.data.readers import FORMATS, Bad, expand, open_data
+from medcare.data.readers import FORMATS, Bad, Reading, expand, open_data
 from medcare.data.readers.shapes import Turns
 from medcare.data.records import Conversation, Item
 from medcare.errors import DataError
@@ -48,6 +48,8 @@ def find_leakage(
     n: int = 13,
     boilerplate: int | None = 10,
     near: float | None = None,
+    train_format: str | None = None,
+    test_format: str | None = None,
     remove: Path | None = None,
 ) -> Leakage:
     """Compare training and evaluation files of any known format.
@@ -62,6 +64,8 @@ def find_leakage(
         boilerplate: leave out n-grams that more than this many evaluation rows share, such as the instruction
             of a task; None leaves out none.
         near: also look for rows of at least this Jaccard similarity, in (0, 1].
+        train_format: name of the training files' format; None recognises each.
+        test_format: name of the evaluation files' format; None recognises each.
         remove: write the training conversations that match nothing here, and the others, with the reasons,
             beside it (`.removed.jsonl` is added to the name).
 
@@ -69,16 +73,17 @@ def find_leakage(
         DataError: a file can't be read, or there is no evaluation row.
         StorageError: what is left can't be written.
     """
-    tests = [record for source in _expanded(test) for record in _test_rows(source)]
+    tests = [record for source in _expanded(test) for record in _test_rows(source, test_format)]
     prompts = [texts for texts in tests if texts is not None]
     if not prompts:
         raise DataError(f"No row to compare with in {', '.join(test)}: all {len(tests)} rows are bad.")
     index = Index(prompts, n=n, boilerplate=boilerplate, near=near)
     found = Leakage(index.overlap, bad_test=len(tests) - len(prompts))
+    readings = (open_data(source, train_format) for source in _expanded(train))
     if remove is None:
-        _compare(train, index, found, None, None)
+        _compare(readings, index, found, None, None)
     else:
-        _write(remove, train, index, found)
+        _write(remove, readings, index, found)
     return found
 
 
@@ -87,7 +92,7 @@ def removed_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.removed.jsonl")
 
 
-def _write(path: Path, train: Sequence[str], index: Index, found: Leakage) -> None:
+def _write(path: Path, train: Iterable[Reading], index: Index, found: Leakage) -> None:
     def write_both(kept: Path, removed: Path) -> None:
         with ExitStack() as stack:
             streams = [stack.enter_context(part.open("w", encoding="utf-8")) for part in (kept, removed)]
@@ -97,11 +102,11 @@ def _write(path: Path, train: Sequence[str], index: Index, found: Leakage) -> No
 
 
 def _compare(
-    train: Sequence[str], index: Index, found: Leakage, kept: TextIO | None, removed: TextIO | None
+    train: Iterable[Reading], index: Index, found: Leakage, kept: TextIO | None, removed: TextIO | None
 ) -> None:
-    for source in _expanded(train):
-        for number, record in open_data(source).conversations():
-            fault: dict[str, Any] = {"file": source, "number": number}
+    for reading in train:
+        for number, record in reading.conversations():
+            fault: dict[str, Any] = {"file": reading.source, "number": number}
             if isinstance(record, Bad):
                 found.bad_train += 1
                 fault |= {"bad": record.reason, "row": record.row}
@@ -126,9 +131,9 @@ def _texts(example: Conversation) -> list[str]:
     return [message.content for message in example.messages if message.role != "system"]
 
 
-def _test_rows(source: str) -> Iterator[list[str] | None]:
+def _test_rows(source: str, format: str | None) -> Iterator[list[str] | None]:
     """The texts of each evaluation row; None for a bad one."""
-    reading = open_data(source)
+    reading = open_data(source, format)
     chats = isinstance(FORMATS[reading.format].shape, Turns) or reading.format == "alpaca"
     for _, record in reading.conversations() if chats else reading.items():
         if isinstance(record, Bad):

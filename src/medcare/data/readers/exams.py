@@ -12,7 +12,7 @@ from medcare.data.readers.shapes import Columns, RowError, kind, missing, text
 from medcare.data.records import Message
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# "A 小儿肺炎", "B. asthma", "C、…", "(D) …"
+# "A asthma", "B. asthma", "C、哮喘", "(D) asthma"
 _OPTION_LINE = re.compile(r"\s*[(（]?([A-Za-z])[\s.．、:：)）]+(.*)")
 _ANSWER = re.compile(r"[A-Z](?:[\s,;|/、]*[A-Z])*")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
@@ -14,9 +15,11 @@ from medcare.data.readers.rows import Row, open_rows
 from medcare.data.readers.shapes import Columns, RowError, Turns
 from medcare.data.records import Conversation, Family, Item, Message, Split
 from medcare.errors import DataError
+from medcare.progress import say
 
 # Rows that are looked at to recognise the format.
 _FIRST_ROWS = 1000
+_SILENCE = 15.0
 # C0 and C1 controls but tab, line feed and carriage return; halves of surrogate pairs; non-characters.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -106,7 +109,7 @@ class Reading:
         question = form.shape.read(columns)
         subject = columns.get(form.shape.subject) if form.shape.subject else None
         return Item(
-            identity,
+            fact,  # exams come in many files, each with its own numbers
             task,
             "knowledge",
             "held_out",
@@ -139,7 +142,8 @@ def open_data(source: str, format: str | None = None) -> Reading:
     if format is None and not values:
         raise DataError(f"None of the first rows of {source} can be read. The first one: {first[0].problem}.")
     name = format or detect(values, source)
-    return Reading(source, opened.name, opened.unit, name, itertools.chain(first, opened.rows))
+    rows = _told(itertools.chain(first, opened.rows), source)
+    return Reading(source, opened.name, opened.unit, name, rows)
 
 
 def conversations(
@@ -163,6 +167,16 @@ def items(source: str, format: str | None = None, *, on_bad: OnBad | None = None
     """Test items of an exam, of PromptCBLUE or in the package's own format; see `conversations`."""
     reading = open_data(source, format)
     return _sort_out(reading, reading.items(), on_bad)
+
+
+def _told(rows: Iterator[Row], source: str) -> Iterator[Row]:
+    """The rows, with a word now and then on how far reading has come: nobody knows how many there are."""
+    said = time.monotonic()
+    for count, row in enumerate(rows):
+        if time.monotonic() - said > _SILENCE:
+            said = time.monotonic()
+            say(f"{source}: {count:,} rows read")
+        yield row
 
 
 def _sort_out(
