@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from medcare.cli import data, runs
+from medcare.cli import data, evaluation, runs
 
 app = typer.Typer(
     name="medcare",
@@ -14,5 +14,5 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (runs, data):
+for module in (runs, data, evaluation):
     app.add_typer(module.commands)

@@ -1,0 +1,32 @@
+"""Commands that score answers which are already there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+commands = typer.Typer()
+
+
+@commands.command()
+def score(
+    task: Annotated[str, typer.Option(help="A PromptCBLUE task such as CMeEE-V2, or exam.")],
+    predictions: Annotated[Path, typer.Option(help="JSONL: sample_id with prediction (or target).")],
+    gold: Annotated[Path, typer.Option(help="JSONL: PromptCBLUE rows, or exam questions with options.")],
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Count items without a prediction as wrong.")
+    ] = False,
+) -> None:
+    """Score a file of answers and print one line of JSON."""
+    from medcare.evaluation.cblue.score import score_files
+    from medcare.evaluation.cblue.tasks import find_task
+    from medcare.evaluation.exam_scores import score_exam_files
+
+    if task == "exam":
+        found = score_exam_files(gold, predictions, allow_missing=allow_missing).to_dict()
+    else:
+        found = score_files(find_task(task), gold, predictions, allow_missing=allow_missing).to_dict()
+    typer.echo(json.dumps(found, ensure_ascii=False))

@@ -1,0 +1,89 @@
+"""Files of answers, matched to the items that they answer by id. Imports no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medcare.errors import EvaluationError
+from medcare.storage import read_jsonl
+
+_SHOWN = 3
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, each with an id of its own.
+
+    Raises:
+        DataError: the file is missing or is not JSONL.
+        EvaluationError: a row has no id, or two have the same.
+    """
+    rows = list(read_jsonl(path))
+    counts = Counter(row_id(row, path) for row in rows)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise EvaluationError(
+            f"{path}: {len(repeated)} ids occur more than once ({_some(repeated)}). Keep one row for each."
+        )
+    return rows
+
+
+def row_id(row: Mapping[str, Any], source: Path) -> str:
+    """A row's `sample_id` or `id`; raises EvaluationError if it has neither."""
+    for key in ("sample_id", "id"):
+        if isinstance(row.get(key), str | int):
+            return str(row[key])
+    raise EvaluationError(
+        f"{source}: each row needs a 'sample_id' (or 'id'), and one has only {sorted(row)}."
+    )
+
+
+def pair_answers(
+    ids: Sequence[str], path: Path, *, allow_missing: bool = False, ignored: Collection[str] = ()
+) -> list[str | None]:
+    """The answer to each item.
+
+    Args:
+        ids: of the items, [n].
+        path: JSONL of predictions: `sample_id` (or `id`) with `prediction` (or `target`).
+        allow_missing: give None for items without a prediction instead of raising.
+        ignored: ids that the file may hold beside these.
+
+    Returns:
+        [n], in the order of `ids`.
+
+    Raises:
+        DataError: the file is missing or is not JSONL.
+        EvaluationError: ids are missing, unknown or repeated, or a prediction is no text.
+    """
+    answers = {row_id(row, path): _text(row, path) for row in read_rows(path)}
+    unknown = answers.keys() - set(ids) - set(ignored)
+    if unknown:
+        raise EvaluationError(
+            f"{path}: {len(unknown)} predictions answer no item of the gold file ({_some(sorted(unknown))}). "
+            "Predict and score the same file."
+        )
+    missing = [name for name in ids if name not in answers]
+    if missing and not allow_missing:
+        raise EvaluationError(
+            f"{path}: {len(missing)} of {len(ids)} items have no prediction ({_some(missing)}). Predict "
+            "them, or count them as wrong with --allow-missing."
+        )
+    return [answers.get(name) for name in ids]
+
+
+def _text(row: Mapping[str, Any], path: Path) -> str:
+    for key in ("prediction", "target"):
+        if isinstance(row.get(key), str):
+            return str(row[key])
+    raise EvaluationError(
+        f"{path}: sample '{row_id(row, path)}' needs a text as 'prediction' (or 'target'); it has the fields "
+        f"{', '.join(sorted(row))}."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown}, …"

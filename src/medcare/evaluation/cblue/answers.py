@@ -1,0 +1,226 @@
+"""Reading PromptCBLUE answers. No reader raises, whatever the text, and each takes time linear in its length.
+
+The official post-processing (`post_generate_process.py`) decides what a text means, malformed ones
+included: what it reads, these readers read. `parsable` is this package's own: whether anything in the
+task's form was found.
+
+The forms (`|` is a line break, a guide is a line of free text that ends in `：`):
+    entities    guide | TYPE实体：a，b | TYPE实体：
+    relations   具有REL关系的头尾实体对如下：头实体为a，尾实体为b。头实体为c，尾实体为d。
+    causal      因果关系三元组如下： | 头实体：a；尾实体：b
+                条件关系三元组如下： | 头实体：a；尾三元组：头实体：b；尾实体：c；关系：因果关系
+    choices     a，b
+    events      guide | 主体词：a；发生状态：b；描述词：c，d；解剖部位：e
+    attributes  guide | a：VALUE
+    label       LABEL
+    sections    guide | 主诉：text | 诊断：text
+    text        anything
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from medcare.evaluation.cblue.tasks import CblueTask, Grammar
+
+Element = tuple[Hashable, ...]
+Content = TypeVar("Content")
+
+_SECTIONS = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
+# The fields of an event, and whether each holds a list.
+_FIELDS = {"主体词": False, "发生状态": False, "描述词": True, "解剖部位": True}
+_NOTHING_NORMALISED = "没有对应的标准化实体"
+_NO_TRIPLES = "给定的文本没有指定关系的三元组"
+_CONDITION = "条件关系"
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Content]):
+    """What was read.
+
+    Attributes:
+        content: what the text says, as the official evaluator reads it.
+        parsable: whether any part of the text is in the task's form.
+    """
+
+    content: Content
+    parsable: bool
+
+
+Elements = Answer[frozenset[Element]]
+
+
+def read_elements(task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
+    """Read the answer to a task that is scored as a set.
+
+    Args:
+        task: a task whose grammar is a key of `ELEMENT_READERS`.
+        text: the answer.
+        choices: the row's `answer_choices`; empty for tasks without.
+    """
+    return ELEMENT_READERS[task.grammar](task, text, choices)
+
+
+def read_label(task: CblueTask, text: str, choices: Sequence[str]) -> Answer[str]:
+    """Read a class. A text that is no label stands for itself: a class that is never right.
+
+    An empty text becomes the first label, as in the official evaluator, but is not parsable.
+    """
+    label = text.strip()
+    known = label in choices or label in task.labels or label in task.synonyms
+    # NumPy, which the official evaluator compares labels with, drops NULs at the end.
+    name = task.synonyms.get(label, label).rstrip("\0") if label else task.labels[0]
+    return Answer(name, known)
+
+
+def read_sections(text: str) -> Answer[Mapping[str, str]]:
+    """Read a report: the text of each section after the guide line; of a repeated section the last one."""
+    found: dict[str, str] = {}
+    for line in text.strip().split("\n")[1:]:
+        title, colon, _ = line.partition("：")
+        if colon and title in _SECTIONS:
+            found[title] = line.strip().split(f"{title}：")[-1].strip()
+    return Answer(found, bool(found))
+
+
+def read_text(text: str) -> Answer[str]:
+    """Read a reply: everything."""
+    stripped = text.strip()
+    return Answer(stripped, bool(stripped))
+
+
+def _entities(_task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
+    found: set[Element] = set()
+    parsable = False
+    for line in text.split("\n"):
+        if "实体" not in line:
+            continue
+        for choice in choices:
+            if line.startswith(f"{choice}实体"):
+                parsable = parsable or line.startswith(f"{choice}实体：")
+                found.update((mention, choice) for mention in _split(line.replace(f"{choice}实体：", "")))
+    return Answer(frozenset(found), parsable)
+
+
+def _relations(_task: CblueTask, text: str, _choices: Sequence[str]) -> Elements:
+    found: set[Element] = set()
+    parsable = False
+    for line in text.split("\n"):
+        # A line without a heading has its own text for a relation: its pairs are counted as wrong ones.
+        relation = line.split("关系的头尾实体对", 1)[0][2:].strip()
+        heading = f"具有{relation}关系的头尾实体对如下："
+        parsable = parsable or heading in line
+        for pair in line.replace(heading, "").split("。"):
+            head, *tails = pair.split("，尾实体为")
+            if tails:
+                subject = head.replace("头实体为", "").strip()
+                found.add((relation, subject, tails[0].replace("尾实体为", "").strip()))
+    return Answer(frozenset(found), parsable)
+
+
+def _causal(_task: CblueTask, text: str, _choices: Sequence[str]) -> Elements:
+    found: set[Element] = set()
+    relation: str | None = None
+    parsable = False
+    for line in map(str.strip, text.split("\n")):
+        heading = _causal_heading(line)
+        if heading:
+            relation, parsable = heading, True
+        elif _NO_TRIPLES in line:
+            return Answer(frozenset(found), True)
+        else:
+            triple = _causal_triple(relation, line)
+            if triple:
+                found.add(triple)
+                parsable = True
+    return Answer(frozenset(found), parsable)
+
+
+def _causal_heading(line: str) -> str | None:
+    """The relation that a heading announces. Any mention of the second and third makes a heading."""
+    if "因果关系三元组如下" in line:
+        return "因果关系"
+    if "条件关系三元组" in line:
+        return _CONDITION
+    return "上下位关系" if "上下位关系" in line else None
+
+
+def _causal_triple(relation: str | None, line: str) -> Element | None:
+    """The triple of a line; None if a field is missing, where the official reader crashes."""
+    subject = between(line, "头实体：", "；尾实体：")
+    if relation != _CONDITION:
+        tail = between(line, "；尾实体：", "；尾实体：")
+        return None if subject is None or tail is None else (relation, subject, tail)
+    inner = between(line, "；尾三元组：", "；尾三元组：") or ""
+    cause = between(inner, "头实体：", "；尾实体：")
+    effect = between(inner, "；尾实体：", "；关系：")
+    kind = between(inner, "；关系：", "；关系：")
+    if subject is None or cause is None or effect is None or kind is None:
+        return None
+    return (relation, subject, (kind, cause, effect))
+
+
+def _choices(_task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
+    answers = _split(text.split("\n")[-1])
+    found = frozenset((answer,) for answer in answers if answer in choices)
+    return Answer(found, bool(found) or answers == [_NOTHING_NORMALISED])
+
+
+def _events(_task: CblueTask, text: str, _choices: Sequence[str]) -> Elements:
+    guide, *lines = text.split("\n")
+    events = [_event(line) for line in lines]
+    parsable = any(seen for _, seen in events) or _only_guide(guide, lines)
+    return Answer(frozenset(event for event, _ in events), parsable)
+
+
+def _event(line: str) -> tuple[Element, bool]:
+    """The fields of an event, and whether the line names any of them. An empty line is an empty event."""
+    values: dict[str, str] = {}
+    for part in line.split("；"):
+        # One field's value may itself begin like the next field; it then counts for both.
+        value = part
+        for name in _FIELDS:
+            if value.startswith(f"{name}："):
+                value = value.replace(f"{name}：", "").strip()
+                values[name] = value
+    fields: Iterable[Hashable] = (
+        tuple(_split(values.get(name, ""))) if several else values.get(name, "")
+        for name, several in _FIELDS.items()
+    )
+    return tuple(fields), bool(values)
+
+
+def _attributes(task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
+    guide, *lines = text.split("\n")
+    pairs = [line.split("：") for line in lines]
+    found = frozenset(
+        (pair[0].strip(), pair[1] if pair[1] in choices else task.default) for pair in pairs if len(pair) == 2
+    )
+    return Answer(found, bool(found) or _only_guide(guide, lines))
+
+
+ELEMENT_READERS: Mapping[Grammar, Callable[[CblueTask, str, Sequence[str]], Elements]] = {
+    "entities": _entities,
+    "relations": _relations,
+    "causal": _causal,
+    "choices": _choices,
+    "events": _events,
+    "attributes": _attributes,
+}
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split("，") if part.strip()]
+
+
+def _only_guide(guide: str, lines: Sequence[str]) -> bool:
+    """Whether the text is a guide line with nothing below it, which says that there is nothing."""
+    return guide.rstrip().endswith("：") and not any(line.strip() for line in lines)
+
+
+def between(text: str, start: str, end: str) -> str | None:
+    """What follows the first `start`, up to the next `start` or `end`; None if there is no `start`."""
+    _, found, rest = text.partition(start)
+    return rest.partition(start)[0].partition(end)[0] if found else None
