@@ -9,15 +9,15 @@ from typing import Any
 
 from medcare.data.records import Message
 
-QUESTION = "胃蠕动开始的部位是"
-OPTIONS = ("胃中部", "贲门部", "幽门部", "胃窦")
+QUESTION = "人体最大的器官是"
+OPTIONS = ("皮肤", "肝脏", "小肠", "肺")
 LETTERED = dict(zip("ABCD", OPTIONS, strict=True))
-PROMPT = f"{QUESTION}\nA. 胃中部\nB. 贲门部\nC. 幽门部\nD. 胃窦"
-TARGET = "A. 胃中部"
+PROMPT = f"{QUESTION}\nA. 皮肤\nB. 肝脏\nC. 小肠\nD. 肺"
+TARGET = "A. 皮肤"
 
 ASKED = (Message("user", "What is asthma?"), Message("assistant", "A disease of the airways."))
 EXAM = (Message("user", PROMPT), Message("assistant", TARGET))
-EXPLAINED = (EXAM[0], Message("assistant", f"{TARGET}\n\n起搏点在胃中部。"))
+EXPLAINED = (EXAM[0], Message("assistant", f"{TARGET}\n\n皮肤的面积约为两平方米。"))
 
 # Format, file, rows, the conversation of the first row.
 SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
@@ -82,7 +82,7 @@ SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
                 "Question": QUESTION,
                 "Options": "\n".join(f"{letter} {text}" for letter, text in LETTERED.items()),
                 "Answer": "A",
-                "Explanation": "起搏点在胃中部。",
+                "Explanation": "皮肤的面积约为两平方米。",
             }
         ],
         EXPLAINED,
@@ -94,7 +94,15 @@ SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
     ),
     "ceval": (
         "physician_dev.csv",
-        [{"id": "0", "question": QUESTION, **LETTERED, "answer": "A", "explanation": "起搏点在胃中部。"}],
+        [
+            {
+                "id": "0",
+                "question": QUESTION,
+                **LETTERED,
+                "answer": "A",
+                "explanation": "皮肤的面积约为两平方米。",
+            }
+        ],
         EXPLAINED,
     ),
     "cmb": (
@@ -145,7 +153,7 @@ SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
                 "question": QUESTION,
                 "options": LETTERED,
                 "answer_idx": "A",
-                "rationale": "起搏点在胃中部。",
+                "rationale": "皮肤的面积约为两平方米。",
                 "human_checked": False,
             }
         ],
@@ -173,7 +181,7 @@ SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
                 "question": QUESTION,
                 **dict(zip(("opa", "opb", "opc", "opd"), OPTIONS, strict=True)),
                 "cop": number,
-                "exp": "起搏点在胃中部。",
+                "exp": "皮肤的面积约为两平方米。",
             }
             for name, number in (("m", 1), ("n", 4))
         ],

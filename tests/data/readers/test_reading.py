@@ -63,26 +63,38 @@ def test_promptcblue_keeps_task_and_id(tmp_path: Path) -> None:
     assert (next(items(path)).task, next(items(path)).family) == ("MedDG", "alignment")
 
 
-def test_subjects_are_kept(tmp_path: Path) -> None:
-    assert next(items(str(write(tmp_path / "x.parquet", SAMPLES["medmcqa"][1])))).subject == "Physiology"
+@pytest.mark.parametrize(
+    ("name", "file", "subject"),
+    [
+        ("medmcqa", "x.parquet", "Physiology"),
+        ("mmlu", "x.jsonl", "anatomy"),
+        ("cmmlu", "college_medicine.csv", "college_medicine"),
+        ("ceval", "physician_val.csv", "physician"),  # one file a subject
+        ("cmexam", "train.csv", ""),
+    ],
+)
+def test_subjects_are_kept(name: str, file: str, subject: str, tmp_path: Path) -> None:
+    assert next(items(str(write(tmp_path / file, SAMPLES[name][1])))).subject == subject
 
 
 def test_mmlu_as_published_in_csv_without_a_header(tmp_path: Path) -> None:
     path = tmp_path / "anatomy_test.csv"
-    path.write_text(f'{QUESTION},"胃中部",贲门部,幽门部,胃窦,A\n另一题,1,2,3,4,C\n', encoding="utf-8")
+    path.write_text(f'{QUESTION},"皮肤",肝脏,小肠,肺,A\n另一题,1,2,3,4,C\n', encoding="utf-8")
     found = list(conversations(str(path)))
     assert found[0].messages == EXAM
     assert found[1].messages[1].content == "C. 3"
+    item = next(items(str(path)))
+    assert (item.task, item.subject, item.answers) == ("mmlu", "anatomy", (0,))
 
 
 @pytest.mark.parametrize(
     ("options", "answer", "expected"),
     [
-        (["B", "C", "P450", "AA3"], "B", (1,)),  # the letter, not the option that reads "B"
+        (["B", "C", "K", "E"], "B", (1,)),  # the letter, not the option that reads "B"
         (LETTERED, "ＢＤ", (1, 3)),
         (LETTERED, "A,C", (0, 2)),
         (LETTERED, ["c", "a"], (0, 2)),
-        (LETTERED, "胃窦", (3,)),
+        (LETTERED, "肺", (3,)),
         ([{"key": "A", "value": "x"}, {"key": "B", "value": "y"}], "B", (1,)),
         ({"A": "x", "B": None, "C": "z"}, "C", (1,)),
         ("(A) x\n(B) y\n还有\n(C) z", "C", (2,)),

@@ -20,12 +20,14 @@ class Format:
         identity: the column of a row's id, if there is one.
         task: the column of the task or corpus that a row comes from, if there is one.
         mark: columns that tell it from formats with the same others.
+        by_subject: the set has one file or configuration for each subject, called like it.
     """
 
     shape: Turns | Pair | Exam
     identity: str = "id"
     task: str = ""
     mark: frozenset[str] = frozenset()
+    by_subject: bool = False
 
     @property
     def required(self) -> frozenset[str]:
@@ -44,8 +46,8 @@ FORMATS: dict[str, Format] = {
     "promptcblue": Format(Pair(("input",), "target"), "sample_id", "task_dataset"),
     "items": Format(Pair(("prompt",), "target"), task="task", mark=frozenset({"family", "fact"})),
     "cmexam": Format(Exam("Question", "Options", "Answer", "Explanation", "Medical Discipline")),
-    "cmmlu": Format(Exam("Question", _ABCD, "Answer")),
-    "ceval": Format(Exam("question", _ABCD, "answer", "explanation")),
+    "cmmlu": Format(Exam("Question", _ABCD, "Answer"), by_subject=True),
+    "ceval": Format(Exam("question", _ABCD, "answer", "explanation"), by_subject=True),
     "cmb": Format(Exam("question", "option", "answer", "explanation", "exam_subject", "question_type")),
     "medqa": Format(Exam("question", "options", "answer_idx", subject="meta_info")),
     "medqa_hf": Format(Exam("sent1", _ENDINGS, "label", first=0)),
@@ -54,7 +56,7 @@ FORMATS: dict[str, Format] = {
     ),
     "medmcqa": Format(Exam("question", _OP, "cop", "exp", "subject_name", first=0)),
     "medmcqa_original": Format(Exam("question", _OP, "cop", "exp", "subject_name", first=1)),
-    "mmlu": Format(Exam("question", "choices", "answer", subject="subject", first=0)),
+    "mmlu": Format(Exam("question", "choices", "answer", subject="subject", first=0), by_subject=True),
 }
 
 

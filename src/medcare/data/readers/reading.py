@@ -22,6 +22,8 @@ _FIRST_ROWS = 1000
 _SILENCE = 15.0
 # C0 and C1 controls but tab, line feed and carriage return; halves of surrogate pairs; non-characters.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# anatomy_test.csv and physician_val.csv are of the subjects anatomy and physician.
+_SPLIT_ENDING = re.compile("_(train|dev|val|test)$")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Reading:
             return Item(identity, task, "alignment", "held_out", fact, prompt, target=target)
         question = form.shape.read(columns)
         subject = columns.get(form.shape.subject) if form.shape.subject else None
+        if not isinstance(subject, str):
+            subject = _SPLIT_ENDING.sub("", self.name) if form.by_subject else ""
         return Item(
             fact,  # exams come in many files, each with its own numbers
             task,
@@ -118,7 +122,7 @@ class Reading:
             question.options,
             question.answers,
             question.target,
-            subject if isinstance(subject, str) else "",
+            subject,
         )
 
 

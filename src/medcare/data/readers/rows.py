@@ -29,7 +29,6 @@ _BATCH = 1000
 _LONGEST = 1 << 26
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
 _DECODER = json.JSONDecoder()
-_MMLU_HEADER = ("question", "A", "B", "C", "D", "answer")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Rows:
 
     Attributes:
         source: the path or hub id, as given.
-        name: a short name: the file's stem or the data set's name.
+        name: a short name: the file's stem, or the hub's configuration or else data set.
         unit: what `Row.number` counts.
         rows: the rows, to be read once.
     """
@@ -88,7 +87,7 @@ def open_rows(source: str) -> Rows:
     """
     if source.startswith(HUB):
         name, config, split = parse_hub(source)
-        return Rows(source, name.rpartition("/")[2], "row", _hub(source, name, config, split))
+        return Rows(source, config or name.rpartition("/")[2], "row", _hub(source, name, config, split))
     path = Path(source)
     if path.is_dir():
         raise DataError(f"{path} is a folder. Give a file, or a pattern such as '{path}/*.jsonl'.")
@@ -232,9 +231,9 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.reader(stream, delimiter=delimiter)
         header = next(reader, [])
-        if _is_mmlu(header):
-            yield Row(1, dict(zip(_MMLU_HEADER, header, strict=True)))
-            header = list(_MMLU_HEADER)
+        headless = _is_mmlu(header)
+        if headless:
+            yield Row(1, _mmlu(header))
         while True:
             number = reader.line_num + 1
             try:
@@ -245,15 +244,19 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
                 yield Row(number, None, f"not CSV: {error}")
                 continue
             if len(cells) == len(header):
-                yield Row(number, dict(zip(header, cells, strict=True)))
+                yield Row(number, _mmlu(cells) if headless else dict(zip(header, cells, strict=True)))
             elif cells:
-                problem = f"wrong number of cells: {len(cells)}, where the header has {len(header)}"
+                problem = f"wrong number of cells: {len(cells)}, where the first line has {len(header)}"
                 yield Row(number, None, problem, delimiter.join(cells))
 
 
 def _is_mmlu(cells: list[str]) -> bool:
-    """MMLU's own CSV has no header: six cells, the last one a letter."""
-    return len(cells) == len(_MMLU_HEADER) and cells[-1] in {"A", "B", "C", "D"}
+    """MMLU's own CSV has no header, but six cells from the first line on: question, options and a letter."""
+    return len(cells) == 6 and cells[-1] in {"A", "B", "C", "D"}
+
+
+def _mmlu(cells: list[str]) -> dict[str, Any]:
+    return {"question": cells[0], "choices": cells[1:5], "answer": cells[5]}
 
 
 def _tsv(path: Path) -> Iterator[Row]:
