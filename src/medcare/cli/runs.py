@@ -87,18 +87,6 @@ def evaluate(
 
 
 @commands.command()
-def ask(
-    model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
-    question: Annotated[str, typer.Argument(help="What to ask.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
-) -> None:
-    """Put one question to a model. For research only, never for clinical decisions."""
-    from medcare.pipeline import answer
-
-    typer.echo(answer(model, question, max_new_tokens))
-
-
-@commands.command()
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
     """Write report.html, report.md and results.csv of a run again."""
     from medcare.evaluation.report import write_report

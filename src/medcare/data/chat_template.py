@@ -99,6 +99,11 @@ def render_answer(
     return rendered.ids[:start], rendered.ids[start:end]
 
 
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The token ids of a text that is to be continued without a template; none is a control token."""
+    return _encode_all(tokenizer, [_Text(text, ((0, len(text)),), ())])[0][0]
+
+
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end an answer: the template's end of turn, and the tokenizer's end of text."""
     probe = render(tokenizer, [Message("user", "a"), Message("assistant", "b")])

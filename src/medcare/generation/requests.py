@@ -32,7 +32,16 @@ class Finished:
     reason: Literal["stop", "length"]
 
 
-Sink = Callable[[Token | Finished], None]
+@dataclass(frozen=True)
+class Failed:
+    """The end of an answer that can't be finished; whoever steps the engine says so, not the engine."""
+
+    reason: str
+
+
+Event = Token | Finished | Failed
+
+Sink = Callable[[Event], None]
 """Takes an answer's tokens and then its end; called by the thread that calls `Engine.step`."""
 
 

@@ -1,0 +1,116 @@
+"""Commands that use a model: one question, a chat, a server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcare.errors import ConfigError
+
+commands = typer.Typer()
+
+Model = Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, ...")]
+Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Temperature = Annotated[
+    float, typer.Option(min=0, max=2, help="0 takes the most likely token; more varies more.")
+]
+
+
+@commands.command()
+def ask(
+    model: Model,
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+) -> None:
+    """Put one question to a model. For research only, never for clinical decisions."""
+    from medcare.pipeline import answer
+
+    typer.echo(answer(model, question, max_new_tokens))
+
+
+@commands.command()
+def chat(
+    model: Model,
+    system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
+    temperature: Temperature = 0.0,
+    top_p: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Draw from the likeliest tokens with this probability.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from this many likeliest tokens; 0: all.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the draws; the same gives the same answers.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Talk to a model in the terminal, or answer the lines that are piped in. For research only."""
+    from medcare.generation.sampling import Sampling
+    from medcare.serving.chat import Chat, PipedTerminal, RichTerminal
+    from medcare.serving.served_model import load_served
+
+    served = load_served([model], device=device, dtype=_checked(dtype))[0]
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
+    terminal = RichTerminal() if sys.stdin.isatty() and sys.stdout.isatty() else PipedTerminal()
+    Chat(served, sampling, terminal, system).run()
+
+
+@commands.command()
+def serve(
+    models: Annotated[list[str], typer.Argument(help="FOLDER or NAME=FOLDER; each as for `chat`.")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    api_key_env: Annotated[
+        str, typer.Option(metavar="NAME", help="The environment variable that holds the API key.")
+    ] = "",
+    reports: Annotated[
+        Path | None, typer.Option(help="A folder of runs, whose reports and questions the page shows.")
+    ] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Most answers written at once, by model.")] = 16,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Most answers waiting, by model.")] = 64,
+    cache_tokens: Annotated[
+        int, typer.Option(min=16, help="Most tokens in a model's cache, and so in a prompt and its answer.")
+    ] = 32768,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest answer, where a request does not say.")
+    ] = 512,
+    drain_seconds: Annotated[int, typer.Option(min=0, help="How long answers may take at the end.")] = 60,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Serve models with OpenAI's API and a web page. For research only, never for clinical decisions."""
+    try:
+        from medcare.serving.server import serve as serve_models
+        from medcare.serving.service import Limits, Service
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"The server needs the package {error.name}. Install it with: pip install 'medcare[serve]'"
+        ) from error
+    from medcare.serving.served_model import load_served
+
+    key = _api_key(api_key_env)
+    loaded = load_served(
+        models, device=device, dtype=_checked(dtype), max_rows=max_rows, cache_tokens=cache_tokens
+    )
+    service = Service(loaded, Limits(waiting=max_waiting, new_tokens=max_new_tokens))
+    serve_models(service, host=host, port=port, api_key=key, reports=reports, drain_seconds=drain_seconds)
+
+
+def _api_key(variable: str) -> str | None:
+    if not variable:
+        return None
+    key = os.environ.get(variable, "")
+    if not key:
+        raise ConfigError(f"--api-key-env names {variable}, which is not set or empty. Set it to the key.")
+    return key
+
+
+def _checked(dtype: str) -> str:
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise typer.BadParameter(
+            f"'{dtype}' is no dtype. Choose auto, float32 or bfloat16.", param_hint="--dtype"
+        )
+    return dtype

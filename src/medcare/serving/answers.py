@@ -1,0 +1,138 @@
+"""The answers to one HTTP request, as pieces of text that arrive from the worker's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from medcare.generation.requests import Event, Failed, Finished, Request, Token
+from medcare.generation.sampling import Sampling
+from medcare.generation.text_stream import TextStream
+from medcare.serving.failures import ApiError
+
+if TYPE_CHECKING:
+    from medcare.serving.metrics import Metrics
+    from medcare.serving.served_model import ServedModel
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some more of one answer.
+
+    Attributes:
+        index: which answer.
+        text: the new text.
+        tokens: the tokens behind it.
+        finish: `stop` or `length` in the last piece of an answer.
+    """
+
+    index: int
+    text: str
+    tokens: tuple[Token, ...]
+    finish: str | None = None
+
+
+@dataclass
+class _Answer:
+    """One answer under way."""
+
+    stream: TextStream
+    request: Request | None = None
+    tokens: int = 0
+    unsent: list[Token] = field(default_factory=list)
+    ended: bool = False
+
+    def take(self, index: int, event: Token | Finished) -> Piece | None:
+        """The piece that an event completes, if it does."""
+        if isinstance(event, Finished):
+            text = self.stream.close()
+            finish: str | None = "stop" if self.stream.stopped else event.reason
+        else:
+            self.tokens += 1
+            self.unsent.append(event)
+            text = self.stream.push(event.id)
+            finish = "stop" if self.stream.stopped else None
+            if finish is None and not text:
+                return None
+        piece = Piece(index, text, tuple(self.unsent), finish)
+        self.unsent = []
+        self.ended = finish is not None
+        return piece
+
+
+class Answers:
+    """The answers to one HTTP request.
+
+    Attributes:
+        model: who answers.
+        prompt_tokens: tokens of all prompts.
+    """
+
+    def __init__(self, model: ServedModel, metrics: Metrics, prompt_tokens: int) -> None:
+        """Prepare; `start` starts."""
+        self.model = model
+        self.prompt_tokens = prompt_tokens
+        self._metrics = metrics
+        self._answers: list[_Answer] = []
+        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._start = time.perf_counter()
+
+    @property
+    def written_tokens(self) -> int:
+        """Tokens of all answers so far."""
+        return sum(answer.tokens for answer in self._answers)
+
+    def start(
+        self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], stop: Sequence[str]
+    ) -> None:
+        """Put one request into the model's queue for each prompt and its sampling."""
+        loop = asyncio.get_running_loop()
+        for index, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True)):
+            answer = _Answer(TextStream(self.model.tokenizer, stop))
+            self._answers.append(answer)
+
+            def sink(event: Event, index: int = index) -> None:
+                loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
+
+            answer.request = self.model.engine.add(prompt, sampling, sink)
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """Yield the pieces of all answers as they come.
+
+        Raises:
+            ApiError: the model failed.
+        """
+        open_answers = len(self._answers)
+        first = True
+        while open_answers:
+            index, event = await self._events.get()
+            answer = self._answers[index]
+            if answer.ended:
+                continue  # tokens that were on their way when a stop string was found
+            if isinstance(event, Failed):
+                raise ApiError(500, event.reason, code="generation_failed")
+            if first:
+                self._metrics.first_token.labels(self.model.name).observe(time.perf_counter() - self._start)
+                first = False
+            piece = answer.take(index, event)
+            if piece is None:
+                continue
+            if piece.finish:
+                open_answers -= 1
+                self._end(answer, piece.finish)
+            yield piece
+
+    def cancel(self) -> None:
+        """Free the rows of all answers that have not ended; harmless if all have."""
+        for answer in self._answers:
+            if not answer.ended:
+                answer.ended = True
+                self._end(answer, "cancelled")
+
+    def _end(self, answer: _Answer, reason: str) -> None:
+        assert answer.request is not None
+        answer.request.cancelled = True
+        self._metrics.ended(self.model.name, reason, answer.tokens, time.perf_counter() - self._start)

@@ -1,0 +1,190 @@
+"""The HTTP application: OpenAI's routes, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.sse import format_sse_event
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import Message, Receive, Scope, Send
+
+from medcare.serving import NOTICE, failures
+from medcare.serving.access import Access
+from medcare.serving.answers import Answers
+from medcare.serving.failures import ApiError
+from medcare.serving.formats import ChatFormat, CompletionFormat, Format
+from medcare.serving.page import add_page
+from medcare.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest
+from medcare.serving.service import Service
+
+# Names by which a server that listens on the loopback device alone is reached. Any other comes from a page
+# elsewhere whose name was made to point here.
+_LOOPBACK_NAMES = ["localhost", "127.0.0.1", "::1", "[::1]"]
+
+
+def create_app(
+    service: Service, *, api_key: str | None = None, reports: Path | None = None, loopback: bool = True
+) -> FastAPI:
+    """Build the application around a service.
+
+    Args:
+        service: the models and limits; the application starts and stops its worker.
+        api_key: what clients must send; None lets everyone in.
+        reports: a folder of runs whose reports and questions the page shows.
+        loopback: answer only to the names of the loopback device.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.worker.start()
+        yield
+        service.draining = True
+        await asyncio.to_thread(service.worker.stop)
+
+    # No interactive documentation: FastAPI's pages load scripts from elsewhere.
+    app = FastAPI(
+        title="MedCare",
+        description=NOTICE,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=service.limits.body_bytes,
+    )
+    failures.install(app)
+    _add_openai(app, service)
+    _add_operations(app, service)
+    add_page(app, service, reports)
+    if loopback:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_LOOPBACK_NAMES, www_redirect=False)
+    app.add_middleware(Access, service=service, api_key=api_key)
+    return app
+
+
+def _add_openai(app: FastAPI, service: Service) -> None:
+    created = int(time.time())
+
+    def describe(name: str) -> dict[str, Any]:
+        return {
+            "id": name,
+            "object": "model",
+            "created": created,
+            "owned_by": "medcare",
+            "context_length": service.model(name).engine.longest,
+            "notice": NOTICE,
+        }
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [describe(name) for name in service.models]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        return describe(name)
+
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        answers = await service.chat(body)
+        return await _respond(
+            service, answers, ChatFormat(with_logprobs=body.logprobs), body, request, body.n
+        )
+
+    @app.post("/v1/completions", response_model=None)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        answers = await service.complete(body)
+        format_ = CompletionFormat(with_logprobs=body.logprobs is not None)
+        return await _respond(service, answers, format_, body, request, body.n * len(body.prompts))
+
+
+def _add_operations(app: FastAPI, service: Service) -> None:
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        status = "ok" if service.healthy else "stopping" if service.draining else "failed"
+        return JSONResponse(
+            {"status": status, "models": list(service.models)}, 200 if service.healthy else 503
+        )
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _respond(
+    service: Service, answers: Answers, format_: Format, body: GenerationRequest, request: Request, count: int
+) -> Response:
+    if body.stream:
+        chunks = _chunks(answers, format_, count, with_usage=body.with_usage)
+        return _Stream(chunks, answers, service.limits.send_seconds)
+    return await _whole(answers, format_, request)
+
+
+async def _whole(answers: Answers, format_: Format, request: Request) -> Response:
+    """All of it at once; a client that leaves frees its rows."""
+
+    async def collect() -> Response:
+        pieces = [piece async for piece in answers.pieces()]
+        return JSONResponse(format_.whole(answers, pieces))
+
+    async def leave() -> Response:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        return Response(status_code=499)
+
+    tasks = [asyncio.create_task(collect()), asyncio.create_task(leave())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task in done).result()
+    finally:
+        answers.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def _chunks(answers: Answers, format_: Format, count: int, *, with_usage: bool) -> AsyncIterator[bytes]:
+    """The events of a stream."""
+    for opening in format_.opening(answers, count):
+        yield _event(opening)
+    try:
+        async for piece in answers.pieces():
+            yield _event(format_.chunk(answers, piece))
+    except ApiError as error:  # the status is sent already
+        yield _event(error.body())
+        return
+    if with_usage:
+        yield _event(format_.usage(answers))
+    yield format_sse_event(data_str="[DONE]")
+
+
+def _event(value: dict[str, Any]) -> bytes:
+    return format_sse_event(data_str=json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+class _Stream(StreamingResponse):
+    """A stream that frees its rows however it ends, and gives up on a client that does not read."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chunks: AsyncIterator[bytes], answers: Answers, send_seconds: float) -> None:
+        super().__init__(chunks, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._answers = answers
+        self._send_seconds = send_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def timed(message: Message) -> None:
+            async with asyncio.timeout(self._send_seconds):
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, timed)
+        except TimeoutError:
+            pass  # the server closes a connection whose response is not complete
+        finally:
+            self._answers.cancel()

@@ -1,0 +1,199 @@
+"""The JSON of OpenAI's answers, whole and in chunks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from medcare.generation.requests import Token
+from medcare.generation.text_stream import token_bytes
+from medcare.serving.answers import Answers, Piece
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Json = dict[str, Any]
+
+
+class Format(Protocol):
+    """How one endpoint writes its answers."""
+
+    def whole(self, answers: Answers, pieces: Sequence[Piece]) -> Json:
+        """The body of a response that is not streamed."""
+
+    def opening(self, answers: Answers, count: int) -> list[Json]:
+        """The chunks before the first piece."""
+
+    def chunk(self, answers: Answers, piece: Piece) -> Json:
+        """A piece as a chunk of a stream."""
+
+    def usage(self, answers: Answers) -> Json:
+        """The last chunk of a stream whose client asks for token counts."""
+
+
+@dataclass
+class _Envelope:
+    """What is around the choices."""
+
+    prefix: str
+    kind: str
+    with_logprobs: bool
+    id: str = ""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self.id = f"{self.prefix}-{uuid.uuid4().hex}"
+
+    def wrap(self, kind: str, answers: Answers, choices: list[Json], **more: Any) -> Json:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": answers.model.name,
+            "choices": choices,
+            **more,
+        }
+
+    def usage(self, answers: Answers) -> Json:
+        return self.wrap(self.kind, answers, [], usage=_usage(answers))
+
+
+class ChatFormat(_Envelope):
+    """`chat.completion` and `chat.completion.chunk`."""
+
+    def __init__(self, *, with_logprobs: bool) -> None:
+        """Write log-probabilities or not."""
+        super().__init__("chatcmpl", "chat.completion.chunk", with_logprobs)
+
+    def whole(self, answers: Answers, pieces: Sequence[Piece]) -> Json:
+        """The body of a response that is not streamed."""
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "logprobs": self._logprobs(answers, tokens),
+                "finish_reason": finish,
+            }
+            for index, (text, tokens, finish) in sorted(_joined(pieces).items())
+        ]
+        return self.wrap("chat.completion", answers, choices, usage=_usage(answers))
+
+    def opening(self, answers: Answers, count: int) -> list[Json]:
+        """The chunks that name the role."""
+        delta = {"role": "assistant", "content": ""}
+        return [self._chunk(answers, index, delta, None, None) for index in range(count)]
+
+    def chunk(self, answers: Answers, piece: Piece) -> Json:
+        """A piece as a chunk of a stream."""
+        delta = {"content": piece.text} if piece.text else {}
+        return self._chunk(answers, piece.index, delta, self._logprobs(answers, piece.tokens), piece.finish)
+
+    def _chunk(
+        self, answers: Answers, index: int, delta: Json, logprobs: Json | None, finish: str | None
+    ) -> Json:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        return self.wrap(self.kind, answers, [choice])
+
+    def _logprobs(self, answers: Answers, tokens: Sequence[Token]) -> Json | None:
+        if not self.with_logprobs:
+            return None
+        tokenizer = answers.model.tokenizer
+        return {
+            "content": [
+                {
+                    **_entry(tokenizer, token.id, token.log_probability or 0.0),
+                    "top_logprobs": [_entry(tokenizer, *other) for other in token.alternatives],
+                }
+                for token in tokens
+            ],
+            "refusal": None,
+        }
+
+
+class CompletionFormat(_Envelope):
+    """`text_completion`, whole and in chunks."""
+
+    def __init__(self, *, with_logprobs: bool) -> None:
+        """Write log-probabilities or not."""
+        super().__init__("cmpl", "text_completion", with_logprobs)
+        self._written: dict[int, int] = {}
+
+    def whole(self, answers: Answers, pieces: Sequence[Piece]) -> Json:
+        """The body of a response that is not streamed."""
+        choices = [
+            self._choice(answers, index, text, tokens, finish)
+            for index, (text, tokens, finish) in sorted(_joined(pieces).items())
+        ]
+        return self.wrap(self.kind, answers, choices, usage=_usage(answers))
+
+    def opening(self, answers: Answers, count: int) -> list[Json]:
+        """Nothing comes before the text."""
+        return []
+
+    def chunk(self, answers: Answers, piece: Piece) -> Json:
+        """A piece as a chunk of a stream."""
+        choice = self._choice(answers, piece.index, piece.text, piece.tokens, piece.finish)
+        return self.wrap(self.kind, answers, [choice])
+
+    def _choice(
+        self, answers: Answers, index: int, text: str, tokens: Sequence[Token], finish: str | None
+    ) -> Json:
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": self._logprobs(answers, index, tokens) if self.with_logprobs else None,
+            "finish_reason": finish,
+        }
+
+    def _logprobs(self, answers: Answers, index: int, tokens: Sequence[Token]) -> Json:
+        tokenizer = answers.model.tokenizer
+        spelt = [_spelling(tokenizer, token.id) for token in tokens]
+        offsets, position = [], self._written.get(index, 0)
+        for text in spelt:
+            offsets.append(position)
+            position += len(text)
+        self._written[index] = position
+        return {
+            "tokens": spelt,
+            "token_logprobs": [token.log_probability for token in tokens],
+            "top_logprobs": [
+                {_spelling(tokenizer, other): value for other, value in token.alternatives}
+                for token in tokens
+            ],
+            "text_offset": offsets,
+        }
+
+
+def _joined(pieces: Sequence[Piece]) -> dict[int, tuple[str, list[Token], str | None]]:
+    """Each answer's text, tokens and ending."""
+    answers: dict[int, tuple[str, list[Token], str | None]] = {}
+    for piece in pieces:
+        text, tokens, _ = answers.get(piece.index, ("", [], None))
+        answers[piece.index] = (text + piece.text, [*tokens, *piece.tokens], piece.finish)
+    return answers
+
+
+def _usage(answers: Answers) -> Json:
+    prompt, written = answers.prompt_tokens, answers.written_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+
+def _entry(tokenizer: PreTrainedTokenizerBase, token: int, value: float) -> Json:
+    raw = token_bytes(tokenizer, token)
+    # JSON has no infinity; OpenAI writes an impossible token so.
+    return {"token": _text(raw), "logprob": max(value, -9999.0), "bytes": list(raw)}
+
+
+def _spelling(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    return _text(token_bytes(tokenizer, token))
+
+
+def _text(raw: bytes) -> str:
+    """A token's text; one that is no whole character is spelt by its bytes, as OpenAI does."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)

@@ -1,0 +1,172 @@
+"""What clients may send: OpenAI's requests, checked strictly.
+
+A field that would change the answer and is not supported is refused, not ignored; fields that only describe
+the client are accepted. `null` means that a field is not given, as in OpenAI's own API.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MAX_ANSWERS = 8
+MAX_ALTERNATIVES = 20
+_MAX_TEXT = 400_000  # characters; far more than any context holds, and still quick to tokenise
+
+Text = Annotated[str, Field(max_length=_MAX_TEXT)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=_MAX_TEXT)]
+Zero = Annotated[float, Field(ge=0, le=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: entry for key, entry in value.items() if entry is not None}
+        return value
+
+
+class TextPart(_Strict):
+    """A part of a message; text is the only kind."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(_Strict):
+    """One turn; fields that OpenAI's client adds to an assistant's turn must be empty."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        return (
+            self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+        )
+
+
+class StreamOptions(_Strict):
+    """What a stream holds besides the answer."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class GenerationRequest(_Strict):
+    """What both endpoints share."""
+
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1)] = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] = 1
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] = Field(default_factory=list)
+    # Only their neutral values are supported.
+    presence_penalty: Zero = 0.0
+    frequency_penalty: Zero = 0.0
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    # These say something about the client and change no answer.
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def longest(self) -> int | None:
+        """The longest answer that is wanted, in tokens."""
+        return self.max_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        """As `Sampling.alternatives`."""
+        raise NotImplementedError
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with the token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ResponseFormat(_Strict):
+    """Plain text is the only format."""
+
+    type: Literal["text"]
+
+
+class ChatRequest(GenerationRequest):
+    """The body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=512)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
+    response_format: ResponseFormat | None = None
+
+    @model_validator(mode="after")
+    def _top_needs_logprobs(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
+
+    @property
+    def longest(self) -> int | None:
+        """The longest answer that is wanted, in tokens."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        """As `Sampling.alternatives`."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class CompletionRequest(GenerationRequest):
+    """The body of `POST /v1/completions`."""
+
+    prompt: (
+        Text
+        | TokenIds
+        | Annotated[list[Text], Field(min_length=1, max_length=64)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=64)]
+    )
+    logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
+    echo: Literal[False] = False
+    best_of: int | None = None
+
+    @field_validator("best_of")
+    @classmethod
+    def _only_one(cls, value: int | None) -> int | None:
+        if value not in (None, 1):
+            raise ValueError("best_of is not supported; use n")
+        return value
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """Every prompt, as text or as token ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [self.prompt]  # the union says so
+        return self.prompt
+
+    @property
+    def alternatives(self) -> int | None:
+        """As `Sampling.alternatives`."""
+        return self.logprobs

@@ -1,0 +1,97 @@
+"""The finished runs in a folder: their reports, and their questions put to the served models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medcare.data.chat_template import render_answer
+from medcare.data.files import read_items
+from medcare.data.records import Item, Message
+from medcare.generation.options import score_options
+from medcare.serving.failures import ApiError
+from medcare.serving.served_model import ServedModel
+
+REPORT, ITEMS = "report.html", Path("data", "items.jsonl")
+
+
+class Runs:
+    """The runs below a folder, or the folder itself if it is one; looked up anew at every request."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Without a folder there are no runs."""
+        self._folder = folder
+        self._items: dict[tuple[Path, float], list[Item]] = {}
+
+    def folders(self) -> dict[str, Path]:
+        """The folders with a report, by name."""
+        if self._folder is None or not self._folder.is_dir():
+            return {}
+        folder = self._folder.resolve()
+        candidates = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())]
+        return {path.name: path for path in candidates if (path / REPORT).is_file()}
+
+    def report(self, name: str) -> Path:
+        """The report of a run; raises ApiError if there is no such run."""
+        return self._folder_of(name) / REPORT
+
+    def questions(self, name: str) -> dict[str, list[Item]]:
+        """The exam questions of a run by task; raises ApiError if there is no such run."""
+        path = self._folder_of(name) / ITEMS
+        if not path.is_file():
+            return {}
+        key = (path, path.stat().st_mtime)
+        if key not in self._items:
+            self._items = {key: [item for item in read_items(path) if item.options]}
+        tasks: dict[str, list[Item]] = {}
+        for item in self._items[key]:
+            tasks.setdefault(item.task, []).append(item)
+        return tasks
+
+    def question(self, name: str, task: str, number: int) -> Item:
+        """One exam question, counted from 0; raises ApiError if there is none."""
+        items = self.questions(name).get(task, [])
+        if not 0 <= number < len(items):
+            raise ApiError(404, f"There is no question {number} of '{task}' in the run '{name}'.")
+        return items[number]
+
+    def _folder_of(self, name: str) -> Path:
+        # Looked up, never joined: a name can't lead out of the folder.
+        folder = self.folders().get(name)
+        if folder is None:
+            raise ApiError(404, f"There is no finished run '{name}'.")
+        return folder
+
+
+def describe(item: Item) -> dict[str, Any]:
+    """A question as the page shows it."""
+    keys = ("id", "task", "split", "subject", "prompt", "options", "answers")
+    row = asdict(item)
+    return {key: row[key] for key in keys}
+
+
+def score(model: ServedModel, item: Item) -> dict[str, Any]:
+    """How likely a model finds each option of a question as its answer; run this in the worker.
+
+    Returns:
+        For each option its log-likelihood in nats and its share of the softmax over log-likelihoods per byte,
+        which is also what the report calls confidence; and the index of the option with the largest share.
+    """
+    rendered = [
+        render_answer(model.tokenizer, [Message("user", item.prompt)], option) for option in item.options
+    ]
+    prompts, answers = [rendered[0][0]], [[answer for _, answer in rendered]]
+    values = score_options(model.model, prompts, answers)[0]
+    shares = _softmax(
+        [value / len(option.encode()) for value, option in zip(values, item.options, strict=True)]
+    )
+    options = [{"log_likelihood": value, "share": share} for value, share in zip(values, shares, strict=True)]
+    return {"options": options, "chosen": shares.index(max(shares))}
+
+
+def _softmax(values: Sequence[float]) -> list[float]:
+    weights = [math.exp(value - max(values)) for value in values]
+    return [weight / sum(weights) for weight in weights]

@@ -1,0 +1,107 @@
+"""A model that answers: its engine, its tokenizer and how text becomes a prompt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from medcare.base_model import load_tokenizer
+from medcare.data.chat_template import encode_text, render_prompt, stop_ids
+from medcare.data.records import Message
+from medcare.errors import ConfigError, ModelError
+from medcare.folders import load_model, tokenizer_source
+from medcare.generation.engine import Engine
+from medcare.generation.greedy import end_of_turn_ids
+from medcare.progress import say
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class ServedModel:
+    """One model under the name by which requests ask for it.
+
+    Attributes:
+        name: the name.
+        model: the model, in evaluation mode.
+        tokenizer: its tokenizer.
+        engine: writes its answers.
+        stop_ids: tokens that end its answers.
+    """
+
+    def __init__(
+        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **limits: int
+    ) -> None:
+        """Prepare a loaded model; `limits` are those of `Engine`."""
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.engine = Engine(model, **limits)
+        stops = set(end_of_turn_ids(model, tokenizer))
+        if tokenizer.chat_template:
+            stops.update(stop_ids(tokenizer))
+        self.stop_ids = tuple(sorted(stops))
+        # Fast tokenizers may not be called by two threads at once.
+        self._lock = threading.Lock()
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the model knows."""
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight.shape[0]
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids up to where the answer begins; no text becomes a control token.
+
+        Raises:
+            ModelError: the tokenizer has no chat template.
+            DataError: the template refuses the order of the roles.
+        """
+        with self._lock:
+            return render_prompt(self.tokenizer, messages)
+
+    def text_prompt(self, text: str) -> list[int]:
+        """Token ids of a text to be continued, with the token that begins a text if the model has one."""
+        with self._lock:
+            start: Any = self.tokenizer("")["input_ids"]
+            return [*start, *encode_text(self.tokenizer, text)]
+
+
+def load_served(models: Sequence[str], *, device: str, dtype: str, **limits: int) -> list[ServedModel]:
+    """Load models given as `NAME=FOLDER` or `FOLDER`.
+
+    Args:
+        models: folders as `folders.load_model` takes them; without a name, the last part of the path is it.
+        device: as `ModelConfig.device`.
+        dtype: as `ModelConfig.dtype`.
+        limits: as `Engine` takes them.
+
+    Raises:
+        ConfigError: two models have one name.
+        ModelError: a folder holds no model; also AdapterError and FolderError, see `folders.load_model`.
+    """
+    named = [_name(entry) for entry in models]
+    names = [name for name, _ in named]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"Two models are called '{twice[0]}'. Name them apart: first=FOLDER second=FOLDER.")
+    served = []
+    for name, folder in named:
+        say(f"Loading {name} from {folder}")
+        model = load_model(folder, device=device, dtype=dtype, noise=False)
+        served.append(ServedModel(name, model, load_tokenizer(tokenizer_source(folder)), **limits))
+    return served
+
+
+def _name(entry: str) -> tuple[str, str]:
+    name, equals, folder = entry.partition("=")
+    if not equals or Path(entry).expanduser().exists():
+        name, folder = Path(entry.rstrip("/")).name, entry
+    if not name or not folder:
+        raise ModelError(f"'{entry}' names no model. Give a folder, a base name, or NAME=FOLDER.")
+    return name, folder

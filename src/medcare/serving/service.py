@@ -1,0 +1,143 @@
+"""What the HTTP routes stand on: the models, the worker, and the limits that protect them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fastapi.concurrency import run_in_threadpool
+
+from medcare.data.records import Message
+from medcare.generation.sampling import Sampling
+from medcare.serving.answers import Answers
+from medcare.serving.failures import ApiError
+from medcare.serving.metrics import Metrics
+from medcare.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest
+from medcare.serving.served_model import ServedModel
+from medcare.serving.worker import Worker
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What protects the server.
+
+    Attributes:
+        waiting: most answers in a model's queue; further requests get 429.
+        body_bytes: largest body of a request.
+        new_tokens: longest answer, where a request does not say.
+        send_seconds: how long a client may leave a piece of an answer unread.
+    """
+
+    waiting: int = 64
+    body_bytes: int = 1 << 20
+    new_tokens: int = 512
+    send_seconds: float = 30.0
+
+
+class Service:
+    """Takes requests for answers.
+
+    Attributes:
+        models: by name.
+        draining: the server is about to stop and takes nothing new.
+    """
+
+    def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
+        """Prepare; `worker.start()` starts it."""
+        self.models = {model.name: model for model in models}
+        self.limits = limits
+        self.metrics = Metrics(list(models))
+        self.worker = Worker([model.engine for model in models])
+        self.draining = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether requests are taken."""
+        return self.worker.alive and not self.draining
+
+    def model(self, name: str) -> ServedModel:
+        """The model called `name`; raises ApiError."""
+        if name not in self.models:
+            known = ", ".join(self.models)
+            message = f"There is no model '{name}' here. Choose one of: {known}."
+            raise ApiError(404, message, param="model", code="model_not_found")
+        return self.models[name]
+
+    async def chat(self, body: ChatRequest) -> Answers:
+        """Start to answer a conversation; raises ApiError, or MedCareError for a template that refuses it."""
+        model = self.model(body.model)
+        # OpenAI's newer name of the system role is unknown to templates.
+        messages = [
+            Message("system" if turn.role == "developer" else turn.role, turn.text) for turn in body.messages
+        ]
+        prompt = await run_in_threadpool(model.chat_prompt, messages)
+        return self._start(model, [prompt], body)
+
+    async def complete(self, body: CompletionRequest) -> Answers:
+        """Start to continue texts; raises ApiError."""
+        model = self.model(body.model)
+        prompts = []
+        for prompt in body.prompts:
+            if isinstance(prompt, str):
+                prompts.append(await run_in_threadpool(model.text_prompt, prompt))
+            elif max(prompt) >= model.vocabulary:
+                raise ApiError(400, f"Token ids must be below {model.vocabulary}.", param="prompt")
+            else:
+                prompts.append(prompt)
+        return self._start(model, prompts, body)
+
+    def _start(self, model: ServedModel, prompts: list[list[int]], body: GenerationRequest) -> Answers:
+        sampling = Sampling(
+            temperature=body.temperature,
+            top_k=max(body.top_k, 0),
+            top_p=body.top_p,
+            stop_ids=model.stop_ids,
+            alternatives=body.alternatives,
+        )
+        rows = [prompt for prompt in prompts for _ in range(body.n)]
+        samplings = [
+            replace(
+                sampling,
+                max_new_tokens=self._longest(model, len(prompt), body.longest),
+                # Each answer to one prompt draws differently, and all of them again the same next time.
+                seed=None if body.seed is None else body.seed + index % body.n,
+            )
+            for index, prompt in enumerate(rows)
+        ]
+        self._check_room(model, len(rows))
+        prompt_tokens = sum(map(len, prompts))
+        answers = Answers(model, self.metrics, prompt_tokens)
+        answers.start(rows, samplings, body.stops)
+        self.metrics.began(model.name, prompt_tokens)
+        self.worker.wake()
+        return answers
+
+    def _longest(self, model: ServedModel, prompt: int, wanted: int | None) -> int:
+        """The longest answer to a prompt, in tokens."""
+        if not prompt:
+            raise ApiError(400, "The prompt is empty: at least one token is required.", param="prompt")
+        context = model.engine.longest
+        longest = min(self.limits.new_tokens, context - prompt) if wanted is None else wanted
+        if longest < 1 or prompt + longest > context:
+            asked = "" if wanted is None else f" and {wanted} of the answer"
+            raise ApiError(
+                400,
+                f"This model's context is {context} tokens; the prompt has {prompt}{asked}. Shorten them.",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        return longest
+
+    def _check_room(self, model: ServedModel, rows: int) -> None:
+        engine = model.engine
+        room = engine.max_rows + self.limits.waiting
+        if not self.healthy:
+            raise ApiError(503, "The server is stopping. Try another one, or later.", retry_after=10)
+        if rows > room:
+            raise ApiError(400, f"At most {room} answers can be asked for at once, got {rows}.", param="n")
+        if len(engine.active) + len(engine.waiting) + rows > room:
+            raise ApiError(
+                429,
+                f"The queue of '{model.name}' is full. Try again in a moment.",
+                retry_after=max(1, min(60, round(self.metrics.average_seconds))),
+            )

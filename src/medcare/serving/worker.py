@@ -1,0 +1,94 @@
+"""The one thread that computes: it takes the engines of all models in turn, and other jobs between steps.
+
+One thread, because two forward passes at once only slow each other down: each uses all cores or the whole
+accelerator by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from medcare.generation.engine import Engine
+from medcare.generation.requests import Failed
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Steps engines as long as they have work."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        """Prepare the thread; `start` starts it."""
+        self._engines = list(engines)
+        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="medcare-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step under way; what is not finished then never will be."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+        for _, future in self._jobs:
+            future.cancel()
+
+    def wake(self) -> None:
+        """Say that an engine was given a request."""
+        self._wake.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def jobs(self) -> int:
+        """Other jobs that wait."""
+        return len(self._jobs)
+
+    def run(self, job: Callable[[], T]) -> Future[T]:
+        """Have something else computed between two steps."""
+        future: Future[T] = Future()
+        self._jobs.append((job, future))
+        self._wake.set()
+        return future
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            # Cleared before looking: who comes after the look sets it again.
+            self._wake.clear()
+            busy = [engine for engine in self._engines if engine.busy]
+            if not busy and not self._jobs:
+                self._wake.wait()
+                continue
+            for engine in busy:
+                self._step(engine)
+            if self._jobs:
+                _finish(*self._jobs.popleft())
+
+    def _step(self, engine: Engine) -> None:
+        try:
+            engine.step()
+        except Exception as error:  # the thread must go on for the other requests
+            log.exception("A decoding step failed; its requests are dropped.")
+            for request in engine.clear():
+                request.sink(Failed(f"The model could not go on: {type(error).__name__}."))
+
+
+def _finish(job: Callable[[], Any], future: Future[Any]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(job())
+        except Exception as error:  # goes to the one who waits
+            future.set_exception(error)

@@ -1,0 +1,215 @@
+"""What the official client gets from a real server."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+import torch
+
+from medcare.data.records import Message
+from medcare.generation import generate
+from medcare.generation.text_stream import token_bytes
+from medcare.serving import NOTICE
+from tests.serving.conftest import Running, running, served
+
+QUESTION = [{"role": "user", "content": "What causes arachnodactyly?"}]
+
+
+def greedy(tiny: Running, prompt: list[int], limit: int) -> list[int]:
+    stops = list(tiny.model.stop_ids)
+    return generate(tiny.model.model, tiny.model.tokenizer, [prompt], max_new_tokens=limit, stop_ids=stops)[0]
+
+
+def decoded(tiny: Running, tokens: list[int]) -> str:
+    return str(tiny.model.tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+def test_models_say_what_they_are_for(tiny: Running) -> None:
+    listed = list(tiny.client().models.list())
+    assert [model.id for model in listed] == ["tiny"]
+    assert listed[0].model_extra == {"context_length": 256, "notice": NOTICE}
+    assert tiny.client().models.retrieve("tiny").id == "tiny"
+    with pytest.raises(openai.NotFoundError, match="no model 'other'"):
+        tiny.client().models.retrieve("other")
+
+
+def test_a_greedy_answer_is_that_of_generate(tiny: Running) -> None:
+    prompt = tiny.model.chat_prompt([Message("user", QUESTION[0]["content"])])
+    expected = greedy(tiny, prompt, 24)
+    answer = tiny.client().chat.completions.create(
+        model="tiny", messages=QUESTION, temperature=0, max_tokens=24
+    )
+    assert answer.choices[0].message.content == decoded(tiny, expected)
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].finish_reason == ("length" if len(expected) == 24 else "stop")
+    assert answer.usage.prompt_tokens == len(prompt)
+    assert answer.usage.completion_tokens == len(expected)
+    assert answer.usage.total_tokens == len(prompt) + len(expected)
+
+
+def test_a_stream_is_the_same_answer_in_pieces(tiny: Running) -> None:
+    settings = {"model": "tiny", "messages": QUESTION, "temperature": 0, "max_completion_tokens": 24}
+    whole = tiny.client().chat.completions.create(**settings)
+    chunks = list(
+        tiny.client().chat.completions.create(**settings, stream=True, stream_options={"include_usage": True})
+    )
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert len(chunks) > 10, "pieces come as they are written"
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]][-1] == whole.choices[0].finish_reason
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage == whole.usage
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_the_clients_streaming_helper_understands_the_stream(tiny: Running) -> None:
+    with tiny.client().chat.completions.stream(
+        model="tiny", messages=QUESTION, temperature=0, max_tokens=8
+    ) as stream:
+        deltas = [event.delta for event in stream if event.type == "content.delta"]
+        assert "".join(deltas) == stream.current_completion_snapshot.choices[0].message.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_equal_a_direct_forward_pass(tiny: Running, stream: bool) -> None:
+    prompt = tiny.model.chat_prompt([Message("user", QUESTION[0]["content"])])
+    settings = {
+        "model": "tiny", "messages": QUESTION, "temperature": 1.2, "seed": 5, "max_tokens": 12,
+        "logprobs": True, "top_logprobs": 3,
+    }  # fmt: skip
+    if stream:
+        entries = []
+        for chunk in tiny.client().chat.completions.create(**settings, stream=True):
+            if chunk.choices[0].logprobs:
+                entries += chunk.choices[0].logprobs.content
+    else:
+        entries = tiny.client().chat.completions.create(**settings).choices[0].logprobs.content
+    text = b"".join(bytes(entry.bytes) for entry in entries)
+    # The bytes of a token can belong to several ids; its log-probability tells which it was.
+    written: list[int] = []
+    for entry in entries:
+        with torch.no_grad():
+            row = tiny.model.model(torch.tensor([prompt + written])).logits[0, -1].log_softmax(-1)
+        best = row.topk(3).values.tolist()
+        assert [top.logprob for top in entry.top_logprobs] == pytest.approx(best, abs=1e-4)
+        token = int((row - entry.logprob).abs().argmin())
+        assert row[token].item() == pytest.approx(entry.logprob, abs=1e-4)
+        written.append(token)
+    assert text == b"".join(token_bytes(tiny.model.tokenizer, token) for token in written)
+    assert len(entries) == 12
+
+
+def test_a_seed_repeats_an_answer(tiny: Running) -> None:
+    def ask(seed: int | None) -> str:
+        answer = tiny.client().chat.completions.create(
+            model="tiny", messages=QUESTION, temperature=1, seed=seed, max_tokens=12, extra_body={"top_k": 50}
+        )
+        return answer.choices[0].message.content
+
+    assert ask(7) == ask(7)
+    assert ask(7) != ask(8)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_answers_differ_and_repeat(tiny: Running, stream: bool) -> None:
+    def ask() -> dict[int, str]:
+        answer = tiny.client().chat.completions.create(
+            model="tiny", messages=QUESTION, temperature=1, seed=3, n=3, max_tokens=10, stream=stream
+        )
+        if not stream:
+            return {choice.index: choice.message.content for choice in answer.choices}
+        texts = {0: "", 1: "", 2: ""}
+        for chunk in answer:
+            texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+        return texts
+
+    first = ask()
+    assert len(set(first.values())) == 3
+    assert ask() == first
+
+
+def test_a_stop_string_ends_the_answer_before_it(tiny: Running) -> None:
+    settings = {"model": "tiny", "messages": QUESTION, "temperature": 0, "max_tokens": 40}
+    whole = tiny.client().chat.completions.create(**settings).choices[0].message.content
+    stop = whole[8:11]
+    answer = tiny.client().chat.completions.create(**settings, stop=[stop, "never there"])
+    assert answer.choices[0].message.content == whole[: whole.index(stop)]
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens < 40
+    streamed = tiny.client().chat.completions.create(**settings, stop=stop, stream=True)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in streamed)
+    assert text == whole[: whole.index(stop)]
+
+
+def test_completions_continue_text_and_token_ids(tiny: Running) -> None:
+    text = "Marfan syndrome <|im_end|>"
+    ids = tiny.model.text_prompt(text)
+    assert not set(ids) & set(tiny.model.stop_ids), "text never becomes a control token"
+    expected = decoded(tiny, greedy(tiny, ids, 10))
+    client = tiny.client()
+    for prompt in (text, ids):
+        answer = client.completions.create(model="tiny", prompt=prompt, temperature=0, max_tokens=10)
+        assert answer.choices[0].text == expected
+    both = client.completions.create(
+        model="tiny", prompt=[text, "fever"], temperature=0, max_tokens=10, logprobs=2
+    )
+    assert [choice.index for choice in both.choices] == [0, 1]
+    assert both.choices[0].text == expected
+    logprobs = both.choices[0].logprobs
+    assert len(logprobs.tokens) == len(logprobs.token_logprobs) == len(logprobs.text_offset)
+    assert all(len(top) == 2 for top in logprobs.top_logprobs)
+    chunks = client.completions.create(model="tiny", prompt=text, temperature=0, max_tokens=10, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == expected
+
+
+def test_content_parts_and_developer_messages(tiny: Running) -> None:
+    client = tiny.client()
+    parts = [
+        {"role": "developer", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "What is"}, {"type": "text", "text": "fever?"}],
+        },
+    ]
+    plain = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is\nfever?"},
+    ]
+    first, second = (
+        client.chat.completions.create(model="tiny", messages=messages, temperature=0, max_tokens=8)
+        for messages in (parts, plain)
+    )
+    assert first.choices[0].message.content == second.choices[0].message.content
+    # An answer can be sent back as the client holds it, with its empty fields.
+    turns = [*plain, first.choices[0].message.model_dump(), {"role": "user", "content": "More?"}]
+    client.chat.completions.create(model="tiny", messages=turns, temperature=0, max_tokens=4)
+
+
+def test_sixteen_clients_get_what_one_would(tiny: Running) -> None:
+    questions = [f"Question number {number}: what causes fever?" for number in range(16)]
+
+    def ask(question: str) -> str:
+        answer = tiny.client().chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": question}], temperature=0, max_tokens=20
+        )
+        return answer.choices[0].message.content
+
+    alone = [ask(question) for question in questions]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(ask, questions))
+    assert together == alone
+
+
+def test_several_models_are_told_apart() -> None:
+    with running(served("base"), served("tuned", seed=1)) as server:
+        answers = [
+            server.client().chat.completions.create(
+                model=name, messages=QUESTION, temperature=0, max_tokens=8
+            )
+            for name in ("base", "tuned")
+        ]
+        assert [answer.model for answer in answers] == ["base", "tuned"]
+        assert answers[0].choices[0].message.content != answers[1].choices[0].message.content
