@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medcare.data.records import Item
+from medcare.evaluation.predictions import unanswered
 from medcare.storage import read_jsonl
-from tests.training.two_processes import CASES, STOP, finish, make, stop_early
+from tests.training.two_processes import CASES, STOP, answers, both_stages, finish, make, stop_early
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,26 +37,28 @@ def launch(*arguments: str, **environment: str) -> None:
         [*command, str(Path(__file__).with_name("two_processes.py")), *arguments],
         env=made | environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.stderr[-12000:]
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
+def one(tiny_base, tmp_path_factory):
     """Every case on this process alone."""
     folder = tmp_path_factory.mktemp("one")
     for case in CASES:
         finish(make(case, folder / case, processes=1))
+    both_stages(folder / "stages", tiny_base, processes=1)
+    answers(folder, tiny_base)
     return folder
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(tiny_base, tmp_path_factory):
     """Every case on two processes; runs begun here and ended there, and the reverse."""
     folder = tmp_path_factory.mktemp("two")
     resumed = [(mode, case) for mode in ("ddp", "fsdp2") for case in ("aggregate", "l1")]
     for mode, case in resumed:
         stop_early(make(case, folder / mode / f"{case}_from_one", processes=1), signalled=True)
-    launch(str(folder), json.dumps(fsdp2_environment()))
+    launch(str(folder), str(tiny_base), json.dumps(fsdp2_environment()))
     for mode, case in resumed:
         finish(make(case, folder / mode / f"{case}_from_two", processes=1))
     return folder
@@ -92,3 +96,41 @@ def test_a_run_goes_on_with_another_number_of_processes(one, two, case, begun):
     rows = list(read_jsonl(two / f"{case}_from_{begun}" / "metrics.jsonl"))
     assert len(rows) > STOP + 1
     assert_same_run(one / case, two / f"{case}_from_{begun}")
+
+
+@pytest.mark.parametrize("stage", ["one", "two"])
+def test_stage_folders_hold_the_same_complete_tensors(one, two, stage):
+    ours, theirs = one / "stages" / stage, two / "stages" / stage
+    names = {path.relative_to(ours) for path in ours.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file()}
+    assert {"manifest.json", "config.yaml", "metrics.jsonl"} <= {str(name) for name in names}
+    assert not (theirs / "checkpoint.safetensors").exists()
+    for name in names:
+        if name.suffix == ".safetensors":
+            whole, other = load_file(ours / name), load_file(theirs / name)
+            assert whole.keys() == other.keys()
+            for key, tensor in whole.items():
+                torch.testing.assert_close(tensor, other[key], rtol=0, atol=2e-4)
+
+
+def test_answers_shared_out_are_those_of_one_process(one, two):
+    ours, theirs = ({row["id"]: row for row in read_jsonl(f / "predictions.jsonl")} for f in (one, two))
+    assert len(theirs) == 9
+    assert ours.keys() == theirs.keys()
+    for name, row in ours.items():
+        assert row.get("text") == theirs[name].get("text")
+        assert row.get("log_likelihoods", []) == pytest.approx(
+            theirs[name].get("log_likelihoods", []), abs=1e-4
+        )
+    assert [path.name for path in two.glob("predictions*")] == ["predictions.jsonl"]
+
+
+def test_answers_of_killed_processes_are_kept(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    items = [Item(name, "t", "knowledge", "taught", "f", "Q?") for name in "abcd"]
+    path.write_text('{"id": "a", "text": "1"}\n{"id": "a", "te')
+    (tmp_path / "predictions.0.jsonl").write_text('{"id": "b", "text": "2"}\n')
+    (tmp_path / "predictions.1.jsonl").write_text('{"id": "c", "text": "3"}\n{"id": "d"')
+    assert [item.id for item in unanswered(items, path)] == ["d"]
+    assert [row["text"] for row in read_jsonl(path)] == ["1", "2", "3"]
+    assert list(tmp_path.iterdir()) == [path]

@@ -15,8 +15,9 @@ from torch import nn
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch, trainable
 from medcare.checkpoint import save_tensors
-from medcare.config import AdapterConfig, StageConfig
+from medcare.config import AdapterConfig, EvaluationConfig, ModelConfig, RunConfig, StageConfig
 from medcare.data.chat_template import Rendered
+from medcare.data.records import Conversation, Item, Message
 from medcare.training.loop import Loop
 from tests.conftest import tiny_model
 
@@ -51,7 +52,7 @@ def make(case: str, folder: Path, *, processes: int) -> Loop:
     """The loop of one case."""
     stage = replace(STAGE, accumulation=STAGE.accumulation // processes)
     torch.manual_seed(11)  # branches are initialised alike on every process
-    model = tiny_model("qwen2")
+    model = tiny_model("llama")  # as `tiny_base`: accelerate keeps the class of layers to shard
     add_aggregators(model, ADAPTERS)
     branches = ["knowledge", "noise", "attention"]
     if not case.startswith("aggregate"):
@@ -97,6 +98,49 @@ def stop_early(loop: Loop, *, signalled: bool, number: int = signal.SIGINT) -> N
     raise AssertionError("the signal did not stop the run")
 
 
+def both_stages(folder: Path, base: Path, *, processes: int) -> None:
+    """Stage folders as `medcare train` writes them."""
+    from medcare.training import stages
+
+    stage = replace(STAGE, epochs=1, accumulation=STAGE.accumulation // processes)
+    config = RunConfig(
+        model=ModelConfig(base=str(base), dtype="float32", device="cpu"),
+        adapters=ADAPTERS,
+        aggregate=stage,
+        align=replace(stage, orthogonality="l1"),
+    )
+    talks = [
+        Conversation(
+            str(index), "test", (Message("user", f"Code {index}?"), Message("assistant", "J4 fever."))
+        )
+        for index in range(12)
+    ]
+    stages.train("aggregate", config, talks, folder / "one", data_hash="x")
+    stages.train("align", config, talks, folder / "two", data_hash="x", start=folder / "one")
+
+
+def answers(folder: Path, base: Path) -> None:
+    """Predictions of the base model, as the evaluation writes them."""
+    from medcare.base_model import load_base, load_tokenizer
+    from medcare.evaluation.predictions import predict
+
+    items = [
+        Item(
+            f"i{number}",
+            "t",
+            "knowledge",
+            "taught",
+            "f",
+            f"Question {number}?",
+            ("Yes", "No") if number % 2 else (),
+        )
+        for number in range(9)
+    ]
+    model = load_base(str(base), device=torch.device("cpu"), dtype=torch.float32).eval()
+    config = EvaluationConfig(max_new_tokens=4)
+    predict(model, load_tokenizer(str(base)), items, folder / "predictions.jsonl", config, name="base")
+
+
 def shard_on_processors() -> None:
     """Let accelerate choose FSDP2 without a GPU; it offers that on GPUs only, but torch on processors too."""
     from accelerate.state import AcceleratorState, PartialState
@@ -114,7 +158,7 @@ def shard_on_processors() -> None:
     AcceleratorState.__init__ = patched
 
 
-def every_case(folder: Path, wrapper: type[nn.Module]) -> None:
+def every_case(folder: Path, base: Path, wrapper: type[nn.Module]) -> None:
     """Every case under one way of sharing the work; `folder` holds runs that one process has begun."""
     assert isinstance(make("l1", folder / "kind", processes=2).wrapped, wrapper)
     for case in CASES:
@@ -124,24 +168,26 @@ def every_case(folder: Path, wrapper: type[nn.Module]) -> None:
         begun = make(case, folder / f"{case}_from_two", processes=2)
         stop_early(begun, signalled=rank == 1, number=signal.SIGTERM if case == "l1" else signal.SIGINT)
         finish(make(case, folder / f"{case}_from_one", processes=2))
+    both_stages(folder / "stages", base, processes=2)
+    answers(folder, base)
 
 
-def main(folder: Path, fsdp2: dict[str, str]) -> None:
+def main(folder: Path, base: Path, fsdp2: dict[str, str]) -> None:
     """Every case under DDP, then under FSDP2, which accelerate is told of by these environment variables."""
     from accelerate.state import AcceleratorState
     from torch.distributed.fsdp import FSDPModule
 
-    every_case(folder / "ddp", nn.parallel.DistributedDataParallel)
+    every_case(folder / "ddp", base, nn.parallel.DistributedDataParallel)
     os.environ.update(fsdp2)
     AcceleratorState._reset_state()
-    every_case(folder / "fsdp2", FSDPModule)
+    every_case(folder / "fsdp2", base, FSDPModule)
 
 
 if __name__ == "__main__":
     shard_on_processors()
     torch.set_num_threads(1)
-    if len(sys.argv) == 3:
-        main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    if len(sys.argv) == 4 and sys.argv[3].startswith("{"):
+        main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
     else:
         from medcare.__main__ import main as command_line
 
