@@ -277,20 +277,20 @@ def _parquet(path: Path) -> Iterator[Row]:
 def _hub(source: str, name: str, config: str | None, split: str) -> Iterator[Row]:
     from datasets import load_dataset
 
-    with _explained(source):
+    with _explained(source, " Check the id and the connection, or download the files and name them."):
         stream = load_dataset(name, config, split=split, streaming=True)
         for number, value in enumerate(stream, start=1):
             yield Row(number, value)
 
 
 @contextmanager
-def _explained(source: str) -> Iterator[None]:
+def _explained(source: str, advice: str = "") -> Iterator[None]:
     """Turn the library's errors into one sentence."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise DataError(f"{source} can't be read: {reason}.") from error
+        raise DataError(f"{source} can't be read: {reason}.{advice}") from error
 
 
 _READERS: dict[str, tuple[Literal["line", "row"], Callable[[Path], Iterator[Row]]]] = {
