@@ -81,7 +81,7 @@
     filter();
   }
 
-  addEventListener("beforeprint", () => all("details").forEach((entry) => { entry.open = true; }));
+  addEventListener("beforeprint", () => all("details.more, #sample-list details").forEach((entry) => { entry.open = true; }));
   tasks();
   samples();
   errors();
