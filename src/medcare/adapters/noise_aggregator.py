@@ -75,7 +75,8 @@ class NoiseAggregator(nn.Module):
         weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(x.dtype)
         if self.training:
             with torch.no_grad():
-                self.load += torch.bincount(chosen.flatten(), minlength=self.experts)
+                # Not bincount, which makes a GPU wait for the largest value.
+                self.load.scatter_add_(0, chosen.flatten(), torch.ones(chosen.numel(), device=x.device))
         return torch.zeros(*x.shape[:-1], self.experts, dtype=x.dtype, device=x.device).scatter(
             -1, chosen, weights
         )
