@@ -4,24 +4,20 @@ import os
 import random
 import subprocess
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import Counter
 
 import pytest
 
 from medcare.data.benchmark.forms import RECIPES, build_forms
-from medcare.data.benchmark.forms_frames import ACTS, CRITERIA, SECTIONS
-from medcare.data.benchmark.forms_queries import INTENTS, TITLES
 from medcare.data.benchmark.forms_recipe import Draw, Example, NoDrawError, build_task
-from medcare.data.benchmark.forms_shortcuts import SHORTCUTS, Spotter, answers, text_of
-from medcare.data.benchmark.forms_vocabulary import DRUGS, KINDS, Vocabulary, alike
-from medcare.data.benchmark.ontology import Ontology, load_ontology
+from medcare.data.benchmark.forms_shortcuts import text_of
+from medcare.data.benchmark.forms_vocabulary import DRUGS, KINDS, alike
 from medcare.data.benchmark.task_data import TaskData
 from medcare.data.overlap import ngram_overlap, units
 from medcare.data.records import Conversation, Item
 from medcare.errors import DataError
 from medcare.evaluation.parsing import parse
-from medcare.evaluation.scores import METRICS, rouge_l, set_rows
+from medcare.evaluation.scores import METRICS
 
 SEPARATORS = set(";|,:()\n")
 NAMES = [recipe.name for recipe in RECIPES]
@@ -29,34 +25,9 @@ LABELLED = [recipe.name for recipe in RECIPES if recipe.form == "label"]
 STRUCTURED = [recipe.name for recipe in RECIPES if recipe.form not in ("label", "text")]
 
 
-@pytest.fixture(scope="module")
-def ontology() -> Ontology:
-    return load_ontology()
-
-
-@pytest.fixture(scope="module")
-def words(ontology: Ontology) -> Vocabulary:
-    return Vocabulary.of(ontology)
-
-
-@pytest.fixture(scope="module")
-def spotter(words: Vocabulary) -> Spotter:
-    return Spotter(words)
-
-
-@pytest.fixture(scope="module")
-def tasks(ontology: Ontology) -> dict[str, TaskData]:
-    """As large as it must be possible: 400 training conversations, 200 items in each split."""
-    return {task.card.name: task for task in build_forms(ontology, 0, 400, 200)}
-
-
 def prompt_and_target(talk: Conversation) -> tuple[str, str]:
     user, assistant = talk.messages
     return user.content, assistant.content
-
-
-def text(prompt: str) -> str:
-    return prompt.partition("\n")[2]
 
 
 def terms(item: Item) -> list[str]:
@@ -114,7 +85,7 @@ def test_no_text_and_no_instruction_of_a_test_is_in_training(tasks, name):
     task = tasks[name]
     trained = [prompt_and_target(talk)[0] for talk in task.training]
     tested = [item.prompt for item in task.items]
-    assert len({" ".join(units(text(prompt))) for prompt in (*trained, *tested)}) == len(trained) + len(
+    assert len({" ".join(units(text_of(prompt))) for prompt in (*trained, *tested)}) == len(trained) + len(
         tested
     )
     trained_lines = {prompt.partition("\n")[0] for prompt in trained}
@@ -142,10 +113,10 @@ def test_splits_mean_what_they_say(tasks, spotter, name):
     every_kind = sorted(set(spotter.kinds.values()) - {"phrase", "relative"})
     seen: set[str] = set()
     for talk in task.training:
-        line = text(prompt_and_target(talk)[0])
+        line = text_of(prompt_and_target(talk)[0])
         seen.update(term.lower() for _, term in spotter.spot(line, *every_kind))
         seen.update(entry.split(" ")[0].lower() for entry in line.partition("Codes: ")[2].split(", "))
-    joined = " ".join(text(prompt_and_target(talk)[0]).lower() for talk in task.training)
+    joined = " ".join(text_of(prompt_and_target(talk)[0]).lower() for talk in task.training)
     for item in task.items:
         for term in terms(item):
             if item.split == "taught":
@@ -195,7 +166,7 @@ def test_answers_are_copied_from_the_text(tasks, name):
     for item in tasks[name].items:
         for part in parse(tasks[name].card.form, item.target).parts:
             for element in part:
-                assert element in words_of_form or element in text_of(item).lower()
+                assert element in words_of_form or element in text_of(item.prompt).lower()
 
 
 def test_relations_are_the_ontology_s(tasks, words):
@@ -213,7 +184,7 @@ def test_relations_are_the_ontology_s(tasks, words):
 
 def test_normalised_terms_are_meant_by_words_unlike_them(tasks, words):
     for item in tasks["term_normalisation"].items:
-        said, _, listed = text_of(item).rpartition("Terms: ")
+        said, _, listed = text_of(item.prompt).rpartition("Terms: ")
         candidates = listed.split("; ")
         assert len(set(candidates)) == 4
         for name in terms(item):
@@ -229,7 +200,7 @@ def test_codes_are_those_of_the_diagnoses(tasks, words):
         for phrase, code in parse("tuples", item.target).parts:
             category = words.categories[code.upper()]
             assert phrase in category.phrases
-            assert f"{category.code} {category.title}" in text_of(item)
+            assert f"{category.code} {category.title}" in text_of(item.prompt)
             assert not alike(phrase, category.title)
 
 
@@ -238,91 +209,6 @@ def test_the_report_and_the_status_list_hold_every_symptom(tasks):
         assert {value for _, value in parse("typed_list", item.target).parts} == set(terms(item))
     for item in tasks["dialogue_report"].items:
         assert all(term in item.target for term in terms(item))
-
-
-# Shortcuts: what needs no reading must not pay.
-
-
-@pytest.mark.parametrize("name", STRUCTURED)
-def test_matching_strings_is_not_enough(tasks, spotter, name):
-    task = tasks[name]
-    gold = [frozenset(parse(task.card.form, item.target, task.card.labels).parts) for item in task.items]
-    for number in range(len(SHORTCUTS[name])):
-        found = [
-            parse(task.card.form, answers(name, item, spotter)[number], task.card.labels)
-            for item in task.items
-        ]
-        assert sum(answer.parsable for answer in found) > 0.9 * len(found)
-        rows = set_rows(gold, [frozenset(answer.parts) for answer in found])
-        assert METRICS["micro_f1"](rows.sum(0, keepdims=True))[0] < 0.65
-
-
-def test_copying_is_not_a_report(tasks, spotter):
-    items = tasks["dialogue_report"].items[::4]
-    scores = [[rouge_l(item.target, a) for a in answers("dialogue_report", item, spotter)] for item in items]
-    assert max(sum(column) / len(items) for column in zip(*scores, strict=True)) < 0.75
-
-
-@pytest.mark.parametrize("name", LABELLED)
-def test_labels_come_in_equal_numbers(tasks, name):
-    task = tasks[name]
-    for split in ("taught", "held_out"):
-        counts = Counter(item.target for item in task.items if item.split == split)
-        assert counts.keys() == set(task.card.labels)
-        assert max(counts.values()) - min(counts.values()) <= 1
-
-
-@pytest.mark.parametrize("name", LABELLED)
-def test_no_label_is_read_off_the_text(tasks, name):
-    task = tasks[name]
-    credit = 0.0
-    for item in task.items:
-        found = set(units(text_of(item)))
-        shared = {label: len(found & set(units(label))) for label in task.card.labels}
-        best = [label for label in shared if shared[label] == max(shared.values())]
-        credit += (item.target in best) / len(best)
-    assert credit / len(task.items) <= task.card.chance + 0.05
-
-
-@pytest.mark.parametrize("table", [INTENTS, TITLES, CRITERIA, SECTIONS, ACTS])
-def test_frames_hold_no_label(table):
-    assert all(len(frames) >= 8 for frames in table.values())
-    joined = " ".join(frame for frames in table.values() for frame in frames)
-    assert set(units(joined)).isdisjoint(table)
-
-
-PAIRED = {"pair_matching": "? 2:", "query_relevance": "? Title:"}
-FEATURES: dict[str, Callable[[set[str], set[str], str], int]] = {
-    "shared words": lambda one, other, _: len(one & other),
-    "Jaccard similarity of words": lambda one, other, _: round(10 * len(one & other) / len(one | other)),
-    "number of words": lambda one, other, _: len(one) + len(other),
-    "number of words in the second text": lambda _, other, __: len(other),
-    "length": lambda _, __, line: len(line) // 8,
-}
-
-
-@pytest.mark.parametrize("name", PAIRED)
-def test_common_words_and_length_tell_nothing(words, name):
-    """The label that goes with a feature's value in training, asked of 800 items of two seeds."""
-    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
-    hits, total = Counter(), 0
-    for seed in (1, 2):
-        task = build_task(recipe, words, seed, 400, 200)
-        total += len(task.items)
-        for feature, value in FEATURES.items():
-
-            def of(line: str, value=value) -> int:
-                one, _, other = line.partition(PAIRED[name])
-                return value(set(units(one)) - {"1", "query"}, set(units(other)), line)
-
-            table: dict[int, Counter[str]] = defaultdict(Counter)
-            for prompt, target in map(prompt_and_target, task.training):
-                table[of(text(prompt))][target] += 1
-            for item in task.items:
-                seen = table[of(text_of(item))].most_common(1)
-                hits[feature] += bool(seen) and seen[0][0] == item.target
-    chance = 1 / len(recipe.labels)
-    assert {feature: count / total for feature, count in hits.items() if count / total > chance + 0.05} == {}
 
 
 # Determinism, sizes and errors.

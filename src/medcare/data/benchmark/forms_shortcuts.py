@@ -1,7 +1,6 @@
 """Answers to alignment items by matching strings, without reading: what a good score must clearly beat.
 
-Each shortcut knows every term of the vocabulary and the form that is asked for. `text_of` an item is its
-prompt without the instruction.
+Each shortcut knows every term of the vocabulary and the form that is asked for.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ _WORDS_IN_TERM = 4
 Hit = tuple[int, str]  # where it starts, and the term
 
 
-def text_of(item: Item) -> str:
-    """The text that the instruction is about."""
-    return item.prompt.partition("\n")[2]
+def text_of(prompt: str) -> str:
+    """The text that the instruction in the first line is about."""
+    return prompt.partition("\n")[2]
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def answers(task: str, item: Item, spotter: Spotter) -> list[str]:
         item: one of its items.
         spotter: finds terms.
     """
-    text = text_of(item)
+    text = text_of(item.prompt)
     return [shortcut(text, spotter) or "none" for shortcut in SHORTCUTS.get(task, ())]
 
 
