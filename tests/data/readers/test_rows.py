@@ -48,6 +48,8 @@ def test_rows_and_their_numbers(bom: bytes, name: str, text: str, expected, tmp_
         ("a.json", '[{"a": 1}, {"a": 2}', 3, "not JSON: the list breaks off"),
         ("a.json", '[{"a": 1}, {"a": }, {"a": 3}]', 2, "not JSON: the list breaks off"),
         ("a.json", '[{"a": 1}, 7]', 2, "not an object: got int"),
+        ("a.json", '[{"a": 1}]\n\n{"a": 2}\n', 2, "not JSON: there is text after the end of the list"),
+        ("a.csv", '"' + "x" * 200_000, 1, "not CSV: "),
         ("a.csv", "a,b\n1\n", 2, "wrong number of cells: 1, where the first line has 2"),
         ("a.csv", 'a,b\n1,"' + "x" * 200_000, 2, "not CSV: "),
     ],

@@ -10,25 +10,22 @@ from __future__ import annotations
 import csv
 import glob
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
+from medcare.data.readers.json_list import Elements
 from medcare.errors import DataError
 
 HUB = "hf:"
 
 _SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
 _BOM = b"\xef\xbb\xbf"
-_CHUNK = 1 << 20
 _BATCH = 1000
-# An element of a JSON list that is longer than this is taken for a broken one.
-_LONGEST = 1 << 26
-_BETWEEN = re.compile(r"[ \t\r\n,]*")
-_DECODER = json.JSONDecoder()
+# A .json file of at most this many bytes may be one object over several lines.
+_ONE_OBJECT = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -154,14 +151,14 @@ def _json_line(number: int, line: bytes) -> Row:
 def _is_list(path: Path) -> bool:
     """Whether a .json file holds one list; otherwise it is read as JSON lines, which many sets call .json."""
     with path.open("rb") as stream:
-        return stream.read(_CHUNK).removeprefix(_BOM).lstrip().startswith(b"[")
+        return stream.read(1 << 16).removeprefix(_BOM).lstrip().startswith(b"[")
 
 
 def _json(path: Path) -> Iterator[Row]:
     """JSON lines, or a single object over several lines."""
     with path.open("rb") as stream:
         first = stream.readline().removeprefix(_BOM)
-    if _json_line(1, first).value is None and path.stat().st_size < _LONGEST:
+    if _json_line(1, first).value is None and path.stat().st_size < _ONE_OBJECT:
         whole = _json_line(1, path.read_bytes().removeprefix(_BOM))
         if whole.value is not None:
             yield whole
@@ -171,7 +168,7 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _json_list(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
-        elements = _Elements(stream)
+        elements = Elements(stream)
         number = 0
         while not elements.at_end():
             number += 1
@@ -185,52 +182,19 @@ def _json_list(path: Path) -> Iterator[Row]:
                 yield Row(number, value)
             else:
                 yield Row(number, None, f"not an object: got {type(value).__name__}", json.dumps(value))
-
-
-class _Elements:
-    """The elements of a JSON list, of which a piece of the text is held at a time."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._text = stream.read(_CHUNK).lstrip()[1:]
-        self._position = 0
-
-    def at_end(self) -> bool:
-        """Whether the closing bracket comes next; False too if the text ends without one."""
-        while True:
-            self._position = _BETWEEN.match(self._text, self._position).end()  # type: ignore[union-attr]
-            if self._position < len(self._text) or not self._more(_CHUNK):
-                return self._text.startswith("]", self._position)
-
-    def next(self) -> Any:
-        """The next element; raises ValueError if there is none or it is no JSON."""
-        size = _CHUNK
-        while True:
-            try:
-                value, self._position = _DECODER.raw_decode(self._text, self._position)
-            except ValueError:
-                if len(self._text) - self._position > _LONGEST or not self._more(size):
-                    raise
-                size *= 2
-            else:
-                return value
-
-    def rest(self) -> str:
-        """The beginning of what can't be read."""
-        return self._text[self._position : self._position + 1000]
-
-    def _more(self, size: int) -> bool:
-        more = self._stream.read(size)
-        self._text = self._text[self._position :] + more
-        self._position = 0
-        return bool(more)
+        if after := elements.after_end():
+            yield Row(number + 1, None, "not JSON: there is text after the end of the list", after)
 
 
 def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
     # A byte that is no UTF-8 becomes half a surrogate pair, which is found later as a bad row.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.reader(stream, delimiter=delimiter)
-        header = next(reader, [])
+        try:
+            header = next(reader, [])
+        except csv.Error as error:
+            yield Row(1, None, f"not CSV: {error}")
+            return
         headless = _is_mmlu(header)
         if headless:
             yield Row(1, _mmlu(header))
