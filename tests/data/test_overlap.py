@@ -66,6 +66,11 @@ def test_rows_are_counted_once_and_named() -> None:
     assert ngram_overlap([HAN], [WORDS]).clean
 
 
+def test_a_row_may_be_one_text() -> None:
+    assert find([WORDS], [WORDS]).to_dict() == find([[WORDS]], [[WORDS]]).to_dict()
+    assert find(["abc"], ["cab"]).clean
+
+
 def test_what_many_evaluation_rows_share_can_be_left_out() -> None:
     instruction = " ".join(f"i{number}" for number in range(13))
     tests = [[f"{instruction} question {number}"] for number in range(4)]

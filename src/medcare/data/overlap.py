@@ -82,7 +82,7 @@ def ngram_overlap(train: Iterable[str], test: Sequence[str], n: int = 13) -> Ove
         test: evaluation texts.
         n: units in an n-gram.
     """
-    return find(((text,) for text in train), [(text,) for text in test], n=n)
+    return find(train, test, n=n)
 
 
 def find(
@@ -96,8 +96,8 @@ def find(
     """Compare every training row with every evaluation row.
 
     Args:
-        train: rows, each the texts of one example (for example its messages), read once.
-        test: rows, each the texts of one example.
+        train: rows, each a text or the texts of one example (for example its messages), read once.
+        test: rows, each a text or the texts of one example.
         n: units in an n-gram.
         boilerplate: leave out n-grams that more than this many evaluation rows share, such as a task's
             instruction; None counts every n-gram.
@@ -138,14 +138,14 @@ class Index:
         self._grams: dict[int, Sequence[int]] = {}
         self._near = _NearIndex(near) if near is not None else None
         for row, texts in enumerate(test):
-            self._index(row, texts)
+            self._index(row, _listed(texts))
         if boilerplate is not None:
             self._grams = {key: rows for key, rows in self._grams.items() if len(rows) <= boilerplate}
 
     def add(self, texts: Sequence[str]) -> frozenset[Kind]:
         """Compare one training row, count it, and return the kinds of overlap that it has."""
         found: dict[Kind, set[int]] = {}
-        for text in texts:
+        for text in _listed(texts):
             words = tuple(units(text))
             if text in self._texts:
                 found.setdefault("exact", set()).update(self._texts[text])
@@ -209,6 +209,11 @@ class _NearIndex:
             return set()
         candidates = (self._known[key] for key in self._lsh.query(_sketch(shingles)))
         return {row for row, known in candidates if _jaccard(shingles, known) >= self._threshold}
+
+
+def _listed(texts: Sequence[str]) -> Sequence[str]:
+    """A single text counts as a list of one, not as the list of its characters."""
+    return (texts,) if isinstance(texts, str) else texts
 
 
 def _grams(words: Sequence[str], n: int) -> set[int]:
