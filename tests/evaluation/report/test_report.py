@@ -191,6 +191,14 @@ def test_without_results_there_is_nothing_to_report(fresh_run):
         write_report(fresh_run)
 
 
+def test_results_of_changed_answers_are_not_reported(fresh_run):
+    write_results(fresh_run, resamples=100)
+    path = fresh_run / "evaluation" / "align" / "predictions.jsonl"
+    write_jsonl(path, [{**row, "text": "no"} if "text" in row else row for row in read_jsonl(path)])
+    with pytest.raises(EvaluationError, match="made from other predictions"):
+        write_report(fresh_run)
+
+
 def test_results_of_other_predictions_are_not_reported(fresh_run):
     write_results(fresh_run, resamples=100)
     shutil.rmtree(fresh_run / "evaluation" / "aggregate")

@@ -34,7 +34,7 @@ def comparison(verdict, value):
     ("verdict", "value", "start"),
     [
         ("better", 0.1, "Stage 1 gained 10.0 points over Base (95 % interval +8.0 to +12.0; p = 0.002)"),
-        ("worse", -0.1, "Stage 1 lost 10.0 points over Base (95 % interval −12.0 to −8.0"),
+        ("worse", -0.1, "Stage 1 lost 10.0 points against Base (95 % interval −12.0 to −8.0"),
         (
             "no difference shown",
             0.01,

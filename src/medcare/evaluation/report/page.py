@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from markupsafe import Markup
 from medcare.config import RunConfig
 from medcare.config_files import read_yaml
 from medcare.errors import EvaluationError
-from medcare.evaluation.outcomes import read_outcomes
+from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.report import examples, method, overview, tables, training, wording
 from medcare.evaluation.results import ABLATION, RESULTS
+from medcare.evaluation.scores import METRICS
 from medcare.storage import read_json
 
 Tree = dict[str, Any]
@@ -64,11 +66,7 @@ def build_context(out: Path, results: Tree) -> Tree:
     benchmark = read_json(out / "data" / "benchmark.json")
     stages, maps = training.read_stages(out)
     models = results["models"]
-    if [task.card.name for task in tasks] != list(results["tasks"]) or models != list(tasks[0].outcomes):
-        raise EvaluationError(
-            f"{out / RESULTS} was made from other predictions than the folder holds now. Score them again: "
-            f"medcare evaluate --out {out}"
-        )
+    _check_same(out, results, tasks)
     compared = [pair.split("->") for pair in next(iter(results["tasks"].values()))["comparisons"]]
     groups = overview.overview(results)
     return {
@@ -154,6 +152,29 @@ def _text(name: str) -> str:
 def _optional(path: Path) -> Tree:
     tree: Tree = read_json(path) if path.is_file() else {}
     return tree
+
+
+def _check_same(out: Path, results: Tree, tasks: Sequence[TaskOutcomes]) -> None:
+    """Scores and shown answers must belong together."""
+    now = {
+        task.card.name: {
+            model: float(METRICS[task.card.metric](rows.sum(0, keepdims=True))[0])
+            for model, rows in task.rows.items()
+        }
+        for task in tasks
+    }
+    then = {
+        name: {model: score["value"] for model, score in task["scores"].items()}
+        for name, task in results["tasks"].items()
+    }
+    same = list(now) == list(then) and all(list(now[name]) == list(then[name]) for name in now)
+    if not same or any(
+        abs(now[name][model] - then[name][model]) > 1e-5 for name in now for model in now[name]
+    ):
+        raise EvaluationError(
+            f"{out / RESULTS} was made from other predictions than the folder holds now. To score them again, "
+            "remove report.html and repeat the command that made the folder."
+        )
 
 
 def _has_split(results: Tree, split: str) -> bool:

@@ -72,9 +72,9 @@ def sentence(comparison: dict[str, Any], first: str, second: str) -> str:
     one, other = model_name(first), model_name(second)
     if comparison["verdict"] == "no difference shown":
         return f"{one} to {other}: {points(comparison['value'])} points, no difference shown ({facts})."
-    verb = "gained" if comparison["verdict"] == "better" else "lost"
+    verb, word = ("gained", "over") if comparison["verdict"] == "better" else ("lost", "against")
     size = points(abs(comparison["value"])).lstrip("+")
-    return f"{other} {verb} {size} points over {one} ({facts})."
+    return f"{other} {verb} {size} points {word} {one} ({facts})."
 
 
 def duration(seconds: float) -> str:
