@@ -172,8 +172,8 @@ def _check_same(out: Path, results: Tree, tasks: Sequence[TaskOutcomes]) -> None
         abs(now[name][model] - then[name][model]) > 1e-5 for name in now for model in now[name]
     ):
         raise EvaluationError(
-            f"{out / RESULTS} was made from other predictions than the folder holds now. To score them again, "
-            "remove report.html and repeat the command that made the folder."
+            f"{out / RESULTS} was made from other predictions than the folder holds now. To score them "
+            "again, remove report.html and repeat the command that made the folder."
         )
 
 
