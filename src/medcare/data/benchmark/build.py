@@ -89,13 +89,14 @@ def build(
 
 
 def write(benchmark: Benchmark, folder: Path) -> None:
-    """Write the files of `FILES`, and last benchmark.json, which says what they are.
+    """Write aggregate.jsonl, align.jsonl and items.jsonl, and last benchmark.json, which says what they are.
 
     Raises:
         StorageError: the folder can't be written; without benchmark.json it counts as not built.
     """
-    for name, records in zip(FILES, (benchmark.aggregate, benchmark.align, benchmark.items), strict=True):
-        write_records(folder / name, records)
+    write_records(folder / "aggregate.jsonl", benchmark.aggregate)
+    write_records(folder / "align.jsonl", benchmark.align)
+    write_records(folder / "items.jsonl", benchmark.items)
     write_json(
         folder / "benchmark.json",
         {

@@ -93,7 +93,7 @@ class Code:
     excludes2: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared, and cached by, identity
 class Ontology:
     """All of it, in a fixed order.
 

@@ -16,8 +16,11 @@ from medcare.data.records import Conversation, Item
 Scores = Sequence[float]
 Shortcut = Callable[[str, tuple[str, ...]], Scores]
 _STOP = frozenset(
-    "a an and are as at be by for from has have in into is it its no not of on or that the this to was which "
-    "who whose with without".split()
+    re.findall(
+        r"\w+",
+        "a an and are as at be by for from has have in into is it its no not of on or that the this to was "
+        "which who whose with without",
+    )
 )
 _STEM = 5
 
