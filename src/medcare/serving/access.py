@@ -6,6 +6,7 @@ import hmac
 import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,7 +37,16 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500
+        status, received = 500, 0
+        limit = self._service.limits.body_bytes
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise HTTPException(413, _too_large(limit))
+            return message
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -49,7 +59,7 @@ class Access:
             error = self._check(scope)
             if error is None:
                 scope.setdefault("state", {})["session"] = self.session
-                await self._app(scope, receive, watched)
+                await self._app(scope, counted, watched)
             else:
                 await error.response()(scope, receive, watched)
         finally:
@@ -62,7 +72,7 @@ class Access:
         limit = self._service.limits.body_bytes
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limit:
-            return ApiError(413, f"The body is larger than {limit} bytes. Shorten it.")
+            return ApiError(413, _too_large(limit))
         if self._key is not None and _is_closed(scope["path"]) and not self._knows(headers, self._key):
             return ApiError(401, "A valid API key is required: 'Authorization: Bearer KEY'.")
         return None
@@ -71,8 +81,12 @@ class Access:
         given = headers.get("authorization", "").removeprefix("Bearer ")
         cookie = cookie_parser(headers.get("cookie", "")).get(SESSION, "")
         # Both in constant time, so that the time taken says nothing about the key.
-        has_key = hmac.compare_digest(given.encode(), key.encode())
+        has_key = hmac.compare_digest(given.encode("latin-1"), key.encode())
         return hmac.compare_digest(cookie.encode(), self.session.encode()) or has_key
+
+
+def _too_large(limit: int) -> str:
+    return f"The body is larger than {limit} bytes. Shorten it."
 
 
 def _is_closed(path: str) -> bool:

@@ -57,7 +57,6 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=service.limits.body_bytes,
     )
     failures.install(app)
     _add_openai(app, service)
