@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -28,13 +28,18 @@ class Running:
     url: str
     service: Service
     server: uvicorn.Server
+    clients: dict[str, openai.OpenAI] = field(default_factory=dict)
 
     @property
     def model(self) -> ServedModel:
         return next(iter(self.service.models.values()))
 
     def client(self, key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=20)
+        if key not in self.clients:
+            self.clients[key] = openai.OpenAI(
+                base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=20
+            )
+        return self.clients[key]
 
     def post(self, path: str, **options: object) -> httpx.Response:
         return httpx.post(f"{self.url}{path}", timeout=20, **options)  # type: ignore[arg-type]
@@ -74,7 +79,10 @@ def running(
     thread.start()
     try:
         wait_for(lambda: server.started)
-        yield Running(f"http://127.0.0.1:{sock.getsockname()[1]}", service, server)
+        running_server = Running(f"http://127.0.0.1:{sock.getsockname()[1]}", service, server)
+        yield running_server
+        for client in running_server.clients.values():
+            client.close()
     finally:
         server.should_exit = True
         thread.join()

@@ -175,16 +175,16 @@ def test_a_signal_ends_the_command_with_success(folder: Path) -> None:
     process = subprocess.Popen(
         [*command, "--api-key-env", "KEY"], stderr=subprocess.PIPE, text=True, env=environment
     )
+    assert process.stderr is not None
     try:
-        assert process.stderr is not None
         url = next(match[0] for line in process.stderr if (match := re.search(r"http://\S+", line)))
-        client = openai.OpenAI(base_url=f"{url}/v1", api_key="geheim", max_retries=0, timeout=60)
-        stream = iter(
-            client.chat.completions.create(model="tiny", messages=QUESTION, max_tokens=200, stream=True)
-        )
-        next(stream)
-        process.send_signal(signal.SIGTERM)
-        chunks = list(stream)
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="geheim", max_retries=0, timeout=60) as client:
+            stream = iter(
+                client.chat.completions.create(model="tiny", messages=QUESTION, max_tokens=200, stream=True)
+            )
+            next(stream)
+            process.send_signal(signal.SIGTERM)
+            chunks = list(stream)
         assert chunks[-1].choices[0].finish_reason in ("length", "stop")
         rest = process.stderr.read()
         assert process.wait(20) == 0
