@@ -115,6 +115,8 @@ class Loop:
         former = former_facts(folder)
         self.batches = int(former.get("batches", stage.accumulation * self.accelerator.num_processes))
         self.layout = cast(Layout, former.get("layout", _layout(stage, self.accelerator.device)))
+        # An example's first token is never predicted.
+        self.supervised = [sum(example.mask[1:]) for example in examples]
         lengths = [len(example.ids) for example in examples]
         self.schedule = Schedule.build(lengths, stage, seed, self.batches, self.layout)
         optimizer = torch.optim.AdamW(
@@ -176,12 +178,13 @@ class Loop:
             set_noise(
                 self.model, enabled=random.Random(_mix(self.seed, step, -1)).random() >= self.noise_drop
             )
-        batches = [self._batch(numbers) for numbers in self.schedule.steps[step]]
-        supervised = sum(batch.supervised for batch in batches)
-        mine = [batches[index] for index in range(rank, len(batches), world)]
+        batches = self.schedule.steps[step]
+        supervised = sum(self.supervised[number] for batch in batches for number in batch)
+        mine = [self._batch(numbers) for numbers in batches[rank::world]]
         if not mine:
             # Every device must take part in the step: one without a batch runs one that weighs nothing.
-            mine = [replace(batches[0], labels=torch.full_like(batches[0].labels, IGNORED))]
+            idle = self._batch(batches[0])
+            mine = [replace(idle, labels=torch.full_like(idle.labels, IGNORED))]
         total = torch.zeros((), device=self.accelerator.device)
         for batch in mine[:-1]:
             with self.accelerator.no_sync(self.wrapped):
@@ -199,7 +202,8 @@ class Loop:
             project(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         loss = float(self.accelerator.reduce(total, "sum")) / supervised
-        meter.add(loss, float(whole(norm)), sum(batch.tokens for batch in batches), supervised)
+        tokens = sum(len(self.examples[number].ids) for batch in batches for number in batch)
+        meter.add(loss, float(whole(norm)), tokens, supervised)
         return loss
 
     def _backward(self, batch: Batch, factor: float) -> Tensor:

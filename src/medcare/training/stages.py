@@ -66,7 +66,7 @@ def train(
     model, base = _start_model(stage, config, start)
     tokenizer = load_tokenizer(base)
     examples = _render(tokenizer, conversations, config.stage(stage).max_length)
-    parameters = trainable(model, _branches(stage, config))
+    parameters = trainable(model, trained_branches(stage, config))
     sizes = ", ".join(f"{name} {size / 1e6:.1f}M" for name, size in branch_parameters(model).items())
     say(f"{stage}: {len(examples)} examples, trainable {_millions(parameters)}M ({sizes})")
     if config.stage(stage).gradient_checkpointing:
@@ -147,7 +147,8 @@ def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[P
     return model, manifest["base"]
 
 
-def _branches(stage: Stage, config: RunConfig) -> tuple[str, ...]:
+def trained_branches(stage: Stage, config: RunConfig) -> tuple[str, ...]:
+    """The names of the branches that learn in a stage."""
     if stage == "aggregate":
         return ("knowledge", "noise", "attention")
     return ("knowledge", "alignment") if config.align.train_knowledge else ("alignment",)
