@@ -129,8 +129,28 @@ def test_one_model_alone(finished, tiny_base, tmp_path):
         assert list(task["scores"].values()) == [whole["tasks"][name]["scores"]["align"]]
 
 
+def test_own_conversations_and_an_own_exam(tiny_base, tmp_path):
+    talk = '{"messages": [{"role": "user", "content": "Fever?"}, {"role": "assistant", "content": "R50"}]}\n'
+    (tmp_path / "mine.jsonl").write_text(talk * 3)
+    question = {
+        "question": "Which vitamin?",
+        "opa": "A",
+        "opb": "B",
+        "opc": "C",
+        "opd": "D",
+        "cop": 2,
+        "id": "q1",
+    }
+    (tmp_path / "exam.jsonl").write_text(json.dumps(question) + "\n")
+    own = [f"{stage}.data={tmp_path / 'mine.jsonl'}" for stage in ("aggregate", "align")]
+    config = load_config(settings=settings(tiny_base, *own, f"evaluation.items={tmp_path / 'exam.jsonl'}"))
+    run_pipeline(config, tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [task["n"] for task in results["tasks"].values()] == [1]
+
+
 def test_own_data_that_is_empty_is_told(tiny_base, tmp_path):
     (tmp_path / "mine.jsonl").write_text("")
     config = load_config(settings=settings(tiny_base, f"aggregate.data={tmp_path / 'mine.jsonl'}"))
-    with pytest.raises(DataError, match="no conversation"):
+    with pytest.raises(DataError, match="holds no rows"):
         run_pipeline(config, tmp_path / "run")

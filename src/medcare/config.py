@@ -86,7 +86,8 @@ class StageConfig:
     """How one stage trains.
 
     Attributes:
-        data: JSONL of conversations; empty means the embedded benchmark's own.
+        data: conversations in any format of docs/data.md, a file or `hf:owner/name`; empty means the
+            embedded benchmark's own.
         epochs: passes over the data.
         learning_rate: the peak, after the warm-up; then cosine down to 0.
         warmup: share of the steps that warm up.
@@ -161,11 +162,13 @@ class EvaluationConfig:
     """How models are tested.
 
     Attributes:
+        items: a test set of one's own, see `medcare.data.test_set.adopt`; empty means the embedded benchmark.
         max_new_tokens: longest free-text answer.
         tokens_per_batch: padded tokens in one batch.
         noise_ablation: also test the stage-1 model with its noise aggregator still on (the paper's figure 6).
     """
 
+    items: str = ""
     max_new_tokens: int = 64
     tokens_per_batch: int = 4096
     noise_ablation: bool = False

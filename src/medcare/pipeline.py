@@ -22,9 +22,10 @@ from medcare.base_model import load_tokenizer
 from medcare.config import RunConfig, Stage
 from medcare.data.benchmark import build, write
 from medcare.data.chat_template import render_prompt, stop_ids
-from medcare.data.files import read_conversations, read_items
+from medcare.data.files import read_items
+from medcare.data.readers import conversations as read_conversations
 from medcare.data.records import Item, Message
-from medcare.errors import DataError
+from medcare.data.test_set import adopt, adopted
 from medcare.evaluation.predictions import predict, unanswered
 from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
@@ -52,9 +53,11 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
         say(f"{out} holds this run already, finished. The report is {out / 'report.html'}.")
         return out / "report.html"
     clock = _Clock(out / PHASES)
+    data = out / "data"
     with clock.phase("data"):
-        data = prepare_data(config, out / "data")
-    items = read_items(data / "items.jsonl")
+        if not (config.aggregate.data and config.align.data):
+            prepare_data(config, data)
+        items = prepare_items(config, data)
 
     def test(name: str, model: str | Path, *, noise: bool = False) -> None:
         with clock.phase(f"evaluate {name}"):
@@ -119,22 +122,36 @@ def train_stage(
     """
     named = config.stage(stage).data
     folder = embedded or out.parent / f"{out.name}-data"
-    source = Path(named) if named else prepare_data(config, folder) / f"{stage}.jsonl"
+    source = named or str(prepare_data(config, folder) / f"{stage}.jsonl")
     conversations = list(read_conversations(source))
-    if not conversations:
-        raise DataError(f"{source} holds no conversation to train on. Check it: medcare data check {source}")
-    stages.train(stage, config, conversations, out, data_hash=file_hash(source), start=start)
+    digest = file_hash(Path(source)) if Path(source).is_file() else source
+    stages.train(stage, config, conversations, out, data_hash=digest, start=start)
 
 
-def evaluate_model(model: str, config: RunConfig, out: Path, *, items: Path | None = None) -> None:
-    """Test one model and write its predictions and scores into `out`."""
+def prepare_items(config: RunConfig, folder: Path) -> list[Item]:
+    """The test items: those that the settings name, laid out in `folder`, or the embedded benchmark's."""
+    if not config.evaluation.items:
+        prepare_data(config, folder)
+    else:
+        with main_first():
+            if not adopted(folder):
+                adopt(config.evaluation.items, folder)
+    return read_items(folder / "items.jsonl")
+
+
+def evaluate_model(model: str, config: RunConfig, out: Path) -> Path:
+    """Test one model; write its predictions, scores and report into `out` and return the report."""
     with main_first():
-        claim(out, config, {"stage": "evaluation", "model": model})
-    source = items or prepare_data(config, out / "data") / "items.jsonl"
-    path = out / "evaluation" / "model" / "predictions.jsonl"
-    _predict(model, config, read_items(source), path, name=model, noise=False)
+        claim(out, config, {"stage": "evaluation", "tested": model})
+    items = prepare_items(config, out / "data")
+    _predict(
+        model, config, items, out / "evaluation" / "model" / "predictions.jsonl", name=model, noise=False
+    )
     if is_main():
         write_results(out)
+        write_manifest(out, config, {"stage": "evaluation", "base": model})
+        write_report(out)
+    return out / "report.html"
 
 
 def answer(model: str, question: str, max_new_tokens: int) -> str:

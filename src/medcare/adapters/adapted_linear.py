@@ -97,25 +97,23 @@ class AdaptedLinear(nn.Module):
         self.remove(name)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [.., i] to [.., o]."""
+        """Map [.., i] to [.., o].
+
+        The branches compute in the dtype of x, whatever their own: a float32 product beside a bfloat16 model
+        would cost more than the model's.
+        """
         y: Tensor = self.base(x)
         branches = [cast(Branch, entry) for name, entry in self.branches.items() if name not in self.disabled]
         if not branches:
             return y
-        narrow = x.to(branches[0].lora_A.dtype)
-        dropped = functional.dropout(narrow, self.dropout, self.training) if self.dropout else narrow
-        if len(branches) == 1:
-            weighted = functional.linear(dropped, branches[0].down) * branches[0].column_weights(narrow)
-            return y + functional.linear(weighted, branches[0].up).to(y.dtype)
-        columns = functional.linear(dropped, torch.cat([branch.down for branch in branches]))
-        ranks = [branch.down.shape[0] for branch in branches]
-        weighted = torch.cat(
-            [
-                part * branch.column_weights(narrow)
-                for part, branch in zip(columns.split(ranks, -1), branches, strict=True)
-            ],
-            dim=-1,
-        )
-        return y + functional.linear(weighted, torch.cat([branch.up for branch in branches], dim=1)).to(
-            y.dtype
-        )
+        dropped = functional.dropout(x, self.dropout, self.training) if self.dropout else x
+        down = _joined([branch.down for branch in branches], dim=0).to(x.dtype)
+        up = _joined([branch.up for branch in branches], dim=1).to(x.dtype)
+        columns = functional.linear(dropped, down)
+        parts = columns.split([branch.down.shape[0] for branch in branches], dim=-1)
+        weighted = [part * branch.column_weights(x) for part, branch in zip(parts, branches, strict=True)]
+        return y + functional.linear(_joined(weighted, dim=-1), up).to(y.dtype)
+
+
+def _joined(tensors: list[Tensor], dim: int) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=dim)

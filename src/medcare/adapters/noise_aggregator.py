@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class NoiseAggregator(nn.Module):
@@ -71,7 +72,8 @@ class NoiseAggregator(nn.Module):
     def gates(self, x: Tensor) -> Tensor:
         """Routing weights [.., E]: top-K of the softmax, renormalised to sum to 1, zero elsewhere."""
         # The softmax over all E cancels in the renormalisation: it is the softmax over the K largest logits.
-        logits, chosen = self.router(x).topk(self.top_k, dim=-1)
+        scores = functional.linear(x, self.router.weight.to(x.dtype), self.router.bias.to(x.dtype))
+        logits, chosen = scores.topk(self.top_k, dim=-1)
         weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(x.dtype)
         if self.training:
             with torch.no_grad():

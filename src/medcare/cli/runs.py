@@ -42,14 +42,14 @@ def train(
         Path | None, typer.Option("--from", help="Stage-1 folder that stage 2 starts from.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Conversations; default: the embedded data (as --set STAGE.data=).")
+        str | None, typer.Option(help="Conversations: a file or hf: id; default: the embedded data.")
     ] = None,
     preset: Preset = "default",
     set_: Settings = None,
 ) -> None:
     """Train one stage on your own or the embedded data."""
     name = _stage(stage)
-    named = [] if data is None else [f"{name}.data={json.dumps(str(data))}"]
+    named = [] if data is None else [f"{name}.data={json.dumps(data)}"]
     settings = _config(config, preset, [*(set_ or ()), *named])
     from medcare.pipeline import train_stage
 
@@ -74,16 +74,17 @@ def evaluate(
     out: Out,
     config: ConfigPath = None,
     items: Annotated[
-        Path | None, typer.Option(help="JSONL of items; default: the embedded benchmark.")
+        str | None, typer.Option(help="Test set: a file or hf: id; default: the embedded benchmark.")
     ] = None,
     preset: Preset = "default",
     set_: Settings = None,
 ) -> None:
     """Test one model on every task and print its scores."""
-    settings = _config(config, preset, set_)
+    named = [] if items is None else [f"evaluation.items={json.dumps(items)}"]
+    settings = _config(config, preset, [*(set_ or ()), *named])
     from medcare.pipeline import evaluate_model
 
-    evaluate_model(model, settings, out, items=items)
+    typer.echo(f"Report: {evaluate_model(model, settings, out)}")
 
 
 @commands.command()

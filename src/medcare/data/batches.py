@@ -1,6 +1,7 @@
 """Rendered conversations in batches: grouped by length with padding, or packed into rows without any.
 
-Both give the same loss. In a packed row the examples' positions start anew and no example sees another:
+Both give the same loss, and neither needs an attention mask. Padding is on the right, where no real token of
+a causal model looks. In a packed row the examples' positions start anew and no example sees another:
 transformers builds the block-diagonal mask from the positions, for every attention implementation, if no
 attention mask is given. Packing wastes no padding but computes attention over the whole row; grouping short
 examples is the faster on a CPU (benchmarks/batching.py).
@@ -33,8 +34,7 @@ class Batch:
     """One forward pass.
 
     Attributes:
-        inputs: the model's arguments: `input_ids` and `position_ids` [b, s]; padded batches also have
-            `attention_mask` [b, s].
+        inputs: the model's arguments: `input_ids` and `position_ids`, both [b, s].
         labels: [b, s], the id where the loss covers the token and `IGNORED` elsewhere; not shifted.
         tokens: real tokens.
         supervised: tokens that the loss covers.
@@ -71,9 +71,6 @@ def collate(examples: Sequence[Rendered], *, pad_id: int, layout: Layout = "grou
                 [example.ids + [pad_id] * (width - len(example.ids)) for example in examples]
             ),
             "position_ids": torch.arange(width).expand(len(examples), width),
-            "attention_mask": torch.tensor(
-                [[1] * len(example.ids) + [0] * (width - len(example.ids)) for example in examples]
-            ),
         }
     tokens = sum(len(example.ids) for example in examples)
     return Batch(inputs, shaped, tokens, int((shaped != IGNORED).sum()))
