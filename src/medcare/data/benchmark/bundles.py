@@ -12,7 +12,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import islice
 from random import Random
 
@@ -43,10 +43,40 @@ class Fact:
     answer: str
     near: tuple[str, ...]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same whichever of the two is asked for."""
         return ">".join(sorted((self.subject_id, self.answer_id)))
+
+    @cached_property
+    def subject_words(self) -> frozenset[str]:
+        """The words of the subject."""
+        return words(self.subject)
+
+    @cached_property
+    def subject_stems(self) -> frozenset[str]:
+        """Their first letters."""
+        return stems(self.subject)
+
+    @cached_property
+    def answer_words(self) -> frozenset[str]:
+        """The words of the answer."""
+        return words(self.answer)
+
+    @cached_property
+    def answer_stems(self) -> frozenset[str]:
+        """Their first letters."""
+        return stems(self.answer)
+
+    @cached_property
+    def own_words(self) -> int:
+        """Words that subject and answer share."""
+        return overlap(self.subject_words, self.answer_words)
+
+    @cached_property
+    def own_stems(self) -> int:
+        """Word stems that they share."""
+        return overlap(self.subject_stems, self.answer_stems)
 
     def reversed(self) -> Fact:
         """The same fact, asked for the other way round."""
@@ -128,11 +158,11 @@ def bundle_facts(facts: Iterable[Fact], rng: Random, wrong: Wrong) -> Iterator[B
 def _gather(seed: Fact, index: dict[str, list[Fact]], used: set[str], wrong: Wrong) -> list[Fact]:
     """The seed and neighbours that fit it and one another, close ones first."""
     members = [seed]
-    seen: set[str] = set()
+    seen: set[int] = set()
     for key in seed.near:
-        fresh = (fact for fact in index[key] if fact.subject_id not in used and fact.key not in seen)
+        fresh = (fact for fact in index[key] if id(fact) not in seen and fact.subject_id not in used)
         for other in islice(fresh, _TRIES):
-            seen.add(other.key)
+            seen.add(id(other))
             if all(_fit(member, other, wrong) for member in members):
                 members.append(other)
                 if len(members) == BUNDLE:
@@ -141,37 +171,37 @@ def _gather(seed: Fact, index: dict[str, list[Fact]], used: set[str], wrong: Wro
 
 
 def _fit(one: Fact, other: Fact, wrong: Wrong) -> bool:
+    """Whether two facts can be in one bundle.
+
+    A question *leads* by 1 if it is more like its own answer than like the other's, by -1 if it is less.
+    If the leads of any two members add up to 0, then all members whose own answer nobody beats tie with one
+    another, so that choosing the likest answer, or the least like, wins at most one question in four. In
+    letters there are few ties, and only the likest answer is a temptation: there the sum may be below 0.
+    """
     return (
-        one.subject_id != other.subject_id
+        _lead(one.own_words, overlap(one.subject_words, other.answer_words))
+        + _lead(other.own_words, overlap(other.subject_words, one.answer_words))
+        == 0
+        and _lead(one.own_stems, overlap(one.subject_stems, other.answer_stems))
+        + _lead(other.own_stems, overlap(other.subject_stems, one.answer_stems))
+        == 0
+        and one.subject_id != other.subject_id
         and one.answer.lower() != other.answer.lower()
         and one.subject.lower() != other.subject.lower()
-        and all(_lead(one, other, count) + _lead(other, one, count) == 0 for count in (_words, _stems))
-        and _lead(one, other, _letters) + _lead(other, one, _letters) <= 0
+        and _lead_in_letters(one, other) + _lead_in_letters(other, one) <= 0
         and wrong(one, other)
         and wrong(other, one)
     )
 
 
-def _lead(fact: Fact, other: Fact, likeness: Callable[[str, str], float]) -> int:
-    """1 if a subject is more like its own answer than like the other's, -1 if less, 0 if as much.
-
-    If the leads of any two members add up to 0, then of those members whose own answer nobody beats all tie
-    with one another, so picking the likest answer (or the least like) wins at most one question in four.
-    """
-    own, others = likeness(fact.subject, fact.answer), likeness(fact.subject, other.answer)
-    return (own > others) - (own < others)
+def _lead(own: float, rival: float) -> int:
+    return (own > rival) - (own < rival)
 
 
-def _words(one: str, other: str) -> float:
-    return overlap(words(one), words(other))
-
-
-def _stems(one: str, other: str) -> float:
-    return overlap(stems(one), stems(other))
-
-
-def _letters(one: str, other: str) -> float:
-    return similarity(trigrams(one), trigrams(other))
+def _lead_in_letters(fact: Fact, other: Fact) -> int:
+    subject = trigrams(fact.subject)
+    own = similarity(subject, trigrams(fact.answer))
+    return _lead(own, similarity(subject, trigrams(other.answer)))
 
 
 def is_even(prompt: str, options: tuple[str, ...]) -> bool:
