@@ -16,6 +16,9 @@ MARKERS = ("维生素D", "C反应蛋白", "D-二聚体", "降钙素原")
 BACTERIA = ("S. aureus", "E. coli", "P. aeruginosa", "A. baumannii", "C. difficile")
 YEARS = ("5", "10", "15", "50")
 GROUPS = ("A", "B", "AB", "O")
+VITAMINS = ("Vitamin A", "Vitamin B12", "Vitamin C", "Vitamin D")
+TYPES = ("A型行为", "B型行为", "C型行为", "D型行为")
+EFFECTS = ("Increased heart rate", "Decreased heart rate", "No change in heart rate", "Cardiac arrest")
 PHRASES = ("All of the above", "It is contagious", "None of the above", "It is hereditary")
 
 
@@ -46,6 +49,12 @@ PHRASES = ("All of the above", "It is contagious", "None of the above", "It is h
         (DISEASES, "答案是B，C选项错误。", "B"),
         (DISEASES, "答案是Ⓒ", "C"),
         (DISEASES, '{"answer": "B", "reason": "影像学表现"}', "B"),
+        (DISEASES, '["A", "C"]', "AC"),
+        (DISEASES, "符合题意的是C", "C"),
+        (DISEASES, "最可能的诊断是B", "B"),
+        (DISEASES, "正确答案：\nA. 肺炎\nC. 肺结核", "AC"),
+        (DISEASES, "排除A、B，剩下C、D，根据病史选C。", "C"),
+        (DISEASES, "患者为A型血，答案是C", "C"),
         # Chinese: the letters are called the answer.
         (DISEASES, "D为正确答案", "D"),
         (DISEASES, "根据题意，A、C是本题的正确答案。", "AC"),
@@ -57,6 +66,8 @@ PHRASES = ("All of the above", "It is contagious", "None of the above", "It is h
         (DISEASES, "A项错误，因为没有肿块；B项正确，与体征相符；C项错误。", "B"),
         (DISEASES, "A、C正确，B、D错误", "AC"),
         (DISEASES, "A×，B√，C×", "B"),
+        (DISEASES, "以上A、B、C、D、E均正确", "ABCDE"),
+        (DISEASES, "A. 肺炎：错误。\nB. 支气管肺炎：正确。\nC. 肺结核：错误。", "B"),
         (DISEASES, "选项A的说法是正确的，选项B的说法是错误的。", "A"),
         # Chinese: a text instead of a letter.
         (DISEASES, "答案是支气管哮喘。", "D"),
@@ -68,6 +79,9 @@ PHRASES = ("All of the above", "It is contagious", "None of the above", "It is h
         (MARKERS, "正确答案：D-二聚体", "C"),
         (MARKERS, "答案：B. C反应蛋白", "B"),
         (MARKERS, "B C反应蛋白", "B"),
+        (TYPES, "A型行为", "A"),
+        (TYPES, "答案是B型行为。", "B"),
+        (TYPES, "答案：B", "B"),
         # Chinese: only the wrong one is named.
         (DISEASES, "错误的是B。", "B"),
         (DISEASES, "本题中不正确的说法是：D", "D"),
@@ -93,6 +107,11 @@ PHRASES = ("All of the above", "It is contagious", "None of the above", "It is h
         (DRUGS, "She has angina, so the answer is C", "C"),
         (DRUGS, "The answer is B, A is wrong because of bleeding.", "B"),
         (DRUGS, "Therefore the answer is $\\boxed{C}$.", "C"),
+        (DRUGS, "[[B]]", "B"),
+        (DRUGS, "<answer>B</answer>", "B"),
+        (DRUGS, "Ans: B", "B"),
+        (DRUGS, "Choose the correct answer. A. Aspirin, B. Ibuprofen. The best next step is B.", "B"),
+        (DRUGS, "The correct answer is not listed, but the closest is B.", "B"),
         (DRUGS, "\\[ \\boxed{\\text{B, D}} \\]", "BD"),
         (DRUGS, "\\boxed{\\text{Warfarin}}", "E"),
         (DRUGS, "<think>Maybe the answer is A.</think>The answer is D", "D"),
@@ -103,6 +122,10 @@ PHRASES = ("All of the above", "It is contagious", "None of the above", "It is h
         (DRUGS, "Option A is incorrect. Option C is correct, since it slows the heart.", "C"),
         (DRUGS, "A: False\nB: True\nC: True\nD: False\nE: False", "BC"),
         (DRUGS, "A is wrong, B is right, and C is wrong.", "B"),
+        (DRUGS, "A and B are incorrect, C is correct", "C"),
+        (DRUGS, "A. Aspirin: incorrect.\nB. Ibuprofen: incorrect.\nC. Beta blocker: correct.", "C"),
+        (DRUGS, "Option C would be the best choice.", "C"),
+        (DRUGS, "D is the answer", "D"),
         # English: a text instead of a letter.
         (DRUGS, "The answer is a beta blocker.", "C"),
         (DRUGS, "The answer is Beta blocker", "C"),
@@ -113,6 +136,11 @@ PHRASES = ("All of the above", "It is contagious", "None of the above", "It is h
         (BACTERIA, "The answer is E. coli.", "B"),
         (BACTERIA, "A. baumannii", "D"),
         (BACTERIA, "D. A. baumannii", "D"),
+        (VITAMINS, "The answer is vitamin C.", "C"),
+        (VITAMINS, "C. Vitamin C", "C"),
+        (VITAMINS, "Scurvy comes from a lack of vitamin C.", "C"),
+        (VITAMINS, "Vitamin B12 is low, so the answer is B.", "B"),
+        (EFFECTS, "There will be no change in heart rate.", "C"),
         (YEARS, "The answer is 50.", "D"),
         (YEARS, "答案是5", "A"),
         (GROUPS, "The answer is AB.", "C"),
@@ -175,6 +203,7 @@ def test_letters_are_read(options, text, letters):
         (DISEASES, "抱歉，我无法确定，请咨询医生。"),
         (DISEASES, "根据目前信息无法判断是否为肺炎。"),
         (DRUGS, "None of the above."),
+        (DRUGS, "The answer is none of the above."),
         # Letters in words and names.
         (DRUGS, "A patient with angina needs further tests."),
         (DRUGS, "A 45-year-old woman presents with chest pain."),
@@ -188,7 +217,6 @@ def test_letters_are_read(options, text, letters):
         (DRUGS, "Vitamin D is true of bone health."),
         (DRUGS, "The answer depends on hepatitis B status."),
         (DRUGS, "A right-sided murmur was heard."),
-        (DRUGS, "A. Right coronary artery disease is common."[3:]),
         (DISEASES, "答案是B型利钠肽。"),
         (DISEASES, "C反应蛋白升高"),
         (DISEASES, "选B超检查"),
@@ -207,6 +235,9 @@ def test_letters_are_read(options, text, letters):
         (DRUGS, "The answer is A or B."),
         (DISEASES, "答案是A或B"),
         (DRUGS, "The answer is A, B or C."),
+        (DRUGS, "The answer cannot be B."),
+        (DRUGS, "The answer is either A or C."),
+        (EFFECTS, "The heart rate is not decreased."),
         # Only wrong ones; no choice between several texts.
         (DISEASES, "A错，B错"),
         (DRUGS, "A is wrong. B is incorrect."),
@@ -217,6 +248,10 @@ def test_letters_are_read(options, text, letters):
         (DISEASES, "肺炎与肺结核都有可能。"),
         # The question again.
         (DRUGS, "A. Aspirin\nB. Ibuprofen\nC. Beta blocker\nD. Calcium channel blocker\nE. Warfarin"),
+        (
+            DRUGS,
+            "Choose the best answer:\nA. Aspirin\nB. Ibuprofen\nC. Beta blocker\nD. Calcium channel blocker\nE. Warfarin",
+        ),
         (DRUGS, "Answer choices: A. Aspirin B. Ibuprofen C. Beta blocker"),
         (DRUGS, "A. Aspirin B. Ibuprofen C. Beta blocker D. Calcium channel blocker E. Warfarin"),
     ],
@@ -265,6 +300,6 @@ def test_any_text_is_read(text, options):
     ],
 )
 def test_enormous_answers_take_little_time(unit):
-    start = time.perf_counter()
+    start = time.process_time()
     extract_letters(unit * (1_000_000 // len(unit)), DISEASES)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

@@ -29,6 +29,8 @@ from medcare.evaluation.exam_options import (
 )
 from medcare.evaluation.exam_patterns import is_han, plain
 
+# A text with more places where an answer could be stated, none of them one, is no answer.
+_MOST_STATEMENTS = 500
 # Shorter texts of options are mentioned by chance.
 _SHORTEST_HAN, _SHORTEST_LATIN = 2, 4
 
@@ -52,7 +54,7 @@ def extract_letters(text: str, options: Sequence[str]) -> Letters | None:
     question = Question(options)
     statements = [*_after_cues(text, question), *_named(text, question), *_boxed(text, question)]
     statements += _edges(text, question)
-    for _, read in sorted(statements, key=lambda statement: -statement[0]):
+    for _, read in sorted(statements, key=lambda statement: -statement[0])[:_MOST_STATEMENTS]:
         letters = read()
         if letters:
             return letters
@@ -130,6 +132,7 @@ def _opening(line: str, question: Question) -> Letters:
 
 
 def _judged(text: str, question: Question) -> Letters:
+    text = question.without_texts(text)
     verdicts: dict[str, bool] = {}
     for match in question.patterns.judged.finditer(text):
         if _free(text, match.start()):

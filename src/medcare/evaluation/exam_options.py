@@ -40,7 +40,7 @@ class Question:
         while item := self.patterns.run.match(text, place):
             if len(set(item[1])) < len(item[1]) or not self._ends(text, item.end(), item[1]):
                 # "A, B is wrong" states A; "A and B are wrong" states nothing.
-                if found and (strict or joint.strip(" ,;")):
+                if found and (strict or joint.strip(" ,;.")):
                     return NO_LETTERS, end
                 break
             found += item[1]
@@ -98,6 +98,17 @@ class Question:
                 return False
             place = end
         return True
+
+    def without_texts(self, text: str) -> str:
+        """The text with "B" for "B. Ibuprofen": what is said of an option stands next to its letter."""
+        parts = []
+        start = 0
+        for mark in self.patterns.marked.finditer(text):
+            end = self._own_text(text, mark.end(1), mark[1])
+            if mark.start() >= start and end is not None:
+                parts.append(text[start : mark.end(1)])
+                start = end
+        return "".join((*parts, text[start:]))
 
     def _text_at(self, low: str, start: int) -> str | None:
         for letter, option in self.longest_first:

@@ -47,7 +47,7 @@ FILLER = re.compile(
     r"""
     (?: [\s:="'“”‘’「『【】』」(\[{<>—–-]
       |
-      (?:is|are|was|would|should|must|be|will|appears?|seems?|to|the|of|for|this|that|question|therefore|thus|most
+      (?:is|are|was|would|should|must|might|could|be|will|appears?|seems?|to|the|of|for|this|that|question|therefore|thus|most
           |likely|probably|clearly|definitely|indeed|simply|option|options|choice|choices|letter|here|following
           |correct|right|best|final|as|follows|both)\b
       | 应该 | 应当 | 应 | 就 | 可能 | 显然 | 只能 | 必然 | 还是 | 该 | 将 | 会 | 为 | 是 | 选择 | 选项 | 选
@@ -67,7 +67,7 @@ DENIED_BUT = re.compile(
     r"(?:not|isn't|不是|并非|不应?选)[^.。\n]{0,40}?(?:\bbut(?: rather)?|而是|而应?选)", re.IGNORECASE
 )
 # What may join two letters of one answer.
-SEPARATOR = re.compile(r" ?(?:, ?(?:and |以及)?|[、;&/+]|and\b|和|与|及|以及) ?| ")
+SEPARATOR = re.compile(r" ?(?:, ?(?:and |以及)?|\.(?=[A-Z]\b)|[、;&/+]|and\b|和|与|及|以及) ?| ")
 LEFT_OPEN = re.compile(r" ?(?:or\b|或)", re.IGNORECASE)
 LIST_GAP = re.compile(r"[\s,;、]*+")
 
@@ -85,7 +85,7 @@ AFTER_HAN = re.compile(
 # What may follow the text of an option in Chinese.
 AFTER_TEXT = re.compile(rf"{AFTER_HAN.pattern}|[的是为因所也则故可但等]")
 # What may stand right before a letter that is one.
-BEFORE_HAN = frozenset("项此以故则即和与及案是为选而但且对错误确只有中")
+BEFORE_HAN = frozenset("项此上以故则即和与及案是为选而但且对错误确只有中")
 BEFORE_WORD = re.compile(
     r"(?:options?|choices?|answers?|statements?|letter|and|but|so|thus|therefore|hence|that|because|since|while|only"
     r"|both|though|although)\Z",
@@ -141,7 +141,7 @@ _NAMED = (
     r"(?:(?:选项|项)? ?(?:(?:错误?|不正确|不对)[,。]? ?(?:故|所以|因此)?)?(?:即?为|就?是)(?:[本此该]题)?的?"
     r"(?:(?:正确|最佳|标准|唯一|最终)的?(?:答案|选项)|答案)"
     rf"|(?i:{_BE} (?:therefore |thus |clearly |indeed |likely |probably )?(?:the )?(?:single |most )?"
-    r"(?:correct|right|best|appropriate|likely) (?:answers?|options?|choices?)))"
+    r"(?:(?:correct|right|best|appropriate|likely) (?:answers?|options?|choices?)|answer\b)))"
 )
 _JUDGED = (
     r"(?:(?:选项|项)? ?[:、.,]? ?(?:的?(?:说法|描述|叙述|表述))?[是为均都也]?(?P<han>不正确|不对|错误"
@@ -160,7 +160,7 @@ def letter_patterns(count: int) -> LetterPatterns:
     joined = rf"{run}(?: ?(?:[,、;&]|and\b|和|与|及) ?{run}){{0,{count}}}"
     group = rf"(?<![A-Za-z0-9_.'’-])[(\[]?(?P<group>{joined})[)\]]? ?"
     return LetterPatterns(
-        run=re.compile(rf"[(\[]{{0,2}}({run})[)\]}}]{{0,2}}"),
+        run=re.compile(rf'[(\["“]{{0,2}}({run})[)\]}}"”]{{0,2}}'),
         small=re.compile(rf"[(\[]?([a-{last.lower()}])[)\]}}]?"),
         marked=re.compile(rf"(?<![A-Za-z0-9])([A-{last}])[.:、)]"),
         named=re.compile(group + _NAMED),

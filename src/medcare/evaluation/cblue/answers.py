@@ -170,7 +170,7 @@ def _choices(_task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
 
 def _events(_task: CblueTask, text: str, _choices: Sequence[str]) -> Elements:
     guide, *lines = text.split("\n")
-    events = [_event(line) for line in lines]
+    events = [_event(line) for line in set(lines)]
     parsable = any(seen for _, seen in events) or _only_guide(guide, lines)
     return Answer(frozenset(event for event, _ in events), parsable)
 
@@ -194,7 +194,7 @@ def _event(line: str) -> tuple[Element, bool]:
 
 def _attributes(task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
     guide, *lines = text.split("\n")
-    pairs = [line.split("：") for line in lines]
+    pairs = [line.split("：") for line in set(lines)]
     found = frozenset(
         (pair[0].strip(), pair[1] if pair[1] in choices else task.default) for pair in pairs if len(pair) == 2
     )
@@ -217,7 +217,8 @@ def _split(text: str) -> list[str]:
 
 def _only_guide(guide: str, lines: Sequence[str]) -> bool:
     """Whether the text is a guide line with nothing below it, which says that there is nothing."""
-    return guide.rstrip().endswith("：") and not any(line.strip() for line in lines)
+    announced, colon, rest = guide.partition("：")
+    return bool(announced and colon) and not rest.strip() and not any(line.strip() for line in lines)
 
 
 def between(text: str, start: str, end: str) -> str | None:

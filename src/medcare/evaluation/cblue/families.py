@@ -12,7 +12,7 @@ from medcare.evaluation.cblue.answers import Elements, read_elements, read_label
 from medcare.evaluation.cblue.metrics import METRICS, Rates, class_rates, set_rates, tree_f1, tree_rows
 from medcare.evaluation.cblue.rouge import Rouge, rouge
 from medcare.evaluation.cblue.tasks import CblueItem, CblueTask, Metric
-from medcare.evaluation.cblue.text2dt import Comparison, compare, read_tree
+from medcare.evaluation.cblue.text2dt import Comparison, compare, has_nodes, read_tree
 from medcare.evaluation.scores import Floats, class_rows, set_rows
 
 Items = Sequence[CblueItem]
@@ -165,7 +165,7 @@ class Trees:
             for parts in ([entry.nodes for entry in compared], [entry.paths for entry in compared])
         )
         edits, most = (int(count) for count in rows.sum(0))
-        parsable = sum(answer is not None and read_tree(answer).parsable for answer in answers)
+        parsable = sum(answer is not None and has_nodes(answer) for answer in answers)
         return Total(
             Rates(value),
             {"edits": edits, "most_edits": most},

@@ -12,7 +12,7 @@ from medcare.evaluation.answer_files import pair_answers, read_rows, row_id
 from medcare.evaluation.cblue.answers import read_sections
 from medcare.evaluation.cblue.families import FAMILIES, Answers, Items, Total
 from medcare.evaluation.cblue.tasks import CblueItem, CblueTask
-from medcare.evaluation.cblue.text2dt import read_tree
+from medcare.evaluation.cblue.text2dt import has_nodes
 from medcare.evaluation.scores import Floats
 
 
@@ -127,7 +127,7 @@ def _check(task: CblueTask, items: Items) -> None:
             raise EvaluationError(
                 f"The target of sample '{item.id}' is empty; a label of '{task.name}' is required."
             )
-        if task.grammar == "tree" and not read_tree(item.target).parsable:
+        if task.grammar == "tree" and not has_nodes(item.target):
             raise EvaluationError(
                 f"The target of sample '{item.id}' has no tree node; lines such as "
                 "'节点1：role=D；logical_rel=null；triples=[]' are required."

@@ -1,0 +1,71 @@
+"""`medcare score` as a person uses it: one line of JSON, or one clear sentence and an exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from medcare.cli import app
+from medcare.storage import write_jsonl
+
+ROW = {"sample_id": "1", "target": "相关", "answer_choices": ["相关", "不相关"], "task_dataset": "KUAKE-IR"}
+
+
+def call(folder: Path, task: str, gold: list[dict], predictions: list[dict], *more: str):
+    write_jsonl(folder / "gold.jsonl", gold)
+    write_jsonl(folder / "predictions.jsonl", predictions)
+    paths = ["--gold", str(folder / "gold.jsonl"), "--predictions", str(folder / "predictions.jsonl")]
+    return CliRunner().invoke(app, ["score", "--task", task, *paths, *more])
+
+
+def test_a_task_prints_one_line_of_json(tmp_path):
+    result = call(tmp_path, "KUAKE-IR", [ROW], [{"sample_id": "1", "prediction": "相关"}])
+    assert result.exit_code == 0
+    assert result.stdout.count("\n") == 1
+    assert json.loads(result.stdout) == {
+        "task": "KUAKE-IR",
+        "metric": "weighted_f1",
+        "value": 1,
+        "precision": 1,
+        "recall": 1,
+        "counts": {"n": 1, "correct": 1},
+        "unparsable": 0,
+    }
+
+
+def test_an_exam_prints_its_subjects(tmp_path):
+    gold = [{"id": "1", "options": ["肺炎", "哮喘"], "answer": "B", "subject": "内科"}]
+    result = call(tmp_path, "exam", gold, [{"id": "1", "prediction": "故选B。"}])
+    assert json.loads(result.stdout)["by_subject"]["内科"]["value"] == 1
+
+
+def test_missing_answers_count_as_wrong_if_that_is_allowed(tmp_path):
+    assert call(tmp_path, "KUAKE-IR", [ROW], []).exit_code != 0
+    result = call(tmp_path, "KUAKE-IR", [ROW], [], "--allow-missing")
+    assert json.loads(result.stdout)["value"] == 0
+    assert json.loads(result.stdout)["unparsable"] == 1
+
+
+def test_errors_are_one_sentence_and_scoring_loads_no_torch(tmp_path):
+    call(tmp_path, "KUAKE-IR", [ROW], [{"sample_id": "1", "prediction": "相关"}])
+    code = (
+        "import sys; from medcare.__main__ import main\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    arguments = ["score", "--gold", "gold.jsonl", "--predictions", "predictions.jsonl", "--task"]
+
+    def run(task: str):
+        command = [sys.executable, "-c", code, *arguments, task]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    good, bad = run("KUAKE-IR"), run("nothing")
+    assert good.returncode == 0
+    assert good.stdout.splitlines()[-1] == "False False"
+    assert bad.returncode == 8
+    assert bad.stderr.startswith("error: 'nothing' is no PromptCBLUE task.")
+    assert bad.stderr.count("\n") == 1

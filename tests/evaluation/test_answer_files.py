@@ -1,0 +1,64 @@
+"""Answers are matched to items by id; whatever doesn't fit is an error that says what to do."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from medcare.errors import EvaluationError
+from medcare.evaluation.answer_files import pair_answers, read_rows
+from medcare.storage import write_jsonl
+
+
+def answer_file(folder, *rows):
+    write_jsonl(folder / "answers.jsonl", list(rows))
+    return folder / "answers.jsonl"
+
+
+def test_answers_come_in_the_order_of_the_items(tmp_path):
+    names = [f"item-{number}" for number in range(20)]
+    rows = [{"sample_id": name, "prediction": f"answer to {name}"} for name in names]
+    random.Random(0).shuffle(rows)
+    path = answer_file(tmp_path, *rows)
+    assert pair_answers(names, path) == [f"answer to {name}" for name in names]
+
+
+def test_a_prediction_goes_before_a_target_and_numbers_are_ids_too(tmp_path):
+    path = answer_file(
+        tmp_path, {"id": 1, "target": "right", "prediction": "given"}, {"sample_id": "2", "target": "b"}
+    )
+    assert pair_answers(["1", "2"], path) == ["given", "b"]
+
+
+def test_ids_that_do_not_fit(tmp_path):
+    path = answer_file(tmp_path, {"sample_id": "a", "target": ""}, {"sample_id": "b", "target": ""})
+    with pytest.raises(EvaluationError, match="1 predictions answer no item of the gold file \\('b'\\)"):
+        pair_answers(["a"], path)
+    assert pair_answers(["a"], path, ignored={"b"}) == [""]
+    with pytest.raises(EvaluationError, match="1 of 3 items have no prediction \\('c'\\)"):
+        pair_answers(["a", "b", "c"], path)
+    assert pair_answers(["a", "b", "c"], path, allow_missing=True) == ["", "", None]
+
+
+def test_many_wrong_ids_are_counted_and_a_few_are_named(tmp_path):
+    path = answer_file(tmp_path, *({"id": f"x{number}", "target": ""} for number in range(5)))
+    with pytest.raises(EvaluationError, match=r"5 predictions .* \('x0', 'x1', 'x2', …\)"):
+        pair_answers([], path)
+
+
+def test_repeated_ids(tmp_path):
+    with pytest.raises(EvaluationError, match="1 ids occur more than once \\('1'\\)"):
+        read_rows(answer_file(tmp_path, {"id": 1}, {"sample_id": "1"}))
+
+
+@pytest.mark.parametrize("row", [{"prediction": "a"}, {"sample_id": None}, {"sample_id": ["a"]}])
+def test_a_row_without_an_id(tmp_path, row):
+    with pytest.raises(EvaluationError, match="needs a 'sample_id'"):
+        read_rows(answer_file(tmp_path, row))
+
+
+@pytest.mark.parametrize("row", [{"id": "1"}, {"id": "1", "prediction": None}, {"id": "1", "target": ["a"]}])
+def test_a_prediction_that_is_no_text(tmp_path, row):
+    with pytest.raises(EvaluationError, match="sample '1' needs a text as 'prediction'"):
+        pair_answers(["1"], answer_file(tmp_path, row))

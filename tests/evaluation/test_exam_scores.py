@@ -1,0 +1,103 @@
+"""Exam scores: all correct letters and no other, by subject, from rows in several spellings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medcare.errors import EvaluationError
+from medcare.evaluation.exam_scores import ExamItem, read_exam_item, score_exam, score_exam_files
+from medcare.evaluation.scores import METRICS
+from medcare.storage import write_jsonl
+
+OPTIONS = ("肺炎", "支气管炎", "哮喘", "肺癌")
+
+
+def item(name: str, answers: str, subject: str = "") -> ExamItem:
+    return ExamItem(name, OPTIONS, frozenset(answers), subject)
+
+
+@pytest.mark.parametrize(
+    ("right", "answer", "correct"),
+    [
+        ("B", "答案为B", True),
+        ("B", "答案为A", False),
+        ("B", "答案为AB", False),
+        ("AB", "答案为BA", True),
+        ("AB", "答案为A", False),
+        ("AB", "答案为ABC", False),
+        ("B", "我不知道", False),
+        ("B", "", False),
+        ("B", None, False),
+    ],
+)
+def test_an_answer_is_right_with_all_letters_and_no_other(right, answer, correct):
+    assert score_exam([item("1", right)], [answer]).correct == [correct]
+
+
+def test_subjects_add_up():
+    items = [item("1", "A", "内科"), item("2", "BC", "内科"), item("3", "D", "儿科")]
+    found = score_exam(items, ["A", "B", "不知道"])
+    assert found.to_dict() == {
+        "task": "exam",
+        "metric": "accuracy",
+        "value": pytest.approx(1 / 3),
+        "counts": {"n": 3, "correct": 1},
+        "unparsable": 1,
+        "by_subject": {
+            "儿科": {"value": 0, "counts": {"n": 1, "correct": 0}, "unparsable": 1},
+            "内科": {"value": 0.5, "counts": {"n": 2, "correct": 1}, "unparsable": 0},
+        },
+    }
+    assert METRICS["accuracy"](found.rows.sum(0, keepdims=True)) == pytest.approx(np.array([1 / 3]))
+
+
+def test_without_subjects_there_is_no_breakdown():
+    assert "by_subject" not in score_exam([item("1", "A")], ["A"]).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("row", "letters"),
+    [
+        ({"id": "1", "options": list(OPTIONS), "answers": [1, 3]}, "BD"),
+        ({"sample_id": 1, "options": list(OPTIONS), "answer": "BD"}, "BD"),
+        ({"sample_id": "1", "options": list(OPTIONS), "answer": ["d", "b"]}, "BD"),
+        ({"sample_id": "1", "options": list(OPTIONS), "answer": "B, D"}, "BD"),
+        ({"sample_id": "1", "options": {"B": "b", "A": "a"}, "answer": "B"}, "B"),
+    ],
+)
+def test_rows_of_a_gold_file(tmp_path, row, letters):
+    read = read_exam_item(row, tmp_path)
+    assert (read.id, read.answers) == ("1", frozenset(letters))
+    assert read.options[:2] in (OPTIONS[:2], ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "1", "answer": "A"}, "needs a list of 1 to 26 'options'"),
+        ({"id": "1", "options": [], "answer": "A"}, "needs a list"),
+        ({"id": "1", "options": "AB", "answer": "A"}, "needs a list"),
+        ({"id": "1", "options": ["a", "b"], "answer": "C"}, "needs the letters.*got 'C'"),
+        ({"id": "1", "options": ["a", "b"], "answer": ""}, "needs the letters"),
+        ({"id": "1", "options": ["a", "b"], "answers": [2]}, "needs the letters"),
+        ({"id": "1", "options": ["a", "b"], "answers": ["x"]}, "needs the letters"),
+        ({"id": "1", "options": ["a", "b"]}, "needs the letters.*got None"),
+    ],
+)
+def test_rows_that_cannot_be_scored(tmp_path, row, message):
+    with pytest.raises(EvaluationError, match=message):
+        read_exam_item(row, tmp_path)
+
+
+def test_files_are_scored(tmp_path):
+    gold, answers = tmp_path / "gold.jsonl", tmp_path / "answers.jsonl"
+    write_jsonl(gold, [{"id": name, "options": list(OPTIONS), "answers": [0]} for name in "ab"])
+    write_jsonl(answers, [{"id": "b", "prediction": "A"}])
+    with pytest.raises(EvaluationError, match="1 of 2 items have no prediction"):
+        score_exam_files(gold, answers)
+    assert score_exam_files(gold, answers, allow_missing=True).correct == [False, True]
+    write_jsonl(gold, [])
+    write_jsonl(answers, [])
+    with pytest.raises(EvaluationError, match="no exam questions"):
+        score_exam_files(gold, answers)
