@@ -119,10 +119,10 @@ def test_ctrl_c_says_how_to_go_on(tiny_base, tmp_path):
 
 
 def test_one_model_alone(finished, tiny_base, tmp_path):
-    config = load_config(settings=settings(tiny_base))
-    evaluate_model(
-        str(finished / "model"), config, tmp_path / "again", items=finished / "data" / "items.jsonl"
+    config = load_config(
+        settings=settings(tiny_base, f"evaluation.items={finished / 'data' / 'items.jsonl'}")
     )
+    assert evaluate_model(str(finished / "model"), config, tmp_path / "again").is_file()
     results = json.loads((tmp_path / "again" / "results.json").read_text())
     whole = json.loads((finished / "results.json").read_text())
     for name, task in results["tasks"].items():

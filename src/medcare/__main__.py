@@ -8,6 +8,8 @@ import sys
 
 from medcare.errors import MedCareError
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line and exit."""
@@ -19,8 +21,10 @@ def main() -> None:
 
     try:
         app()
-    except KeyboardInterrupt:
-        _fail("Stopped. The same command continues where this one stopped.", 130)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:  # typer's answer to Ctrl-C
+            _fail("Stopped. The same command continues where this one stopped.", _INTERRUPTED)
+        raise
     except MedCareError as error:
         _fail(f"error: {error}", error.exit_code)
     except BrokenPipeError:
