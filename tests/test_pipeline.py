@@ -138,7 +138,7 @@ def test_own_conversations_and_an_own_exam(tiny_base, tmp_path):
         "opb": "B",
         "opc": "C",
         "opd": "D",
-        "cop": 2,
+        "cop": 0,
         "id": "q1",
     }
     (tmp_path / "exam.jsonl").write_text(json.dumps(question) + "\n")
