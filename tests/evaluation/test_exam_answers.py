@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -143,6 +144,7 @@ PHRASES = ("All of the above", "It is contagious", "None of the above", "It is h
         (EFFECTS, "There will be no change in heart rate.", "C"),
         (YEARS, "The answer is 50.", "D"),
         (YEARS, "答案是5", "A"),
+        (YEARS, "B", "B"),
         (GROUPS, "The answer is AB.", "C"),
         (GROUPS, "The answer is B.", "B"),
         (PHRASES, "None of the above", "C"),
@@ -248,10 +250,7 @@ def test_letters_are_read(options, text, letters):
         (DISEASES, "肺炎与肺结核都有可能。"),
         # The question again.
         (DRUGS, "A. Aspirin\nB. Ibuprofen\nC. Beta blocker\nD. Calcium channel blocker\nE. Warfarin"),
-        (
-            DRUGS,
-            "Choose the best answer:\nA. Aspirin\nB. Ibuprofen\nC. Beta blocker\nD. Calcium channel blocker\nE. Warfarin",
-        ),
+        (DISEASES, "选择正确答案：\nA. 肺炎\nB. 支气管肺炎\nC. 肺结核\nD. 支气管哮喘\nE. 肺癌"),
         (DRUGS, "Answer choices: A. Aspirin B. Ibuprofen C. Beta blocker"),
         (DRUGS, "A. Aspirin B. Ibuprofen C. Beta blocker D. Calcium channel blocker E. Warfarin"),
     ],
@@ -276,6 +275,35 @@ def test_any_set_of_letters_is_read_back(letters, joint, frame):
 def test_any_text_is_read(text, options):
     letters = extract_letters(text, options)
     assert letters is None or (letters and all(ord(letter) - ord("A") < len(options) for letter in letters))
+
+
+def test_ten_thousand_damaged_answers():
+    draw = random.Random(0)
+    answers = [
+        "答案为ABD。因为B、D符合题意，故选ABD。",
+        "The answer is not B but (C), because \\boxed{C}.",
+        "A对，B错，C错，为本题正确答案",
+        "Option A is incorrect.\nB. 支气管肺炎\n\nTherefore, 肺炎",
+    ]
+    marks = [
+        *"ABCDEabc()[]{}.,:;、。，：（）\n \0*$\\",
+        "不",
+        "对",
+        "not ",
+        "答案",
+        "answer ",
+        "\ud800",
+        "Ａ",
+    ]
+    for _ in range(10_000):
+        text = draw.choice(answers) + draw.choice(answers)
+        for _ in range(draw.randint(1, 5)):
+            start, end = sorted(draw.choices(range(len(text) + 1), k=2))
+            text = (
+                text[:start] + draw.choice(marks) + draw.choice((text[end:], text[start:end], text[start:]))
+            )
+        letters = extract_letters(text, DISEASES)
+        assert letters is None or letters <= set("ABCDE")
 
 
 @pytest.mark.parametrize(

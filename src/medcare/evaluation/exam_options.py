@@ -119,10 +119,16 @@ class Question:
     def _own_text(self, text: str, end: int, letters: str) -> int | None:
         """Where the text of a letter's option ends, if it stands after the letter: "B. Ibuprofen"."""
         own = self.options[letters] if len(letters) == 1 else ""
-        rest = text[end : end + _REACH]
-        after = rest.lstrip(" .:、,)-")
-        follows = bool(own) and rest[:1] not in "'’" and after[: len(own)].lower() == own
-        return end + len(rest) - len(after) + len(own) if follows else None
+        low = text[end : end + _REACH].lower()
+        start = len(low) - len(low.lstrip(" .:、,)-"))
+        if (
+            not own
+            or low[:1] in "'’"
+            or not low.startswith(own, start)
+            or not ends_apart(low, start + len(own))
+        ):
+            return None
+        return end + start + len(own)
 
     def _small_at(self, text: str, place: int) -> tuple[Letters, int]:
         """A letter in lower case, with nothing after it: "a" is a word too."""
