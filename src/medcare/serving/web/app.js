@@ -1,0 +1,68 @@
+// The page: which view is shown, and the key that some servers ask for.
+
+import { getJson, openSession } from "./api.js";
+import { startAsk } from "./ask.js";
+import { startExam } from "./exam.js";
+
+const VIEWS = ["ask", "exam", "reports"];
+const element = (id) => document.getElementById(id);
+
+async function start() {
+  let page;
+  try {
+    page = await getJson("/api/page");
+  } catch (error) {
+    if (error.status === 401) return askForKey();
+    element("view").append(Object.assign(document.createElement("p"), { className: "message error", textContent: error.message }));
+    return undefined;
+  }
+  element("notice").textContent = page.notice.replace(/^For research only\. /, "");
+  startAsk(page.models);
+  startExam(page.models, page.runs);
+  listRuns(page.runs);
+  window.addEventListener("hashchange", showView);
+  showView();
+  return undefined;
+}
+
+function showView() {
+  const wanted = location.hash.slice(1);
+  const view = VIEWS.includes(wanted) ? wanted : "ask";
+  for (const name of VIEWS) element(name).hidden = name !== view;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  // On a phone this would open the keyboard over the page.
+  if (view === "ask" && matchMedia("(pointer: fine)").matches) element("question").focus();
+}
+
+function listRuns(runs) {
+  element("runs-none").hidden = runs.length > 0;
+  for (const run of runs) {
+    const link = Object.assign(document.createElement("a"), {
+      href: `/reports/${encodeURIComponent(run)}`, target: "_blank", rel: "noopener", textContent: run,
+    });
+    link.append(Object.assign(document.createElement("span"), { textContent: "Open the report" }));
+    const item = document.createElement("li");
+    item.append(link);
+    element("runs").append(item);
+  }
+}
+
+function askForKey() {
+  element("key").hidden = false;
+  element("key-value").focus();
+  element("key").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      await openSession(element("key-value").value);
+      element("key").hidden = true;
+      await start();
+    } catch (error) {
+      element("key-error").textContent = error.message;
+    }
+  });
+}
+
+start();

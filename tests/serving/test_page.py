@@ -1,0 +1,268 @@
+"""The page in a real browser: type, stream, compare, exam, reports; with keys alone, and on a phone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from medcare.data.files import write_records
+from medcare.data.records import Item, Message
+from medcare.generation import generate
+from medcare.serving.runs import score
+from tests.serving.conftest import Running, running, served, slow_down
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed on this machine")
+
+ITEMS = [
+    Item(
+        f"definition/{number}", "definition_to_finding", "knowledge", split, f"HP:{number}",
+        f"Which finding is described as number {number}: long, slender fingers?",
+        ("Arachnodactyly", "Brachydactyly", "Syndactyly", "Clinodactyly"), (number,), subject="Skeleton",
+    )
+    for number, split in enumerate(("taught", "held_out", "taught"))
+]  # fmt: skip
+FREE = Item("free/1", "entities", "alignment", "taught", "x", "Name the findings.", target="fever")
+REPORT = "<!doctype html><title>Report of demo</title><style>h1{color:red}</style><h1>Scores</h1>"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "demo" / "data").mkdir(parents=True)
+    (folder / "demo" / "report.html").write_text(REPORT + "<script>document.title += '!'</script>")
+    write_records(folder / "demo" / "data" / "items.jsonl", [*ITEMS, FREE])
+    (folder / "unfinished").mkdir()
+    (folder / "secret.html").write_text("confidential")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(runs: Path) -> Iterator[Running]:
+    models = [served("base"), served("stage1", seed=1), served("stage2", seed=2), served("other", seed=3)]
+    for model in models:
+        slow_down(model, 0.005)
+    with running(*models, reports=runs) as server:
+        yield server
+
+
+def test_runs_and_questions(server: Running) -> None:
+    assert httpx.get(f"{server.url}/api/page").json()["runs"] == ["demo"]
+    assert httpx.get(f"{server.url}/api/runs/demo/tasks").json() == {"definition_to_finding": 3}
+    question = httpx.get(f"{server.url}/api/runs/demo/questions/definition_to_finding/1").json()
+    assert question["options"] == list(ITEMS[1].options)
+    assert question["answers"] == [1]
+    body = {"model": "stage1", "run": "demo", "task": "definition_to_finding", "number": 1}
+    result = server.post("/api/exam", json=body).json()
+    assert result == score(server.service.models["stage1"], ITEMS[1])
+    assert sum(option["share"] for option in result["options"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/reports/unfinished", "/reports/none", "/reports/%2e%2e", "/reports/..%2fsecret.html",
+     "/reports/secret.html", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/api/runs/none/tasks",
+     "/api/runs/demo/questions/definition_to_finding/3", "/api/runs/demo/questions/entities/0"],
+)  # fmt: skip
+def test_what_is_not_there_or_not_for_readers(server: Running, path: str) -> None:
+    response = httpx.get(f"{server.url}{path}")
+    assert response.status_code == 404
+    assert "confidential" not in response.text
+
+
+def test_a_report_is_shut_in(server: Running) -> None:
+    policy = httpx.get(f"{server.url}/reports/demo").headers["Content-Security-Policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'")
+
+
+@pytest.fixture(scope="module")
+def browser():  # type: ignore[no-untyped-def]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):  # type: ignore[no-untyped-def]
+    """A fresh page on which nothing may go wrong unseen, and which may ask nobody but the server."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    wrong: list[str] = []
+    foreign: list[str] = []
+    page.on(
+        "console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else 0
+    )
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: foreign.append(request.url))
+    page.wrong = wrong
+    yield page
+    context.close()
+    assert not wrong
+    assert all(url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:")) for url in foreign)
+
+
+def expected(server: Running, name: str, turns: list[Message], limit: int) -> str:
+    model = server.service.models[name]
+    prompt = model.chat_prompt(turns)
+    tokens = generate(model.model, None, [prompt], max_new_tokens=limit, stop_ids=model.stop_ids)[0]
+    return str(model.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def settle(page, count: int):  # type: ignore[no-untyped-def]
+    """Wait until `count` answers are complete."""
+    page.wait_for_function(
+        "n => document.querySelectorAll('.answer[aria-busy=false]').length === n", arg=count
+    )
+
+
+@needs_browser
+def test_a_question_is_typed_streamed_and_compared(page, server: Running) -> None:  # type: ignore[no-untyped-def]
+    page.goto(server.url)
+    assert "For research only" in page.inner_text("header")
+    assert page.evaluate("document.activeElement.id") == "question"
+    assert page.locator("#ask-models input:checked").count() == 3
+    assert page.locator("#ask-models input[value=other]").is_disabled(), "at most three"
+    page.click("summary")
+    page.fill("#longest", "30")
+    page.keyboard.press("Escape")
+    page.fill("#question", "What is fever?")
+    page.keyboard.press("Enter")
+    # It streams: there is text while the answer is still being written.
+    page.wait_for_function(
+        "() => document.querySelector('.answer[aria-busy=true] .text')?.textContent.length > 3"
+    )
+    assert page.inner_text("#send") == "Stop"
+    settle(page, 3)
+    turns = [Message("user", "What is fever?")]
+    for name in ("base", "stage1", "stage2"):
+        text = page.text_content(f"[aria-label='Answer of {name}'] .text")
+        assert text.strip() == expected(server, name, turns, 30)
+    assert "30 tokens" in page.inner_text(".answer >> nth=0")
+    assert "cut at the longest answer" in page.inner_text(".answer >> nth=0")
+    boxes = [card.bounding_box() for card in page.query_selector_all(".answer")]
+    assert len({round(box["y"]) for box in boxes}) == 1, "side by side"
+    # The second question comes with what each model said itself.
+    page.click("#ask-models label:has([value=stage1])")
+    page.click("#ask-models label:has([value=stage2])")
+    page.keyboard.press("Tab")
+    page.fill("#question", "And pain?")
+    page.click("#send")
+    settle(page, 4)
+    turns += [Message("assistant", expected(server, "base", turns, 30)), Message("user", "And pain?")]
+    assert page.text_content(".turn:last-child .text").strip() == expected(server, "base", turns, 30)
+    with page.expect_download() as download:
+        page.click("#save")
+    assert "What is fever?" in Path(download.value.path()).read_text()
+    page.click("#reset")
+    assert page.locator(".turn").count() == 0
+    assert page.is_visible("#welcome")
+
+
+@needs_browser
+def test_escape_stops_and_frees_the_rows(page, server: Running) -> None:  # type: ignore[no-untyped-def]
+    page.goto(server.url)
+    page.fill("#question", "One line")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("<img src=x onerror=alert(1)>")
+    page.click("summary")
+    page.fill("#longest", "180")
+    page.focus("#question")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('.answer .text').textContent.length > 5")
+    page.keyboard.press("Escape")
+    settle(page, 3)
+    assert page.inner_text(".answer footer >> nth=0") == "Stopped"
+    assert page.inner_text(".question") == "One line\n<img src=x onerror=alert(1)>"
+    page.wait_for_timeout(300)
+    assert not any(model.engine.busy for model in server.service.models.values())
+
+
+@needs_browser
+def test_the_servers_errors_are_shown(page, server: Running) -> None:  # type: ignore[no-untyped-def]
+    page.goto(server.url)
+    page.fill("#question", "fever and pain " * 100)
+    page.click("#send")
+    settle(page, 3)
+    assert "context is 256 tokens" in page.inner_text(".answer footer >> nth=0")
+    # Browsers report every failed request in the console; that is the only thing there.
+    assert all("400 (Bad Request)" in text for text in page.wrong)
+    page.wrong.clear()
+
+
+@needs_browser
+def test_an_exam(page, server: Running) -> None:  # type: ignore[no-untyped-def]
+    page.goto(server.url)
+    page.click("nav >> text=Exam")
+    page.wait_for_selector("#options li")
+    assert page.inner_text("#position") == "1 of 3"
+    assert "number 0" in page.inner_text("#prompt")
+    assert "Skeleton" in page.inner_text("#facts")
+    assert page.locator(".truth").count() == 0, "the truth is not shown before the models are asked"
+    page.focus("#view")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.querySelector('#position').textContent === '2 of 3'")
+    page.click("#score")
+    page.wait_for_selector(".truth")
+    assert page.inner_text(".truth .head").startswith("B")
+    result = score(server.service.models["stage2"], ITEMS[1])
+    shown = page.locator("#options li >> nth=2").locator(".share.c2 .value").inner_text()
+    assert shown == f"{100 * result['options'][2]['share']:.1f} %"
+    chosen = page.locator(f"#options li >> nth={result['chosen']}").locator(".share.c2")
+    assert "chosen" in chosen.get_attribute("class")
+    page.click("#next")
+    page.wait_for_function("() => document.querySelector('#position').textContent === '3 of 3'")
+    assert page.locator(".share").count() == 0
+    assert page.is_disabled("#next")
+
+
+@needs_browser
+def test_a_report_opens(page, server: Running) -> None:  # type: ignore[no-untyped-def]
+    page.goto(f"{server.url}/#reports")
+    with page.context.expect_page() as opened:
+        page.click("#runs a")
+    assert opened.value.inner_text("h1") == "Scores"
+    assert opened.value.title() == "Report of demo!", "its own script runs"
+
+
+@needs_browser
+def test_a_phone(browser, server: Running) -> None:  # type: ignore[no-untyped-def]
+    context = browser.new_context(viewport={"width": 360, "height": 700}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(server.url)
+    page.tap("#examples button >> nth=0")
+    page.tap("#send")
+    settle(page, 3)
+    boxes = [card.bounding_box() for card in page.query_selector_all(".answer")]
+    assert len({round(box["x"]) for box in boxes}) == 1, "one below the other"
+    for view in ("ask", "exam", "reports"):
+        page.goto(f"{server.url}/#{view}")
+        page.wait_for_selector(f"#{view}")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360, f"{view} scrolls sideways"
+    assert page.is_visible("header .notice")
+    context.close()
+
+
+@needs_browser
+def test_a_page_that_needs_a_key(browser) -> None:  # type: ignore[no-untyped-def]
+    with running(served(), api_key="schlüssel") as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        page.fill("#key-value", "wrong")
+        page.keyboard.press("Enter")
+        page.wait_for_function("() => /valid API key/.test(document.querySelector('#key-error').textContent)")
+        page.fill("#key-value", "schlüssel")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#welcome")
+        page.fill("#question", "Fever?")
+        page.keyboard.press("Enter")
+        settle(page, 1)
+        assert re.search(r"\d+ tokens", page.inner_text(".answer footer"))
+        page.close()
