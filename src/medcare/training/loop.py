@@ -120,7 +120,7 @@ class Loop:
         lengths = [len(example.ids) for example in examples]
         self.schedule = Schedule.build(lengths, stage, seed, self.batches, self.layout)
         optimizer = torch.optim.AdamW(
-            list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay
+            list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         # FSDP2 puts shards in the place of the parameters.
