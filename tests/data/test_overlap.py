@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcare.data.overlap import KINDS, find, ngram_overlap, units
+from medcare.data.overlap import KINDS, find, units
 from medcare.errors import DataError
 
 WORDS = " ".join(f"w{number}" for number in range(40))
@@ -50,7 +50,7 @@ def test_units_are_words_and_single_chinese_characters() -> None:
 
 
 def test_rows_are_counted_once_and_named() -> None:
-    found = ngram_overlap(["no", WORDS, f"{WORDS} {WORDS}"], [HAN, WORDS, "short", f"x {WORDS}"])
+    found = find(["no", WORDS, f"{WORDS} {WORDS}"], [HAN, WORDS, "short", f"x {WORDS}"])
     assert list(found.train_hits["ngram"]) == [1, 2]
     assert found.test_hits["ngram"] == {1, 3}
     assert found.to_dict() == {
@@ -63,7 +63,7 @@ def test_rows_are_counted_once_and_named() -> None:
         "leaked_tests": [1, 3],
     }
     assert not found.clean
-    assert ngram_overlap([HAN], [WORDS]).clean
+    assert find([HAN], [WORDS]).clean
 
 
 def test_a_row_may_be_one_text() -> None:

@@ -74,17 +74,6 @@ def units(text: str) -> list[str]:
     return _UNIT.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def ngram_overlap(train: Iterable[str], test: Sequence[str], n: int = 13) -> Overlap:
-    """Exact, normalised and n-gram overlap of single texts.
-
-    Args:
-        train: training texts, read once.
-        test: evaluation texts.
-        n: units in an n-gram.
-    """
-    return find(train, test, n=n)
-
-
 def find(
     train: Iterable[Sequence[str]],
     test: Sequence[Sequence[str]],
