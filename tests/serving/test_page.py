@@ -247,6 +247,12 @@ def test_a_phone(browser, server: Running) -> None:  # type: ignore[no-untyped-d
         page.wait_for_selector(f"#{view}")
         assert page.evaluate("document.documentElement.scrollWidth") == 360, f"{view} scrolls sideways"
     assert page.is_visible("header .notice")
+    page.goto(f"{server.url}/#ask")
+    page.tap("summary")
+    panel = page.query_selector("#settings .panel").bounding_box()
+    assert panel["x"] >= 0
+    assert panel["x"] + panel["width"] <= 360
+    assert panel["y"] >= 0
     context.close()
 
 

@@ -1,7 +1,7 @@
 // The page: which view is shown, and the key that some servers ask for.
 
 import { getJson, openSession } from "./api.js";
-import { startAsk } from "./ask.js";
+import { focusQuestion, startAsk } from "./ask.js";
 import { startExam } from "./exam.js";
 
 const VIEWS = ["ask", "exam", "reports"];
@@ -33,8 +33,7 @@ function showView() {
     if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  // On a phone this would open the keyboard over the page.
-  if (view === "ask" && matchMedia("(pointer: fine)").matches) element("question").focus();
+  if (view === "ask") focusQuestion();
 }
 
 function listRuns(runs) {

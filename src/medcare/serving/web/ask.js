@@ -68,7 +68,12 @@ async function ask(question) {
   running = null;
   turns.push(turn);
   showState();
-  element("question").focus({ preventScroll: true });
+  focusQuestion();
+}
+
+/** Where there is a keyboard; on a phone this would open one over the answer. */
+export function focusQuestion() {
+  if (matchMedia("(pointer: fine)").matches) element("question").focus({ preventScroll: true });
 }
 
 async function answer(name, turn, card, signal) {
@@ -163,7 +168,7 @@ function reset() {
   for (const turn of document.querySelectorAll(".turn")) turn.remove();
   element("welcome").hidden = false;
   showState();
-  element("question").focus();
+  focusQuestion();
 }
 
 /** One line of JSONL a model, the form that `medcare train --data` reads. */

@@ -1,0 +1,92 @@
+"""Takes the pictures of docs/serving.md from the models and the report of a finished run.
+
+    python docs/take_screenshots.py runs/demo
+
+It needs playwright (a development requirement) and Chromium. Nothing in the pictures is made up: what they
+show is what the three models of the run answered.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+OUT = Path(__file__).parent / "images"
+QUESTIONS = ("What is arachnodactyly?", "Which finding is meant: abnormally long and slender fingers?")
+
+
+def main(run: Path) -> None:
+    models = ["base=embedded", f"stage1={run / 'aggregate'}", f"stage2={run / 'model'}"]
+    command = [sys.executable, "-m", "medcare", "serve", *models, "--reports", str(run), "--port", "0"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        url = next(match[0] for line in server.stderr if (match := re.search(r"http://\S+", line)))
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            )
+            for name, options in VIEWS.items():
+                page = browser.new_page(**options)
+                page.set_default_timeout(180_000)
+                conversation(page, url, OUT / f"page-{name}.png")
+                exam(page, url, OUT / f"exam-{name}.png")
+                page.close()
+            browser.close()
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+VIEWS: dict[str, dict[str, Any]] = {
+    "wide": {"viewport": {"width": 1180, "height": 760}, "device_scale_factor": 1.5},
+    "dark": {
+        "viewport": {"width": 1180, "height": 760},
+        "device_scale_factor": 1.5,
+        "color_scheme": "dark",
+    },
+    "phone": {
+        "viewport": {"width": 390, "height": 800},
+        "device_scale_factor": 2,
+        "is_mobile": True,
+        "has_touch": True,
+    },
+}
+
+
+def conversation(page: Page, url: str, path: Path) -> None:
+    page.goto(url)
+    page.click("summary")
+    page.fill("#longest", "80")
+    page.keyboard.press("Escape")
+    for number, question in enumerate(QUESTIONS, start=1):
+        page.fill("#question", question)
+        page.click("#send")
+        page.wait_for_function(
+            "n => document.querySelectorAll('.answer[aria-busy=false]').length === n", arg=3 * number
+        )
+    save(page, path)
+
+
+def exam(page: Page, url: str, path: Path) -> None:
+    page.goto(f"{url}/#exam")
+    page.wait_for_selector("#options li")
+    page.click("#score")
+    page.wait_for_selector(".truth")
+    page.wait_for_timeout(400)  # the bars grow
+    save(page, path)
+
+
+def save(page: Page, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
