@@ -1,0 +1,98 @@
+"""Grouped by length with padding against packed without: real tokens a second of forward and backward passes.
+
+    python benchmarks/batching.py [--model embedded] [--rounds 5] [--tokens 512] [--data FILE]
+
+Both layouts see the same examples in the same process, in turn, so that a machine that slows down slows both.
+Prints JSON with each layout's median and the ratio packed / grouped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+
+from medcare.adapters.tuner import add_aggregators, trainable
+from medcare.base_model import choose_device, choose_dtype, load_base, load_tokenizer
+from medcare.config import AdapterConfig
+from medcare.data.batches import collate, plan
+from medcare.data.benchmark import build
+from medcare.data.chat_template import render_all
+from medcare.data.readers import conversations
+from medcare.training.losses import nll_sum
+
+LAYOUTS = ("grouped", "packed")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=3, help="batches of each layout in a round")
+    parser.add_argument("--tokens", type=int, default=512, help="tokens in a batch")
+    parser.add_argument("--data", help="conversations; default: both stages of the embedded benchmark")
+    options = parser.parse_args()
+
+    device = choose_device("auto")
+    dtype = choose_dtype("auto", device)
+    model = load_base(options.model, device=device, dtype=dtype)
+    add_aggregators(model, AdapterConfig())
+    trainable(model, ["knowledge", "noise", "attention"])
+    model.train()
+    if options.data:
+        talks = list(conversations(options.data))
+    else:
+        made = build(17, facts_per_task=8, items_per_task=1, align_per_task=8, aggregate_forms=0)
+        talks = [*made.aggregate, *made.align]
+    examples = render_all(load_tokenizer(options.model), [talk.messages for talk in talks])
+    lengths = [len(example.ids) for example in examples]
+    batches = {
+        layout: [
+            collate([examples[index] for index in chosen], pad_id=0, layout=layout).to(device)
+            for chosen in plan(lengths, tokens_per_batch=options.tokens, epoch=0, seed=0, layout=layout)
+        ]
+        for layout in LAYOUTS
+    }
+    rates: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
+    for turn in range(options.rounds + 1):
+        for layout in LAYOUTS if turn % 2 else LAYOUTS[::-1]:
+            some = [
+                batches[layout][(turn * options.batches + k) % len(batches[layout])]
+                for k in range(options.batches)
+            ]
+            rate = measure(model, some)
+            if turn:  # the first round warms up
+                rates[layout].append(rate)
+    medians = {layout: statistics.median(rates[layout]) for layout in LAYOUTS}
+    print(
+        json.dumps(
+            {
+                "device": str(device),
+                "dtype": str(dtype),
+                "examples": len(examples),
+                "mean_length": round(statistics.mean(lengths), 1),
+                "tokens_per_batch": options.tokens,
+                "tokens_per_second": {layout: round(value, 1) for layout, value in medians.items()},
+                "ratio": round(medians["packed"] / medians["grouped"], 3),
+            },
+            indent=2,
+        )
+    )
+
+
+def measure(model: torch.nn.Module, batches: list) -> float:  # type: ignore[type-arg]
+    """Real tokens a second over some batches."""
+    start = time.perf_counter()
+    for batch in batches:
+        (nll_sum(model, batch.inputs, batch.labels) / batch.supervised).backward()
+        model.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return sum(batch.tokens for batch in batches) / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
