@@ -72,10 +72,8 @@ _ORDERS = (
 
 def _symptom_status(draw: Draw) -> Example:
     rng = draw.rng
-    count = rng.choice((3, 3, 3, 4))
-    findings = draw.findings(count)
-    statuses = [*_STATUSES, rng.choice(_STATUSES)][:count]
-    rng.shuffle(statuses)
+    findings = draw.findings(3)
+    statuses = [rng.choice(_STATUSES) for _ in findings]
     turns = []
     for finding, status in zip(findings, statuses, strict=True):
         question = draw.wording(_QUESTIONS, x=finding)
@@ -116,13 +114,14 @@ DIALOGUE = (
         measures="Reads from a dialogue which symptoms are present, absent or unknown.",
         labels=_STATUSES,
         training=(
-            "Status of each symptom, as present: a; absent: b, c; unknown: d.",
-            "Sort the symptoms of the dialogue: present: a, b; absent: c; unknown: d.",
-            "Which symptoms does the patient have? Form: present: a; absent: b; unknown: c.",
+            "Which symptoms are present, absent, unknown? Form: status: symptom, symptom; status: symptom.",
+            "Sort the symptoms (present: ...; absent: ...; unknown: ...).",
+            "Status of each symptom, present, absent or unknown, as status: symptom; status: symptom:",
+            "Symptoms by status (present, absent, unknown):",
         ),
         testing=(
-            "Fill in from the talk: present: a; absent: b; unknown: c, d.",
-            "What is present, absent, unknown in this patient? (present: a; absent: b; unknown: c)",
+            "Give the symptoms by status: present, absent or unknown.",
+            "Sort each symptom of the dialogue as status: symptom (present, absent, unknown).",
         ),
         make=_symptom_status,
     ),
@@ -133,13 +132,14 @@ DIALOGUE = (
         measures="Writes a report of fixed layout from a dialogue.",
         sources=("hpo", "drugs"),
         training=(
-            "Report as: Complaint: a, time. Asked: b present or absent. Past: c. Plan: drug dose.",
-            "Write the report. Complaint: ... Asked: ... present/absent. Past: ... Plan: ...",
+            "Write the report. Complaint: ... Asked: ... present or absent. Past: ... Plan: ...",
+            "Report with Complaint, Asked (present or absent), Past and Plan:",
             "Summarise under Complaint, Asked (present or absent), Past and Plan.",
+            "Fill in the report: Complaint, Asked, Past, Plan.",
         ),
         testing=(
-            "Make a report with the parts Complaint: Asked: Past: Plan: from this talk.",
-            "Short note of the visit in the order Complaint, Asked, Past, Plan.",
+            "Write a report of the dialogue under Complaint, Asked, Past and Plan.",
+            "Give the report with the parts Complaint, Asked (present or absent), Past, Plan.",
         ),
         make=_dialogue_report,
     ),

@@ -47,11 +47,6 @@ _CHANGES = {
         "[reduce|stepped down] {x} to {dose}",
         "lower dose of {x}, now {dose}",
     ),
-    "kept": (
-        "[continues|stays on|remains on] {x} {dose}",
-        "{x} {dose} [unchanged|as before|to go on]",
-        "same {x} {dose}",
-    ),
 }
 _OTHER_DRUGS = (
     "allergic to {x}",
@@ -68,8 +63,8 @@ def _relative(rng: random.Random) -> dict[str, str]:
 
 def _typed_entities(draw: Draw) -> Example:
     rng = draw.rng
-    types = [rng.choice(TYPES) for _ in range(rng.choice((3, 4)))]
-    holds = [True, False, *(rng.random() < 0.3 for _ in types[2:])]
+    types = [rng.choice(TYPES) for _ in range(3)]
+    holds = [True, False, rng.random() < 0.4]
     rng.shuffle(holds)
     terms: list[str] = []
     for kind in types:
@@ -88,12 +83,9 @@ def _typed_entities(draw: Draw) -> Example:
 
 def _negated_findings(draw: Draw) -> Example:
     rng = draw.rng
-    counts = [] if draw.turn % 10 == 9 else [rng.choice((1, 1, 2))]
-    kinds = ["absent"] * len(counts)
-    for kind in rng.sample(("present", "family", "suspected", "present"), 3 - len(counts)):
-        kinds.append(kind)
-        counts.append(rng.choice((1, 1, 2)))
-    groups = _grouped(draw, counts)
+    kinds = [] if draw.turn % 10 == 9 else ["absent"]
+    kinds += rng.sample(("present", "family", "suspected", "present"), 2)
+    groups = _grouped(draw, [rng.choice((1, 1, 2)) for _ in kinds])
     statements = [Statement(kind, group, _relative(rng)) for kind, group in zip(kinds, groups, strict=True)]
     rng.shuffle(statements)
     denied = [term for statement in statements if statement.kind == "absent" for term in statement.terms]
@@ -105,10 +97,10 @@ def _family_history(draw: Draw) -> Example:
     nobody = draw.turn % 10 == 9
     kinds = [
         "family_absent" if nobody else "family",
-        *rng.sample(("family_absent", "present", "absent", *(() if nobody else ("family", "family"))), 2),
+        *rng.sample(("family_absent", "present", "absent", *(() if nobody else ("family",))), 2),
     ]
     relatives = rng.sample(RELATIVES, len(kinds))
-    groups = _grouped(draw, [rng.choice((1, 1, 2)) for _ in kinds])
+    groups = _grouped(draw, [rng.choice((1, 1, 1, 2)) for _ in kinds])
     statements = [
         Statement(kind, group, {"r": relative})
         for kind, group, relative in zip(kinds, groups, relatives, strict=True)
@@ -126,18 +118,14 @@ def _family_history(draw: Draw) -> Example:
 def _finding_events(draw: Draw) -> Example:
     rng = draw.rng
     statuses = [rng.choice(("present", "absent", "suspected", "resolved", "present")) for _ in range(2)]
-    if rng.random() < 0.5:
-        statuses.append("family")
-    rng.shuffle(statuses)
-    terms = draw.findings(len(statuses))
+    terms = draw.findings(2)
     statements, events = [], []
     for status, term in zip(statuses, terms, strict=True):
         onset = ""
-        if status in ("present", "family") and rng.random() < 0.8:
+        if status == "present" and rng.random() < 0.8:
             onset = draw.wording(_ONSETS, n=str(rng.randint(2, 40)), m=str(rng.randint(2, 11)))
-        statements.append(Statement(status, (f"{term} {onset}".strip(),), _relative(rng)))
-        if status != "family":
-            events.append(f"({term} | {status} | {onset or 'none'})")
+        statements.append(Statement(status, (f"{term} {onset}".strip(),)))
+        events.append(f"({term} | {status} | {onset or 'none'})")
     return Example(note(rng, statements, opener=False), "; ".join(events), tuple(terms))
 
 
@@ -177,13 +165,15 @@ EXTRACTION = (
         labels=TYPES,
         sources=("hpo", "drugs"),
         training=(
-            "What applies to the patient now? finding: a, b; disease: c; gene: d; drug: e",
-            "Extract what the patient has or takes, as finding: a; disease: b, c; gene: d; drug: e.",
-            "Current entities of the patient (finding: a; disease: b; gene: c, d; drug: e):",
+            "Current entities of the patient by type: finding, disease, gene, drug.",
+            "List what the patient has or takes by type (finding: ...; disease: ...; gene: ...; drug: ...).",
+            "Extract finding, disease, gene and drug of the patient, as type: name; type: name.",
+            "Which finding, disease, gene or drug applies to the patient? type: name; type: name",
+            "Entities of the patient, not those of relatives or denied ones, as type: name; type: name:",
         ),
         testing=(
-            "Sort what is true of the patient into finding: p; disease: q; gene: r; drug: s, t.",
-            "Give this patient's actual entities by type (finding: p, q; disease: r; gene: s; drug: t).",
+            "Give the patient's current entities by type: finding, disease, gene or drug.",
+            "Sort what the patient has or takes as type: name; type: name (finding, disease, gene, drug).",
         ),
         make=_typed_entities,
     ),
@@ -193,13 +183,15 @@ EXTRACTION = (
         metric="micro_f1",
         measures="Finds what a note says the patient does not have.",
         training=(
-            "List the findings that are ruled out, as a; b, or none.",
-            "Which findings does the patient not have? Answer a; b or none.",
-            "Extract the negated findings of the patient. Form: a; b. If there are none: none.",
+            "List the negated findings, separated by semicolons, or none.",
+            "Which findings are negated? Separate them by semicolons. If there are none: none.",
+            "Extract the findings that the patient does not have (finding; finding), or none.",
+            "Negated findings (finding; finding, or none):",
+            "What does the note say the patient does not have? Answer finding; finding or none.",
         ),
         testing=(
-            "Name what the note denies for the patient: a; b, else none.",
-            "Absent findings only, separated by semicolons, or none.",
+            "Write down the negated findings (finding; finding), or none.",
+            "Give all findings that the patient does not have, separated by semicolons, or none.",
         ),
         make=_negated_findings,
     ),
@@ -209,13 +201,15 @@ EXTRACTION = (
         metric="micro_f1",
         measures="Ties conditions to the relatives who have them.",
         training=(
-            "Which relative has what? (relative | condition); (relative | condition) or none",
-            "Extract the family history. Form: (relative | condition); ... or none.",
-            "Who in the family is affected by what? Answer (relative | condition), or none.",
+            "Extract the family history as (relative | condition), or none.",
+            "Which relative has which condition? (relative | condition) or none",
+            "Family history, as (relative | condition); (relative | condition) or none:",
+            "List the conditions of relatives: (relative | condition); if there are none: none.",
+            "Who in the family has what? Form: (relative | condition), or none.",
         ),
         testing=(
-            "Write each affected relative with the condition: (relative | condition); none if nobody.",
-            "Conditions of relatives as pairs (relative | condition), else none.",
+            "Write the family history as pairs (relative | condition), or none.",
+            "List each relative who has a condition: (relative | condition), or none.",
         ),
         make=_family_history,
     ),
@@ -225,13 +219,15 @@ EXTRACTION = (
         metric="micro_f1",
         measures="Reads status and time of each finding of the patient.",
         training=(
-            "The patient's findings, as (finding | present, absent, suspected or resolved | time or none):",
-            "Extract (finding | present/absent/suspected/resolved | time or none) for the patient.",
-            "For each own finding: (finding | resolved, suspected, absent or present | since when or none).",
+            "Findings as (finding | present, absent, suspected or resolved | time or none):",
+            "Extract (finding | status | time or none). Status: present, absent, suspected, resolved.",
+            "For each finding: (finding | present/absent/suspected/resolved | time or none).",
+            "Status and time of each finding, as (finding | status | time or none):",
+            "Is each finding present, absent, suspected, resolved? (finding | status | time or none)",
         ),
         testing=(
-            "Is each finding present, absent, suspected, resolved? (finding | status | time or none)",
-            "Status and time of findings: (finding | suspected/resolved/present/absent | time or none).",
+            "Write status (present, absent, suspected, resolved) and time as (finding | status | time).",
+            "Give each finding as (finding | status | time or none).",
         ),
         make=_finding_events,
     ),
@@ -240,15 +236,17 @@ EXTRACTION = (
         form="tuples",
         metric="micro_f1",
         measures="Reads dose and change of each medicine that the patient really gets or got.",
-        sources=("drugs", "hpo"),
+        sources=("drugs",),
         training=(
-            "The patient's drugs, as (drug | dose | started, stopped, raised, lowered or kept):",
-            "Extract (drug | dose | started/stopped/raised/lowered/kept) for the patient.",
-            "What happened to each own drug? (drug | dose | kept, lowered, raised, stopped or started)",
+            "Drugs of the patient as (drug | dose | started, stopped, raised or lowered):",
+            "Extract (drug | dose | started/stopped/raised/lowered) for the patient.",
+            "Which drugs were started, stopped, raised or lowered? (drug | dose | change)",
+            "Changes of the patient's drugs, as (drug | dose | change):",
+            "For each drug of the patient: (drug | dose | started, stopped, raised or lowered).",
         ),
         testing=(
-            "Was each drug of the patient started, stopped, raised, lowered, kept? (drug | dose | change)",
-            "Drug changes as (drug | dose | kept/started/stopped/lowered/raised).",
+            "Write the patient's drug changes as (drug | dose | started, stopped, raised or lowered).",
+            "Was the drug started, stopped, raised or lowered? (drug | dose | change) for each.",
         ),
         make=_drug_courses,
     ),

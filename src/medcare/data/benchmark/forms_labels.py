@@ -17,6 +17,15 @@ _TOPICS = (
     "{x} trial, [eligible|not eligible] if",
     "{x} trial, [include|exclude]",
 )
+# Added to any criterion, so that its length says little.
+_WHEN = (
+    "",
+    "",
+    "at entry",
+    "at screening",
+    "as judged by the [doctor|investigator]",
+    "before the first visit",
+)
 _PATIENT_SAYS = (
     "[I have|I've got|it's about] {x} [and {y}|]",
     "my {r} [has|gets] {x}",
@@ -37,7 +46,7 @@ def _trial_criteria(draw: Draw) -> Example:
     if draw.rng.random() < 0.5:
         condition = draw.rng.choice(draw.pool.whole.diseases)
     head = draw.wording(_TOPICS, x=topic)
-    criterion = draw.frame(CRITERIA[label], y=condition, **_details(draw))
+    criterion = f"{draw.frame(CRITERIA[label], y=condition, **_details(draw))} {draw.wording(_WHEN)}".strip()
     return Example(f"{capital(head)}: {criterion}.", label, (topic,))
 
 
@@ -67,19 +76,9 @@ def _details(draw: Draw) -> dict[str, str]:
     }
 
 
-def _either(labels: Iterable[str]) -> str:
+def _listed(labels: Iterable[str]) -> str:
     *first, last = labels
-    return f"{', '.join(first)} or {last}"
-
-
-def _backwards(labels: Iterable[str]) -> str:
-    return _either(reversed(list(labels)))
-
-
-def _shuffled(labels: Iterable[str]) -> str:
-    """In an order that training does not use: every other one first."""
-    names = list(labels)
-    return _either(names[1::2] + names[::2])
+    return capital(f"{', '.join(first)} or {last}")
 
 
 LABELS = (
@@ -90,13 +89,14 @@ LABELS = (
         measures="Tells what a patient's query asks for.",
         labels=tuple(INTENTS),
         training=(
-            f"What does the query ask for: {_either(INTENTS)}?",
-            f"Classify the query as {_either(INTENTS)}.",
-            f"Intent of the query ({_backwards(INTENTS)}):",
+            f"{_listed(INTENTS)}: what does the query ask for?",
+            f"{_listed(INTENTS)}: the intent of the query is",
+            f"{_listed(INTENTS)}? Classify the query.",
+            f"{_listed(INTENTS)}: what does the person want to know?",
         ),
         testing=(
-            f"The person wants to know about {_shuffled(INTENTS)}? One word.",
-            f"Choose the topic of this question: {_shuffled(INTENTS)}.",
+            f"{_listed(INTENTS)}: which intent has this query?",
+            f"{_listed(INTENTS)}? Say what is asked for.",
         ),
         make=_query_intent,
     ),
@@ -108,13 +108,14 @@ LABELS = (
         labels=tuple(CRITERIA),
         sources=("hpo", "drugs"),
         training=(
-            f"Is the trial criterion about {_either(CRITERIA)}?",
-            f"Classify the criterion: {_either(CRITERIA)}.",
-            f"Category of the criterion ({_backwards(CRITERIA)}):",
+            f"{_listed(CRITERIA)}: what is the criterion about?",
+            f"{_listed(CRITERIA)}: the category of the criterion is",
+            f"{_listed(CRITERIA)}? Classify the criterion.",
+            f"{_listed(CRITERIA)}: what does the trial ask of its patients?",
         ),
         testing=(
-            f"This eligibility rule concerns {_shuffled(CRITERIA)}? One word.",
-            f"Pick the kind of eligibility rule: {_shuffled(CRITERIA)}.",
+            f"{_listed(CRITERIA)}: which category has this criterion?",
+            f"{_listed(CRITERIA)}? Say what the criterion concerns.",
         ),
         make=_trial_criteria,
     ),
@@ -126,13 +127,14 @@ LABELS = (
         labels=tuple(SECTIONS),
         sources=("hpo", "drugs"),
         training=(
-            f"Which section of the note is this: {_either(SECTIONS)}?",
-            f"Sort the text into {_either(SECTIONS)}.",
-            f"Section of the note ({_backwards(SECTIONS)}):",
+            f"{_listed(SECTIONS)}: which section of the note is this?",
+            f"{_listed(SECTIONS)}: the section of the note is",
+            f"{_listed(SECTIONS)}? Classify the text.",
+            f"{_listed(SECTIONS)}: where in a record does this belong?",
         ),
         testing=(
-            f"Where in a record would this stand: {_shuffled(SECTIONS)}?",
-            f"Heading for these lines: {_shuffled(SECTIONS)}.",
+            f"{_listed(SECTIONS)}: from which section does this come?",
+            f"{_listed(SECTIONS)}? Say where in the note this stands.",
         ),
         make=_note_sections,
     ),
@@ -144,13 +146,14 @@ LABELS = (
         labels=tuple(ACTS),
         sources=("hpo", "drugs"),
         training=(
-            f"What is the doctor's reply: {_either(ACTS)}?",
-            f"Classify the doctor's line as {_either(ACTS)}.",
-            f"Act of the doctor ({_backwards(ACTS)}):",
+            f"{_listed(ACTS)}: what is the doctor's reply?",
+            f"{_listed(ACTS)}: the act of the doctor is",
+            f"{_listed(ACTS)}? Classify the doctor's line.",
+            f"{_listed(ACTS)}: what does the doctor do?",
         ),
         testing=(
-            f"The doctor is giving which of these: {_shuffled(ACTS)}?",
-            f"Function of the last line: {_shuffled(ACTS)}.",
+            f"{_listed(ACTS)}: which act is the doctor's line?",
+            f"{_listed(ACTS)}? Say what the doctor's reply does.",
         ),
         make=_dialogue_acts,
     ),

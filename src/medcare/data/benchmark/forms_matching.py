@@ -76,8 +76,8 @@ def _term_normalisation(draw: Draw) -> Example:
     if not draw.words.apart(*names):
         raise NoDrawError
     said = [rng.choice(draw.words.wordings[name]) for name in names]
-    candidates = [*names, *(rng.choice(_near(draw, name)) for name in names)]
-    if len(set(candidates)) < 4 or any(alike(text, name) for text in said for name in candidates):
+    candidates = [*names, rng.choice(_near(draw, rng.choice(names)))]
+    if len(set(candidates)) < 3 or any(alike(text, name) for text in said for name in candidates):
         raise NoDrawError
     rng.shuffle(candidates)
     kinds = ["present", rng.choice(("present", "absent", "family", "absent"))]
@@ -150,11 +150,12 @@ MATCHING = (
         training=(
             "Do the two queries ask the same? Answer same or different.",
             "Same or different meaning?",
-            "Compare the queries: different or same?",
+            "Compare the queries: same or different?",
+            "Is the meaning of the two queries the same or different?",
         ),
         testing=(
-            "Would one answer serve both queries? Write different or same.",
-            "Is the meaning of both the same or different? One word.",
+            "Have the two queries the same or a different meaning?",
+            "Decide whether both queries ask the same. Answer same or different.",
         ),
         make=_pair_matching,
     ),
@@ -166,12 +167,13 @@ MATCHING = (
         labels=_GRADES,
         training=(
             "Grade the title: 3 same condition and topic, 2 same condition, 1 same topic, 0 neither.",
-            "Relevance of the title. Condition and topic fit: 3; condition: 2; topic: 1; neither: 0.",
-            "Rate 0 to 3: 0 nothing fits, 1 the topic fits, 2 the condition fits, 3 both fit.",
+            "Relevance of the title: 3 same condition and topic, 2 same condition, 1 same topic, 0 none.",
+            "Rate the title from 0 to 3: 0 neither, 1 same topic, 2 same condition, 3 both.",
+            "Does the title fit in condition and topic (3), condition (2), topic (1) or not (0)?",
         ),
         testing=(
-            "How relevant is the title? Nothing 0, topic only 1, condition only 2, both 3.",
-            "Score the title from 3 (condition and topic match) over 2 (condition) and 1 (topic) to 0.",
+            "Grade the title: 3 condition and topic match, 2 condition alone, 1 topic alone, 0 nothing.",
+            "Relevance of the title from 0 (neither), 1 (topic matches), 2 (condition) to 3 (both).",
         ),
         make=_query_relevance,
     ),
@@ -181,13 +183,14 @@ MATCHING = (
         metric="micro_f1",
         measures="Maps other wordings of the patient's findings to preferred terms.",
         training=(
-            "Which of the terms name what the patient has? Answer a; b.",
-            "Map the patient's findings to the given terms, as a; b.",
-            "Normalise what the patient has to terms of the list. Form: a; b.",
+            "Which terms name what the patient has? Separate them by semicolons.",
+            "Map the patient's findings to the terms (term; term).",
+            "Normalise what the patient has to terms of the list (term; term).",
+            "Terms of the list for what the patient has, separated by semicolons:",
         ),
         testing=(
-            "Select the terms that the patient's findings mean: a; b.",
-            "Standard terms for this patient's own findings, separated by semicolons.",
+            "Choose the terms for what the patient has (term; term).",
+            "Which terms of the list mean the patient's findings? Separate them by semicolons.",
         ),
         make=_term_normalisation,
     ),
@@ -198,13 +201,14 @@ MATCHING = (
         measures="Codes the patient's diagnoses to ICD-10-CM categories whose titles use other words.",
         sources=("icd10cm",),
         training=(
-            "Code what the patient has: (diagnosis | code); (diagnosis | code).",
-            "Give each diagnosis of the patient its ICD category, as (diagnosis | code).",
+            "Code what the patient has as (diagnosis | code).",
+            "Give each diagnosis of the patient its code: (diagnosis | code).",
             "Which code fits which diagnosis of the patient? (diagnosis | code)",
+            "Diagnoses of the patient with the right code, as (diagnosis | code):",
         ),
         testing=(
-            "Write the patient's diagnoses with the right category: (diagnosis | code).",
-            "Pairs (diagnosis | code) for this patient's own conditions.",
+            "Write each diagnosis of the patient with its code: (diagnosis | code).",
+            "Code the patient's diagnoses as pairs (diagnosis | code).",
         ),
         make=_icd_coding,
     ),

@@ -45,16 +45,6 @@ INTENTS: dict[str, tuple[str, ...]] = {
         "best [remedy|therapy|drug] for {x}",
         "how is {x} dealt with in hospital",
     ),
-    "outlook": (
-        "how long does {x} last",
-        "will {x} [go away|get better|stay forever]",
-        "can you die of {x}",
-        "does {x} get worse [with age|over time]",
-        "what happens to people with {x} later on",
-        "how [dangerous|serious] is {x}",
-        "chances that {x} comes back",
-        "can my {r} live a normal life with {x}",
-    ),
     "prevention": (
         "how to avoid [getting|] {x}",
         "how can I protect my {r} from {x}",
@@ -108,16 +98,6 @@ TITLES: dict[str, tuple[str, ...]] = {
         "[home|natural] remedies against {x}",
         "{x} in hospital: what doctors do",
         "managing {x} step by step",
-    ),
-    "outlook": (
-        "{x}: [what to expect|later years|how long it lasts]",
-        "[living|growing old] with {x}",
-        "does {x} go away",
-        "[survival|life expectancy] with {x}",
-        "how serious is {x}",
-        "{x} over time",
-        "when {x} comes back",
-        "the course of {x}",
     ),
     "prevention": (
         "{x}: [how to avoid it|staying safe|lowering the risk]",

@@ -29,9 +29,8 @@ _DISEASE = {
     ),
 }
 _NO_RELATION = (
-    "{d} [must be|should be] told apart from {e}",
-    "[compare|see also] {d} and {e}",
-    "{e} was considered before {d}",
+    "[compare|see also] {e}",
+    "{e} was considered [too|first]",
     "{e} [is discussed elsewhere|is another matter]",
     "{g} was tested [first|too|in vain]",
 )
@@ -41,7 +40,7 @@ _BETWEEN = {
     "causes": (
         "{b} [due to|caused by|secondary to|because of|brought on by] {a}",
         "{a} [led to|caused|gave rise to|brought on|resulted in] {b}",
-        "because of {a}, {he} developed {b}",
+        "because of {a}, there was {b}",
         "{a} was [the cause of|the reason for|responsible for] {b}",
         "{b} [explained by|blamed on|put down to|from] {a}",
     ),
@@ -97,7 +96,7 @@ def _disease_relations(draw: Draw) -> Example:
         sentences.append(draw.wording(_DISEASE[relation], d=disease, f=term, g=term))
         subject, object_ = (term, disease) if relation == "causes" else (disease, term)
         triples.append(f"({subject} | {relation} | {object_})")
-    sentences.insert(rng.randint(0, 2), draw.wording(_NO_RELATION, d=disease, e=other, g=gene))
+    sentences.insert(rng.randint(0, 2), draw.wording(_NO_RELATION, e=other, g=gene))
     text = paragraph(sentences)
     written = [term for term in terms if term.lower() in text.lower()]
     return Example(text, "; ".join(triples), tuple(written))
@@ -119,16 +118,14 @@ def _partner(draw: Draw, relation: str, disease: str, used: list[str]) -> str:
 
 def _causal_relations(draw: Draw) -> Example:
     rng = draw.rng
-    related = 0 if draw.turn % 12 == 11 else rng.choice((1, 1, 2))
-    kinds: list[str] = [rng.choice(sorted(_BETWEEN)) for _ in range(related)]
-    kinds += [""] * (1 if related == 2 else rng.choice((1, 2)))
+    kinds: list[str] = [] if draw.turn % 12 == 11 else [rng.choice(sorted(_BETWEEN))]
+    kinds.append(rng.choice(("", "", "", *sorted(_BETWEEN))) if kinds else "")
     rng.shuffle(kinds)
     findings = draw.findings(2 * len(kinds))
     sentences, triples = [], []
     for kind in kinds:
         a, b = findings[2 * len(sentences) : 2 * len(sentences) + 2]
-        table = _BETWEEN[kind] if kind else _UNRELATED
-        sentences.append(draw.wording(table, a=a, b=b, he=rng.choice(("he", "she", "the patient"))))
+        sentences.append(draw.wording(_BETWEEN[kind] if kind else _UNRELATED, a=a, b=b))
         if kind:
             triples.append(f"({a} | {kind} | {b})")
     return Example(paragraph(sentences), "; ".join(triples) or "none", tuple(findings))
@@ -154,12 +151,14 @@ RELATIONS = (
         measures="Reads gene-disease and disease-finding triples with their direction and negation.",
         training=(
             "Extract (gene | causes | disease) and (disease | shows or lacks | finding).",
-            "Stated relations, as (disease | shows or lacks | finding) or (gene | causes | disease):",
-            "Triples with causes, shows or lacks: (gene | causes | disease); (disease | shows | finding).",
+            "Relations: (disease | shows | finding), (disease | lacks | finding), (gene | causes | disease).",
+            "Triples with causes, shows or lacks, as (gene | causes | disease); (disease | shows | finding):",
+            "What causes, shows or lacks what? (gene | causes | disease), (disease | shows | finding)",
+            "Relations causes, shows, lacks as (subject | relation | object):",
         ),
         testing=(
-            "Write what is stated: (disease | lacks or shows | finding), (gene | causes | disease).",
-            "Facts of the text: (gene | causes | disease), (disease | shows | finding), the same with lacks.",
+            "Write the relations as (disease | shows or lacks | finding) and (gene | causes | disease).",
+            "Extract triples (subject | relation | object) with causes, shows or lacks.",
         ),
         make=_disease_relations,
     ),
@@ -169,13 +168,15 @@ RELATIONS = (
         metric="micro_f1",
         measures="Reads cause, order in time and aggravation between findings, whatever the order of words.",
         training=(
-            "Extract (a | causes, precedes or worsens | b), or none.",
-            "Which finding causes, precedes or worsens which? (a | causes | b) or none.",
-            "Relations causes, precedes, worsens as (a | relation | b), or none.",
+            "Extract (finding | causes, precedes or worsens | finding), or none.",
+            "Which finding causes, precedes or worsens which? (finding | relation | finding) or none",
+            "Relations causes, precedes, worsens as (finding | relation | finding), or none:",
+            "What causes, precedes or worsens what? Form: (finding | causes | finding), or none.",
+            "Relations between findings: (finding | causes/precedes/worsens | finding) or none.",
         ),
         testing=(
-            "Links between findings: (a | worsens | b), (a | causes | b), (a | precedes | b); else none.",
-            "Find what worsens, causes or precedes what: (a | relation | b), none if unlinked.",
+            "Write what causes, precedes or worsens what: (finding | relation | finding), or none.",
+            "Give each relation as (finding | causes, precedes or worsens | finding), or none.",
         ),
         make=_causal_relations,
     ),
@@ -188,11 +189,13 @@ RELATIONS = (
         training=(
             "Turn the rule into (condition | yes | drug); (condition | no | drug).",
             "Which drug with and without the condition? (condition | yes | drug); (condition | no | drug)",
-            "Write the decision as (condition | yes | drug if present); (condition | no | drug if absent).",
+            "Write the decision as (condition | yes | drug); (condition | no | drug).",
+            "Both branches of the decision: (condition | yes | drug); (condition | no | drug).",
+            "Extract the rule as (condition | yes or no | drug).",
         ),
         testing=(
-            "Both branches of the rule: (condition | yes | drug); (condition | no | drug).",
-            "Decision tree of this advice, as (condition | yes | drug); (condition | no | drug).",
+            "Write both branches of the rule: (condition | yes | drug); (condition | no | drug).",
+            "Give the decision as (condition | yes or no | drug).",
         ),
         make=_treatment_rules,
     ),

@@ -51,9 +51,11 @@ _PARTICULAR = re.compile(
     r"|micropenis|microphall|spadias|chordee|menorr|menstr|prostat|zoosperm|cryptorch|gynecomast|pregnan|virili"
     r"|fet[au]l|fetus|amnio|placent|neonatal|infantile|juvenile|fetalis|puberty|gonadism|gonado"
 )
-_LONGEST = 30
-_LONGEST_DISEASE = 24
-_FEWEST_DISEASES = 3  # rarer findings have names that few readers know
+# Short and common names: what is tested is reading and form, and a small model must be able to copy them.
+_LONGEST = 18
+_LONGEST_DISEASE = 19
+_LONGEST_WORDING = 24  # of other wordings, diagnoses and titles, which are seldom copied
+_FEWEST_DISEASES = 6  # rarer findings have names that few readers know
 _CHAPTERS = frozenset(str(number) for number in range(1, 15))  # diseases, without injuries and encounters
 _TAUGHT_SHARE = 0.6
 
@@ -165,7 +167,9 @@ class Vocabulary:
             kept = [
                 text
                 for text in others
-                if _is_usable(text) and not alike(text, name) and owner[text.lower()] is finding
+                if _is_usable(text, _LONGEST_WORDING)
+                and not alike(text, name)
+                and owner[text.lower()] is finding
             ]
             if kept:
                 found[name] = tuple(dict.fromkeys(kept))
@@ -217,7 +221,7 @@ class Vocabulary:
         found = {}
         for code in self.ontology.codes.values():
             title = _lower(code.name)
-            if code.parent or code.chapter not in _CHAPTERS or not re.fullmatch(r"[a-z -]{4,32}", title):
+            if code.parent or code.chapter not in _CHAPTERS or not re.fullmatch(r"[a-z -]{4,28}", title):
                 continue
             below = [self.ontology.codes[key] for key in code.children]
             names = [*code.inclusion_terms, *(x for c in below for x in (c.name, *c.inclusion_terms))]
@@ -226,7 +230,7 @@ class Vocabulary:
                 text
                 for text in phrases
                 if _TERM.fullmatch(text)
-                and len(text) <= _LONGEST
+                and len(text) <= _LONGEST_WORDING
                 and not alike(text, title)
                 and not re.search(r"\b(other|unspecified|with|without|not|and|or)\b", text)
             ]
@@ -271,5 +275,5 @@ def _lower(name: str) -> str:
     return name[:1].lower() + name[1:] if name[1:2].islower() else name
 
 
-def _is_usable(name: str) -> bool:
-    return len(name) <= _LONGEST and _TERM.fullmatch(name) is not None and not _UNUSABLE.search(name)
+def _is_usable(name: str, longest: int = _LONGEST) -> bool:
+    return len(name) <= longest and _TERM.fullmatch(name) is not None and not _UNUSABLE.search(name)

@@ -111,7 +111,7 @@ CLAUSES: dict[str, tuple[str, ...]] = {
 _RULE = re.compile(r"<(\w+)>")
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _WORD = re.compile(r"(?<![\w{/])[a-z]{6,}(?![\w}/])")
-_TYPO_RATE = 0.05
+_TYPO_RATE = 0.03
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def note(rng: random.Random, statements: Sequence[Statement], *, opener: bool = 
     """
     patient = _patient(rng, adult=any(statement.slots.get("r") in _YOUNGER for statement in statements))
     sentences = [clause(rng, statement, **patient) for statement in statements]
-    if opener and rng.random() < 0.6:
+    if opener and rng.random() < 0.4:
         sentences.insert(0, expand(rng, "<opener>", **patient))
     text = capital(sentences[0])
     for sentence in sentences[1:]:
