@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo smoke test check clean
+.PHONY: demo smoke test check docs clean
 
 demo: .venv/ready
 	$(BIN)/medcare run --out runs/demo
@@ -21,8 +21,11 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/ready
+	$(BIN)/mkdocs build --quiet
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is required, got " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
