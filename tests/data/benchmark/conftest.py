@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from medcare.data.benchmark.build import Benchmark, build
+from medcare.data.benchmark.exams import build_exams
 from medcare.data.benchmark.forms import build_forms
 from medcare.data.benchmark.forms_shortcuts import Spotter
 from medcare.data.benchmark.forms_vocabulary import Vocabulary
@@ -30,3 +32,15 @@ def spotter(words: Vocabulary) -> Spotter:
 def tasks(ontology: Ontology) -> dict[str, TaskData]:
     """As large as it must be possible: 400 training conversations, 200 items in each split."""
     return {task.card.name: task for task in build_forms(ontology, 0, 400, 200)}
+
+
+@pytest.fixture(scope="session")
+def benchmark() -> Benchmark:
+    return build(17, facts_per_task=24, items_per_task=16, align_per_task=60, aggregate_forms=0)
+
+
+@pytest.fixture(scope="session")
+def exams(ontology: Ontology) -> dict[str, list[TaskData]]:
+    """Two builds of each exam, together of 600 items."""
+    builds = [build_exams(ontology, seed, 150, 150) for seed in (0, 1)]
+    return {tasks[0].card.name: list(tasks) for tasks in zip(*builds, strict=True)}

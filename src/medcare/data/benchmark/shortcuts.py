@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from math import fsum
 
 from medcare.data.records import Conversation, Item
 
@@ -74,7 +75,7 @@ def _like_prompt(prompt: str, options: tuple[str, ...]) -> Scores:
 
 def _like_others(parts: Callable[[str], frozenset[str]]) -> Shortcut:
     def score(_: str, options: tuple[str, ...]) -> Scores:
-        return [sum(similarity(parts(option), parts(other)) for other in options) for option in options]
+        return [fsum(similarity(parts(option), parts(other)) for other in options) for option in options]
 
     return score
 

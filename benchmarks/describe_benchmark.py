@@ -1,0 +1,171 @@
+"""A card for each task of the embedded benchmark, with what can be scored without knowing or reading.
+
+    python benchmarks/describe_benchmark.py                          print the cards
+    python benchmarks/describe_benchmark.py --write docs/benchmark.md   replace those in the page
+
+Exams: *majority* chooses the option that is most often an answer in training, *string matching* the option
+spelt most like the question, *best shortcut* is the best of all in `medcare.data.benchmark.shortcuts`. Forms:
+*majority* always gives the most common training answer; *string matching* is the best of
+`medcare.data.benchmark.forms_shortcuts`, or, for labels, the answer of the training text with most words in
+common. All shortcuts are scored as a model is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from medcare.data.benchmark import Benchmark, build, write
+from medcare.data.benchmark.forms_shortcuts import SHORTCUTS as READERS
+from medcare.data.benchmark.forms_shortcuts import Spotter, answers, text_of
+from medcare.data.benchmark.forms_vocabulary import Vocabulary
+from medcare.data.benchmark.ontology import load_ontology
+from medcare.data.benchmark.shortcuts import SHORTCUTS, accuracy, all_accuracies, similarity, words
+from medcare.data.records import Conversation, Item
+from medcare.data.task_card import TaskCard
+from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
+from medcare.evaluation.scores import METRICS
+from medcare.storage import write_jsonl, write_text
+
+START = "<!-- cards: written by benchmarks/describe_benchmark.py -->\n"
+SIZE = 200  # facts, items of each split, and examples of each task
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--write", type=Path, help="a page whose cards are to be replaced")
+    options.add_argument("--seed", type=int, default=17)
+    asked = options.parse_args()
+    made = build(asked.seed, facts_per_task=SIZE, items_per_task=SIZE, align_per_task=SIZE, aggregate_forms=0)
+    text = "\n".join(cards(made))
+    if asked.write:
+        before = asked.write.read_text(encoding="utf-8").partition(START)[0]
+        write_text(asked.write, before + START + text + "\n")
+    else:
+        print(text)
+
+
+def cards(made: Benchmark) -> Iterator[str]:
+    """The lines of all cards, exams first."""
+    items = {card.name: [item for item in made.items if item.task == card.name] for card in made.cards}
+    training = {
+        card.name: [talk for talk in (*made.aggregate, *made.align) if talk.source == card.name]
+        for card in made.cards
+    }
+    forms = form_scores(made, items, training)
+    for family in ("knowledge", "alignment"):
+        yield f"\n## Tasks of the {family} family"
+        for card in made.cards:
+            if card.family == family:
+                yield from describe(card, items[card.name])
+                if card.form == "options":
+                    yield f"- {exam_scores(items[card.name], training[card.name])}"
+                else:
+                    yield f"- {forms[card.name]}"
+
+
+def describe(card: TaskCard, items: list[Item]) -> Iterator[str]:
+    """What is measured, from what, an example, and how it is scored."""
+    chance = "no chance level" if card.chance is None else f"chance {100 * card.chance:.1f}"
+    typical = sorted(items, key=lambda item: len(example(item)))[len(items) // 4]
+    yield f"\n### {card.name}\n\n{card.measures}\n"
+    yield f"- Source: {card.source}."
+    yield f"- Example: {example(typical)}"
+    yield f"- Metric: {card.metric}, answer form `{card.form}`, {chance}, {len(items)} items."
+
+
+def example(item: Item) -> str:
+    """A prompt with its answer, in one line."""
+    prompt = item.prompt.replace("\n", " ⏎ ")
+    others = "" if not item.options else f" (not {', '.join(set_apart(item))})"
+    return f"“{prompt}” → **{item.target}**{others}"
+
+
+def set_apart(item: Item) -> list[str]:
+    """The wrong options."""
+    return [option for option in item.options if option != item.target]
+
+
+def exam_scores(items: list[Item], training: list[Conversation]) -> str:
+    """Accuracies in per cent."""
+    table = all_accuracies(items, training)
+    best = max(table, key=lambda name: (table[name], name))
+    spelling = accuracy(SHORTCUTS["most letters like prompt"], items)
+    majority = table["most common training answer"]
+    return (
+        f"Majority {100 * majority:.1f}; string matching {100 * spelling:.1f}; "
+        f"best shortcut {100 * table[best]:.1f} ({best})."
+    )
+
+
+def form_scores(
+    made: Benchmark, items: dict[str, list[Item]], training: dict[str, list[Conversation]]
+) -> dict[str, str]:
+    """For each alignment task its sentence on majority and string matching."""
+    spotter = Spotter(Vocabulary.of(load_ontology()))
+    guesses = {"majority": majority_texts(items, training)}
+    for number in range(max(len(readers) for readers in READERS.values())):
+        guesses[f"matching {number}"] = matching_texts(number, items, training, spotter)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(made, folder / "data")
+        for model, texts in guesses.items():
+            rows = [prediction(item, texts.get(item.id, "")) for item in made.items]
+            write_jsonl(folder / "evaluation" / model / "predictions.jsonl", rows)
+        found = {entry.card.name: entry for entry in read_outcomes(folder)}
+    return {
+        name: f"Majority {score(entry, 'majority'):.1f}; string matching "
+        f"{max(score(entry, model) for model in guesses if model != 'majority'):.1f}."
+        for name, entry in found.items()
+        if entry.card.form != "options"
+    }
+
+
+def majority_texts(items: dict[str, list[Item]], training: dict[str, list[Conversation]]) -> dict[str, str]:
+    """For each item the most common training answer of its task."""
+    common = {
+        name: Counter(talk.messages[-1].content for talk in talks).most_common(1)[0][0]
+        for name, talks in training.items()
+    }
+    return {item.id: common[name] for name, tests in items.items() for item in tests}
+
+
+def matching_texts(
+    number: int, items: dict[str, list[Item]], training: dict[str, list[Conversation]], spotter: Spotter
+) -> dict[str, str]:
+    """For each item the answer of its task's shortcut of this number, or of the nearest training text."""
+    texts = {}
+    for name, tests in items.items():
+        if not tests[0].options:
+            known = [
+                (words(text_of(talk.messages[0].content)), talk.messages[-1].content)
+                for talk in training[name]
+            ]
+            for item in tests:
+                given = answers(name, item, spotter)
+                own = words(text_of(item.prompt))
+                nearest = max(known, key=lambda row: similarity(own, row[0]))[1]
+                texts[item.id] = given[min(number, len(given) - 1)] if given else nearest
+    return texts
+
+
+def prediction(item: Item, text: str) -> dict[str, object]:
+    """A row as the evaluation reads it; options are scored elsewhere."""
+    if item.options:
+        lengths = [len(option.encode()) for option in item.options]
+        return {"id": item.id, "log_likelihoods": [0.0] * len(lengths), "bytes": lengths}
+    return {"id": item.id, "text": text}
+
+
+def score(entry: TaskOutcomes, model: str) -> float:
+    """The task's metric in per cent."""
+    return 100 * float(METRICS[entry.card.metric](entry.rows[model].sum(axis=0, keepdims=True))[0])
+
+
+if __name__ == "__main__":
+    main()
