@@ -15,7 +15,7 @@ from medcare.errors import ModelError, StorageError
 from medcare.storage import cache_dir
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
 # ChatML without the sentence about its maker that SmolLM2's own template puts before every conversation:
@@ -76,26 +76,37 @@ def resolve_base(name: str) -> str:
     return name
 
 
+def load_config(name: str) -> PretrainedConfig:
+    """The configuration of a causal language model, without its weights.
+
+    Raises:
+        ModelError: it can't be found, or is not a causal language model.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    with _explained(name):
+        config: PretrainedConfig = AutoConfig.from_pretrained(resolve_base(name), trust_remote_code=False)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"{name} is a {config.model_type or 'model'}, not a causal language model known to transformers. "
+            "MedCare adapts decoder-only models such as Qwen2, Llama, Mistral or Gemma."
+        )
+    return config
+
+
 def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """Load a causal language model from safetensors; no remote code is run.
 
     Raises:
         ModelError: it can't be found, is not a causal language model, or has no safetensors weights.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers import AutoModelForCausalLM
 
-    source = resolve_base(name)
-    with _explained(name):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ModelError(
-            f"{name} is a {config.model_type or 'model'}, not a causal language model known to transformers. "
-            "MedCare adapts decoder-only models such as Qwen2, Llama, Mistral or Gemma."
-        )
+    config = load_config(name)
     with _explained(name):
         model = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
+            resolve_base(name), config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )
     model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
     loaded: PreTrainedModel = model

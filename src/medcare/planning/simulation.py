@@ -1,0 +1,190 @@
+"""A training step without its numbers: the loop's own code on fake tensors, for any model and any devices.
+
+A fake tensor has shape, dtype and device but no memory, so that a step of a 14B model runs on a laptop.
+What the step makes, frees and computes is counted as it happens: nothing here knows how much memory an
+attention layer needs. FSDP2 and DDP run on torch's fake process group, as process 0 of any number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
+from medcare.config import RunConfig, Stage
+from medcare.data.chat_template import Rendered
+from medcare.planning.counting import Flops, KnownCounts
+from medcare.planning.devices import Devices, Sharing, layers_of, process_group
+from medcare.planning.ledger import Ledger
+from medcare.training.loop import Loop, Schedule
+from medcare.training.meter import Meter
+from medcare.training.stages import trained_branches
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one step of one device looks like.
+
+    Attributes:
+        layers: decoder layers of the model.
+        rows: the lengths of the examples in each micro-batch.
+        supervised: share of the tokens that the loss covers.
+        micro_batches: micro-batches a step, on each device.
+        devices: how many devices take part.
+        sharing: how they share the work.
+    """
+
+    layers: int
+    rows: tuple[int, ...]
+    supervised: float = 0.5
+    micro_batches: int = 1
+    devices: int = 1
+    sharing: Sharing = "single"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of one device takes.
+
+    Attributes:
+        parts: bytes by kind at the fullest moment of each part of the step.
+        flops: floating-point operations.
+        frozen: parameters that don't train, of the whole model.
+        trained: parameters that train, of the whole model.
+    """
+
+    parts: dict[str, Counter[str]]
+    flops: int
+    frozen: int
+    trained: int
+
+    @property
+    def peak(self) -> Counter[str]:
+        """Bytes by kind at the fullest moment."""
+        return max(self.parts.values(), key=lambda part: part.total())
+
+
+def simulate(
+    model_config: PretrainedConfig, config: RunConfig, stage: Stage, dtype: torch.dtype, shape: Shape
+) -> Step:
+    """Run one step of a stage on fake tensors.
+
+    Args:
+        model_config: the base model's, as transformers reads it; `shape.layers` overrides its depth.
+        config: the settings; accumulation and batches are `shape`'s.
+        stage: which stage.
+        dtype: of the frozen weights.
+        shape: batch and devices.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    ledger, flops = Ledger(), Flops()
+    with ExitStack() as stack:
+        mesh = stack.enter_context(process_group(shape.devices))
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(KnownCounts(sum(sum(_mask(length, shape)[1:]) for length in shape.rows)))
+        model = _model(model_config, config, stage, dtype, shape.layers)
+        sizes = Counter({True: 0, False: 0})
+        for parameter in model.parameters():
+            sizes[parameter.requires_grad] += parameter.numel()
+        loop = _loop(model, config, stage, shape, Devices(mesh, shape.sharing, ledger))
+        _watch(loop, ledger)
+        stack.enter_context(ledger)
+        stack.enter_context(flops)
+        loop._step(0, Meter())
+    return Step(ledger.parts, flops.total, sizes[False], sizes[True])
+
+
+def _model(
+    model_config: PretrainedConfig, config: RunConfig, stage: Stage, dtype: torch.dtype, layers: int
+) -> PreTrainedModel:
+    """The model of a stage with its branches, as `stages` prepares it."""
+    from transformers import AutoModelForCausalLM
+
+    changed = type(model_config).from_dict({**model_config.to_dict(), **_depth(model_config, layers)})
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(changed, dtype=dtype)
+    if stage == "aggregate":
+        add_aggregators(model, config.adapters)
+    else:
+        add_aggregators(model, replace(config.adapters, experts=0, attention=()))
+        add_alignment(model, config.adapters)
+    trainable(model, trained_branches(stage, config))
+    if config.stage(stage).gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    return model
+
+
+def _mask(length: int, shape: Shape) -> list[bool]:
+    """The end of an example is supervised: the answer."""
+    return [position >= length * (1 - shape.supervised) for position in range(length)]
+
+
+def _depth(model_config: PretrainedConfig, layers: int) -> dict[str, Any]:
+    depth: dict[str, Any] = {"num_hidden_layers": layers}
+    kinds = getattr(model_config, "layer_types", None)
+    if kinds:
+        depth["layer_types"] = (list(kinds) * layers)[:layers]
+    return depth
+
+
+def _loop(model: PreTrainedModel, config: RunConfig, stage: Stage, shape: Shape, devices: Devices) -> Loop:
+    examples = [Rendered([0] * length, _mask(length, shape)) for length in shape.rows]
+    loop = Loop(
+        model,
+        {name: entry for name, entry in model.named_parameters() if entry.requires_grad},
+        examples,
+        config.stage(stage),
+        seed=0,
+        folder=Path("/nonexistent"),
+        pad_id=0,
+        accelerator=devices,  # what the loop needs of accelerate's
+    )
+    micro_batch = tuple(range(len(examples)))
+    loop.schedule = Schedule(((micro_batch,) * (shape.micro_batches * shape.devices),))
+    return loop
+
+
+def _watch(loop: Loop, ledger: Ledger) -> None:
+    """Tell the kinds of bytes apart, and the parts of the step."""
+    ledger.count(loop.model.buffers(), "weights")
+    for parameter in loop.model.parameters():
+        ledger.count([parameter], "adapters" if parameter.requires_grad else "weights")
+    for parameter in loop.parameters.values():
+        # A run's later steps begin with the moments in place.
+        zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        loop.optimizer.state[parameter] = {"step": torch.ones(()), **zeros}
+        ledger.count(zeros.values(), "optimizer")
+        parameter.register_post_accumulate_grad_hook(lambda p: ledger.count([p.grad], "gradients"))
+    loop.model.register_forward_pre_hook(lambda *_: ledger.part("forward"))
+    ledger.watch(loop.model, "activations")
+    for name, module in loop.model.named_modules():
+        if name.rpartition(".")[2] in ("self_attn", "attn", "attention"):
+            ledger.watch(module, "attention")
+    ledger.watch(loop.head, "logits")
+    loop.model.register_forward_hook(lambda *_: setattr(ledger, "kind", "logits"))  # until backward begins
+    loop.head.register_forward_pre_hook(lambda *_: ledger.part("loss"))
+    layers = layers_of(loop.model)
+    for number, layer in enumerate(layers):
+        layer.register_forward_hook(_marks(ledger, number, len(layers)))
+
+
+def _marks(ledger: Ledger, number: int, layers: int) -> Any:
+    """Mark where the backward pass enters a layer: when the gradient of its output is there."""
+    name = {layers - 1: "backward, last layer", 0: "backward, first layer"}.get(number, "backward")
+
+    def mark(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        if hidden.requires_grad:
+            hidden.register_hook(lambda _: ledger.part(name))
+
+    return mark
