@@ -59,7 +59,9 @@ def test_bad_settings_are_one_sentence(settings, message):
         load_config(settings=settings)
 
 
-@pytest.mark.parametrize(("text", "message"), [("- 1\n", "mapping"), ("a: [", "not valid YAML"), ("\x00", "YAML")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("- 1\n", "mapping"), ("a: [", "not valid YAML"), ("\x00", "YAML")]
+)
 def test_bad_files_are_one_sentence(tmp_path, text, message):
     path = tmp_path / "c.yaml"
     path.write_text(text)

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from medcare.errors import DataError, StorageError
-from medcare.storage import append_jsonl, file_hash, read_json, read_jsonl, write_atomic, write_json, write_text
+from medcare.storage import (
+    append_jsonl,
+    file_hash,
+    read_json,
+    read_jsonl,
+    write_atomic,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_former_file_and_no_litter(tmp_path):

@@ -186,7 +186,8 @@ def check_base(model_facts: dict[str, Any], manifest: dict[str, Any], folder: Pa
             f"{key} {made_for[key]} (this model: {model_facts.get(key)})" for key in differing
         )
         raise AdapterError(
-            f"{folder} was trained on another base, {manifest.get('base')}: {details}. Load it on its own base."
+            f"{folder} was trained on another base, {manifest.get('base')}: {details}. "
+            "Load it on its own base."
         )
 
 
@@ -217,4 +218,3 @@ def _noise(layer: AdaptedLinear) -> NoiseAggregator:
     branch = layer.branch("noise")
     assert isinstance(branch, NoiseAggregator)
     return branch
-

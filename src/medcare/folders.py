@@ -66,7 +66,7 @@ def load_model(
 
 
 def tokenizer_source(folder: str | Path) -> str:
-    """The folder or base name whose tokenizer belongs to the model that `load_model` returns; raises alike."""
+    """The folder or base name whose tokenizer belongs to the model of `load_model`; raises alike."""
     path = Path(folder).expanduser()
     source = plain_source(path)
     if source is not None:

@@ -14,7 +14,10 @@ def two_branches(rank: int = 4) -> nn.Module:
     model = tiny_model("llama")
     for name in ("knowledge", "alignment"):
         add_branch(
-            model, name, ["up_proj", "down_proj"], lambda l: LowRank(l.in_features, l.out_features, rank, 2.0)
+            model,
+            name,
+            ["up_proj", "down_proj"],
+            lambda layer: LowRank(layer.in_features, layer.out_features, rank, 2.0),
         )
     return model
 

@@ -1,4 +1,4 @@
-"""On each family's own template: the mask is the answer, the tokens are the tokenizer's, no text is control."""
+"""On each family's template: the mask is the answer, tokens are the tokenizer's, no text is control."""
 
 from __future__ import annotations
 

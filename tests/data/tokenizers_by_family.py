@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (templates are quoted as they are)
 """A small tokenizer of each family: its kind of vocabulary, its control tokens, its real chat template."""
 
 from __future__ import annotations
