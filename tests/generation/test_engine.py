@@ -177,14 +177,29 @@ def test_a_seed_gives_the_same_answer_whoever_shares_the_batch(llama: PreTrained
     assert answer(0, None) != answer(0, None)
 
 
-def test_clear_drops_everything(llama: PreTrainedModel) -> None:
+def test_what_has_begun_can_be_dropped(llama: PreTrainedModel) -> None:
     engine = Engine(llama, max_rows=2)
     answers = Answers(engine)
     requests = [answers.ask(row) for row in prompts(4)]
     answers.run(steps=1)
     requests[1].cancelled = True
-    assert engine.clear() == [requests[0], requests[2], requests[3]]
-    assert not engine.busy
+    assert engine.drop_active() == [requests[0]]
+    assert engine.active == []
+    assert engine.waiting == requests[2:]
+    answers.run()
+    assert answers.end(2) == answers.end(3) == "length"
+
+
+def test_cancelled_requests_do_not_wait(llama: PreTrainedModel) -> None:
+    engine = Engine(llama, max_rows=1, cache_tokens=60)
+    answers = Answers(engine)
+    requests = [answers.ask(row) for row in prompts(4)]
+    answers.run(steps=1)
+    requests[1].cancelled = requests[2].cancelled = True
+    assert engine.waiting == [requests[3]]
+    answers.run()
+    assert answers.end(3) == "length"
+    assert answers.events[1] == answers.events[2] == []
 
 
 def test_the_longest_row_is_the_models_or_the_caches() -> None:

@@ -40,7 +40,6 @@ class Engine:
 
     Attributes:
         max_rows: most answers written at once.
-        waiting: requests that have not begun, oldest first.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Engine:
         """
         self._decoder = Decoder.of(model)
         self.max_rows = max_rows if self._decoder.plain_cache else 1
-        self.waiting: deque[Request] = deque()
+        self._waiting: deque[Request] = deque()
         self._prefill_tokens = prefill_tokens
         self._cache_tokens = cache_tokens
         self._joining: _Group | None = None
@@ -74,22 +73,26 @@ class Engine:
         return [request for group in (self._joining, self._running) if group for request in group.requests]
 
     @property
+    def waiting(self) -> list[Request]:
+        """The requests that have not begun, oldest first."""
+        return [request for request in tuple(self._waiting) if not request.cancelled]
+
+    @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.waiting or self._joining or self._running)
+        return bool(self._waiting or self._joining or self._running)
 
     def add(self, prompt: Sequence[int], sampling: Sampling, sink: Sink) -> Request:
         """Put a request at the end of the queue; together with its answer it must be within `longest`."""
         request = Request(tuple(prompt), sampling, sink)
-        self.waiting.append(request)
+        self._waiting.append(request)
         return request
 
-    def clear(self) -> list[Request]:
-        """Drop everything, for example after a step failed, and return the requests that had not ended."""
-        dropped = [*self.active, *self.waiting]
+    def drop_active(self) -> list[Request]:
+        """Drop the requests that have begun, for example after a step failed, and return them."""
+        dropped = [request for request in self.active if not request.cancelled]
         self._joining = self._running = None
-        self.waiting.clear()
-        return [request for request in dropped if not request.cancelled]
+        return dropped
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -107,17 +110,19 @@ class Engine:
         """Take from the queue, in its order, what fits into a prefill, the batch and the cache."""
         chosen: list[Request] = []
         rows = self._running.requests if self._running else []
-        while self.waiting and len(rows) + len(chosen) < self.max_rows:
-            request = self.waiting[0]
+        while self._waiting and len(rows) + len(chosen) < self.max_rows:
+            request = self._waiting[0]
+            if request.cancelled:
+                self._waiting.popleft()
+                continue
             group = [*chosen, request]
             if len(group) > 1 and len(group) * max(len(r.prompt) for r in group) > self._prefill_tokens:
                 break
             together = [*rows, *group]
             if len(together) * max(r.longest for r in together) > self._cache_tokens and len(together) > 1:
                 break
-            self.waiting.popleft()
-            if not request.cancelled:
-                chosen = group
+            self._waiting.popleft()
+            chosen = group
         if not chosen:
             return None
         return _Group(chosen, DynamicCache(config=self._decoder.model.config), 0)

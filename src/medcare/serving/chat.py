@@ -60,7 +60,7 @@ class RichTerminal:
         """Yield typed lines until Ctrl-D, or Ctrl-C at an empty prompt."""
         while True:
             try:
-                yield self._console.input("[bold cyan]> [/]")
+                yield input("> ")  # a coloured prompt would confuse line editing
             except (EOFError, KeyboardInterrupt):
                 self._console.print()
                 return
@@ -151,7 +151,7 @@ class Chat:
             max_new_tokens=min(self.sampling.max_new_tokens, room),
             stop_ids=self.model.stop_ids,
         )
-        self.model.engine.add(prompt, sampling, events.append)
+        request = self.model.engine.add(prompt, sampling, events.append)
         try:
             while self.model.engine.busy:
                 self.model.engine.step()
@@ -160,7 +160,8 @@ class Chat:
                     self.terminal.show(pieces[-1])
                 events.clear()
         except KeyboardInterrupt:
-            self.model.engine.clear()
+            request.cancelled = True
+            self.model.engine.drop_active()
         self.terminal.end()
         answer = "".join(pieces).strip()
         self.turns += [Message("user", text), Message("assistant", answer)]

@@ -81,8 +81,10 @@ class Worker:
         try:
             engine.step()
         except Exception as error:  # the thread must go on for the other requests
-            log.exception("A decoding step failed; its requests are dropped.")
-            for request in engine.clear():
+            log.exception("A decoding step failed; the answers under way are dropped.")
+            # With nothing under way, those that wait were at fault; they must not be tried for ever.
+            for request in engine.drop_active() or engine.waiting:
+                request.cancelled = True
                 request.sink(Failed(f"The model could not go on: {type(error).__name__}."))
 
 
