@@ -1,6 +1,7 @@
 """No exam is solved by how options look, where they stand, how common they are or which words they share."""
 
 import re
+from collections import Counter
 
 import pytest
 
@@ -49,6 +50,16 @@ def test_what_does_not_read_the_question_is_at_chance_exactly(exams, name):
                 assert accuracy(SHORTCUTS[key], items) == pytest.approx(task.card.chance)
             answers = answer_texts(task.training)
             assert majority_accuracy(items, answers) == pytest.approx(task.card.chance)
+
+
+def test_no_place_in_the_list_of_a_question_is_better(exams):
+    places = Counter()
+    for task in exams["odd_one_out"]:
+        for item in task.items:
+            order = sorted(item.options, key=item.prompt.index)
+            assert ", ".join(order) in item.prompt
+            places[order.index(item.target)] += 1
+    assert max(places.values()) <= 0.3 * sum(places.values())
 
 
 def test_statements_do_not_give_themselves_away(exams):

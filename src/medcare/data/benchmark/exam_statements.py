@@ -44,7 +44,11 @@ def _statements(ontology: Ontology, side: Side, rng: Random) -> Iterator[Bundle]
 def _odd_ones(ontology: Ontology, side: Side, rng: Random) -> Iterator[Bundle]:
     """Two groups of three findings under neighbouring parents; each is the odd one among the other three."""
     known = askable(ontology)
-    short = {key for key, finding in known.items() if len(finding.name) <= _LONGEST_NAME and side(key)}
+    short = {
+        key
+        for key, finding in known.items()
+        if len(finding.name) <= _LONGEST_NAME and "," not in finding.name and side(key)
+    }
     groups = {
         parent: members
         for parent, finding in known.items()
@@ -77,7 +81,13 @@ def _least_telling(
     draws = []
     for _ in range(_DRAWS):
         first, second = (rng.sample(group, _GROUP) for group in groups)
-        draws.append((*_odd(ontology, parents[0], first, second), *_odd(ontology, parents[1], second, first)))
+        places = [*rng.sample(range(_ASKED + 1), _ASKED + 1), *rng.sample(range(_ASKED + 1), 2)]
+        draws.append(
+            (
+                *_odd(ontology, parents[0], first, second, places[:_ASKED]),
+                *_odd(ontology, parents[1], second, first, places[_ASKED:]),
+            )
+        )
     return min(draws, key=_help)
 
 
@@ -92,19 +102,30 @@ def _help(bundle: Bundle) -> float:
     )
 
 
-def _odd(ontology: Ontology, parent: str, group: list[str], strangers: list[str]) -> list[Question]:
+def _odd(
+    ontology: Ontology, parent: str, group: list[str], strangers: list[str], places: list[int]
+) -> list[Question]:
+    """A stranger among three of the group; in its lessons among the two others, once in each place.
+
+    Args:
+        ontology: the knowledge.
+        parent: what the group has in common.
+        group: five findings under it.
+        strangers: those to be found; the first three are asked for.
+        places: where in the list of a test question each of them stands.
+    """
     names = [ontology.findings[key].name for key in group]
     asked, taught = names[:_ASKED], names[_ASKED:]
     kinds = tuple(">".join(sorted((key, parent))) for key in group)
     questions = []
-    for stranger in strangers[:_ASKED]:
+    for stranger, place in zip(strangers, places, strict=False):
         odd = ontology.findings[stranger].name
-        lists = (*asked[1:2], odd, asked[0], asked[2])
+        listed = [*asked[:place], odd, *asked[place:]]
         lessons = ((odd, *taught), (taught[0], odd, taught[1]), (*taught[::-1], odd))
         questions.append(
             Question(
                 (*kinds, f"not {stranger}>{parent}"),
-                (", ".join(lists),),
+                (", ".join(listed),),
                 odd,
                 (*asked, odd),
                 tuple((", ".join(lesson),) for lesson in lessons),
