@@ -15,7 +15,7 @@ import yaml
 from medcare.config import RunConfig
 from medcare.errors import ConfigError
 
-PRESETS = ("default", "smoke")
+PRESETS = ("default", "smoke", "paper")
 
 T = TypeVar("T")
 

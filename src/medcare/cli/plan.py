@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medcare.cli.runs import Preset, Settings
+from medcare.cli.runs import Settings
 from medcare.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from medcare.planning.plan import Option, Plan
 
 commands = typer.Typer()
+
+_LAUNCHERS = {
+    "single": "",
+    "ddp": "accelerate launch --config_file configs/ddp.yaml -m ",
+    "fsdp2": "accelerate launch --config_file configs/fsdp2.yaml -m ",
+}
 
 
 @commands.command()
@@ -35,11 +42,12 @@ def plan(
         int | None, typer.Option(min=1, help="Tokens of each stage's data: adds steps and hours.")
     ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Of a GPU for an hour: adds the cost.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML of settings, as for `run`.")] = None,
-    preset: Preset = "default",
+    config: Annotated[
+        Path | None, typer.Option(help="YAML of settings, as for `run`; default: the paper's.")
+    ] = None,
     set_: Settings = None,
     supervised: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of the tokens that answers have.")
+        float, typer.Option(min=0.01, max=1, help="Share of the tokens that are answers.")
     ] = 0.5,
     utilisation: Annotated[
         float, typer.Option(min=0.01, max=1, help="Share of the GPU's peak rate reached; assumed.")
@@ -50,14 +58,14 @@ def plan(
     """Say what memory, settings, hours and cost a model takes, from its shape alone."""
     from medcare.config_files import load_config
     from medcare.planning.hardware import Assumptions
-    from medcare.planning.plan import Request, make_plan, ways
+    from medcare.planning.plan import Request, make_plan, pieces
     from medcare.planning.shapes import shape_of
     from medcare.progress import track
 
     request = Request(
         name=model,
         model=shape_of(model),
-        config=load_config(config, preset=preset, settings=set_ or ()),
+        config=load_config(config, preset="paper", settings=set_ or ()),
         gpu=_gpu(gpu, gpu_memory),
         gpus=gpus,
         nodes=nodes,
@@ -66,12 +74,12 @@ def plan(
         supervised=supervised,
         assumptions=Assumptions(utilisation=utilisation, network=network),
     )
-    with track("ways to train", ways(request)) as task:
+    with track("plan", pieces(request)) as task:
         made = make_plan(request, task.advance)
     if as_json:
         typer.echo(json.dumps(_tree(made), indent=2))
-        return
-    _show(made)
+    else:
+        _show(made)
 
 
 def _gpu(name: str, memory: float | None) -> Gpu:
@@ -89,6 +97,9 @@ def _tree(made: Plan) -> dict[str, Any]:
     from dataclasses import asdict
 
     request = made.request
+    options = [
+        {**asdict(option), "peak": dict(option.peak), "total": option.total} for option in made.options
+    ]
     return {
         "model": request.name,
         "gpu": asdict(request.gpu),
@@ -97,8 +108,9 @@ def _tree(made: Plan) -> dict[str, Any]:
         "tokens": request.tokens,
         "supervised": request.supervised,
         "assumptions": asdict(request.assumptions),
-        "options": [{**asdict(option), "total": option.total} for option in made.options],
+        "options": options,
         "chosen": {stage: made.options.index(option) for stage, option in made.chosen.items()},
+        "largest": made.largest,
         "hours": made.hours(),
     }
 
@@ -106,54 +118,45 @@ def _tree(made: Plan) -> dict[str, Any]:
 def _show(made: Plan) -> None:
     from rich.console import Console
 
-    console = Console()
-    request = made.request
-    assumed = request.assumptions
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    request, assumed = made.request, made.request.assumptions
     fixed = assumed.context + (assumed.communication if request.devices > 1 else 0.0)
     console.print(
-        f"{request.name} on {request.nodes} x {request.gpus} GPUs of {request.gpu.memory:g} GiB. Assumed, not "
-        f"computed: {assumed.utilisation:.0%} of {request.gpu.tflops:g} TFLOP/s reached, driver and buffers "
-        f"{fixed:.1f} GiB, {assumed.fragmentation:.0%} fragmentation.",
-        highlight=False,
+        f"{request.name} on {request.nodes} x {request.gpus} GPUs of {request.gpu.memory:g} GiB. Memory is "
+        f"that of a simulated step; assumed are {assumed.utilisation:.0%} of {request.gpu.tflops:g} TFLOP/s, "
+        f"{fixed:.1f} GiB for driver and buffers, {assumed.fragmentation:.0%} fragmentation, and "
+        f"{assumed.margin:.0%} to be left free."
     )
     console.print(_ways(made))
     console.print(_memory(made))
-    if made.hours() is not None:
+    hours = made.hours()
+    if hours is not None:
         cost = sum(option.cost or 0.0 for option in made.chosen.values())
-        console.print(f"Both stages: {made.hours():.1f} h" + (f", cost {cost:,.0f}" if request.price else ""))
+        console.print(f"Both stages: {hours:.1f} h" + (f", cost {cost:,.2f}" if request.price else "") + ".")
     for stage, option in made.chosen.items():
-        console.print(_advice(stage, option), highlight=False, soft_wrap=True)
+        largest = f"{stage}: the largest micro-batch that fits has about {made.largest[stage]:,} tokens."
+        console.print(f"{largest}\n  {_command(option)}", soft_wrap=True)
 
 
 def _ways(made: Plan) -> Table:
     from rich.table import Table
 
     table = Table(title="Ways to train (* the fastest that fits)")
-    for column in (
-        "stage",
-        "sharing",
-        "recompute",
-        "largest batch",
-        "batch",
-        "GiB",
-        "tokens/s",
-        "steps",
-        "hours",
-    ):
-        table.add_column(column, justify="left" if column in ("stage", "sharing") else "right")
+    for column in ("stage", "sharing", "recompute"):
+        table.add_column(column)
+    for column in ("micro-batch", "GiB", "tokens/s", "steps", "hours"):
+        table.add_column(column, justify="right")
     for option in made.options:
-        chosen = made.chosen[option.stage] is option
-        time = ("", "") if option.hours is None else (f"{option.steps:,}", f"{option.hours:.2f}")
+        rate = f"{option.tokens_per_step / option.seconds_per_step:,.0f}"
+        time = [rate, f"{option.steps or 0:,}", f"{option.hours or 0.0:.2f}"]
+        shown = time if option.hours is not None else [rate, "", ""]
         table.add_row(
-            f"{option.stage}{'*' if chosen else ''}",
+            f"{option.stage}{'*' if made.chosen[option.stage] is option else ''}",
             option.sharing,
             "yes" if option.checkpointing else "no",
-            f"{option.largest:,}" if option.possible else "none",
             f"{option.micro_batch:,}",
             f"{option.total / 2**30:.1f}",
-            f"{option.tokens_per_step / option.seconds_per_step:,.0f}" if option.possible else "",
-            *(time if option.possible else ("", "")),
-            style=None if option.possible else "dim",
+            *(shown if option.possible else ["does not fit", "", ""]),
         )
     return table
 
@@ -167,21 +170,18 @@ def _memory(made: Plan) -> Table:
     table.add_column("")
     for stage in made.chosen:
         table.add_column(stage, justify="right")
+    peaks = [dict(option.peak) for option in made.chosen.values()]
     for kind, name in KINDS.items():
-        table.add_row(name, *(f"{option.peak.get(kind, 0) / 2**30:.2f}" for option in made.chosen.values()))
-    table.add_row(
-        "overhead (assumed)", *(f"{option.overhead / 2**30:.2f}" for option in made.chosen.values())
-    )
-    table.add_row("total", *(f"{option.total / 2**30:.2f}" for option in made.chosen.values()), style="bold")
+        table.add_row(name, *(f"{peak.get(kind, 0) / 2**30:.2f}" for peak in peaks))
+    options = made.chosen.values()
+    table.add_row("driver, fragments (assumed)", *(f"{option.overhead / 2**30:.2f}" for option in options))
+    table.add_row("total", *(f"{option.total / 2**30:.2f}" for option in options), style="bold")
     return table
 
 
-def _advice(stage: str, option: Option) -> str:
-    settings = f"--set {stage}.tokens_per_batch={option.micro_batch}"
-    settings += f" --set {stage}.gradient_checkpointing={str(option.checkpointing).lower()}"
-    launcher = {
-        "single": "",
-        "ddp": "accelerate launch --config_file configs/ddp.yaml -m ",
-        "fsdp2": "accelerate launch --config_file configs/fsdp2.yaml -m ",
-    }[option.sharing]
-    return f"{stage}: {launcher}medcare train --stage {stage} {settings}"
+def _command(option: Option) -> str:
+    stage, checkpointing = option.stage, str(option.checkpointing).lower()
+    return (
+        f"{_LAUNCHERS[option.sharing]}medcare train --stage {stage} --set {stage}.tokens_per_batch="
+        f"{option.micro_batch} --set {stage}.gradient_checkpointing={checkpointing}"
+    )

@@ -83,8 +83,8 @@ class Devices:
 
     def backward(self, loss: Tensor) -> None:
         """The backward pass."""
-        self.ledger.kind = "temporary"
         loss.backward()
+        self.ledger.kind = "temporary"
         self.ledger.count([p.grad for p in self.trained if p.grad is not None], "gradients")
         self.ledger.part("update")
 

@@ -1,9 +1,8 @@
-"""A step of any depth and any batch, out of a few small simulated ones.
+"""A step of a deep model, out of two simulated steps of shallow ones.
 
 The decoder layers of a model are alike. In each part of a step (forward, loss, backward through the last
-layer, through the first, update) the bytes of each kind are a polynomial: linear in the number of layers,
-linear in the rows of a padded batch, quadratic in the length of a packed row, whose attention mask is a
-square. So two depths, and as many batches as the polynomial needs, give every other step exactly.
+layer, through the first, update) the bytes of each kind are linear in the number of layers; so are the
+operations. Two depths therefore give every other; benchmarks/plan_accuracy.py checks it on whole models.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _DEPTHS = (2, 3)
-_ROWS = (1, 2)
+_MOST = 2**20  # tokens; nobody needs a larger micro-batch
 
 
 @dataclass(frozen=True)
@@ -55,81 +54,86 @@ class Setup:
 
 
 class Estimator:
-    """Steps of one setup, for any batch; simulates only once."""
+    """Steps of one setup, for any batch."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        quarter = max(setup.length // 4, 1)
-        self.amounts = _ROWS if setup.layout == "grouped" else (quarter, 2 * quarter, 4 * quarter)
-        micro_batches = min(2, setup.config.stage(setup.stage).accumulation)
-        self.steps = {
-            (depth, amount): simulate(
-                setup.model,
-                setup.config,
-                setup.stage,
-                setup.dtype,
-                Shape(
-                    layers=depth,
-                    rows=(setup.length,) * amount if setup.layout == "grouped" else (amount,),
-                    supervised=setup.supervised,
-                    micro_batches=micro_batches,
-                    devices=setup.devices,
-                    sharing=setup.sharing,
-                ),
-            )
-            for depth in _DEPTHS
-            for amount in self.amounts
-        }
-        self.micro_batches = micro_batches
+        self.micro_batches = min(2, setup.config.stage(setup.stage).accumulation)
+        self.layers = int(setup.model.get_text_config().num_hidden_layers)
+        self._known: dict[int, Step] = {}
 
-    def step(self, amount: int, layers: int | None = None) -> Step:
+    def step(self, amount: int) -> Step:
         """The step with `amount` rows, or a packed row of `amount` tokens; `flops` are of one micro-batch."""
-        layers = layers or int(self.setup.model.get_text_config().num_hidden_layers)
-        weights = {
-            (depth, size): _lagrange(_DEPTHS, depth, layers) * _lagrange(self.amounts, size, amount)
-            for depth, size in self.steps
-        }
-        some = next(iter(self.steps.values()))
-        parts = {
-            part: Counter(
-                {
-                    kind: round(sum(weights[key] * self.steps[key].parts[part][kind] for key in weights))
-                    for kind in KINDS
-                }
-            )
-            for part in some.parts
-        }
-        flops, frozen, trained = (
-            round(sum(weights[key] * getattr(step, name) for key, step in self.steps.items()))
-            for name in ("flops", "frozen", "trained")
-        )
-        return Step(parts, flops // self.micro_batches, frozen, trained)
+        if amount not in self._known:
+            low, high = (self._simulate(depth, amount) for depth in _DEPTHS)
+            self._known[amount] = _at_depth(low, high, self.layers, self.micro_batches)
+        return self._known[amount]
 
     def tokens(self, amount: int) -> int:
         """Tokens in a micro-batch of `amount`."""
         return amount * self.setup.length if self.setup.layout == "grouped" else amount
 
-    def largest(self, fits: Callable[[int], bool]) -> int:
-        """The largest amount that `fits`, up to a million tokens; 0 if none does."""
-        unit = 1 if self.setup.layout == "grouped" else 256
-        low, high = 0, 1
-        while fits(high * unit) and self.tokens(high * unit) < 2**20:
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle * unit) else (low, middle)
-        return low * unit
+    def _simulate(self, depth: int, amount: int) -> Step:
+        setup = self.setup
+        shape = Shape(
+            layers=depth,
+            rows=(setup.length,) * amount if setup.layout == "grouped" else (amount,),
+            supervised=setup.supervised,
+            micro_batches=self.micro_batches,
+            devices=setup.devices,
+            sharing=setup.sharing,
+        )
+        return simulate(setup.model, setup.config, setup.stage, setup.dtype, shape)
+
+
+def _at_depth(low: Step, high: Step, layers: int, micro_batches: int) -> Step:
+    """The line through the steps of two depths, at another."""
+    first, second = _DEPTHS
+
+    def line(one: int, other: int) -> int:
+        return round(one + (other - one) * (layers - first) / (second - first))
+
+    parts = {
+        part: Counter({kind: line(low.parts[part][kind], high.parts[part][kind]) for kind in KINDS})
+        for part in low.parts
+    }
+    flops = line(low.flops, high.flops) // micro_batches
+    return Step(parts, flops, line(low.frozen, high.frozen), line(low.trained, high.trained))
+
+
+def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tries: int = 4) -> int:
+    """The largest amount that needs at most `room`, not more than a tenth below the true one.
+
+    What is needed is nearly linear in the amount, so each try goes where a line through two known amounts
+    reaches `room`.
+
+    Args:
+        needs: bytes by amount; slow.
+        room: bytes.
+        start: the smallest amount that counts.
+        unit: amounts are `start` plus a multiple of it.
+        tries: how often to ask `needs`, at most.
+
+    Returns:
+        The amount; 0 if not even `start` fits.
+    """
+    known = {start: needs(start)}
+    if known[start] > room:
+        return 0
+    following = 2 * start
+    for _ in range(tries):
+        known[following] = needs(following)
+        fitting = sorted(amount for amount in known if known[amount] <= room)
+        beyond = sorted(amount for amount in known if known[amount] > room)
+        low, high = (fitting[-1], beyond[0]) if beyond else fitting[-2:]
+        slope = (known[high] - known[low]) / (high - low)
+        target = low + 0.98 * (room - known[low]) / slope if slope > 0 else _MOST
+        following = start + max(0, round(min(target, _MOST)) - start) // unit * unit
+        if following in known or following < 1.05 * fitting[-1]:
+            break
+    return max(amount for amount in known if known[amount] <= room)
 
 
 def with_stage(config: RunConfig, stage: Stage, settings: StageConfig) -> RunConfig:
     """The same settings with another stage."""
     return replace(config, aggregate=settings) if stage == "aggregate" else replace(config, align=settings)
-
-
-def _lagrange(points: tuple[int, ...], at: int, x: int) -> float:
-    """The weight of the point `at` in the polynomial through all points, at x."""
-    weight = 1.0
-    for other in points:
-        if other != at:
-            weight *= (x - other) / (at - other)
-    return weight

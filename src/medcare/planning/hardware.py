@@ -55,6 +55,7 @@ class Assumptions:
         context: GiB that driver, kernels and libraries take on each GPU.
         communication: GiB of message buffers, with several GPUs.
         fragmentation: share of the bytes of a step that the allocator loses between its blocks.
+        margin: share of a GPU's memory that a plan leaves free.
         network: GB a second between machines, one direction.
     """
 
@@ -62,6 +63,7 @@ class Assumptions:
     context: float = 0.8
     communication: float = 0.6
     fragmentation: float = 0.04
+    margin: float = 0.05
     network: float = 12.5
 
     def overhead(self, peak: int, static: int, devices: int) -> int:

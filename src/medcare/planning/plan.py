@@ -12,9 +12,8 @@ import torch
 from medcare.config import STAGES, Layout, RunConfig, Stage
 from medcare.errors import ConfigError
 from medcare.planning.devices import Sharing
-from medcare.planning.estimate import Estimator, Setup, with_stage
+from medcare.planning.estimate import Estimator, Setup, largest, with_stage
 from medcare.planning.hardware import GIB, GPUS, Assumptions, Gpu, message_bytes, step_seconds
-from medcare.planning.simulation import Step
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -65,11 +64,9 @@ class Option:
         sharing: `single`, `ddp` or `fsdp2`.
         checkpointing: whether activations are recomputed.
         dtype: of the frozen weights.
-        fits: whether the settings' micro-batch fits; if not, the numbers below are of the largest that does,
-            or of the smallest useful one if none does.
         possible: whether some micro-batch fits that holds the longest example.
-        micro_batch: tokens of the micro-batch.
-        largest: tokens of the largest that fits.
+        micro_batch: tokens of the settings' micro-batch if that fits, else of the largest that does, else of
+            the smallest useful one.
         peak: bytes by kind at the fullest moment.
         overhead: bytes beside the tensors, assumed.
         tokens_per_step: on all GPUs together.
@@ -83,11 +80,9 @@ class Option:
     sharing: Sharing
     checkpointing: bool
     dtype: str
-    fits: bool
     possible: bool
     micro_batch: int
-    largest: int
-    peak: dict[str, int]
+    peak: tuple[tuple[str, int], ...]
     overhead: int
     tokens_per_step: int
     seconds_per_step: float
@@ -98,16 +93,24 @@ class Option:
     @property
     def total(self) -> int:
         """Bytes of everything."""
-        return sum(self.peak.values()) + self.overhead
+        return sum(size for _, size in self.peak) + self.overhead
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All ways, and the fastest that fits for each stage."""
+    """All ways, and the fastest that fits for each stage.
+
+    Attributes:
+        request: what was asked.
+        options: every way that was tried.
+        chosen: the fastest that fits.
+        largest: tokens of the largest micro-batch that fits in the chosen way, up to a tenth.
+    """
 
     request: Request
     options: tuple[Option, ...]
     chosen: dict[Stage, Option]
+    largest: dict[Stage, int]
 
     def hours(self) -> float | None:
         """Hours of both stages, one after the other."""
@@ -120,71 +123,110 @@ def make_plan(request: Request, advance: Callable[[], None] = lambda: None) -> P
 
     Args:
         request: model, settings and GPUs.
-        advance: called after each way that was tried; there are `ways(request)`.
+        advance: called after each way that was tried and each search; there are `pieces(request)`.
 
     Raises:
         ConfigError: a stage fits in no way; the message says what would.
     """
     options: list[Option] = []
+    chosen: dict[Stage, Option] = {}
+    most: dict[Stage, int] = {}
     for stage in STAGES:
+        ways = {}
         for sharing in _sharings(request):
             for checkpointing in (False, True):
-                options.append(_option(request, stage, sharing, checkpointing))
+                way = _Way(request, stage, sharing, checkpointing)
+                ways[way.option()] = way
                 advance()
-    chosen: dict[Stage, Option] = {}
-    for stage in STAGES:
-        possible = [option for option in options if option.stage == stage and option.possible]
+        options += ways
+        possible = [option for option in ways if option.possible]
         if not possible:
-            raise ConfigError(_impossible(request, [o for o in options if o.stage == stage]))
-        chosen[stage] = min(possible, key=lambda option: option.seconds_per_step / option.tokens_per_step)
-    return Plan(request, tuple(options), chosen)
+            raise ConfigError(_impossible(request, list(ways)))
+        best = min(possible, key=lambda option: option.seconds_per_step / option.tokens_per_step)
+        chosen[stage], most[stage] = best, max(best.micro_batch, ways[best].largest())
+        advance()
+    return Plan(request, tuple(options), chosen, most)
 
 
-def ways(request: Request) -> int:
-    """How many ways `make_plan` tries."""
-    return len(STAGES) * len(_sharings(request)) * 2
+def pieces(request: Request) -> int:
+    """How often `make_plan` calls `advance`."""
+    return len(STAGES) * (2 * len(_sharings(request)) + 1)
 
 
 def _sharings(request: Request) -> tuple[Sharing, ...]:
     return ("single",) if request.devices == 1 else ("ddp", "fsdp2")
 
 
-def _option(request: Request, stage: Stage, sharing: Sharing, checkpointing: bool) -> Option:
-    settings = request.config.stage(stage)
-    estimator = Estimator(_setup(request, stage, sharing, checkpointing))
-    unit, configured = _amounts(estimator.setup, settings.tokens_per_batch)
+class _Way:
+    """One way to train a stage, for any micro-batch; amounts are rows or tokens, see `Estimator.step`."""
 
-    def needs(amount: int) -> int:
-        step = estimator.step(amount)
-        return step.peak.total() + _overhead(request, step)
+    def __init__(self, request: Request, stage: Stage, sharing: Sharing, checkpointing: bool) -> None:
+        self.request = request
+        self.settings = request.config.stage(stage)
+        layout: Layout = "packed" if self.settings.batching == "auto" else self.settings.batching
+        settings = replace(self.settings, batching=layout, gradient_checkpointing=checkpointing)
+        dtype = torch.float32 if request.config.model.dtype == "float32" else torch.bfloat16
+        self.setup = Setup(
+            request.model,
+            with_stage(request.config, stage, settings),
+            stage,
+            dtype,
+            layout,
+            length=settings.max_length,
+            supervised=request.supervised,
+            sharing=sharing,
+            devices=request.devices,
+        )
+        self.estimator = Estimator(self.setup)
+        # The smallest useful micro-batch holds the longest example.
+        self.smallest = 1 if layout == "grouped" else settings.max_length
 
-    room = round(request.gpu.memory * GIB)
-    largest = estimator.largest(lambda amount: needs(amount) <= room)
-    possible, fits = largest >= unit, needs(configured) <= room
-    amount = configured if fits else max(largest, unit)
-    step = estimator.step(amount)
-    tokens_per_step = estimator.tokens(amount) * settings.accumulation * request.devices
-    weights = step.frozen * estimator.setup.dtype.itemsize
-    gathered, averaged = message_bytes(
-        sharing, request.devices, weights, 4 * step.trained, settings.accumulation
-    )
-    flops = float(step.flops) * settings.accumulation
-    seconds = step_seconds(flops, gathered, averaged, request.gpu, request.assumptions, request.nodes)
-    option = Option(
-        stage=stage,
-        sharing=sharing,
-        checkpointing=checkpointing,
-        dtype=str(estimator.setup.dtype).removeprefix("torch."),
-        fits=fits,
-        possible=possible,
-        micro_batch=estimator.tokens(amount),
-        largest=estimator.tokens(largest),
-        peak={kind: size for kind, size in step.peak.items() if size},
-        overhead=_overhead(request, step),
-        tokens_per_step=tokens_per_step,
-        seconds_per_step=seconds,
-    )
-    return replace(option, **_course(request, option))
+    def overhead(self, amount: int) -> int:
+        """Bytes beside the tensors."""
+        peak = self.estimator.step(amount).peak
+        static = sum(peak[kind] for kind in _STATIC)
+        return self.request.assumptions.overhead(peak.total(), static, self.request.devices)
+
+    def needs(self, amount: int) -> int:
+        """Bytes of everything."""
+        return self.estimator.step(amount).peak.total() + self.overhead(amount)
+
+    def largest(self) -> int:
+        """Tokens of the largest micro-batch that fits."""
+        return self.estimator.tokens(self._largest())
+
+    def _largest(self) -> int:
+        unit = 1 if self.setup.layout == "grouped" else 256
+        return largest(self.needs, self._room(), start=self.smallest, unit=unit)
+
+    def _room(self) -> int:
+        return round(self.request.gpu.memory * (1 - self.request.assumptions.margin) * GIB)
+
+    def option(self) -> Option:
+        """The settings' micro-batch, or the largest that fits, or the smallest if none does."""
+        tokens = self.settings.tokens_per_batch
+        wanted = tokens // self.setup.length if self.setup.layout == "grouped" else tokens
+        amount = max(self.smallest, wanted)
+        if self.needs(amount) > self._room():
+            amount = self._largest() or self.smallest
+        step, request = self.estimator.step(amount), self.request
+        accumulation, sharing = self.settings.accumulation, self.setup.sharing
+        weights = step.frozen * self.setup.dtype.itemsize
+        messages = message_bytes(sharing, request.devices, weights, 4 * step.trained, accumulation)
+        flops = float(step.flops) * accumulation
+        option = Option(
+            stage=self.setup.stage,
+            sharing=sharing,
+            checkpointing=self.setup.config.stage(self.setup.stage).gradient_checkpointing,
+            dtype=str(self.setup.dtype).removeprefix("torch."),
+            possible=self.needs(amount) <= self._room(),
+            micro_batch=self.estimator.tokens(amount),
+            peak=tuple((kind, size) for kind, size in step.peak.items() if size),
+            overhead=self.overhead(amount),
+            tokens_per_step=self.estimator.tokens(amount) * accumulation * request.devices,
+            seconds_per_step=step_seconds(flops, *messages, request.gpu, request.assumptions, request.nodes),
+        )
+        return replace(option, **_course(request, option))
 
 
 def _course(request: Request, option: Option) -> dict[str, Any]:
@@ -198,51 +240,20 @@ def _course(request: Request, option: Option) -> dict[str, Any]:
     return {"steps": steps, "hours": hours, "cost": cost}
 
 
-def _setup(request: Request, stage: Stage, sharing: Sharing, checkpointing: bool) -> Setup:
-    settings = request.config.stage(stage)
-    layout: Layout = "packed" if settings.batching == "auto" else settings.batching
-    dtype = torch.float32 if request.config.model.dtype == "float32" else torch.bfloat16
-    settings = replace(settings, batching=layout, gradient_checkpointing=checkpointing)
-    return Setup(
-        request.model,
-        with_stage(request.config, stage, settings),
-        stage,
-        dtype,
-        layout,
-        length=settings.max_length,
-        supervised=request.supervised,
-        sharing=sharing,
-        devices=request.devices,
-    )
-
-
-def _amounts(setup: Setup, tokens_per_batch: int) -> tuple[int, int]:
-    """The smallest useful amount, which holds the longest example, and the settings' own."""
-    if setup.layout == "grouped":
-        return 1, max(1, tokens_per_batch // setup.length)
-    return setup.length, max(setup.length, tokens_per_batch)
-
-
-def _overhead(request: Request, step: Step) -> int:
-    peak = step.peak
-    static = sum(peak[kind] for kind in _STATIC)
-    return request.assumptions.overhead(peak.total(), static, request.devices)
-
-
 def _impossible(request: Request, options: list[Option]) -> str:
     least = min(options, key=lambda option: option.total)
     how = f"{least.sharing}, {'with' if least.checkpointing else 'without'} gradient checkpointing"
     needed = (
         f"stage {least.stage} needs {least.total / GIB:.1f} GiB on each GPU ({how}, one row of "
-        f"{least.micro_batch} tokens), a GPU here has {request.gpu.memory:g}"
+        f"{least.micro_batch} tokens), a GPU here has {request.gpu.memory:g} less a margin"
     )
     return f"{request.name} does not fit: {needed}. Nearest that fits: {_nearest(request, least)}."
 
 
 def _nearest(request: Request, least: Option) -> str:
-    wider = f"GPUs of {math.ceil(least.total / GIB)} GiB"
+    wider = f"GPUs of {math.ceil(least.total / GIB / (1 - request.assumptions.margin))} GiB"
     for more in _more_gpus(request):
-        option = _option(more, least.stage, "fsdp2", True)
+        option = _Way(more, least.stage, "fsdp2", True).option()
         if option.possible:
             return f"{more.devices} GPUs of this size with FSDP2 and gradient checkpointing, or {wider}"
     return f"{wider}, or a smaller {least.stage}.max_length"

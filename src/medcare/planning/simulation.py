@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
 from medcare.config import RunConfig, Stage
@@ -171,7 +171,7 @@ def _watch(loop: Loop, ledger: Ledger) -> None:
         if name.rpartition(".")[2] in ("self_attn", "attn", "attention"):
             ledger.watch(module, "attention")
     ledger.watch(loop.head, "logits")
-    loop.model.register_forward_hook(lambda *_: setattr(ledger, "kind", "logits"))  # until backward begins
+    loop.model.register_forward_hook(lambda *_: setattr(ledger, "kind", "logits"))
     loop.head.register_forward_pre_hook(lambda *_: ledger.part("loss"))
     layers = layers_of(loop.model)
     for number, layer in enumerate(layers):
@@ -182,9 +182,13 @@ def _marks(ledger: Ledger, number: int, layers: int) -> Any:
     """Mark where the backward pass enters a layer: when the gradient of its output is there."""
     name = {layers - 1: "backward, last layer", 0: "backward, first layer"}.get(number, "backward")
 
+    def enter(_: Tensor) -> None:
+        ledger.kind = "temporary"
+        ledger.part(name)
+
     def mark(_module: nn.Module, _inputs: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.requires_grad:
-            hidden.register_hook(lambda _: ledger.part(name))
+            hidden.register_hook(enter)
 
     return mark
