@@ -122,7 +122,8 @@ def _causal_relations(draw: Draw) -> Example:
     kinds.append(rng.choice(("", "", "", *sorted(_BETWEEN))) if kinds else "")
     rng.shuffle(kinds)
     findings = draw.findings(2 * len(kinds))
-    sentences, triples = [], []
+    sentences: list[str] = []
+    triples = []
     for kind in kinds:
         a, b = findings[2 * len(sentences) : 2 * len(sentences) + 2]
         sentences.append(draw.wording(_BETWEEN[kind] if kind else _UNRELATED, a=a, b=b))

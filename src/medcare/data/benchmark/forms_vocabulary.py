@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 from medcare.data.benchmark.ontology import Disease, Finding, Ontology
 
@@ -60,6 +61,9 @@ _CHAPTERS = frozenset(str(number) for number in range(1, 15))  # diseases, witho
 _TAUGHT_SHARE = 0.6
 
 
+_Frame = TypeVar("_Frame")  # a pattern, or patterns that mean the same
+
+
 @dataclass(frozen=True)
 class Pool:
     """Terms that examples are drawn from.
@@ -85,7 +89,7 @@ class Pool:
     def only(self, terms: Iterable[str]) -> Pool:
         """The part of the pool that is among `terms`."""
         keep = frozenset(terms)
-        parts = {kind: tuple(t for t in getattr(self, kind) if t in keep) for kind in KINDS}
+        parts: dict[str, Any] = {kind: tuple(t for t in getattr(self, kind) if t in keep) for kind in KINDS}
         return replace(self, **parts, half=self.whole)
 
     @property
@@ -98,7 +102,7 @@ class Pool:
         """The findings and genes, to look up."""
         return frozenset((*self.findings, *self.genes))
 
-    def frames(self, table: Sequence[str]) -> Sequence[str]:
+    def frames(self, table: Sequence[_Frame]) -> Sequence[_Frame]:
         """The patterns to use: every fourth is kept for the held-out split."""
         return table[3::4] if self.held_out else [text for at, text in enumerate(table) if at % 4 != 3]
 
@@ -258,7 +262,13 @@ class Vocabulary:
         for names in terms.values():
             taught.update(rng.sample(names, round(len(names) * _TAUGHT_SHARE)))
         everything = [name for names in terms.values() for name in names]
-        whole = Pool(**terms)
+        whole = Pool(
+            findings=terms["findings"],
+            diseases=terms["diseases"],
+            genes=terms["genes"],
+            drugs=terms["drugs"],
+            codes=terms["codes"],
+        )
         return (
             replace(whole.only(taught), half=None),
             replace(whole.only(frozenset(everything) - taught), half=None, held_out=True),
