@@ -3,7 +3,7 @@
     python docs/take_screenshots.py runs/demo
 
 It needs playwright (a development requirement) and Chromium. Nothing in the pictures is made up: what they
-show is what the three models of the run answered.
+show is what the three models of the run answered to its own first test items.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from medcare.data.files import read_items
 
 OUT = Path(__file__).parent / "images"
-QUESTIONS = ("What is arachnodactyly?", "Which finding is meant: abnormally long and slender fingers?")
 
 
 def main(run: Path) -> None:
+    items = read_items(run / "data" / "items.jsonl")
+    questions = [next(i.prompt for i in items if i.family == family) for family in ("knowledge", "alignment")]
     models = ["base=embedded", f"stage1={run / 'aggregate'}", f"stage2={run / 'model'}"]
     command = [sys.executable, "-m", "medcare", "serve", *models, "--reports", str(run), "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -32,40 +35,34 @@ def main(run: Path) -> None:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )
-            for name, options in VIEWS.items():
-                page = browser.new_page(**options)
-                page.set_default_timeout(180_000)
-                conversation(page, url, OUT / f"page-{name}.png")
-                exam(page, url, OUT / f"exam-{name}.png")
-                page.close()
+            page = open_page(browser, WIDE)
+            conversation(page, url, questions, OUT / "page.png")
+            page = open_page(browser, {**WIDE, "color_scheme": "dark"})
+            exam(page, url, OUT / "exam-dark.png")
+            page = open_page(browser, PHONE)
+            conversation(page, url, questions, OUT / "page-phone.png")
             browser.close()
     finally:
         server.terminate()
         server.communicate()
 
 
-VIEWS: dict[str, dict[str, Any]] = {
-    "wide": {"viewport": {"width": 1180, "height": 760}, "device_scale_factor": 1.5},
-    "dark": {
-        "viewport": {"width": 1180, "height": 760},
-        "device_scale_factor": 1.5,
-        "color_scheme": "dark",
-    },
-    "phone": {
-        "viewport": {"width": 390, "height": 800},
-        "device_scale_factor": 2,
-        "is_mobile": True,
-        "has_touch": True,
-    },
-}
+WIDE = {"viewport": {"width": 1100, "height": 740}}
+PHONE = {"viewport": {"width": 390, "height": 780}, "is_mobile": True, "has_touch": True}
 
 
-def conversation(page: Page, url: str, path: Path) -> None:
+def open_page(browser: Browser, options: dict[str, Any]) -> Page:
+    page = browser.new_page(**options)
+    page.set_default_timeout(180_000)
+    return page
+
+
+def conversation(page: Page, url: str, questions: list[str], path: Path) -> None:
     page.goto(url)
     page.click("summary")
-    page.fill("#longest", "80")
+    page.fill("#longest", "40")
     page.keyboard.press("Escape")
-    for number, question in enumerate(QUESTIONS, start=1):
+    for number, question in enumerate(questions, start=1):
         page.fill("#question", question)
         page.click("#send")
         page.wait_for_function(
