@@ -45,8 +45,8 @@ class Item:
         id: unique within the benchmark.
         task: the task's name, a key of the task registry.
         family: knowledge-intensive or alignment-required.
-        split: `taught` when the fact behind it is in the stage-1 training data (in another wording),
-            `held_out` when it is not.
+        split: `taught` when the fact behind it is in the stage-1 training data (in another wording) or, in an
+            alignment task, its terms occur in the task's training; `held_out` when not.
         fact: identifies the fact behind the item (for example `HP:0001250/definition`).
         prompt: the user's message.
         options: the answer options of an exam question, empty for free text.
