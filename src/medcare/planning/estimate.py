@@ -101,11 +101,11 @@ def _at_depth(low: Step, high: Step, layers: int, micro_batches: int) -> Step:
     return Step(parts, flops, line(low.frozen, high.frozen), line(low.trained, high.trained))
 
 
-def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tries: int = 4) -> int:
-    """The largest amount that needs at most `room`, not more than a tenth below the true one.
+def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tries: int = 5) -> int:
+    """The largest amount that needs at most `room`, or not much below it.
 
-    What is needed is nearly linear in the amount, so each try goes where a line through two known amounts
-    reaches `room`.
+    What is needed is nearly linear in the amount, so tries go where a line through two known amounts reaches
+    `room`, and every other one to the middle, in case the line is bent.
 
     Args:
         needs: bytes by amount; slow.
@@ -121,13 +121,15 @@ def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tr
     if known[start] > room:
         return 0
     following = 2 * start
-    for _ in range(tries):
+    for turn in range(tries):
         known[following] = needs(following)
         fitting = sorted(amount for amount in known if known[amount] <= room)
         beyond = sorted(amount for amount in known if known[amount] > room)
         low, high = (fitting[-1], beyond[0]) if beyond else fitting[-2:]
         slope = (known[high] - known[low]) / (high - low)
         target = low + 0.98 * (room - known[low]) / slope if slope > 0 else _MOST
+        if beyond and turn % 2:
+            target = (low + high) / 2
         following = start + max(0, round(min(target, _MOST)) - start) // unit * unit
         if following in known or following < 1.05 * fitting[-1]:
             break

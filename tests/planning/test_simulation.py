@@ -1,0 +1,133 @@
+"""Simulated steps against real ones, and shallow ones against deep ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
+from medcare.config import AdapterConfig, RunConfig, StageConfig
+from medcare.data.chat_template import Rendered
+from medcare.planning.estimate import Estimator, Setup
+from medcare.planning.simulation import Shape, simulate
+from medcare.training.loop import Loop, Schedule
+from medcare.training.meter import Meter
+from medcare.training.stages import trained_branches
+
+MODEL = AutoConfig.for_model(
+    "qwen2", hidden_size=64, intermediate_size=192, num_hidden_layers=5, num_attention_heads=4,
+    num_key_value_heads=2, vocab_size=600,
+)  # fmt: skip
+LENGTHS = (96, 80, 64)
+
+
+def settings(stage="aggregate", **changes):
+    made = StageConfig(batching="packed", orthogonality="none" if stage == "aggregate" else "l1")
+    return replace(RunConfig(adapters=AdapterConfig(rank=4, alpha=8)), **{stage: replace(made, **changes)})
+
+
+def measured(stage, config):
+    """The profiler's peak of the second of two real steps, in bytes, with all that was there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        model = AutoModelForCausalLM.from_config(MODEL, dtype=torch.float32)
+        if stage == "aggregate":
+            add_aggregators(model, config.adapters)
+        else:
+            add_aggregators(model, replace(config.adapters, experts=0, attention=()))
+            add_alignment(model, config.adapters)
+        parameters = trainable(model, trained_branches(stage, config))
+        if config.stage(stage).gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        examples = [Rendered([3] * n, [2 * position >= n for position in range(n)]) for n in LENGTHS]
+        loop = Loop(
+            model.train(),
+            parameters,
+            examples,
+            config.stage(stage),
+            seed=0,
+            folder=Path("/nonexistent"),
+            pad_id=0,
+        )
+        batch = tuple(range(len(examples)))
+        loop.schedule = Schedule(((batch,) * config.stage(stage).accumulation,) * 2)
+        loop._step(0, Meter())
+        mark = torch.ones(12_345, dtype=torch.uint8)  # found again among the events
+        loop._step(1, Meter())
+        del mark
+    alive = peak = 0
+    second = False
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        alive += event.nbytes()
+        second = second or event.nbytes() == 12_345
+        peak = max(peak, alive) if second else peak
+    return peak
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("aggregate", {}),
+        ("aggregate", {"gradient_checkpointing": True}),
+        ("aggregate", {"accumulation": 2}),
+        ("align", {}),
+        ("align", {"orthogonality": "projection"}),
+    ],
+)
+def test_a_simulated_step_takes_the_memory_of_a_real_one(stage, changes):
+    config = settings(stage, **changes)
+    accumulation = config.stage(stage).accumulation
+    step = simulate(
+        MODEL, config, stage, torch.float32, Shape(5, (sum(LENGTHS),), micro_batches=accumulation)
+    )
+    assert step.peak.total() == pytest.approx(measured(stage, config), rel=0.05)
+
+
+@pytest.mark.parametrize(("sharing", "devices"), [("single", 1), ("ddp", 4), ("fsdp2", 4)])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_two_shallow_models_give_the_deep_one(sharing, devices, checkpointing):
+    config = settings(gradient_checkpointing=checkpointing)
+    setup = Setup(MODEL, config, "aggregate", torch.float32, "packed", 240, 0.5, sharing, devices)
+    estimate = Estimator(setup).step(240)
+    whole = simulate(
+        MODEL, config, "aggregate", torch.float32, Shape(5, (240,), devices=devices, sharing=sharing)
+    )
+    assert estimate.peak.total() == pytest.approx(whole.peak.total(), rel=0.03)
+    assert (estimate.flops, estimate.frozen, estimate.trained) == (whole.flops, whole.frozen, whole.trained)
+
+
+def test_shares_of_more_devices_are_smaller():
+    def static(devices):
+        shape = Shape(2, (64,), devices=devices, sharing="fsdp2")
+        peak = simulate(MODEL, settings(), "aggregate", torch.float32, shape).peak
+        return peak["weights"] + peak["adapters"] + peak["optimizer"]
+
+    whole = static(2)
+    assert static(8) == pytest.approx(whole / 4, rel=0.1)
+
+
+def test_operations_of_a_linear_stack_are_those_on_paper():
+    """Stage 2: forward and input gradient of each W, forward and both gradients of the branches."""
+    config = settings("align")
+    step = simulate(MODEL, config, "align", torch.float32, Shape(2, (128,)))
+    longer = simulate(MODEL, config, "align", torch.float32, Shape(2, (256,)))
+    frozen = 2 * (64 * (64 + 2 * 32) + 64 * 64 + 3 * 64 * 192)
+    branches = 2 * 2 * 3 * 8 * (64 + 192)
+    head = 64 * 600 // 2  # half of the positions
+    expected = 128 * (4 * frozen + 6 * branches + 4 * head)
+    assert step.flops == pytest.approx(expected, rel=0.12)  # attention, and no gradient below the first layer
+    assert longer.flops > 2 * step.flops  # attention grows with the square
+
+
+def test_recomputing_costs_about_a_forward_pass_and_saves_activations():
+    kept = simulate(MODEL, settings(), "aggregate", torch.float32, Shape(4, (512,)))
+    again = simulate(
+        MODEL, settings(gradient_checkpointing=True), "aggregate", torch.float32, Shape(4, (512,))
+    )
+    assert 1.2 < again.flops / kept.flops < 1.6
+    assert again.peak["activations"] < 0.4 * kept.peak["activations"]
