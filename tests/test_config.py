@@ -45,7 +45,7 @@ def test_file_then_settings(tmp_path):
         (["align.epochs=0"], "align.epochs must be at least 1"),
         (["align.epochs=true"], "whole number"),
         (["align=3"], "align must be a group"),
-        (["seed.x=3"], "not a group of settings"),
+        (["adapters.rank.x=3"], "not a group of settings"),
         (["adapters.top_k=9"], "adapters.top_k must be from 1 to 8"),
         (["align.orthogonality=l3"], "l1, frobenius, projection, none"),
         (["adapters.attention=q_proj"], "must be a list"),

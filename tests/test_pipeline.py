@@ -18,7 +18,8 @@ from medcare.storage import read_jsonl
 
 SETTINGS = (
     "model.dtype=float32", "model.device=cpu", "benchmark.facts_per_task=1", "benchmark.items_per_task=1",
-    "benchmark.align_per_task=2", "evaluation.max_new_tokens=4", "adapters.rank=2", "align.epochs=1",
+    "benchmark.align_per_task=2", "benchmark.aggregate_forms=1", "evaluation.max_new_tokens=4",
+    "adapters.rank=2", "aggregate.epochs=1", "align.epochs=1",
     "evaluation.noise_ablation=true", "aggregate.log_every=1", "align.log_every=1",
 )  # fmt: skip
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SMALL = ("model.device=cpu", "model.dtype=float32", "adapters.rank=2", "evaluation.max_new_tokens=2",
-         "benchmark.facts_per_task=1",
-         "benchmark.items_per_task=1", "benchmark.align_per_task=4")  # fmt: skip
+SMALL = (
+    "model.device=cpu", "model.dtype=float32", "adapters.rank=2", "evaluation.max_new_tokens=2",
+    "benchmark.facts_per_task=1", "benchmark.items_per_task=1", "benchmark.align_per_task=4",
+    "benchmark.aggregate_forms=1",
+)  # fmt: skip
 
 
 def commands(text: str, language: str = "sh") -> list[str]:
