@@ -141,13 +141,13 @@ def _show(made: Plan) -> None:
 def _ways(made: Plan) -> Table:
     from rich.table import Table
 
-    table = Table(title="Ways to train (* the fastest that fits)")
+    table = Table(title="Ways to train (* chosen)")
     for column in ("stage", "sharing", "recompute"):
         table.add_column(column)
     for column in ("micro-batch", "GiB", "tokens/s", "steps", "hours"):
         table.add_column(column, justify="right")
     for option in made.options:
-        rate = f"{option.tokens_per_step / option.seconds_per_step:,.0f}"
+        rate = f"{option.rate:,.0f}"
         time = [rate, f"{option.steps or 0:,}", f"{option.hours or 0.0:.2f}"]
         shown = time if option.hours is not None else [rate, "", ""]
         table.add_row(

@@ -101,7 +101,7 @@ def _at_depth(low: Step, high: Step, layers: int, micro_batches: int) -> Step:
     return Step(parts, flops, line(low.frozen, high.frozen), line(low.trained, high.trained))
 
 
-def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tries: int = 5) -> int:
+def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tries: int = 3) -> int:
     """The largest amount that needs at most `room`, or not much below it.
 
     What is needed is nearly linear in the amount, so tries go where a line through two known amounts reaches

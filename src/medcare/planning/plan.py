@@ -91,6 +91,11 @@ class Option:
     cost: float | None = None
 
     @property
+    def rate(self) -> float:
+        """Tokens a second, on all GPUs together."""
+        return self.tokens_per_step / self.seconds_per_step
+
+    @property
     def total(self) -> int:
         """Bytes of everything."""
         return sum(size for _, size in self.peak) + self.overhead
@@ -98,12 +103,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Plan:
-    """All ways, and the fastest that fits for each stage.
+    """All ways, and the best that fits for each stage.
 
     Attributes:
         request: what was asked.
         options: every way that was tried.
-        chosen: the fastest that fits.
+        chosen: the fastest that fits, or a plainer one that is nearly as fast.
         largest: tokens of the largest micro-batch that fits in the chosen way, up to a tenth.
     """
 
@@ -142,10 +147,16 @@ def make_plan(request: Request, advance: Callable[[], None] = lambda: None) -> P
         possible = [option for option in ways if option.possible]
         if not possible:
             raise ConfigError(_impossible(request, list(ways)))
-        best = min(possible, key=lambda option: option.seconds_per_step / option.tokens_per_step)
+        best = _simplest_fast(possible)
         chosen[stage], most[stage] = best, max(best.micro_batch, ways[best].largest())
         advance()
     return Plan(request, tuple(options), chosen, most)
+
+
+def _simplest_fast(possible: list[Option]) -> Option:
+    """The first way, from plain to involved, that is within a twentieth of the fastest."""
+    most = max(option.rate for option in possible)
+    return next(option for option in possible if option.rate >= 0.95 * most)
 
 
 def pieces(request: Request) -> int:
