@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
 from medcare import processes
-from medcare.errors import ConfigError
 from medcare.progress import say, track
 
 
@@ -25,9 +22,3 @@ def test_of_several_the_first_alone_speaks(monkeypatch, capsys):
     assert "from 0" in heard
     assert "from 1" not in heard
     assert heard.count("work: 1/1") == 1
-
-
-def test_deepspeed_is_refused_with_what_to_use(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(ConfigError, match=r"configs/fsdp2\.yaml"):
-        processes.state()

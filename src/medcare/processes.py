@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from medcare.errors import ConfigError
-
 if TYPE_CHECKING:
     from accelerate import PartialState
 
@@ -33,16 +31,7 @@ def is_main() -> bool:
 
 
 def state() -> PartialState:
-    """This process's device and its connection to the others, made at the first call.
-
-    Raises:
-        ConfigError: the launcher asks for DeepSpeed, which was measured to train something else.
-    """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() in ("true", "1"):
-        raise ConfigError(
-            "DeepSpeed is not supported: with the orthogonality term its gradients came out wrong. Launch with "
-            "configs/fsdp2.yaml, which cuts weights, gradients and optimizer into shards as ZeRO-3 does."
-        )
+    """This process's device and its connection to the others, made at the first call."""
     import torch
     from accelerate import PartialState
 

@@ -20,19 +20,25 @@ from tests.training.two_processes import CASES, STOP, answers, both_stages, fini
 ROOT = Path(__file__).parents[2]
 
 
-def fsdp2_environment() -> dict[str, str]:
-    """What `accelerate launch --config_file configs/fsdp2.yaml` tells its processes."""
+def environment(name: str) -> dict[str, str]:
+    """What `accelerate launch --config_file configs/NAME.yaml` tells its processes."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils.launch import prepare_multi_gpu_env
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-    arguments = launch_command_parser().parse_args(["--config_file", str(ROOT / "configs/fsdp2.yaml"), "x"])
-    made = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
-    return {name: value for name, value in made.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
+    arguments = launch_command_parser().parse_args(["--config_file", str(ROOT / f"configs/{name}.yaml"), "x"])
+    arguments, defaults, _ = _validate_launch_command(arguments)
+    if arguments.use_deepspeed:
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        made = prepare_deepspeed_cmd_env(arguments)[1]
+    else:
+        made = prepare_multi_gpu_env(arguments)
+    return {key: value for key, value in made.items() if key.startswith(("ACCELERATE_", "FSDP_"))}
 
 
 def launch(*arguments: str, **environment: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    made = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    made = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(
         [*command, str(Path(__file__).with_name("two_processes.py")), *arguments],
         env=made | environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
@@ -51,22 +57,37 @@ def one(tiny_base, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def both(tiny_base, tmp_path_factory):
+def run_both(folder, base, modes, told, **variables):
     """Every case on two processes; runs begun here and ended there, and the reverse."""
-    folder = tmp_path_factory.mktemp("two")
-    resumed = [(mode, case) for mode in ("ddp", "fsdp2") for case in ("aggregate", "l1")]
+    resumed = [(mode, case) for mode in modes for case in ("aggregate", "l1")]
     for mode, case in resumed:
         stop_early(make(case, folder / mode / f"{case}_from_one", processes=1), signalled=True)
-    launch(str(folder), str(tiny_base), json.dumps(fsdp2_environment()))
+    launch(str(folder), str(base), json.dumps(told), **variables)
     for mode, case in resumed:
         finish(make(case, folder / mode / f"{case}_from_two", processes=1))
     return folder
 
 
-@pytest.fixture(params=["ddp", "fsdp2"])
-def two(request, both):
-    return both / request.param
+@pytest.fixture(scope="module")
+def ddp_and_fsdp2(tiny_base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return run_both(folder, tiny_base, ("ddp", "fsdp2"), environment("fsdp2"), ACCELERATE_USE_CPU="true")
+
+
+@pytest.fixture(scope="module")
+def zero3(tiny_base, tmp_path_factory):
+    pytest.importorskip("deepspeed", reason="needs deepspeed")
+    return run_both(
+        tmp_path_factory.mktemp("zero"), tiny_base, ("zero3",), environment("zero3"), DS_ACCELERATOR="cpu"
+    )
+
+
+@pytest.fixture(params=["ddp", "fsdp2", "zero3"])
+def two(request):
+    """The folder of everything that two processes did, under each way of sharing the work."""
+    if request.param == "zero3":
+        return request.getfixturevalue("zero3") / "zero3"
+    return request.getfixturevalue("ddp_and_fsdp2") / request.param
 
 
 def assert_same_run(first: Path, second: Path) -> None:

@@ -177,18 +177,24 @@ def main(folder: Path, base: Path, fsdp2: dict[str, str]) -> None:
     from accelerate.state import AcceleratorState
     from torch.distributed.fsdp import FSDPModule
 
+    shard_on_processors()
     every_case(folder / "ddp", base, nn.parallel.DistributedDataParallel)
     os.environ.update(fsdp2)
     AcceleratorState._reset_state()
     every_case(folder / "fsdp2", base, FSDPModule)
 
 
-if __name__ == "__main__":
-    shard_on_processors()
-    torch.set_num_threads(1)
-    if len(sys.argv) == 4 and sys.argv[3].startswith("{"):
-        main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
-    else:
-        from medcare.__main__ import main as command_line
+def main_zero3(folder: Path, base: Path, zero3: dict[str, str]) -> None:
+    """Every case under DeepSpeed's ZeRO-3; accelerate does not offer it on processors, but deepspeed does."""
+    os.environ.update(zero3)
+    from accelerate import PartialState
+    from deepspeed import DeepSpeedEngine
 
-        command_line()
+    PartialState(cpu=False, backend="gloo")
+    every_case(folder / "zero3", base, DeepSpeedEngine)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    launched = main_zero3 if "ACCELERATE_USE_DEEPSPEED" in sys.argv[3] else main
+    launched(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

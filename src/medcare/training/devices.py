@@ -10,6 +10,7 @@ from torch import nn
 from medcare import processes
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.base_model import choose_device
+from medcare.training.zero import ZeroDevices
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -25,29 +26,36 @@ def training_device(name: str) -> torch.device:
     return device
 
 
-def make_accelerator(device: torch.device, *, skips_branches: bool) -> Accelerator:
-    """Join the other processes, if there are any, as the launcher's configuration says (DDP, FSDP2 ...).
+def make_accelerator(device: torch.device, *, clip: float, skips_branches: bool) -> Accelerator:
+    """Join the other processes, if there are any, as the launcher's configuration says (DDP, FSDP2, ZeRO-3).
 
     Args:
         device: where the model is, or shall be once it is cut into shards.
+        clip: largest gradient norm.
         skips_branches: whether some steps leave a branch out, so that its gradients don't come.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 
     # Every process counts its own tokens to each expert: DDP must not overwrite the counts with process 0's.
     # Gradients are views into DDP's buckets, which saves a copy of them.
     options = DistributedDataParallelKwargs(
         broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=skips_branches
     )
-    where = processes.state().device if processes.count() > 1 else device
-    return Accelerator(cpu=where.type == "cpu", kwargs_handlers=[options])
+    if processes.count() == 1:
+        return Accelerator(cpu=device.type == "cpu", kwargs_handlers=[options])
+    processes.state()
+    accelerator = Accelerator(kwargs_handlers=[options])
+    if accelerator.distributed_type is not DistributedType.DEEPSPEED:
+        return accelerator
+    return ZeroDevices(accelerator, clip)
 
 
 def is_sharded() -> bool:
-    """Whether the launcher asks for FSDP, so that the model must not be put onto one device whole."""
+    """Whether the launcher asks for shards, so that the model must not be put onto one device whole."""
     from accelerate.utils import parse_flag_from_env
 
-    return processes.count() > 1 and bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
+    asked = any(parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED"))
+    return processes.count() > 1 and asked
 
 
 def agree(accelerator: Accelerator, stop: bool, save: bool) -> tuple[bool, bool]:

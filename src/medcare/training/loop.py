@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from medcare.adapters.orthogonality import measure, penalty, project
-from medcare.adapters.shards import whole
+from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
+from medcare.adapters.shards import gathered, whole
 from medcare.adapters.tuner import router_load, set_noise
 from medcare.config import Layout, StageConfig
 from medcare.data.batches import IGNORED, Batch, collate, plan
@@ -102,7 +102,9 @@ class Loop:
         noise_drop: float = 0.0,
         accelerator: Accelerator | None = None,
     ) -> None:
-        self.accelerator = accelerator or make_accelerator(model.device, skips_branches=noise_drop > 0)
+        self.accelerator = accelerator or make_accelerator(
+            model.device, clip=stage.clip, skips_branches=noise_drop > 0
+        )
         self.model = model
         self.head = model.get_output_embeddings()
         self.examples = examples
@@ -122,8 +124,9 @@ class Loop:
         optimizer = torch.optim.AdamW(
             list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
+        self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
-        # FSDP2 puts shards in the place of the parameters.
+        # FSDP2 puts shards in the place of the parameters, ZeRO-3 empties them.
         self.parameters = {name: entry for name, entry in model.named_parameters() if name in parameters}
 
     def run(self, name: str) -> dict[str, float]:
@@ -191,9 +194,10 @@ class Loop:
                 total += self._backward(batch, world / supervised)
         total += self._backward(mine[-1], world / supervised)
         # On its own, after the devices have averaged their gradients: each adds the same whole penalty.
-        extra = penalty(self.model, self.stage.orthogonality)
-        if extra is not None:
-            self.accelerator.backward(self.stage.orthogonality_weight * extra)
+        with gathered(factor for pair in branch_pairs(self.model) for factor in pair):
+            extra = penalty(self.model, self.stage.orthogonality)
+            if extra is not None:
+                self.accelerator.backward(self.stage.orthogonality_weight * extra)
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.stage.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, len(self.schedule.steps), self.stage)
@@ -248,8 +252,7 @@ class Loop:
         settings = asdict(self.stage)
         for name in ("checkpoint_seconds", "log_every", "data", "accumulation", "batching"):
             settings.pop(name)
-        shapes = {name: list(parameter.shape) for name, parameter in self.parameters.items()}
-        facts = [settings, self.batches, self.layout, self.seed, self.noise_drop, shapes]
+        facts = [settings, self.batches, self.layout, self.seed, self.noise_drop, self.shapes]
         digest = hashlib.sha256(json.dumps(facts).encode())
         for example in self.examples:
             digest.update(repr(example.ids).encode())

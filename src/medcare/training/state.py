@@ -42,9 +42,9 @@ def save_state(
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
-        state = {"parameter": parameter.detach(), **optimizer.state[parameter]}
+        state = {"parameter": parameter, **optimizer.state[parameter]}
         for entry, value in state.items():
-            gathered = whole(torch.as_tensor(value))
+            gathered = whole(torch.as_tensor(value)).detach()
             if write:
                 tensors[f"{entry}/{name}"] = gathered.to("cpu")
     if write:
