@@ -108,6 +108,9 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one(one, two, case):
+    if two.name == "zero3" and case == "aggregate_drop":
+        assert "noise_drop must be 0 under DeepSpeed" in (two / case / "refused").read_text()
+        return
     assert_same_run(one / case, two / case)
 
 

@@ -37,7 +37,7 @@ def gathered(tensors: Iterable[Tensor]) -> Iterator[None]:
     if not cut:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     with GatheredParameters(cut):
         yield
@@ -50,7 +50,7 @@ def overwrite(target: Tensor, value: Tensor) -> None:
         target.copy_(like(value, target))
         return
     from deepspeed.utils import safe_set_local_fp32_param
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     with GatheredParameters([target], modifier_rank=0):
         target.copy_(value)
@@ -84,8 +84,8 @@ def gather_branches(model: nn.Module) -> None:
         for module in linear.branches.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 if hasattr(parameter, "full_tensor") or _zero(parameter):
-                    kept = nn.Parameter(whole(parameter).detach().cpu(), requires_grad=False)
-                    setattr(module, name, kept)
+                    kept = whole(parameter).detach().to("cpu", copy=True)
+                    setattr(module, name, nn.Parameter(kept, requires_grad=False))
 
 
 def _zero(tensor: Tensor) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 from medcare import processes
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.base_model import choose_device
+from medcare.errors import ConfigError
 from medcare.training.zero import ZeroDevices
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def make_accelerator(device: torch.device, *, clip: float, skips_branches: bool)
         device: where the model is, or shall be once it is cut into shards.
         clip: largest gradient norm.
         skips_branches: whether some steps leave a branch out, so that its gradients don't come.
+
+    Raises:
+        ConfigError: DeepSpeed can't do what is asked.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 
@@ -47,6 +51,13 @@ def make_accelerator(device: torch.device, *, clip: float, skips_branches: bool)
     accelerator = Accelerator(kwargs_handlers=[options])
     if accelerator.distributed_type is not DistributedType.DEEPSPEED:
         return accelerator
+    if accelerator.state.deepspeed_plugin.zero_stage != 3:
+        raise ConfigError("Of DeepSpeed's stages, ZeRO-3 alone is supported: set zero_stage to 3.")
+    if skips_branches:
+        # It would apply the gradients of an earlier step to the branch that this one leaves out.
+        raise ConfigError(
+            "adapters.noise_drop must be 0 under DeepSpeed. Set it so, or launch with configs/fsdp2.yaml."
+        )
     return ZeroDevices(accelerator, clip)
 
 

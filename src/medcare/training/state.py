@@ -46,7 +46,8 @@ def save_state(
         for entry, value in state.items():
             gathered = whole(torch.as_tensor(value)).detach()
             if write:
-                tensors[f"{entry}/{name}"] = gathered.to("cpu")
+                # A copy: ZeRO-3 keeps many in one storage, of which safetensors would refuse to write a part.
+                tensors[f"{entry}/{name}"] = gathered.to("cpu", copy=True)
     if write:
         save_tensors(folder / FILE, tensors, facts)
 

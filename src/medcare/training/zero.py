@@ -37,6 +37,8 @@ class ZeroDevices:
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, ZeroOptimizer]:
         """Shard the model and its optimizer."""
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
         settings = self._accelerator.state.deepspeed_plugin.deepspeed_config
         settings.update(
             train_micro_batch_size_per_gpu=1,  # the loss is scaled by the loop
@@ -46,6 +48,8 @@ class ZeroDevices:
             zero_force_ds_cpu_optimizer=False,
         )
         wrapped, _ = self._accelerator.prepare(model, optimizer)
+        # Or transformers would load the next model, too, cut into shards.
+        unset_hf_deepspeed_config()
         self._engine = self._accelerator.deepspeed_engine_wrapped.engine
         self._optimizer = ZeroOptimizer(self._engine)
         return wrapped, self._optimizer
@@ -78,7 +82,7 @@ class ZeroOptimizer:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self.norm = torch.zeros(())
-        self.state = ZeroStates(engine.optimizer.optimizer)
+        self.state = ZeroStates(engine.optimizer)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -99,22 +103,24 @@ class ZeroOptimizer:
 class ZeroStates:
     """Reads and writes the moments of a parameter, of which each process holds a shard."""
 
-    def __init__(self, inner: torch.optim.Optimizer) -> None:
-        self._inner = inner
+    def __init__(self, optimizer: Any) -> None:
+        self._flat: list[Tensor] = optimizer.fp32_partitioned_groups_flat
+        self._states: dict[Tensor, dict[str, Tensor]] = optimizer.optimizer.state
 
     def __getitem__(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """The state, whole; every process must ask."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         moments = {key: safe_get_full_optimizer_state(parameter, key) for key in ("exp_avg", "exp_avg_sq")}
-        step = next(iter(self._inner.state.values()))["step"]
-        return {"step": torch.as_tensor(step), **moments}
+        return {"step": self._states[self._flat[0]]["step"], **moments}
 
     def __setitem__(self, parameter: nn.Parameter, state: dict[str, Tensor]) -> None:
         """Put a whole state in; every process keeps its shard."""
         from deepspeed.utils import safe_set_local_optimizer_state
 
+        for flat in self._flat:
+            if flat not in self._states:
+                self._states[flat] = {key: torch.zeros_like(flat) for key in ("exp_avg", "exp_avg_sq")}
+            self._states[flat]["step"] = state["step"].clone()
         for key in ("exp_avg", "exp_avg_sq"):
             safe_set_local_optimizer_state(parameter, zero_piece(state[key], parameter), key)
-        for entry in self._inner.state.values():
-            entry["step"] = state["step"].clone()
