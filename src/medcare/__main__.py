@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 
 from medcare.errors import MedCareError
 
@@ -17,6 +18,8 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # What libraries will rename one day is nothing that a user could act on.
+    warnings.simplefilter("ignore", FutureWarning)
     from medcare.cli import app
 
     try:

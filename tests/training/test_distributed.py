@@ -158,3 +158,39 @@ def test_answers_of_killed_processes_are_kept(tmp_path):
     assert [item.id for item in unanswered(items, path)] == ["d"]
     assert [row["text"] for row in read_jsonl(path)] == ["1", "2", "3"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_command_line_under_accelerate_launch(tiny_base, tmp_path):
+    talk = '{"messages": [{"role": "user", "content": "Q%d?"}, {"role": "assistant", "content": "A%d."}]}\n'
+    (tmp_path / "talks.jsonl").write_text("".join(talk % (number, number) for number in range(6)))
+    settings = {
+        "model.base": tiny_base,
+        "model.dtype": "float32",
+        "adapters.rank": 2,
+        "aggregate.data": tmp_path / "talks.jsonl",
+        "aggregate.tokens_per_batch": 40,
+        "aggregate.log_every": 1,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(ROOT / "configs/ddp.yaml"),
+    ]
+    command += ["--num_processes", "2", "-m", "medcare", "train", "--stage", "aggregate", "--out", "one"]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stderr.count("aggregate: 6 examples") == 1  # one of the two speaks
+    rows = list(read_jsonl(tmp_path / "one" / "metrics.jsonl"))
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert (tmp_path / "one" / "noise.safetensors").is_file()
