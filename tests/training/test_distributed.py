@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -160,9 +161,22 @@ def test_answers_of_killed_processes_are_kept(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_command_line_under_accelerate_launch(tiny_base, tmp_path):
+def test_the_command_line_on_two_machines(tiny_base, tmp_path):
+    """One `accelerate launch` a machine, as several nodes are started; here both are this one."""
     talk = '{"messages": [{"role": "user", "content": "Q%d?"}, {"role": "assistant", "content": "A%d."}]}\n'
     (tmp_path / "talks.jsonl").write_text("".join(talk % (number, number) for number in range(6)))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(ROOT / "configs/ddp.yaml"),
+    ]
+    command += ["--num_machines", "2", "--num_processes", "2", "--main_process_ip", "127.0.0.1"]
+    command += ["--main_process_port", str(port)]
     settings = {
         "model.base": tiny_base,
         "model.dtype": "float32",
@@ -171,26 +185,21 @@ def test_the_command_line_under_accelerate_launch(tiny_base, tmp_path):
         "aggregate.tokens_per_batch": 40,
         "aggregate.log_every": 1,
     }
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(ROOT / "configs/ddp.yaml"),
+    train = ["-m", "medcare", "train", "--stage", "aggregate", "--out", "one"]
+    train += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    nodes = [
+        subprocess.Popen(
+            [*command, "--machine_rank", rank, *train],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
     ]
-    command += ["--num_processes", "2", "-m", "medcare", "train", "--stage", "aggregate", "--out", "one"]
-    for key, value in settings.items():
-        command += ["--set", f"{key}={value}"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stderr.count("aggregate: 6 examples") == 1  # one of the two speaks
+    said = [node.communicate(timeout=240)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert [text.count("aggregate: 6 examples") for text in said] == [1, 0]  # the main process speaks
     rows = list(read_jsonl(tmp_path / "one" / "metrics.jsonl"))
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert (tmp_path / "one" / "noise.safetensors").is_file()
