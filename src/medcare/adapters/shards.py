@@ -49,8 +49,8 @@ def overwrite(target: Tensor, value: Tensor) -> None:
     if not _zero(target):
         target.copy_(like(value, target))
         return
-    from deepspeed.utils import safe_set_local_fp32_param
     from deepspeed.runtime.zero import GatheredParameters
+    from deepspeed.utils import safe_set_local_fp32_param
 
     with GatheredParameters([target], modifier_rank=0):
         target.copy_(value)

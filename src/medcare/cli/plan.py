@@ -132,7 +132,7 @@ def _show(made: Plan) -> None:
     hours = made.hours()
     if hours is not None:
         cost = sum(option.cost or 0.0 for option in made.chosen.values())
-        console.print(f"Both stages: {hours:.1f} h" + (f", cost {cost:,.2f}" if request.price else "") + ".")
+        console.print(f"Both stages: {hours:.2f} h" + (f", cost {cost:,.2f}" if request.price else "") + ".")
     for stage, option in made.chosen.items():
         largest = f"{stage}: the largest micro-batch that fits has about {made.largest[stage]:,} tokens."
         console.print(f"{largest}\n  {_command(option)}", soft_wrap=True)

@@ -36,7 +36,7 @@ class Setup:
         stage: which stage.
         dtype: of the frozen weights.
         layout: `grouped` rows of `length` tokens, or one `packed` row.
-        length: tokens of a row; the longest packed row that is asked for.
+        length: tokens of a grouped row.
         supervised: share of the tokens that the loss covers.
         sharing: how the devices share the work.
         devices: how many.

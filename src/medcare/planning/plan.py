@@ -70,10 +70,10 @@ class Option:
         peak: bytes by kind at the fullest moment.
         overhead: bytes beside the tensors, assumed.
         tokens_per_step: on all GPUs together.
-        seconds_per_step: None without a token count.
-        steps: likewise.
+        seconds_per_step: computing and messages.
+        steps: of all epochs; None without a token count.
         hours: likewise.
-        cost: None without a price.
+        cost: likewise, and without a price.
     """
 
     stage: Stage
@@ -271,5 +271,5 @@ def _nearest(request: Request, least: Option) -> str:
 
 
 def _more_gpus(request: Request) -> Iterator[Request]:
-    for factor in (2, 4, 8):
+    for factor in (2, 4, 8, 16, 32):
         yield replace(request, gpus=request.gpus * factor)
