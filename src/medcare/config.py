@@ -14,6 +14,7 @@ from medcare.errors import ConfigError
 Orthogonality = Literal["l1", "frobenius", "projection", "none"]
 Layout = Literal["grouped", "packed"]
 Stage = Literal["aggregate", "align"]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -175,6 +176,19 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class TrackingConfig:
+    """Where else the metrics of training go, beside metrics.jsonl.
+
+    Attributes:
+        trackers: any of the four, each from its own package; none by default.
+        project: the name that the runs are gathered under.
+    """
+
+    trackers: tuple[Tracker, ...] = ()
+    project: str = "medcare"
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole run: data, both stages, merge, evaluation."""
 
@@ -185,6 +199,7 @@ class RunConfig:
     aggregate: StageConfig = field(default_factory=lambda: StageConfig(orthogonality="none"))
     align: StageConfig = field(default_factory=lambda: StageConfig(epochs=3))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def stage(self, name: Stage) -> StageConfig:
         """The settings of one stage."""

@@ -122,7 +122,8 @@ def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
     if (folder / CONFIG).is_file():
         former = read_yaml(folder / CONFIG)
         wanted = {**config.to_dict(), **settings}
-        differing = sorted(_differences(former, wanted))
+        # Where metrics go besides changes nothing that is computed.
+        differing = sorted(key for key in _differences(former, wanted) if not key.startswith("tracking"))
         if differing:
             raise FolderError(
                 f"{folder} holds another run (it differs in {', '.join(differing[:5])}). "

@@ -27,6 +27,7 @@ from medcare.training.devices import agree, make_accelerator, sum_loads
 from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter
 from medcare.training.state import former_facts, load_state, save_state
+from medcare.training.tracking import scalars
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -230,6 +231,7 @@ class Loop:
             row["router_load"] = load
         if self.accelerator.is_main_process:
             append_jsonl(self.folder / METRICS, row)
+        self.accelerator.log(scalars(row), step=done)
 
     def _save(self, done: int, key: str) -> None:
         facts = {"step": str(done), "key": key, "batches": str(self.batches), "layout": self.layout}

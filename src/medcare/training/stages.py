@@ -26,6 +26,7 @@ from medcare.progress import say
 from medcare.training.devices import is_sharded, training_device
 from medcare.training.loop import Loop
 from medcare.training.state import FILE as CHECKPOINT
+from medcare.training.tracking import tracked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,7 +82,8 @@ def train(
         pad_id=_pad_id(tokenizer),
         noise_drop=config.adapters.noise_drop if stage == "aggregate" else 0.0,
     )
-    result = loop.run(stage)
+    with tracked(loop.accelerator, stage, config, out):
+        result = loop.run(stage)
     gather_branches(model)
     if is_main():
         save_branches(model, out, base)
