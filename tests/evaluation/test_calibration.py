@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcare.evaluation.calibration import calibration
-from medcare.evaluation.outcomes import Outcome
+from medcare.evaluation.marking import Outcome
 
 
 def outcome(share, right):

@@ -34,7 +34,7 @@ def read_items(path: Path) -> list[Item]:
     items = []
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
-            lists = {key: tuple(row.get(key, ())) for key in ("options", "answers")}
+            lists = {key: tuple(row.get(key, ())) for key in ("options", "answers", "choices")}
             items.append(Item(**{**row, **lists}))
         except TypeError as error:
             raise DataError(f"{path}, row {number} is not a test item: {error}.") from error
@@ -43,7 +43,7 @@ def read_items(path: Path) -> list[Item]:
 
 def write_records(path: Path, records: Iterable[Conversation | Item]) -> None:
     """Write conversations or items, one a line, whole or not at all; raises StorageError."""
-    write_jsonl(path, [asdict(record) for record in records])
+    write_jsonl(path, [_row(record) for record in records])
 
 
 def line(example: Conversation) -> str:
@@ -51,6 +51,13 @@ def line(example: Conversation) -> str:
     turns = [{"role": message.role, "content": message.content} for message in example.messages]
     row = {"id": example.id, "source": example.source, "messages": turns}
     return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _row(record: Conversation | Item) -> dict[str, Any]:
+    row = asdict(record)
+    if not row.get("choices", True):  # so that items without any are the same bytes as ever
+        del row["choices"]
+    return row
 
 
 def _short(value: Any) -> str:

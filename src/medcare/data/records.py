@@ -53,6 +53,7 @@ class Item:
         answers: indices into `options` of the correct ones, empty for free text.
         target: the expected text: the correct option(s), or the strict form that is asked for.
         subject: the field of medicine, where an exam tells it.
+        choices: the `answer_choices` of a PromptCBLUE row, which its answer is read with.
     """
 
     id: str
@@ -65,3 +66,4 @@ class Item:
     answers: tuple[int, ...] = ()
     target: str = ""
     subject: str = ""
+    choices: tuple[str, ...] = ()

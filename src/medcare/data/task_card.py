@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from medcare.data.records import Family
 
-Form = Literal["options", "label", "list", "typed_list", "tuples", "text"]
-Metric = Literal["accuracy", "macro_f1", "micro_f1", "rouge_l"]
+Form = Literal["options", "label", "list", "typed_list", "tuples", "text", "cblue"]
+Metric = Literal["accuracy", "macro_f1", "micro_f1", "rouge_l", "weighted_f1", "tree_edit_ratio"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,10 @@ class TaskCard:
     Attributes:
         name: unique, snake case; the `task` of its items.
         family: knowledge-intensive or alignment-required.
-        form: how an answer looks. `options` are ranked by likelihood; the others are read from generated
-            text (see `medcare.evaluation.parsing`).
-        metric: a key of `medcare.evaluation.scores.METRICS`.
+        form: how an answer looks. `options` are ranked by likelihood or read by their letters from generated
+            text; the others are read from generated text, `cblue` as PromptCBLUE's task of this name is, all
+            others as `medcare.evaluation.parsing` says.
+        metric: a key of `medcare.evaluation.scores.METRICS`; for `cblue` the task's own.
         measures: one sentence: what a good score shows.
         source: the vocabulary or corpus behind it, with its version.
         labels: the allowed labels (`label`) or types (`typed_list`); empty for other forms.

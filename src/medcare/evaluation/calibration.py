@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medcare.evaluation.outcomes import Outcome
+from medcare.evaluation.marking import Outcome
 
 BINS = 10
 

@@ -23,6 +23,8 @@ LEVEL = 0.95
 _CELLS = 4_000_000
 
 Pair = tuple[str, str]
+# A name in `scores.METRICS`, or another function of sums over items, [R, k] to [R].
+Metric = str | Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Resampled:
 
 def resample(
     task: str,
-    metric: str,
+    metric: Metric,
     rows: Mapping[str, Floats],
     facts: Sequence[str],
     pairs: Sequence[Pair],
@@ -107,7 +109,7 @@ def resample(
 
     Args:
         task: the task's name; with the seed and the facts it settles the draws.
-        metric: a key of `METRICS`.
+        metric: a key of `METRICS`, or a function of the same kind.
         rows: [n, k] for each model, the metric's numbers for each item.
         facts: [n], what is drawn together.
         pairs: the pairs of models to compare.
@@ -127,7 +129,7 @@ def resample(
             )
     single = len(set(facts)) == len(facts)
     grouped = {model: _by_fact(entry, facts) for model, entry in rows.items()}
-    score = METRICS[metric]
+    score = METRICS[metric] if isinstance(metric, str) else metric
     generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
     exact = {}
     if single and metric == "accuracy":

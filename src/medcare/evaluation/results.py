@@ -23,7 +23,7 @@ from medcare.config import RunConfig
 from medcare.config_files import read_yaml
 from medcare.evaluation.calibration import calibration
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
-from medcare.evaluation.resampling import LEVEL, RESAMPLES, Pair, Resampled, holm, mean_of, resample
+from medcare.evaluation.resampling import LEVEL, RESAMPLES, Metric, Pair, Resampled, holm, mean_of, resample
 from medcare.evaluation.scores import Floats, mean_rows
 from medcare.storage import write_json, write_jsonl
 
@@ -82,12 +82,12 @@ def results(tasks: Sequence[TaskOutcomes], *, seed: int, resamples: int = RESAMP
     }
     for family in tree["summary"]:
         for first, second in compared:
-            _settle(
+            settle(
                 entry["comparisons"][f"{first}->{second}"]
                 for entry in tree["tasks"].values()
                 if entry["family"] == family
             )
-    _settle(
+    settle(
         comparison
         for family in tree["summary"].values()
         for split in family.values()
@@ -113,17 +113,19 @@ class _Scored:
     def __init__(self, task: TaskOutcomes, compared: Sequence[Pair], seed: int, resamples: int) -> None:
         self.task = task
         self.compared = compared
+        # By name where it is one of `scores.METRICS`: McNemar's test is for accuracy alone.
+        self.metric: Metric = task.metric if task.card.form == "cblue" else task.card.metric
         self.members: dict[str, list[int]] = {"all": list(range(len(task.items)))}
         by_split = _indices([item.split for item in task.items])
         self.members |= {split: by_split[split] for split in SPLITS if split in by_split}
         self.options = {"seed": seed, "resamples": resamples}
         self.resampled = {
-            split: self._resample(task.card.metric, task.rows, inside, compared)
+            split: self._resample(self.metric, task.rows, inside, compared)
             for split, inside in self.members.items()
         }
 
     def _resample(
-        self, metric: str, rows: dict[str, Floats], inside: list[int], compared: Sequence[Pair]
+        self, metric: Metric, rows: dict[str, Floats], inside: list[int], compared: Sequence[Pair]
     ) -> Resampled:
         facts = [self.task.items[index].fact or self.task.items[index].id for index in inside]
         chosen = {model: entry[inside] for model, entry in rows.items()}
@@ -137,7 +139,7 @@ class _Scored:
             return {}
         parts = {}
         for subject, inside in sorted(by_subject.items()):
-            resampled = self._resample(self.task.card.metric, self.task.rows, inside, ())
+            resampled = self._resample(self.metric, self.task.rows, inside, ())
             parts[subject] = {"n": len(inside), "scores": _scores(resampled)}
         return {"subjects": parts}
 
@@ -146,7 +148,7 @@ class _Scored:
         whole = self.resampled["all"]
         tree: Tree = {
             **{key: getattr(card, key) for key in ("family", "form", "metric")},
-            "mode": "log_likelihood" if card.form == "options" else "generation",
+            "mode": self.task.mode,
             **{key: getattr(card, key) for key in ("measures", "source", "chance")},
             "n": len(self.task.items),
             "facts": len({item.fact or item.id for item in self.task.items}),
@@ -161,7 +163,7 @@ class _Scored:
                 model: sum(not entry.parsable for entry in answers) for model, answers in outcomes.items()
             },
         }
-        if card.form == "options":
+        if self.task.mode == "log_likelihood":
             rows = {
                 model: mean_rows(
                     [
@@ -218,7 +220,7 @@ def _comparisons(resampled: Resampled, compared: Sequence[Pair]) -> Tree:
     return found
 
 
-def _settle(comparisons: Iterable[Tree]) -> None:
+def settle(comparisons: Iterable[Tree]) -> None:
     """Correct the p-values of comparisons that are read together, and say what each of them shows."""
     together = list(comparisons)
     for entry, corrected in zip(together, holm([entry["p"] for entry in together]), strict=True):
@@ -232,7 +234,7 @@ def _settle(comparisons: Iterable[Tree]) -> None:
 
 
 def _calibration(tasks: Sequence[TaskOutcomes], models: Sequence[str]) -> Tree:
-    options = [task for task in tasks if task.card.form == "options"]
+    options = [task for task in tasks if task.mode == "log_likelihood"]
     if not options:
         return {}
     return {

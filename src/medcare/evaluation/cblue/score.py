@@ -9,7 +9,13 @@ from typing import Any
 
 from medcare.errors import EvaluationError
 from medcare.evaluation.answer_files import pair_answers, read_rows, row_id
-from medcare.evaluation.cblue.answers import read_sections
+from medcare.evaluation.cblue.answers import (
+    ELEMENT_READERS,
+    read_elements,
+    read_label,
+    read_sections,
+    read_text,
+)
 from medcare.evaluation.cblue.families import FAMILIES, Answers, Items, Total
 from medcare.evaluation.cblue.tasks import CblueItem, CblueTask
 from medcare.evaluation.cblue.text2dt import has_nodes
@@ -76,6 +82,17 @@ def item_rows(task: CblueTask, items: Items, *models: Answers) -> list[Floats]:
     """
     _check(task, items)
     return FAMILIES[task.metric].rows(task, items, models)
+
+
+def readable(task: CblueTask, item: CblueItem, answer: str) -> bool:
+    """Whether an answer has any part in the task's form."""
+    if task.grammar == "tree":
+        return has_nodes(answer)
+    if task.grammar == "label":
+        return read_label(task, answer, item.choices).parsable
+    if task.grammar in ELEMENT_READERS:
+        return read_elements(task, answer, item.choices).parsable
+    return (read_sections(answer) if task.grammar == "sections" else read_text(answer)).parsable
 
 
 def score_files(task: CblueTask, gold: Path, predictions: Path, *, allow_missing: bool = False) -> Score:

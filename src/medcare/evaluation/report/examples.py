@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcare.evaluation.outcomes import Outcome, TaskOutcomes
+from medcare.evaluation.marking import Outcome
+from medcare.evaluation.outcomes import TaskOutcomes
 
 # Errors shown of each task and cause.
 _SHOWN = 2

@@ -21,7 +21,6 @@ from medcare.errors import EvaluationError
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.report import examples, method, overview, tables, training, wording
 from medcare.evaluation.results import ABLATION, RESULTS
-from medcare.evaluation.scores import METRICS
 from medcare.storage import read_json
 
 Tree = dict[str, Any]
@@ -158,7 +157,7 @@ def _check_same(out: Path, results: Tree, tasks: Sequence[TaskOutcomes]) -> None
     """Scores and shown answers must belong together."""
     now = {
         task.card.name: {
-            model: float(METRICS[task.card.metric](rows.sum(0, keepdims=True))[0])
+            model: float(task.metric(rows.sum(0, keepdims=True))[0])
             for model, rows in task.rows.items()
         }
         for task in tasks

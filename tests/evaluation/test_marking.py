@@ -1,0 +1,80 @@
+"""Written answers to exams, and PromptCBLUE's tasks, marked as part of a test set."""
+
+from __future__ import annotations
+
+import pytest
+
+from medcare.data.records import Item
+from medcare.data.task_card import TaskCard
+from medcare.errors import EvaluationError
+from medcare.evaluation.cblue.score import score
+from medcare.evaluation.cblue.tasks import TASKS
+from medcare.evaluation.marking import mark, metric_of
+from tests.evaluation.cblue.goldens import read_golden
+
+EXAM = TaskCard("exam", "knowledge", "options", "accuracy", "", "")
+OPTIONS = ("Aspirin", "Ibuprofen", "Warfarin", "Heparin")
+
+
+def exam_item(*answers):
+    return Item("q", "exam", "knowledge", "held_out", "q", "Which?", OPTIONS, answers)
+
+
+def marked(item, **row):
+    rows, outcomes = mark(EXAM, [item], {"model": [{"id": "q", **row}]})
+    assert rows["model"].tolist() == [[outcomes["model"][0].score, 1]]
+    return outcomes["model"][0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "text", "order", "right", "parsable"),
+    [
+        ((1,), "The answer is B.", None, True, True),
+        ((1,), "The answer is B.", [1, 0, 2, 3], False, True),
+        ((1,), "The answer is A.", [1, 0, 2, 3], True, True),
+        ((1,), "ibuprofen", [3, 2, 1, 0], True, True),
+        ((1,), "B. Warfarin", [1, 2, 0, 3], False, True),
+        ((0, 2), "答案为AC", None, True, True),
+        ((0, 2), "答案为A", None, False, True),
+        ((0, 2), "答案为ABC", None, False, True),
+        ((0, 2), "答案为CD", [1, 3, 0, 2], True, True),
+        ((1,), "I cannot answer that.", None, False, False),
+        ((1,), "", None, False, False),
+    ],
+)
+def test_a_written_answer_is_right_with_all_right_options_and_no_other(answers, text, order, right, parsable):
+    outcome = marked(exam_item(*answers), text=text, **({} if order is None else {"order": order}))
+    assert (outcome.score, outcome.parsable, outcome.text) == (float(right), parsable, text)
+    assert outcome.choice is None
+    assert outcome.shares == ()
+
+
+def test_ranked_and_written_answers_are_not_mixed():
+    ranked = {"log_likelihoods": [-1.0, -2.0, -3.0, -4.0], "bytes": [7, 9, 8, 7]}
+    with pytest.raises(EvaluationError, match=r"texts were generated for base 0, align 1.*evaluation\.exams"):
+        mark(EXAM, [exam_item(1)], {"base": [ranked], "align": [{"text": "B"}]})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_cblue_tasks_are_scored_as_medcare_score_does(name):
+    golden = read_golden(name).rows
+    items = [
+        Item(gold.id, name, "alignment", "held_out", gold.id, "?", target=gold.target, choices=gold.choices)
+        for gold in (row.item for row in golden)
+    ]
+    card = TaskCard(name, "alignment", "cblue", TASKS[name].metric, "", "")
+    rows, outcomes = mark(card, items, {"model": [{"text": row.prediction} for row in golden]})
+    whole = score(TASKS[name], [row.item for row in golden], [row.prediction for row in golden]).total
+    value = metric_of(card)(rows["model"].sum(0, keepdims=True))[0]
+    assert value == pytest.approx(whole.rates.value, abs=1e-12)
+    assert sum(not outcome.parsable for outcome in outcomes["model"]) == whole.unparsable
+    assert all(0 <= outcome.score <= 1 for outcome in outcomes["model"])
+
+
+def test_finding_nothing_where_there_is_nothing_is_right():
+    task = "CMeEE-V2"
+    nothing = "上述句子中的实体包含：\n"
+    item = Item("1", task, "alignment", "held_out", "1", "?", target=nothing, choices=("疾病",))
+    card = TaskCard(task, "alignment", "cblue", "micro_f1", "", "")
+    _, outcomes = mark(card, [item], {"model": [{"text": nothing}]})
+    assert outcomes["model"][0].score == 1
