@@ -5,18 +5,41 @@ For research. Not a medical device, not for clinical decisions.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medcare.api import attach, evaluate, merge, run, save_stage, train
+    from medcare.config import AdapterConfig, RunConfig
+    from medcare.config_files import load_config
     from medcare.folders import load_model
+    from medcare.training.callback import KeepOrthogonal
 
-__all__ = ["load_model"]
+__all__ = [
+    "AdapterConfig",
+    "KeepOrthogonal",
+    "RunConfig",
+    "attach",
+    "evaluate",
+    "load_config",
+    "load_model",
+    "merge",
+    "run",
+    "save_stage",
+    "train",
+]
+
+_HOME = {
+    "AdapterConfig": "config",
+    "KeepOrthogonal": "training.callback",
+    "RunConfig": "config",
+    "load_config": "config_files",
+    "load_model": "folders",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the command line answers --help without loading torch."""
-    if name == "load_model":
-        from medcare.folders import load_model
-
-        return load_model
+    if name in __all__:
+        return getattr(import_module(f"medcare.{_HOME.get(name, 'api')}"), name)
     raise AttributeError(f"module 'medcare' has no attribute '{name}'")

@@ -107,7 +107,7 @@ def prepare_data(config: RunConfig, folder: Path) -> Path:
 
 def train_stage(
     stage: Stage, config: RunConfig, out: Path, *, start: Path | None = None, embedded: Path | None = None
-) -> None:
+) -> dict[str, float]:
     """Train one stage on the conversations that the settings name, else on the embedded benchmark's own.
 
     Args:
@@ -117,6 +117,9 @@ def train_stage(
         start: the stage-1 folder that stage 2 starts from.
         embedded: where the embedded benchmark is or will be; by default `OUT-data`.
 
+    Returns:
+        See `stages.train`.
+
     Raises:
         MedCareError: see `stages.train`.
     """
@@ -125,7 +128,7 @@ def train_stage(
     source = named or str(prepare_data(config, folder) / f"{stage}.jsonl")
     conversations = list(read_conversations(source))
     digest = file_hash(Path(source)) if Path(source).is_file() else source
-    stages.train(stage, config, conversations, out, data_hash=digest, start=start)
+    return stages.train(stage, config, conversations, out, data_hash=digest, start=start)
 
 
 def prepare_items(config: RunConfig, folder: Path) -> list[Item]:

@@ -86,16 +86,32 @@ def train(
         result = loop.run(stage)
     gather_branches(model)
     if is_main():
-        save_branches(model, out, base)
-        if start is not None and (start / "attention").is_dir():
-            # Attention is merged by now; its factors stay with the folder, so that it can be loaded alone.
-            shutil.copytree(start / "attention", out / "attention", dirs_exist_ok=True)
-        write_manifest(
-            out, config, {**settings, "base": base, "base_facts": describe(model), "result": result}
-        )
+        save(model, out, config, {**settings, "base": base, "result": result}, start=start)
         (out / CHECKPOINT).unlink(missing_ok=True)
     wait()
     return result
+
+
+def save(
+    model: PreTrainedModel, out: Path, config: RunConfig, facts: dict[str, Any], *, start: Path | None = None
+) -> None:
+    """Write the branches and the manifest of a claimed stage folder, which is finished then.
+
+    Args:
+        model: the trained model with its branches.
+        out: the folder, claimed by `folders.claim`.
+        config: the settings.
+        facts: for the manifest; at least `stage`, `base` and `result`.
+        start: the stage-1 folder that stage 2 started from.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    save_branches(model, out, facts["base"])
+    if start is not None and (start / "attention").is_dir():
+        # Attention is merged by now; its factors stay with the folder, so that it can be loaded alone.
+        shutil.copytree(start / "attention", out / "attention", dirs_exist_ok=True)
+    write_manifest(out, config, {**facts, "base_facts": describe(model)})
 
 
 def merge(folder: Path, out: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -150,20 +150,34 @@ def open_data(source: str, format: str | None = None) -> Reading:
     return Reading(source, opened.name, opened.unit, name, rows)
 
 
+def given(rows: Iterable[dict[str, Any]]) -> Reading:
+    """Rows that are in memory already, such as a list of dictionaries or a `datasets.Dataset`.
+
+    Raises:
+        DataError: there are none, or their format is unknown.
+    """
+    numbered = (Row(number, dict(value)) for number, value in enumerate(rows, start=1))
+    first = list(itertools.islice(numbered, _FIRST_ROWS))
+    if not first:
+        raise DataError("No rows were given; at least one is required.")
+    format = detect([row.value for row in first if row.value is not None], "the given rows")
+    return Reading("the given rows", "rows", "row", format, itertools.chain(first, numbered))
+
+
 def conversations(
-    source: str, format: str | None = None, *, on_bad: OnBad | None = None
+    source: str | Iterable[dict[str, Any]], format: str | None = None, *, on_bad: OnBad | None = None
 ) -> Iterator[Conversation]:
-    """Training examples of a file or hub data set.
+    """Training examples of a file, of a hub data set or of rows in memory.
 
     Args:
-        source: a path, or `hf:owner/name[:config][:split]`.
+        source: a path, `hf:owner/name[:config][:split]`, or rows (see `given`).
         format: a key of `FORMATS`; None recognises it.
         on_bad: called with every row that gives no example; None raises DataError at the first.
 
     Raises:
         DataError: see `open_data`, or a bad row.
     """
-    reading = open_data(source, format)
+    reading = open_data(source, format) if isinstance(source, str) else given(source)
     return _sort_out(reading, reading.conversations(), on_bad)
 
 

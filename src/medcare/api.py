@@ -1,0 +1,195 @@
+"""The package in Python: the commands as functions, and the pieces for a training loop of one's own.
+
+The functions take the same settings as the commands and write the same folders. A setting is given as in
+`--set`: `medcare.load_config(settings=["align.epochs=2"])`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medcare import pipeline
+from medcare.adapters.tuner import add_aggregators, add_alignment
+from medcare.adapters.tuner import trainable as let_train
+from medcare.config import AdapterConfig, RunConfig, Stage
+from medcare.config_files import from_dict, load_config
+from medcare.data.readers import conversations as read_conversations
+from medcare.errors import FolderError
+from medcare.folders import claim, read_manifest
+from medcare.processes import wait
+from medcare.storage import read_json
+from medcare.training import stages
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+Data = str | Path | Iterable[dict[str, Any]]
+
+
+def run(out: str | Path, config: RunConfig | None = None) -> dict[str, Any]:
+    """The whole pipeline, as `medcare run`.
+
+    Args:
+        out: the run folder; an interrupted run there is continued.
+        config: all settings; by default the embedded demonstration.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        MedCareError: see `medcare.errors`; what was written stays.
+    """
+    report = pipeline.run_pipeline(config or load_config(), Path(out))
+    wait()
+    results: dict[str, Any] = read_json(report.parent / "results.json")
+    return results
+
+
+def train(
+    stage: Stage,
+    out: str | Path,
+    *,
+    data: Data | None = None,
+    start: str | Path | None = None,
+    config: RunConfig | None = None,
+) -> dict[str, float]:
+    """Train one stage, as `medcare train`.
+
+    Args:
+        stage: `aggregate` or `align`.
+        out: the stage folder to write; an interrupted stage there is continued.
+        data: a file, `hf:owner/name`, or rows in any format of docs/data.md, such as
+            `{"messages": [{"role": "user", "content": ..}, ..]}` or a `datasets.Dataset`; by default the
+            embedded benchmark's.
+        start: the stage-1 folder that `align` starts from.
+        config: all settings; by default the embedded demonstration's.
+
+    Returns:
+        `steps`, the last `loss`, `seconds` and `tokens`; empty if the folder was finished already.
+
+    Raises:
+        MedCareError: see `medcare.errors`.
+    """
+    config, out = config or load_config(), Path(out)
+    origin = None if start is None else Path(start)
+    if data is None or isinstance(data, str | Path):
+        if data is not None:
+            settings = config.to_dict()
+            settings[stage]["data"] = str(data)
+            config = from_dict(settings)
+        return pipeline.train_stage(stage, config, out, start=origin)
+    rows = list(read_conversations(data))
+    text = json.dumps([[message.content for message in row.messages] for row in rows])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return stages.train(stage, config, rows, out, data_hash=digest, start=origin)
+
+
+def merge(folder: str | Path, out: str | Path) -> Path:
+    """Fold the branches of a stage folder into the weights, as `medcare merge`.
+
+    Returns:
+        `out`, a plain Hugging Face folder.
+
+    Raises:
+        AdapterError: the folder has a noise aggregator, which can't be merged.
+        MedCareError: see `medcare.errors`.
+    """
+    stages.merge(Path(folder), Path(out))
+    return Path(out)
+
+
+def evaluate(
+    model: str | Path, out: str | Path, *, items: str | Path | None = None, config: RunConfig | None = None
+) -> dict[str, Any]:
+    """Test one model, as `medcare evaluate`.
+
+    Args:
+        model: a run, stage, merged or PEFT folder, or a base name.
+        out: where predictions, results and report go; an interrupted test there is continued.
+        items: a test set, a file or `hf:owner/name`; by default the embedded benchmark.
+        config: all settings; `config.evaluation` is what counts here.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        MedCareError: see `medcare.errors`.
+    """
+    config = config or load_config()
+    if items is not None:
+        config = replace(config, evaluation=replace(config.evaluation, items=str(items)))
+    report = pipeline.evaluate_model(str(model), config, Path(out))
+    wait()
+    results: dict[str, Any] = read_json(report.parent / "results.json")
+    return results
+
+
+def attach(
+    model: nn.Module, stage: Stage, adapters: AdapterConfig | None = None, *, train_knowledge: bool = True
+) -> dict[str, nn.Parameter]:
+    """Put the branches of a stage onto a model, for a training loop of one's own.
+
+    Args:
+        model: for `aggregate` any causal language model of transformers; for `align` the model of
+            `load_model(STAGE_1_FOLDER, noise=False)`.
+        stage: whose branches.
+        adapters: their shapes; by default the paper's.
+        train_knowledge: whether the knowledge branch goes on learning in `align`.
+
+    Returns:
+        The parameters that train, by name; all others are frozen. See `KeepOrthogonal` for stage 2.
+
+    Raises:
+        AdapterError: a module name matches nothing, or a branch is there that must not be.
+    """
+    shapes = adapters or AdapterConfig()
+    if stage == "aggregate":
+        add_aggregators(model, shapes)
+        return let_train(model, ("knowledge", "noise", "attention"))
+    add_alignment(model, shapes)
+    return let_train(model, ("knowledge", "alignment") if train_knowledge else ("alignment",))
+
+
+def save_stage(
+    model: PreTrainedModel,
+    out: str | Path,
+    stage: Stage,
+    *,
+    adapters: AdapterConfig | None = None,
+    base: str | None = None,
+    start: str | Path | None = None,
+) -> Path:
+    """Write what a loop of one's own has trained as a stage folder, as `train` writes it.
+
+    Args:
+        model: the model that `attach` was called on.
+        out: the folder to write.
+        stage: which one it was.
+        adapters: what `attach` was given.
+        base: the base's name, by which `load_model` will find it; by default what `align` inherits from
+            `start`, and for `aggregate` where transformers loaded the model from.
+        start: the stage-1 folder that `align` started from.
+
+    Returns:
+        `out`, for `train(.., start=out)`, `load_model` and, after stage 2, `merge`.
+
+    Raises:
+        FolderError: `out` holds something else, or `start` is missing.
+        StorageError: the disk is full.
+    """
+    if (stage == "align") != (start is not None):
+        raise FolderError("start names the stage-1 folder: 'align' requires it, 'aggregate' has none.")
+    folder, origin = Path(out), None if start is None else Path(start)
+    named = base or str(model.name_or_path if origin is None else read_manifest(origin)["base"])
+    config = load_config(preset="paper")
+    config = replace(config, model=replace(config.model, base=named), adapters=adapters or AdapterConfig())
+    settings = {"stage": stage, "data": "own loop", "from": str(origin.resolve()) if origin else None}
+    if not claim(folder, config, settings):
+        stages.save(model, folder, config, {**settings, "base": named, "result": {}}, start=origin)
+    return folder

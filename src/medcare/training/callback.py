@@ -1,0 +1,67 @@
+"""The orthogonality term in somebody else's loop: transformers' Trainer and what is built on it, as TRL's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
+from medcare.config import Orthogonality
+from medcare.errors import AdapterError
+
+
+class KeepOrthogonal(TrainerCallback):
+    """Keeps the alignment branch orthogonal to the knowledge branch (paper section 3.3).
+
+    `projection` acts after every optimizer step. The penalties add their gradient once a step, after those of
+    the micro-batches are summed and clipped: accumulation does not change them, but Trainer's clipping does
+    not see them. The distance is logged as `orthogonality` and `cosine`, beside the loss.
+
+    Args:
+        kind: as `StageConfig.orthogonality`.
+        weight: lambda, for the penalties.
+    """
+
+    def __init__(self, kind: Orthogonality = "projection", weight: float = 1.0) -> None:
+        self.kind: Orthogonality = kind
+        self.weight = weight
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raise AdapterError if there is nothing to keep orthogonal."""
+        if next(branch_pairs(kwargs["model"]), None) is None:
+            raise AdapterError(
+                "No layer has both a knowledge and an alignment branch. Add them before training: "
+                'medcare.attach(model, "align")'
+            )
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add the penalty's gradient to those of the step."""
+        extra = penalty(kwargs["model"], self.kind)
+        if extra is not None:
+            (self.weight * extra).backward()  # type: ignore[no-untyped-call]
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Project, where that is the kind."""
+        if self.kind == "projection":
+            project(kwargs["model"])
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Put the distance beside the loss."""
+        if logs is not None and "loss" in logs and model is not None:
+            logs.update(measure(model))
