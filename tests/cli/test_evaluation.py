@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from medcare.cli import app
+from medcare.errors import ConfigError, EvaluationError
 from medcare.storage import write_jsonl
+from tests.evaluation.made_up_run import write_run
 
 ROW = {"sample_id": "1", "target": "相关", "answer_choices": ["相关", "不相关"], "task_dataset": "KUAKE-IR"}
 
@@ -69,3 +72,30 @@ def test_errors_are_one_sentence_and_scoring_loads_no_torch(tmp_path):
     assert bad.returncode == 8
     assert bad.stderr.startswith("error: 'nothing' is no PromptCBLUE task.")
     assert bad.stderr.count("\n") == 1
+
+
+def test_two_models_are_compared_on_the_screen_or_into_a_folder(tmp_path):
+    run = write_run(tmp_path / "run", per_split=2, steps=4, layers=2)
+    sides = ["evaluate", "--compare", f"{run}:base", str(run)]
+    shown = CliRunner().invoke(app, sides)
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith(f"# {run}:base against {run}:align\n")
+    written = CliRunner().invoke(app, [*sides, "--out", str(tmp_path / "out")])
+    assert written.stdout == f"Comparison: {tmp_path / 'out' / 'comparison.html'}\n"
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".csv", ".html", ".json", ".md"]
+    assert (tmp_path / "out" / "comparison.md").read_text() == shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compare", "no-a", "no-b"], "no-a is no folder of"),
+        (["model", "--compare", "a", "b"], "no MODEL beside them"),
+        (["model"], "--out is required"),
+        (["--out", "x"], "MODEL is required"),
+    ],
+)
+def test_what_is_wrong_with_evaluate_is_said(arguments, message):
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert isinstance(result.exception, (EvaluationError, ConfigError))
+    assert message in str(result.exception)

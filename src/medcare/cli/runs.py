@@ -10,6 +10,7 @@ import typer
 
 from medcare.config import RunConfig, Stage
 from medcare.config_files import PRESETS
+from medcare.errors import ConfigError
 
 commands = typer.Typer()
 
@@ -70,16 +71,36 @@ def merge(
 
 @commands.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
-    out: Out,
+    model: Annotated[
+        str | None, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")
+    ] = None,
     config: ConfigPath = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; an interrupted test there is continued.")
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B",
+            help="Instead of testing, compare the answers of two folders on the same items; of a run with "
+            "several models name one, as in runs/demo:base. Prints Markdown, or writes into --out.",
+        ),
+    ] = None,
     items: Annotated[
         str | None, typer.Option(help="Test set: a file or hf: id; default: the embedded benchmark.")
     ] = None,
     preset: Preset = "default",
     set_: Settings = None,
 ) -> None:
-    """Test one model on every task and print its scores."""
+    """Test one model on every task, or compare two that were tested."""
+    if compare is not None:
+        if model is not None:
+            raise ConfigError(f"--compare takes two names and no MODEL beside them, got '{model}'.")
+        _compare(*compare, out)
+        return
+    if model is None or out is None:
+        missing = "MODEL" if model is None else "--out"
+        raise ConfigError(f"{missing} is required, as in: medcare evaluate MODEL --out DIR")
     named = [] if items is None else [f"evaluation.items={json.dumps(items)}"]
     settings = _config(config, preset, [*(set_ or ()), *named])
     from medcare.pipeline import evaluate_model
@@ -93,6 +114,19 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished
     from medcare.evaluation.report import write_report
 
     typer.echo(f"Wrote {write_report(folder)}.")
+
+
+def _compare(first: str, second: str, out: Path | None) -> None:
+    from medcare.evaluation.comparison import compare
+    from medcare.evaluation.report.comparison import comparison_markdown, write_comparison
+
+    tree = compare(first, second)
+    for warning in tree["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    if out is None:
+        typer.echo(comparison_markdown(tree), nl=False)
+    else:
+        typer.echo(f"Comparison: {write_comparison(tree, out)}")
 
 
 def _config(path: Path | None, preset: str, settings: list[str] | None) -> RunConfig:

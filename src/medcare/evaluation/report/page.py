@@ -95,13 +95,13 @@ def build_context(out: Path, results: Tree) -> Tree:
     }
 
 
-def page(context: Tree) -> str:
-    """report.html: style and script inside, and a policy that lets no other script run."""
+def page(context: Tree, template: str = "report.html.j2") -> str:
+    """A page: style and script inside, and a policy that lets no other script run."""
     script = _text("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # Both are this package's own files, so they are not escaped.
     own = {"style": Markup(_text("style.css")), "script": Markup(script), "script_hash": digest}  # noqa: S704
-    return render("report.html.j2", {**context, **own})
+    return render(template, {**context, **own})
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -129,6 +129,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         split_names=wording.SPLITS,
         metric_names=wording.METRICS,
         mode_names=wording.MODES,
+        test_names=wording.TESTS,
         causes=examples.CAUSES,
     )
     return environment
@@ -157,8 +158,7 @@ def _check_same(out: Path, results: Tree, tasks: Sequence[TaskOutcomes]) -> None
     """Scores and shown answers must belong together."""
     now = {
         task.card.name: {
-            model: float(task.metric(rows.sum(0, keepdims=True))[0])
-            for model, rows in task.rows.items()
+            model: float(task.metric(rows.sum(0, keepdims=True))[0]) for model, rows in task.rows.items()
         }
         for task in tasks
     }

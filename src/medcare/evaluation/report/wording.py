@@ -13,7 +13,15 @@ MODELS = {
 }
 FAMILIES = {"knowledge": "Knowledge", "alignment": "Alignment"}
 SPLITS = {"taught": "taught facts", "held_out": "held-out facts", "all": "all items"}
-METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "micro_f1": "micro-F1", "rouge_l": "ROUGE-L"}
+METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "rouge_l": "ROUGE-L",
+    "weighted_f1": "weighted F1",
+    "tree_edit_ratio": "tree edit ratio",
+}
+TESTS = {"mcnemar": "McNemar", "permutation": "permutation"}
 MODES = {"log_likelihood": "options ranked by log-likelihood", "generation": "read from generated text"}
 NOTICE = (
     "For research only. Not a medical device and not for clinical decisions: the answers shown here come "

@@ -81,8 +81,27 @@
     filter();
   }
 
+  function forest() {
+    const search = one("#forest-search"), only = one("#forest-shown"), count = one("#forest-count");
+    if (!search) return;
+    const lines = all(".forest .line[data-verdict]");
+    const filter = () => {
+      const wanted = words(search);
+      let shown = 0;
+      lines.forEach((line) => {
+        line.hidden = (only.checked && line.dataset.verdict === "no difference shown") || !holds(line, wanted);
+        if (!line.hidden) shown += 1;
+      });
+      count.textContent = shown + " of " + lines.length + " rows";
+    };
+    search.addEventListener("input", filter);
+    only.addEventListener("change", filter);
+    filter();
+  }
+
   addEventListener("beforeprint", () => all("details.more, #sample-list details").forEach((entry) => { entry.open = true; }));
   tasks();
   samples();
   errors();
+  forest();
 })();

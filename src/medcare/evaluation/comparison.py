@@ -1,0 +1,131 @@
+"""Two models on the same items: differences with paired intervals and corrected p-values.
+
+With a warning for whatever differed beside the models. Imports no torch.
+
+    {"a": {"name", "model"}, "b": ..., "items": {"n", "sha256", "reworded"},
+     "settings": [{"name", "a", "b", "differs", "matters"}], "warnings": [...], "statistics": {...},
+     "tasks": {NAME: {"family", "metric", "mode", "n", "facts", "a": {value, low, high}, "b": ...,
+                      "better", "worse",
+                      "difference": {value, low, high, p, test, p_holm, p_holm_family, verdict}}},
+     "families": {FAMILY: {SPLIT or "all": {"tasks", "n", "a", "b", "difference": ...}}}}
+
+A difference is b - a.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medcare.config import RunConfig
+from medcare.evaluation.outcomes import TaskOutcomes, outcomes_of
+from medcare.evaluation.resampling import RESAMPLES
+from medcare.evaluation.results import results, settle
+from medcare.evaluation.sides import UNKNOWN, Side, check_same_cards, check_same_items, read_side
+
+Tree = dict[str, Any]
+
+_PAIR = "a->b"
+# Differ between any two models, or are shown for what they are.
+_EXPECTED = ("model", "predictions.jsonl", "items.jsonl", "evaluation.items")
+# Change how fast answers come, not what they are.
+_SPEED = (
+    "evaluation.tokens_per_batch",
+    "evaluation.concurrency",
+    "evaluation.retries",
+    "evaluation.noise_ablation",
+    "evaluation.api_key_env",
+)
+
+
+def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Tree:
+    """Compare two models.
+
+    Args:
+        first: a name of answers, see `sides`; the side that differences are against.
+        second: another.
+        resamples: draws of each bootstrap and permutation test.
+
+    Raises:
+        EvaluationError: they did not answer the same items, or have no answers.
+        DataError: a file is malformed.
+    """
+    a, b = read_side(first), read_side(second)
+    digest, reworded = check_same_items(a, b)
+    check_same_cards(a, b)
+    tasks = outcomes_of(a.items, a.cards, {"a": a.predictions, "b": b.predictions})
+    scored = results(tasks, seed=RunConfig.seed if a.seed is None else a.seed, resamples=resamples)
+    rows = _settings(a, b)
+    tree: Tree = {
+        "a": {"name": a.name, "model": a.model},
+        "b": {"name": b.name, "model": b.model},
+        "items": {"n": len(a.items), "sha256": digest, "reworded": reworded},
+        "settings": rows,
+        "warnings": _warnings(a, b, rows, reworded),
+        "statistics": {
+            **scored["statistics"],
+            "correction": "Holm: p_holm over all tasks, p_holm_family over the tasks of a family; "
+            "p_holm of families over all families and splits",
+        },
+        "tasks": {task.card.name: _task(scored["tasks"][task.card.name], task) for task in tasks},
+        "families": {
+            family: {split: _family(entry) for split, entry in splits.items()}
+            for family, splits in scored["summary"].items()
+        },
+    }
+    # One table shows all tasks, so what stands out in it is judged among all of them.
+    settle(task["difference"] for task in tree["tasks"].values())
+    return tree
+
+
+def _task(scored: Tree, task: TaskOutcomes) -> Tree:
+    pairs = list(zip(task.outcomes["a"], task.outcomes["b"], strict=True))
+    difference = scored["comparisons"][_PAIR]
+    return {
+        **{key: scored[key] for key in ("family", "metric", "mode", "n", "facts")},
+        "a": scored["scores"]["a"],
+        "b": scored["scores"]["b"],
+        "better": sum(new.score > old.score for old, new in pairs),
+        "worse": sum(new.score < old.score for old, new in pairs),
+        "difference": {**difference, "p_holm_family": difference["p_holm"]},
+    }
+
+
+def _family(entry: Tree) -> Tree:
+    return {
+        **{key: entry[key] for key in ("tasks", "n")},
+        "a": entry["scores"]["a"],
+        "b": entry["scores"]["b"],
+        "difference": entry["comparisons"][_PAIR],
+    }
+
+
+def _settings(a: Side, b: Side) -> list[Tree]:
+    rows = []
+    for name in {**a.facts, **b.facts}:
+        one, other = a.facts.get(name, UNKNOWN), b.facts.get(name, UNKNOWN)
+        matters = one != other and name not in (*_EXPECTED, *_SPEED)
+        rows.append({"name": name, "a": one, "b": other, "differs": one != other, "matters": matters})
+    return rows
+
+
+def _warnings(a: Side, b: Side, settings: list[Tree], reworded: int) -> list[str]:
+    found = []
+    if reworded:
+        found.append(
+            f"The prompts differ: {reworded} of {len(a.items)} items were put in other words. The "
+            "differences are of models and prompts together."
+        )
+    for row in settings:
+        if row["matters"]:
+            found.append(f"{row['name']} differs: {row['a']} and {row['b']}.{_why(row['name'])}")
+    if a.predictions == b.predictions:
+        found.append("Both sides gave the same answers to all items.")
+    return found
+
+
+def _why(name: str) -> str:
+    if name.startswith("evaluation."):
+        return " The models were not asked in the same way."
+    if name.startswith(("version of", "model.", "commit")):
+        return " Part of a difference may come from the software."
+    return " Training and the embedded benchmark depend on it." if name == "seed" else ""
