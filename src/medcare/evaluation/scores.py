@@ -1,9 +1,9 @@
 """Metrics. Imports no torch.
 
 Every metric is a function of sums over items: accuracy of (correct, 1), micro-F1 of pooled (true positives,
-false positives, false negatives), macro-F1 of these counts by class, ROUGE-L of (F-measure, 1). So an item is
-a row of numbers, items that ask for the same fact can be added up, and a bootstrap is one product of a matrix
-of draws with these rows (see `resampling`).
+false positives, false negatives), macro-F1 of these counts by class, ROUGE-L of (F-measure, 1), a mean of
+(number, 1). So an item is a row of numbers, items that ask for the same fact can be added up, and a bootstrap
+is one product of a matrix of draws with these rows (see `resampling`).
 """
 
 from __future__ import annotations
@@ -114,4 +114,5 @@ METRICS: Mapping[str, Callable[[Floats], Floats]] = {
     "macro_f1": _macro_f1,
     "micro_f1": _f1,
     "rouge_l": _mean,
+    "mean": _mean,
 }

@@ -1,0 +1,123 @@
+"""The command that has clinical writing judged, by a language model or without one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medcare.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from medcare.evaluation.judge.rating import Cost
+    from medcare.evaluation.judge.tables import Table
+
+commands = typer.Typer()
+
+
+@commands.command()
+def judge(
+    predictions: Annotated[
+        list[Path], typer.Argument(help="JSONL: sample_id with prediction; one file a model.")
+    ],
+    gold: Annotated[Path, typer.Option(help="JSONL: sample_id with question, and solution, type if known.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write; interrupted judging there is continued.")
+    ] = Path("runs/judged"),
+    url: Annotated[
+        str, typer.Option(help="An OpenAI-compatible server, e.g. http://localhost:8000/v1.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="The judge's name on that server.")] = "",
+    key_env: Annotated[
+        str, typer.Option(metavar="NAME", help="The environment variable that holds the API key.")
+    ] = "",
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Verdicts on each answer, to see the judge's noise.")
+    ] = 1,
+    reference_scores: Annotated[
+        Path | None, typer.Option(help="JSONL: id with scores of people, to compare the judge with.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Most requests started in a minute.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most requests under way at once.")] = 8,
+    max_tokens: Annotated[int, typer.Option(min=16, help="Longest reply; reasoning judges need more.")] = 512,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one request may take.")] = 120,
+    price_in: Annotated[float, typer.Option(min=0, help="Price of a million tokens sent.")] = 0,
+    price_out: Annotated[float, typer.Option(min=0, help="Price of a million tokens received.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of files and of the statistics.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before requests are sent.")] = False,
+) -> None:
+    """Have free texts graded by a language model: fluency, relevance, completeness, proficiency, 1 to 5."""
+    if not url or not model:
+        raise ConfigError("A judge is needed: give --url and --model.")
+    try:
+        from medcare.evaluation.judge.client import Endpoint
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"A judge needs the package {error.name}. Install it with: pip install 'medcare[judge]'"
+        ) from error
+    from medcare.evaluation.judge.judging import Settings, judge_files
+    from medcare.evaluation.judge.tables import tables
+
+    tree = judge_files(
+        predictions,
+        gold,
+        out,
+        Endpoint(url, model, _key(key_env), max_tokens, timeout),
+        Settings(repeat, concurrency, rate, seed),
+        agree=_agreement(url, price_in, price_out, yes=yes),
+        reference_scores=reference_scores,
+    )
+    _print(tables(tree))
+    typer.echo(f"Wrote {out / 'judge.json'}, judge.md and judged.jsonl.")
+
+
+def _key(variable: str) -> str:
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(f"--key-env names {variable}, which is not set or empty. Set it to the key.")
+    return key
+
+
+def _agreement(url: str, price_in: float, price_out: float, *, yes: bool) -> Callable[[Cost], None]:
+    """Says what judging will take, and stops it where nobody has agreed."""
+    from medcare.progress import say
+
+    def agree(cost: Cost) -> None:
+        if not cost.calls:
+            say(f"All {cost.known:,} verdicts are in the cache; nothing is sent.")
+            return
+        price = (
+            f", about {cost.price(price_in, price_out):,.2f} at your prices" if price_in + price_out else ""
+        )
+        say(
+            f"{cost.calls:,} requests to {url} ({cost.known:,} verdicts are in the cache): about "
+            f"{cost.tokens_in:,} tokens in and {cost.tokens_out:,} out{price}; more if replies are malformed "
+            "or the judge reasons first. The texts leave this machine unless the server runs on it."
+        )
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise ConfigError("Nobody is there to agree to these requests. Add --yes to send them.")
+        typer.confirm("Send them?", abort=True, err=True)
+
+    return agree
+
+
+def _print(found: Sequence[Table]) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console()
+    for table in found:
+        shown = RichTable(*table.columns, title=Text(table.title), title_justify="left")
+        for row in table.rows:
+            shown.add_row(*map(Text, row))  # as it is: names may hold what rich takes for markup
+        console.print(shown)

@@ -1,0 +1,116 @@
+"""The whole way: files of answers in; judged.jsonl, judge.json and judge.md out."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from medcare.evaluation.judge import rubric
+from medcare.evaluation.judge.cache import Cache
+from medcare.evaluation.judge.cases import read_answers, read_cases
+from medcare.evaluation.judge.client import Client, Endpoint
+from medcare.evaluation.judge.pacing import Pace
+from medcare.evaluation.judge.rating import Cost, estimate, rate, requests
+from medcare.evaluation.judge.reference_scores import read_reference_scores
+from medcare.evaluation.judge.summary import Ratings, Tree, summary
+from medcare.evaluation.judge.tables import markdown, tables
+from medcare.progress import track
+from medcare.storage import file_hash, write_json, write_jsonl, write_text
+
+CACHE, JUDGED, SUMMARY, READABLE = "cache.jsonl", "judged.jsonl", "judge.json", "judge.md"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to ask.
+
+    Attributes:
+        repeats: verdicts on each answer.
+        concurrency: most requests under way at once.
+        per_minute: most requests started in a minute; None: no limit.
+        seed: of the order in which files are judged, and of the statistics.
+    """
+
+    repeats: int = 1
+    concurrency: int = 8
+    per_minute: float | None = None
+    seed: int = 0
+
+
+def judge_files(
+    predictions: Sequence[Path],
+    gold: Path,
+    out: Path,
+    endpoint: Endpoint,
+    settings: Settings,
+    *,
+    agree: Callable[[Cost], None],
+    reference_scores: Path | None = None,
+) -> Tree:
+    """Have answers judged and write what came of it.
+
+    Args:
+        predictions: JSONL files of answers, one a model.
+        gold: JSONL of the tasks.
+        out: folder to write; verdicts that its cache holds are not asked for again.
+        endpoint: the judge.
+        settings: how to ask.
+        agree: called with the cost before anything is sent; raises to stop here.
+        reference_scores: JSONL of scores to hold the judge's against.
+
+    Returns:
+        The tree of judge.json.
+
+    Raises:
+        DataError: a file is missing or malformed.
+        EvaluationError: files don't belong together, or the judge can't be used.
+        StorageError: the folder can't be written.
+    """
+    cases = read_cases(gold)
+    files = read_answers(predictions, cases)
+    ids = {case.id for case in cases}
+    names = [file.name for file in files]
+    reference = read_reference_scores(reference_scores, names, ids) if reference_scores else None
+    wanted = requests(cases, files, model=endpoint.model, repeats=settings.repeats, seed=settings.seed)
+    cache = Cache(out / CACHE)
+    cost = estimate(wanted, cache)
+    agree(cost)
+    client = Client(endpoint, Pace(settings.per_minute))
+    with track("Judging", cost.calls + cost.known) as task:
+        task.start_at(cost.known)
+        work = rate(wanted, client, cache, concurrency=settings.concurrency, advance=task.advance)
+        verdicts = asyncio.run(work)
+    ratings = Ratings(cases, files, wanted, verdicts)
+    data = {"gold": gold, **{file.name: file.path for file in files}}
+    if reference_scores:
+        data["reference_scores"] = reference_scores
+    tree: Tree = {
+        "judge": _judge(endpoint, client),
+        "rubric": {"version": rubric.version(), "dimensions": rubric.DIMENSIONS, "scale": [1, 5]},
+        "settings": {"repeats": settings.repeats, "seed": settings.seed},
+        "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in data.items()},
+        "versions": {"python": platform.python_version(), "medcare": metadata.version("medcare")},
+        "usage": {
+            "calls_now": client.calls,
+            "tokens_in": sum(verdict.tokens_in for verdict in verdicts.values()),
+            "tokens_out": sum(verdict.tokens_out for verdict in verdicts.values()),
+        },
+        **summary(ratings, seed=settings.seed, reference=reference),
+    }
+    write_jsonl(out / JUDGED, ratings.rows())
+    write_json(out / SUMMARY, tree)
+    write_text(out / READABLE, markdown(tables(tree), title="Clinical writing, judged by a language model"))
+    return tree
+
+
+def _judge(endpoint: Endpoint, client: Client) -> Tree:
+    """How the last accepted request was put; the form is unknown if the cache answered all."""
+    tree: Tree = {"model": endpoint.model, "url": endpoint.url, "max_tokens": endpoint.max_tokens}
+    if client.calls:
+        tree["output"] = client.form.output
+        tree["temperature"] = 0 if client.form.temperature else "the server's own"
+    return tree

@@ -1,0 +1,227 @@
+"""judge.json: what the ratings show, each number with its interval and what it rests on.
+
+    {"judge", "rubric", "settings", "data", "versions", "usage", "n",
+     "files": {NAME: {"judged", "unjudged", "reasons": {REASON: count},
+                      "scores": {DIMENSION or "overall": {value, low, high}},
+                      "types": {TYPE: {"n", "scores"}},
+                      "agreement": {DIMENSION: {units, exact, distance, alpha}},
+                      "reference": {DIMENSION: {n, spearman: {value, low, high}}},
+                      "length": {value, low, high}}},
+     "comparisons": {"FIRST->SECOND": {DIMENSION or "overall": {n, value, low, high, p, p_holm, verdict}}}}
+
+An answer's score is the mean of its repeats, `overall` the mean of the four dimensions. A file's score is the
+mean over types of the mean over answers, as in the paper. Answers without a verdict are counted and left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+from medcare.evaluation.judge.agreement import agreement, spearman
+from medcare.evaluation.judge.cache import Verdict
+from medcare.evaluation.judge.cases import Answers, Case
+from medcare.evaluation.judge.rating import Request
+from medcare.evaluation.judge.reference_scores import OVERALL
+from medcare.evaluation.judge.rubric import DIMENSIONS
+from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate, Pair, Resampled, holm, mean_of, resample
+from medcare.evaluation.scores import mean_rows
+
+MEASURES = (*DIMENSIONS, OVERALL)
+Tree = dict[str, Any]
+# By id of the case, in the order of the cases.
+Values = dict[str, float]
+Reference = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """All verdicts on one set of tasks.
+
+    Attributes:
+        cases: the tasks.
+        files: the answers.
+        requests: what was asked.
+        verdicts: by key.
+    """
+
+    cases: Sequence[Case]
+    files: Sequence[Answers]
+    requests: Sequence[Request]
+    verdicts: Mapping[str, Verdict]
+
+    def of(self, file: str) -> dict[str, list[Verdict]]:
+        """The verdicts on a file's answers by id of the case, in the order of cases and repeats."""
+        found: dict[str, list[Verdict]] = {case.id: [] for case in self.cases}
+        for request in self.requests:
+            if request.source == file:
+                found[request.case.id].append(self.verdicts[request.key])
+        return found
+
+    def values(self, file: str) -> dict[str, Values]:
+        """The score of each answer that has one, by measure."""
+        judged = {
+            name: grades
+            for name, verdicts in self.of(file).items()
+            if (grades := [verdict.scores for verdict in verdicts if verdict.scores is not None])
+        }
+        found = {
+            measure: {
+                name: sum(grade[measure] for grade in grades) / len(grades) for name, grades in judged.items()
+            }
+            for measure in DIMENSIONS
+        }
+        overall = {
+            name: sum(found[measure][name] for measure in DIMENSIONS) / len(DIMENSIONS) for name in judged
+        }
+        return {**found, OVERALL: overall}
+
+    def rows(self) -> list[Tree]:
+        """The rows of judged.jsonl: one for each answer and repeat."""
+        rows = []
+        for request in self.requests:
+            verdict = self.verdicts[request.key]
+            row: Tree = {"id": request.case.id, "file": request.source, "type": request.case.kind}
+            row |= {"repeat": request.repeat, "scores": verdict.scores}
+            rows.append({**row, "reason": verdict.reason} if verdict.reason else row)
+        return rows
+
+
+def summary(
+    ratings: Ratings, *, seed: int, reference: Reference | None = None, resamples: int = RESAMPLES
+) -> Tree:
+    """What the ratings show: the parts `n`, `files`, `comparisons` and `statistics` of judge.json.
+
+    Args:
+        ratings: the verdicts.
+        seed: of the draws.
+        reference: scores to hold them against, by file and id.
+        resamples: draws of each bootstrap and permutation test.
+    """
+    values = {file.name: ratings.values(file.name) for file in ratings.files}
+    drawn = _Drawn(ratings.cases, seed, resamples)
+    return {
+        "n": len(ratings.cases),
+        "files": {
+            file.name: _file(ratings, file, values[file.name], drawn, (reference or {}).get(file.name, {}))
+            for file in ratings.files
+        },
+        "comparisons": _comparisons(values, drawn),
+        "statistics": {
+            "seed": seed,
+            "resamples": resamples,
+            "level": LEVEL,
+            "correction": "Holm, over all comparisons of this file",
+        },
+    }
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Means over types of means over cases, resampled within types."""
+
+    cases: Sequence[Case]
+    seed: int
+    resamples: int
+
+    def resampled(self, values: Mapping[str, Values], pairs: Sequence[Pair] = ()) -> Resampled | None:
+        """Of the cases that all files have a value for; None if there are none."""
+        kinds: dict[str, list[str]] = {}
+        for case in self.cases:
+            if all(case.id in entry for entry in values.values()):
+                kinds.setdefault(case.kind, []).append(case.id)
+        parts = []
+        for kind, ids in kinds.items():
+            rows = {name: mean_rows([entry[key] for key in ids]) for name, entry in values.items()}
+            parts.append(resample(kind, "mean", rows, ids, pairs, seed=self.seed, resamples=self.resamples))
+        return mean_of(parts) if parts else None
+
+    def estimate(self, values: Values) -> Tree | None:
+        found = self.resampled({"": values})
+        return found.estimate("").to_dict() if found else None
+
+
+def _file(
+    ratings: Ratings, file: Answers, values: dict[str, Values], drawn: _Drawn, reference: Mapping[str, Any]
+) -> Tree:
+    by_case = ratings.of(file.name)
+    verdicts = [verdict for entry in by_case.values() for verdict in entry]
+    reasons = Counter(verdict.reason for verdict in verdicts if verdict.scores is None)
+    lengths = dict(zip(by_case, map(len, file.texts), strict=True))
+    tree: Tree = {
+        "judged": len(values[OVERALL]),
+        "ratings": len(verdicts) - reasons.total(),
+        "unjudged": reasons.total(),
+        "reasons": dict(reasons.most_common()),
+        "scores": {measure: drawn.estimate(values[measure]) for measure in MEASURES},
+        "types": _types(ratings.cases, values, drawn),
+        "length": _correlation(values[OVERALL], lengths, drawn.seed),
+    }
+    if any(len(entry) > 1 for entry in by_case.values()):
+        grades = [[verdict.scores for verdict in entry if verdict.scores] for entry in by_case.values()]
+        found = {
+            name: agreement([[grade[name] for grade in entry] for entry in grades]) for name in DIMENSIONS
+        }
+        tree["agreement"] = {
+            name: _rounded(asdict(entry)) if entry else None for name, entry in found.items()
+        }
+    if reference:
+        tree["reference"] = {
+            measure: _correlation(values[measure], known, drawn.seed)
+            for measure in MEASURES
+            if (known := {name: entry[measure] for name, entry in reference.items() if measure in entry})
+        }
+    return tree
+
+
+def _types(cases: Sequence[Case], values: dict[str, Values], drawn: _Drawn) -> Tree:
+    """Scores by type, where there are several."""
+    kinds = dict.fromkeys(case.kind for case in cases)
+    if len(kinds) < 2:
+        return {}
+    tree: Tree = {}
+    for kind in kinds:
+        ids = {case.id for case in cases if case.kind == kind}
+        inside = {
+            measure: {name: value for name, value in entry.items() if name in ids}
+            for measure, entry in values.items()
+        }
+        scores = {measure: drawn.estimate(entry) for measure, entry in inside.items()}
+        tree[kind] = {"n": len(inside[OVERALL]), "scores": scores}
+    return tree
+
+
+def _correlation(values: Values, others: Mapping[str, float], seed: int) -> Tree:
+    """Spearman's correlation over the answers that have both."""
+    both = [name for name in values if name in others]
+    found = spearman([values[name] for name in both], [others[name] for name in both], seed=seed)
+    return {"n": len(both), "spearman": found.to_dict() if isinstance(found, Estimate) else None}
+
+
+def _comparisons(values: Mapping[str, dict[str, Values]], drawn: _Drawn) -> Tree:
+    """Each pair of files, on the answers that are judged in both."""
+    tree: Tree = {}
+    together: list[Tree] = []
+    for first, second in combinations(values, 2):
+        tree[f"{first}->{second}"] = entry = {}
+        for measure in MEASURES:
+            pair = {name: values[name][measure] for name in (first, second)}
+            found = drawn.resampled(pair, [(first, second)])
+            if found is None:
+                continue
+            difference = found.compare((first, second))
+            shared = len(pair[first].keys() & pair[second].keys())
+            entry[measure] = {"n": shared, **difference.estimate.to_dict(), "p": difference.p}
+            together.append(entry[measure])
+    for row, corrected in zip(together, holm([row["p"] for row in together]), strict=True):
+        shown = corrected < 1 - LEVEL and (row["low"] > 0 or row["high"] < 0)
+        row["p"], row["p_holm"] = float(f"{row['p']:.6g}"), float(f"{corrected:.6g}")
+        row["verdict"] = ("better" if row["value"] > 0 else "worse") if shown else "no difference shown"
+    return tree
+
+
+def _rounded(tree: Mapping[str, Any]) -> Tree:
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in tree.items()}
