@@ -164,15 +164,40 @@ class EvaluationConfig:
 
     Attributes:
         items: a test set of one's own, see `medcare.data.test_set.adopt`; empty means the embedded benchmark.
+        exams: how questions with options are answered: each option's log-likelihood as the answer, or a
+            generated text out of which the chosen letters are read.
+        shots: solved examples before each question, never test items.
+        shots_from: where they are drawn from, in any format of docs/data.md; empty means the embedded
+            benchmark's training conversations.
+        shuffle_options: show the options in an order drawn by the seed.
         max_new_tokens: longest free-text answer.
         tokens_per_batch: padded tokens in one batch.
         noise_ablation: also test the stage-1 model with its noise aggregator still on (the paper's figure 6).
+        tokenizer: of a model behind a server, a folder or base name; only log-likelihoods need it.
+        api_key_env: the environment variable that holds a server's API key; empty means that it needs none.
+        concurrency: requests under way at a server at the same time.
+        retries: how often a failed request to a server is tried again.
     """
 
     items: str = ""
+    exams: Literal["likelihood", "generation"] = "likelihood"
+    shots: int = 0
+    shots_from: str = ""
+    shuffle_options: bool = False
     max_new_tokens: int = 64
     tokens_per_batch: int = 4096
     noise_ablation: bool = False
+    tokenizer: str = ""
+    api_key_env: str = ""
+    concurrency: int = 8
+    retries: int = 4
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("max_new_tokens", "tokens_per_batch", "concurrency"):
+            _require(getattr(self, name) >= 1, f"evaluation.{name}", "at least 1", getattr(self, name))
+        for name in ("shots", "retries"):
+            _require(getattr(self, name) >= 0, f"evaluation.{name}", "at least 0", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -201,14 +226,26 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
-    def stage(self, name: Stage) -> StageConfig:
-        """The settings of one stage."""
-        return self.aggregate if name == "aggregate" else self.align
+    def stage(self, name: str) -> StageConfig:
+        """The settings of one stage; raises ConfigError if there is no such stage."""
+        return self.aggregate if as_stage(name) == "aggregate" else self.align
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for YAML or JSON."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
+
+
+def as_stage(name: str) -> Stage:
+    """The stage of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for stage in STAGES:
+        if name == stage:
+            return stage
+    raise ConfigError(f"The stage must be {' or '.join(STAGES)}, got {name!r}.")
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,10 @@ from medcare.data.files import read_items
 from medcare.data.readers import conversations as read_conversations
 from medcare.data.records import Item, Message
 from medcare.data.test_set import adopt, adopted
-from medcare.evaluation.predictions import predict, unanswered
+from medcare.evaluation.engines import open_engine
+from medcare.evaluation.examples import Examples, training_pool
+from medcare.evaluation.predictions import check_settings, predict, unanswered
+from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
 from medcare.folders import claim, load_model, tokenizer_source, write_manifest
@@ -172,10 +175,14 @@ def answer(model: str, question: str, max_new_tokens: int) -> str:
 
 def _predict(model: str, config: RunConfig, items: list[Item], path: Path, *, name: str, noise: bool) -> None:
     """Complete the predictions file of a model; the model is loaded only if an answer is missing."""
+    examples = None
+    if config.evaluation.shots:
+        examples = Examples(training_pool(config, path.parents[2] / "data"), items, seed=config.seed)
+    prompts = build_prompts(items, config.evaluation, seed=config.seed, examples=examples)
+    check_settings(prompts, path)
     if unanswered(items, path):
-        loaded = load_model(model, device=config.model.device, dtype=config.model.dtype, noise=noise)
-        tokenizer = load_tokenizer(tokenizer_source(model))
-        predict(loaded, tokenizer, items, path, config.evaluation, name=name)
+        with open_engine(model, config, noise=noise) as engine:
+            predict(engine, prompts, path, name=name)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

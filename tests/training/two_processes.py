@@ -123,7 +123,9 @@ def both_stages(folder: Path, base: Path, *, processes: int) -> None:
 def answers(folder: Path, base: Path) -> None:
     """Predictions of the base model, as the evaluation writes them."""
     from medcare.base_model import load_base, load_tokenizer
+    from medcare.evaluation.engines import LocalEngine
     from medcare.evaluation.predictions import predict
+    from medcare.evaluation.prompts import build_prompts
 
     items = [
         Item(
@@ -138,8 +140,8 @@ def answers(folder: Path, base: Path) -> None:
         for number in range(9)
     ]
     model = load_base(str(base), device=torch.device("cpu"), dtype=torch.float32).eval()
-    config = EvaluationConfig(max_new_tokens=4)
-    predict(model, load_tokenizer(str(base)), items, folder / "predictions.jsonl", config, name="base")
+    engine = LocalEngine(model, load_tokenizer(str(base)), max_new_tokens=4)
+    predict(engine, build_prompts(items, EvaluationConfig()), folder / "predictions.jsonl", name="base")
 
 
 def shard_on_processors() -> None:

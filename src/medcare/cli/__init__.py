@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from medcare.cli import data, evaluation, judging, plan, runs, serving
+from medcare.cli import data, evaluation, harness, judging, plan, runs, serving
 
 app = typer.Typer(
     name="medcare",
@@ -14,5 +14,5 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (runs, plan, data, evaluation, judging, serving):
+for module in (runs, plan, data, evaluation, harness, judging, serving):
     app.add_typer(module.commands)

@@ -1,7 +1,15 @@
 """Answers of one model to test items: an append-only JSONL that survives a kill and is continued.
 
-One row an item. Options: `{"id", "log_likelihoods": [nats for each option], "bytes": [UTF-8 length of each
-option]}`. Free text: `{"id", "text"}`.
+One row an item.
+
+- Options scored by likelihood: `{"id", "log_likelihoods": [nats for each option], "bytes": [UTF-8 length of
+  each option]}`, both in the item's order of options, however they were shown.
+- Generated text: `{"id", "text"}`, as the model wrote it. For a question with options there is also
+  `"order"`: the index of the item's option that stood at each letter, so letter `"ABCD…"[i]` in the text
+  means the item's option `order[i]`.
+
+Beside it, prompts.json holds the settings that made the prompts, with their hash: a file is continued with
+the same ones only.
 
 Several processes share the items; each appends to a file of its own, NAME.NUMBER.jsonl, which the main one
 joins to NAME.jsonl at the end, or at the next start if they were killed.
@@ -9,56 +17,61 @@ joins to NAME.jsonl at the end, or at the next start if they were killed.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medcare import processes
-from medcare.config import EvaluationConfig
-from medcare.data.chat_template import render_answer, render_prompt, stop_ids
-from medcare.data.records import Item, Message
-from medcare.progress import Task, track
-from medcare.storage import append_jsonl, read_jsonl, write_jsonl
+from medcare.data.records import Item
+from medcare.errors import FolderError
+from medcare.evaluation.engines import Engine
+from medcare.evaluation.prompts import Prompt, Prompts
+from medcare.progress import track
+from medcare.storage import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+SETTINGS = "prompts.json"
+# Files from before there were settings hold answers to prompts of this kind.
+_PLAIN = {"exams": "likelihood", "shots": 0, "shuffle_options": False}
 
 
-def predict(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[Item],
-    path: Path,
-    config: EvaluationConfig,
-    *,
-    name: str,
-) -> None:
+def predict(engine: Engine, prompts: Prompts, path: Path, *, name: str) -> None:
     """Answer every item that `path` has no answer to yet, appending to it batch by batch.
 
     Of several processes, each answers its share; all must call this.
 
-    Items with options have each option's log-likelihood taken as the assistant's answer; the others are
-    answered by greedy decoding.
-
     Args:
-        model: the model, in evaluation mode.
-        tokenizer: its tokenizer, with a chat template.
-        items: the test items.
+        engine: the model.
+        prompts: what to put to it.
         path: the predictions file.
-        config: batch size and longest answer.
         name: shown beside the progress bar.
 
     Raises:
         StorageError: the disk is full; what was written stays.
         DataError: the file holds something else.
+        FolderError: it holds answers to other prompts.
+        EvaluationError: a server can't be reached or doesn't answer; what was written stays.
     """
-    missing = unanswered(items, path)
+    check_settings(prompts, path)
+    left = {item.id for item in unanswered([prompt.item for prompt in prompts.all], path)}
+    missing = [prompt for prompt in prompts.all if prompt.item.id in left]
     mine = missing[processes.number() :: processes.count()]
     part = path if processes.count() == 1 else _part(path, processes.number())
-    with track(f"answers of {name}", (len(items) - len(missing)) // processes.count() + len(mine)) as task:
+    total = (len(prompts.all) - len(missing)) // processes.count() + len(mine)
+    with track(f"answers of {name}", total) as task:
         task.start_at(task.total - len(mine))
-        _rank([item for item in mine if item.options], model, tokenizer, part, config, task)
-        _write([item for item in mine if not item.options], model, tokenizer, part, config, task)
+        ranked = [prompt for prompt in mine if prompt.options]
+        for scores in engine.rank(ranked):
+            for index, values in scores:
+                rounded = [round(value, 5) for value in values]
+                _append(part, ranked[index], log_likelihoods=rounded)
+            task.advance(len(scores))
+        written = [prompt for prompt in mine if not prompt.options]
+        for texts in engine.write(written):
+            for index, text in texts:
+                _append(part, written[index], text=text)
+            task.advance(len(texts))
     processes.wait()
     _join(path)
 
@@ -68,6 +81,35 @@ def unanswered(items: Sequence[Item], path: Path) -> list[Item]:
     _join(path)
     done = {str(row.get("id")) for row in read_jsonl(path)} if path.exists() else set()
     return [item for item in items if item.id not in done]
+
+
+def check_settings(prompts: Prompts, path: Path) -> None:
+    """Write down the settings of a new predictions file, or compare them with those of an old one.
+
+    Every process must call this.
+
+    Raises:
+        FolderError: the file holds answers to other prompts.
+    """
+    record = path.parent / SETTINGS
+    if record.is_file():
+        former = read_json(record).get("settings", {})
+    elif path.exists():
+        former = {**prompts.settings, **_PLAIN}
+    else:
+        former = prompts.settings
+    differing = sorted(
+        key for key in {**former, **prompts.settings} if former.get(key) != prompts.settings.get(key)
+    )
+    if differing:
+        raise FolderError(
+            f"{path} holds answers to other prompts (they differ in {', '.join(differing)}). Choose another "
+            "--out, or repeat the former settings to continue."
+        )
+    processes.wait()
+    if processes.is_main() and not record.is_file():
+        digest = hashlib.sha256(json.dumps(prompts.settings, sort_keys=True).encode()).hexdigest()
+        write_json(record, {"settings": prompts.settings, "hash": digest})
 
 
 def _part(path: Path, number: int | str) -> Path:
@@ -88,61 +130,10 @@ def _join(path: Path) -> None:
     processes.wait()
 
 
-def _rank(
-    items: Sequence[Item],
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    path: Path,
-    config: EvaluationConfig,
-    task: Task,
-) -> None:
-    from medcare.generation.options import stream_option_scores
-
-    rendered = [
-        [render_answer(tokenizer, _messages(item), option) for option in item.options] for item in items
-    ]
-    stream = stream_option_scores(
-        model,
-        [pairs[0][0] for pairs in rendered],
-        [[answer for _, answer in pairs] for pairs in rendered],
-        tokens_per_batch=config.tokens_per_batch,
-    )
-    for batch in stream:
-        for index, values in batch:
-            _append(path, items[index], log_likelihoods=[round(value, 5) for value in values])
-        task.advance(len(batch))
-
-
-def _write(
-    items: Sequence[Item],
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    path: Path,
-    config: EvaluationConfig,
-    task: Task,
-) -> None:
-    from medcare.generation.greedy import stream_generate
-
-    stream = stream_generate(
-        model,
-        [render_prompt(tokenizer, _messages(item)) for item in items],
-        max_new_tokens=config.max_new_tokens,
-        stop_ids=stop_ids(tokenizer),
-        tokens_per_batch=config.tokens_per_batch,
-    )
-    for batch in stream:
-        for index, tokens in batch:
-            text = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-            _append(path, items[index], text=text)
-        task.advance(len(batch))
-
-
-def _messages(item: Item) -> list[Message]:
-    return [Message("user", item.prompt)]
-
-
-def _append(path: Path, item: Item, **answer: Any) -> None:
-    row = {"id": item.id, **answer}
-    if item.options:
-        row["bytes"] = [len(option.encode()) for option in item.options]
+def _append(path: Path, prompt: Prompt, **answer: Any) -> None:
+    row = {"id": prompt.item.id, **answer}
+    if prompt.options:
+        row["bytes"] = [len(option.encode()) for option in prompt.options]
+    if prompt.order:
+        row["order"] = list(prompt.order)
     append_jsonl(path, row)

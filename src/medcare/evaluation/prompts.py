@@ -1,0 +1,97 @@
+"""What is put to a model for each test item: examples, the order of the options, what it is to answer with.
+
+Everything that changes a prompt is decided here and described by `Prompts.settings`, which is stored beside
+the predictions, so that a file is never continued with other prompts. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from medcare.config import EvaluationConfig
+from medcare.data.records import Item, Message
+from medcare.evaluation.examples import Examples
+from medcare.evaluation.questions import ask
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is put to a model for one item.
+
+    Attributes:
+        item: the test item.
+        messages: the conversation up to the answer.
+        options: the answers to be scored, in the item's order; empty where text is to be generated.
+        order: for a question that shows its options, the index of the item's option at each letter; empty
+            where none are shown.
+    """
+
+    item: Item
+    messages: tuple[Message, ...]
+    options: tuple[str, ...] = ()
+    order: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of a test set.
+
+    Attributes:
+        all: one for each item, in their order.
+        settings: what decided them, ready for JSON.
+    """
+
+    all: tuple[Prompt, ...]
+    settings: dict[str, Any]
+
+
+def build_prompts(
+    items: Sequence[Item], config: EvaluationConfig, *, seed: int = 0, examples: Examples | None = None
+) -> Prompts:
+    """Put every item as the settings say.
+
+    Args:
+        items: the test items.
+        config: `exams`, `shots`, `shuffle_options`, `max_new_tokens`.
+        seed: of the order of the options.
+        examples: to take the shots from; needed if there are any.
+
+    Raises:
+        EvaluationError: there are too few examples that tell nothing of a test item.
+    """
+    generate = config.exams == "generation"
+    shots: dict[str, tuple[Message, ...]] = {}
+    if config.shots:
+        assert examples is not None
+        shots = {
+            task: examples.draw(task, config.shots, generate=generate)
+            for task in dict.fromkeys(item.task for item in items)
+        }
+    prompts = []
+    for item in items:
+        question, order = ask(item, generate=generate, seed=seed if config.shuffle_options else None)
+        messages = (*shots.get(item.task, ()), Message("user", question))
+        prompts.append(Prompt(item, messages, () if generate else item.options, order))
+    settings: dict[str, Any] = {
+        "exams": config.exams,
+        "shots": config.shots,
+        "shuffle_options": config.shuffle_options,
+        "max_new_tokens": config.max_new_tokens,
+        "items": _hash([asdict(item) for item in items]),
+    }
+    if config.shots:
+        settings["examples"] = _hash(
+            {task: [asdict(turn) for turn in turns] for task, turns in shots.items()}
+        )
+    if config.shuffle_options:
+        settings["seed"] = seed
+    return Prompts(tuple(prompts), settings)
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
