@@ -33,6 +33,8 @@ def test_a_task_prints_one_line_of_json(tmp_path):
         "task": "KUAKE-IR",
         "metric": "weighted_f1",
         "value": 1,
+        "low": 0.025,
+        "high": 1,
         "precision": 1,
         "recall": 1,
         "counts": {"n": 1, "correct": 1},

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from medcare.errors import EvaluationError
-from medcare.evaluation.resampling import holm, mcnemar, mean_of, resample
+from medcare.evaluation.resampling import holm, interval, mcnemar, mean_of, resample
 from medcare.evaluation.scores import mean_rows, set_rows
 
 PAIR = ("old", "new")
@@ -155,3 +155,32 @@ def test_many_items_are_drawn_in_blocks():
     facts = [str(number) for number in range(9000)]
     found = resample("t", "accuracy", rows, facts, [PAIR], seed=1, resamples=1000)
     assert len(found.draws["old"]) == len(found.swaps[PAIR]) == 1000
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=40).filter(lambda right: 0 < sum(right) < len(right)))
+def test_an_interval_from_kinds_of_items_is_that_from_items(right):
+    rows = mean_rows(right)
+    low, high = interval("accuracy", rows, seed=1, resamples=3000)
+    found = of_answers(right, right, resamples=3000).estimate("old")
+    step = 1.01 / len(right)
+    assert low == pytest.approx(found.low, abs=step)
+    assert high == pytest.approx(found.high, abs=step)
+
+
+@pytest.mark.parametrize("count", [1, 6, 50])
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_is_not_certain(count, right):
+    wanted = binomtest(count if right else 0, count).proportion_ci(0.95, "exact")
+    assert interval("accuracy", mean_rows([right] * count)) == pytest.approx(tuple(wanted), abs=1e-6)
+    found = of_answers([right] * count, [right] * count, resamples=50).estimate("old")
+    assert (found.low, found.high) == pytest.approx(tuple(wanted))
+
+
+def test_any_function_of_sums_can_be_resampled():
+    rows = {"old": mean_rows(draws(0.4, 50, 0)), "new": mean_rows(draws(0.6, 50, 1))}
+    facts = [str(number) for number in range(50)]
+    named = resample("t", "accuracy", rows, facts, [PAIR], seed=1, resamples=300)
+    given = resample("t", lambda sums: sums[:, 0] / sums[:, 1], rows, facts, [PAIR], seed=1, resamples=300)
+    assert given.estimate("new") == named.estimate("new")
+    assert given.compare(PAIR).estimate == named.compare(PAIR).estimate
+    assert (named.compare(PAIR).test, given.compare(PAIR).test) == ("mcnemar", "permutation")

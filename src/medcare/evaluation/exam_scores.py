@@ -11,6 +11,7 @@ from medcare.errors import EvaluationError
 from medcare.evaluation.answer_files import pair_answers, read_rows, row_id
 from medcare.evaluation.exam_answers import extract_letters
 from medcare.evaluation.exam_patterns import LETTERS
+from medcare.evaluation.resampling import interval
 from medcare.evaluation.scores import Floats, mean_rows
 
 
@@ -69,7 +70,14 @@ class ExamScore:
         correct = sum(self.correct)
         counts = {"n": len(self.items), "correct": correct}
         unparsable = sum(letters is None for letters in self.chosen)
-        return {"value": correct / len(self.items), "counts": counts, "unparsable": unparsable}
+        low, high = interval("accuracy", self.rows)
+        return {
+            "value": correct / len(self.items),
+            "low": low,
+            "high": high,
+            "counts": counts,
+            "unparsable": unparsable,
+        }
 
 
 def score_exam(items: Sequence[ExamItem], answers: Sequence[str | None]) -> ExamScore:

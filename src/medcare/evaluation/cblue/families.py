@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,12 +32,14 @@ class Total:
         rates: the metric's value, with precision and recall where it has them.
         counts: what it was computed from.
         unparsable: answers without any part in the task's form.
+        rows: [n, k], the numbers of each item whose sums give the metric.
         others: further measures of the official evaluator.
     """
 
     rates: Rates
     counts: dict[str, int]
     unparsable: int
+    rows: Floats
     others: dict[str, float] = field(default_factory=dict)
 
 
@@ -58,10 +61,10 @@ class Sets:
     def total(self, task: CblueTask, items: Items, answers: Answers) -> Total:
         """Score; the counts are of elements."""
         read = self._read(task, items, answers)
-        sums = self._rows(task, items, read).sum(0)
-        hits, false, missed = (int(count) for count in sums)
+        rows = self._rows(task, items, read)
+        hits, false, missed = (int(count) for count in rows.sum(0))
         counts = {"tp": hits, "fp": false, "fn": missed}
-        return Total(set_rates(hits, false, missed), counts, sum(not entry.parsable for entry in read))
+        return Total(set_rates(hits, false, missed), counts, sum(not entry.parsable for entry in read), rows)
 
     def rows(self, task: CblueTask, items: Items, models: Sequence[Answers]) -> list[Floats]:
         """[n, 3]: elements found, wrong, missed."""
@@ -92,15 +95,26 @@ class Classes:
             answer is not None and read_label(task, answer, item.choices).parsable
             for item, answer in zip(items, answers, strict=True)
         )
-        return Total(rates, {"correct": correct}, len(items) - parsable)
+        rows = self._rows(gold, predicted)
+        return Total(rates, {"correct": correct}, len(items) - parsable, rows)
 
     def rows(self, task: CblueTask, items: Items, models: Sequence[Answers]) -> list[Floats]:
-        """[n, 3c], with columns for all classes that occur, as gold or in any model's answers."""
+        """[n, 3c + 1], see `_rows`."""
         gold = self._gold(task, items)
-        predicted = [self._predicted(task, items, answers) for answers in models]
-        named = {name for answers in predicted for name in answers if name is not None}
-        classes = sorted(named | set(gold))
-        return [class_rows(gold, answers, classes) for answers in predicted]
+        return [self._rows(gold, self._predicted(task, items, answers)) for answers in models]
+
+    @staticmethod
+    def _rows(gold: Sequence[str], predicted: Sequence[str | None]) -> Floats:
+        """[n, 3c + 1]: the counts for each class that is right somewhere, and the answers that never are.
+
+        Each spelling of these is a class to the metric, so the items that answer it share a 1: their sum is
+        the number of such classes. (Columns of their own would take memory by the number of misspellings,
+        and draws, which never hold all of them, would make the interval too high.)
+        """
+        known = set(gold)
+        foreign = Counter(predicted)
+        shares = [0.0 if name is None or name in known else 1 / foreign[name] for name in predicted]
+        return np.column_stack([class_rows(gold, predicted, sorted(known)), shares])
 
     @staticmethod
     def _gold(task: CblueTask, items: Items) -> list[str]:
@@ -119,25 +133,25 @@ class Texts:
 
     def total(self, task: CblueTask, items: Items, answers: Answers) -> Total:
         """Score; counts the pairs of texts that were compared."""
-        pairs = [
-            pair
-            for item, answer in zip(items, answers, strict=True)
-            for pair in self._pairs(task, item, answer)
-        ]
-        means = np.mean([(pair.rouge_1, pair.rouge_2, pair.rouge_l) for pair in pairs], axis=0)
+        pairs = [self._pairs(task, item, answer) for item, answer in zip(items, answers, strict=True)]
+        compared = [pair for entry in pairs for pair in entry]
+        means = np.mean([(pair.rouge_1, pair.rouge_2, pair.rouge_l) for pair in compared], axis=0)
         others = {"rouge_1": float(means[0]), "rouge_2": float(means[1])}
         read = read_sections if task.grammar == "sections" else read_text
         parsable = sum(answer is not None and read(answer).parsable for answer in answers)
-        return Total(Rates(float(means[2])), {"texts": len(pairs)}, len(items) - parsable, others)
+        counts = {"texts": len(compared)}
+        return Total(Rates(float(means[2])), counts, len(items) - parsable, self._rows(pairs), others)
 
     def rows(self, task: CblueTask, items: Items, models: Sequence[Answers]) -> list[Floats]:
         """[n, 2]: sum of ROUGE-L and number of pairs of texts."""
-        rows = [np.zeros((len(items), 2)) for _ in models]
-        for entry, answers in zip(rows, models, strict=True):
-            for row, item, answer in zip(entry, items, answers, strict=True):
-                pairs = self._pairs(task, item, answer)
-                row[:] = sum(pair.rouge_l for pair in pairs), len(pairs)
-        return rows
+        return [
+            self._rows([self._pairs(task, item, answer) for item, answer in zip(items, answers, strict=True)])
+            for answers in models
+        ]
+
+    @staticmethod
+    def _rows(pairs: Sequence[Sequence[Rouge]]) -> Floats:
+        return np.array([(sum(pair.rouge_l for pair in entry), len(entry)) for entry in pairs], dtype=float)
 
     @staticmethod
     def _pairs(task: CblueTask, item: CblueItem, answer: str | None) -> list[Rouge]:
@@ -170,6 +184,7 @@ class Trees:
             Rates(value),
             {"edits": edits, "most_edits": most},
             len(items) - parsable,
+            rows,
             {"node_f1": tree_f1(*nodes), "path_f1": tree_f1(*paths)},
         )
 

@@ -81,14 +81,25 @@ def _micro_f1(sums: Floats) -> Floats:
     return f1
 
 
-def _weighted_f1(sums: Floats) -> Floats:
-    """[R] from sums [R, 3c] as of `scores.class_rows`: classes weighted by how often they are right."""
-    hits, false, missed = np.moveaxis(sums.reshape(len(sums), 3, -1), 1, 0)
-    found = 2 * hits + false + missed
-    by_class = 2 * hits / np.where(found > 0, found, 1)
-    weights = hits + missed
-    mean: Floats = (weights * by_class).sum(1) / np.maximum(weights.sum(1), 1)
+def _macro_f1(sums: Floats) -> Floats:
+    """[R] from sums [R, 3c + 1]: `scores.class_rows` of the right classes, then the number of other ones."""
+    by_class, found, _ = _by_class(sums)
+    mean: Floats = by_class.sum(1) / ((found > 0).sum(1) + sums[:, -1])
     return mean
+
+
+def _weighted_f1(sums: Floats) -> Floats:
+    """[R] from sums [R, 3c + 1] as of `_macro_f1`: classes weighted by how often they are right."""
+    by_class, _, weights = _by_class(sums)
+    mean: Floats = (weights * by_class).sum(1) / weights.sum(1)
+    return mean
+
+
+def _by_class(sums: Floats) -> tuple[Floats, Floats, Floats]:
+    """F1, the denominator of F1 and the number of items of each class, [R, c] each."""
+    hits, false, missed = np.moveaxis(sums[:, :-1].reshape(len(sums), 3, -1), 1, 0)
+    found = 2 * hits + false + missed
+    return 2 * hits / np.where(found > 0, found, 1), found, hits + missed
 
 
 def _tree_edit_ratio(sums: Floats) -> Floats:
@@ -100,7 +111,7 @@ def _tree_edit_ratio(sums: Floats) -> Floats:
 
 METRICS: Mapping[Metric, Callable[[Floats], Floats]] = {
     "micro_f1": _micro_f1,
-    "macro_f1": scores.METRICS["macro_f1"],
+    "macro_f1": _macro_f1,
     "weighted_f1": _weighted_f1,
     "rouge_l": scores.METRICS["rouge_l"],
     "tree_edit_ratio": _tree_edit_ratio,

@@ -17,8 +17,10 @@ from medcare.evaluation.cblue.answers import (
     read_text,
 )
 from medcare.evaluation.cblue.families import FAMILIES, Answers, Items, Total
+from medcare.evaluation.cblue.metrics import METRICS
 from medcare.evaluation.cblue.tasks import CblueItem, CblueTask
 from medcare.evaluation.cblue.text2dt import has_nodes
+from medcare.evaluation.resampling import interval
 from medcare.evaluation.scores import Floats
 
 
@@ -37,9 +39,11 @@ class Score:
     total: Total
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; precision and recall only where the metric has them."""
+        """Plain values, ready for JSON; with the 95 % interval; precision and recall where they exist."""
         rates = self.total.rates
-        values = {"value": rates.value, "precision": rates.precision, "recall": rates.recall}
+        low, high = interval(METRICS[self.task.metric], self.total.rows)
+        values = {"value": rates.value, "low": low, "high": high, "precision": rates.precision}
+        values["recall"] = rates.recall
         return {
             "task": self.task.name,
             "metric": self.task.metric,
@@ -71,8 +75,7 @@ def item_rows(task: CblueTask, items: Items, *models: Answers) -> list[Floats]:
     Args:
         task: the task.
         items: its items, [n].
-        models: the answers of one or more models, [n] each. Models that are compared with each other have to
-            be given together: a classification's rows have columns for every class that any of them names.
+        models: the answers of one or more models, [n] each.
 
     Returns:
         [n, k] for each model.

@@ -17,7 +17,7 @@ _INTERVALS = (
     "Intervals are 95 % percentile intervals of {resamples:,} bootstrap draws over the facts behind the "
     "items, within each task (seed {seed}). They say nothing about other seeds of training, and tasks count "
     "as independent although some ask for related facts. Where every item is right, or every item wrong, "
-    "the interval has no width; that is a limit of the bootstrap, not certainty."
+    "draws say nothing, and the exact interval of a proportion (Clopper and Pearson) stands in."
 )
 _TESTS = (
     "Differences are paired, on the same items. p-values: McNemar's exact test for accuracy with one item a "
