@@ -10,7 +10,7 @@ import torch
 import medcare
 from medcare.adapters.orthogonality import penalty
 from medcare.adapters.tuner import adapted_linears
-from medcare.errors import AdapterError, DataError, FolderError
+from medcare.errors import AdapterError, ConfigError, DataError, FolderError
 from medcare.folders import read_manifest
 from tests.conftest import tiny_model
 
@@ -123,6 +123,17 @@ def test_importing_the_package_is_light():
         "import sys, medcare; medcare.AdapterConfig; assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_there_are_two_stages(llama, tmp_path):
+    for call in (
+        lambda: medcare.train("merge", tmp_path / "x", data=ROWS),
+        lambda: medcare.attach(llama, "merge"),
+        lambda: medcare.save_stage(llama, tmp_path / "x", "merge"),
+    ):
+        with pytest.raises(ConfigError, match="aggregate or align"):
+            call()
+    assert not (tmp_path / "x").exists()
 
 
 def test_every_public_name_is_there():

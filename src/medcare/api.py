@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from medcare import pipeline
 from medcare.adapters.tuner import add_aggregators, add_alignment
 from medcare.adapters.tuner import trainable as let_train
-from medcare.config import AdapterConfig, RunConfig, Stage
+from medcare.config import AdapterConfig, RunConfig, Stage, as_stage
 from medcare.config_files import from_dict, load_config
 from medcare.data.readers import conversations as read_conversations
 from medcare.errors import FolderError
@@ -76,7 +76,7 @@ def train(
     Raises:
         MedCareError: see `medcare.errors`.
     """
-    config, out = config or load_config(), Path(out)
+    config, stage, out = config or load_config(), as_stage(stage), Path(out)
     origin = None if start is None else Path(start)
     if data is None or isinstance(data, str | Path):
         if data is not None:
@@ -149,7 +149,7 @@ def attach(
         AdapterError: a module name matches nothing, or a branch is there that must not be.
     """
     shapes = adapters or AdapterConfig()
-    if stage == "aggregate":
+    if as_stage(stage) == "aggregate":
         add_aggregators(model, shapes)
         return let_train(model, ("knowledge", "noise", "attention"))
     add_alignment(model, shapes)
@@ -183,7 +183,7 @@ def save_stage(
         FolderError: `out` holds something else, or `start` is missing.
         StorageError: the disk is full.
     """
-    if (stage == "align") != (start is not None):
+    if (as_stage(stage) == "align") != (start is not None):
         raise FolderError("start names the stage-1 folder: 'align' requires it, 'aggregate' has none.")
     folder, origin = Path(out), None if start is None else Path(start)
     named = base or str(model.name_or_path if origin is None else read_manifest(origin)["base"])

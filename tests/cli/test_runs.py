@@ -122,4 +122,4 @@ def test_an_out_that_is_in_use(tmp_path):
 def test_a_stage_that_does_not_exist(tmp_path):
     done = medcare("train", "--stage", "third", "--out", tmp_path / "x")
     assert done.returncode == 2
-    assert "Choose aggregate or align" in done.stderr
+    assert "must be aggregate or align" in done.stderr

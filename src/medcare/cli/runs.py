@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medcare.config import RunConfig, Stage
+from medcare.config import RunConfig, as_stage
 from medcare.config_files import PRESETS
 from medcare.errors import ConfigError
 
@@ -49,7 +49,7 @@ def train(
     set_: Settings = None,
 ) -> None:
     """Train one stage on your own or the embedded data."""
-    name = _stage(stage)
+    name = as_stage(stage)
     named = [] if data is None else [f"{name}.data={json.dumps(data)}"]
     settings = _config(config, preset, [*(set_ or ()), *named])
     from medcare.pipeline import train_stage
@@ -133,11 +133,3 @@ def _config(path: Path | None, preset: str, settings: list[str] | None) -> RunCo
     from medcare.config_files import load_config
 
     return load_config(path, preset=preset, settings=settings or ())
-
-
-def _stage(name: str) -> Stage:
-    if name == "aggregate":
-        return "aggregate"
-    if name == "align":
-        return "align"
-    raise typer.BadParameter(f"'{name}' is no stage. Choose aggregate or align.", param_hint="--stage")
