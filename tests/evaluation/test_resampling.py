@@ -167,6 +167,15 @@ def test_an_interval_from_kinds_of_items_is_that_from_items(right):
     assert high == pytest.approx(found.high, abs=step)
 
 
+def test_items_that_are_all_of_another_kind_are_drawn_one_by_one():
+    values = np.random.default_rng(0).random(500)
+    low, high = interval("rouge_l", mean_rows(values.tolist()))
+    error = values.std() / 500**0.5
+    assert (low, high) == pytest.approx(
+        (values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=2e-3
+    )
+
+
 @pytest.mark.parametrize("count", [1, 6, 50])
 @pytest.mark.parametrize("right", [True, False])
 def test_all_right_or_all_wrong_is_not_certain(count, right):
