@@ -12,8 +12,9 @@ from email.utils import format_datetime
 import pytest
 
 from medcare.errors import ConfigError, EvaluationError
-from medcare.evaluation.judge.client import Client, Endpoint, Reply, UnansweredError
+from medcare.evaluation.judge.client import Client, Endpoint, Reply
 from medcare.evaluation.judge.pacing import Pace, backoff, retry_after
+from medcare.evaluation.judge.verdict import UnansweredError
 from tests.evaluation.judge.fake_server import (
     GOOD,
     content,

@@ -18,6 +18,7 @@ import httpx
 from medcare.errors import ConfigError, EvaluationError
 from medcare.evaluation.judge.pacing import Pace, backoff, retry_after
 from medcare.evaluation.judge.rubric import scheme
+from medcare.evaluation.judge.verdict import UnansweredError
 
 # A completion with a verdict has about a kilobyte.
 _LARGEST_BODY = 1_000_000
@@ -84,10 +85,6 @@ class Reply:
     cut: bool = False
     tokens_in: int = 0
     tokens_out: int = 0
-
-
-class UnansweredError(EvaluationError):
-    """One case got no reply, however often it was tried; others may."""
 
 
 @dataclass(frozen=True)

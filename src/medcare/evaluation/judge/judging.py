@@ -13,10 +13,11 @@ from medcare.evaluation.judge import rubric
 from medcare.evaluation.judge.cache import Cache
 from medcare.evaluation.judge.cases import read_answers, read_cases
 from medcare.evaluation.judge.client import Client, Endpoint
+from medcare.evaluation.judge.means import Tree
 from medcare.evaluation.judge.pacing import Pace
 from medcare.evaluation.judge.rating import Cost, estimate, rate, requests
 from medcare.evaluation.judge.reference_scores import read_reference_scores
-from medcare.evaluation.judge.summary import Ratings, Tree, summary
+from medcare.evaluation.judge.summary import Ratings, summary
 from medcare.evaluation.judge.tables import markdown, tables
 from medcare.progress import track
 from medcare.storage import file_hash, write_json, write_jsonl, write_text

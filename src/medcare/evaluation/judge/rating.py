@@ -6,13 +6,16 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from medcare.errors import EvaluationError, MedCareError
 from medcare.evaluation.judge import rubric
 from medcare.evaluation.judge.cache import Cache, Verdict, request_key
 from medcare.evaluation.judge.cases import Answers, Case
-from medcare.evaluation.judge.client import Client, UnansweredError
-from medcare.evaluation.judge.verdict import MalformedError, parse_verdict
+from medcare.evaluation.judge.verdict import MalformedError, UnansweredError, parse_verdict
+
+if TYPE_CHECKING:
+    from medcare.evaluation.judge.client import Client
 
 # A malformed reply is asked for again so often, counting the first.
 ASKS = 3

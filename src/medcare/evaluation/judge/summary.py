@@ -18,22 +18,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any
 
 from medcare.evaluation.judge.agreement import agreement, spearman
 from medcare.evaluation.judge.cache import Verdict
 from medcare.evaluation.judge.cases import Answers, Case
+from medcare.evaluation.judge.means import Means, Tree, Values
 from medcare.evaluation.judge.rating import Request
 from medcare.evaluation.judge.reference_scores import OVERALL
 from medcare.evaluation.judge.rubric import DIMENSIONS
-from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate, Pair, Resampled, holm, mean_of, resample
-from medcare.evaluation.scores import mean_rows
+from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate
 
 MEASURES = (*DIMENSIONS, OVERALL)
-Tree = dict[str, Any]
-# By id of the case, in the order of the cases.
-Values = dict[str, float]
 Reference = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
@@ -102,14 +98,14 @@ def summary(
         resamples: draws of each bootstrap and permutation test.
     """
     values = {file.name: ratings.values(file.name) for file in ratings.files}
-    drawn = _Drawn(ratings.cases, seed, resamples)
+    drawn = Means(ratings.cases, seed, resamples)
     return {
         "n": len(ratings.cases),
         "files": {
             file.name: _file(ratings, file, values[file.name], drawn, (reference or {}).get(file.name, {}))
             for file in ratings.files
         },
-        "comparisons": _comparisons(values, drawn),
+        "comparisons": drawn.comparisons(values),
         "statistics": {
             "seed": seed,
             "resamples": resamples,
@@ -119,33 +115,8 @@ def summary(
     }
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """Means over types of means over cases, resampled within types."""
-
-    cases: Sequence[Case]
-    seed: int
-    resamples: int
-
-    def resampled(self, values: Mapping[str, Values], pairs: Sequence[Pair] = ()) -> Resampled | None:
-        """Of the cases that all files have a value for; None if there are none."""
-        kinds: dict[str, list[str]] = {}
-        for case in self.cases:
-            if all(case.id in entry for entry in values.values()):
-                kinds.setdefault(case.kind, []).append(case.id)
-        parts = []
-        for kind, ids in kinds.items():
-            rows = {name: mean_rows([entry[key] for key in ids]) for name, entry in values.items()}
-            parts.append(resample(kind, "mean", rows, ids, pairs, seed=self.seed, resamples=self.resamples))
-        return mean_of(parts) if parts else None
-
-    def estimate(self, values: Values) -> Tree | None:
-        found = self.resampled({"": values})
-        return found.estimate("").to_dict() if found else None
-
-
 def _file(
-    ratings: Ratings, file: Answers, values: dict[str, Values], drawn: _Drawn, reference: Mapping[str, Any]
+    ratings: Ratings, file: Answers, values: dict[str, Values], drawn: Means, reference: Mapping[str, Any]
 ) -> Tree:
     by_case = ratings.of(file.name)
     verdicts = [verdict for entry in by_case.values() for verdict in entry]
@@ -177,7 +148,7 @@ def _file(
     return tree
 
 
-def _types(cases: Sequence[Case], values: dict[str, Values], drawn: _Drawn) -> Tree:
+def _types(cases: Sequence[Case], values: dict[str, Values], drawn: Means) -> Tree:
     """Scores by type, where there are several."""
     kinds = dict.fromkeys(case.kind for case in cases)
     if len(kinds) < 2:
@@ -199,28 +170,6 @@ def _correlation(values: Values, others: Mapping[str, float], seed: int) -> Tree
     both = [name for name in values if name in others]
     found = spearman([values[name] for name in both], [others[name] for name in both], seed=seed)
     return {"n": len(both), "spearman": found.to_dict() if isinstance(found, Estimate) else None}
-
-
-def _comparisons(values: Mapping[str, dict[str, Values]], drawn: _Drawn) -> Tree:
-    """Each pair of files, on the answers that are judged in both."""
-    tree: Tree = {}
-    together: list[Tree] = []
-    for first, second in combinations(values, 2):
-        tree[f"{first}->{second}"] = entry = {}
-        for measure in MEASURES:
-            pair = {name: values[name][measure] for name in (first, second)}
-            found = drawn.resampled(pair, [(first, second)])
-            if found is None:
-                continue
-            difference = found.compare((first, second))
-            shared = len(pair[first].keys() & pair[second].keys())
-            entry[measure] = {"n": shared, **difference.estimate.to_dict(), "p": difference.p}
-            together.append(entry[measure])
-    for row, corrected in zip(together, holm([row["p"] for row in together]), strict=True):
-        shown = corrected < 1 - LEVEL and (row["low"] > 0 or row["high"] < 0)
-        row["p"], row["p_holm"] = float(f"{row['p']:.6g}"), float(f"{corrected:.6g}")
-        row["verdict"] = ("better" if row["value"] > 0 else "worse") if shown else "no difference shown"
-    return tree
 
 
 def _rounded(tree: Mapping[str, Any]) -> Tree:

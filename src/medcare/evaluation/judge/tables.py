@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcare.evaluation.judge.summary import MEASURES, Tree
+from medcare.evaluation.judge.means import Tree
+from medcare.evaluation.judge.summary import MEASURES
 
 _NOTICE = "For research only. A language model's grades are not a clinician's, and no measure of safety."
 
@@ -44,7 +45,7 @@ def tables(tree: Tree) -> list[Table]:
             ),
         ),
         _by_type(files),
-        _comparisons(tree["comparisons"]),
+        differences(tree["comparisons"]),
         _agreement(files),
         _correlations(files),
         Table(
@@ -94,7 +95,8 @@ def _by_type(files: dict[str, Tree]) -> Table:
     )
 
 
-def _comparisons(comparisons: Tree) -> Table:
+def differences(comparisons: Tree) -> Table:
+    """The table of `Means.comparisons`."""
     rows = []
     for pair, measures in comparisons.items():
         first, _, second = pair.partition("->")

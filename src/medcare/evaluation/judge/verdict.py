@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from medcare.errors import EvaluationError
 from medcare.evaluation.judge.rubric import DIMENSIONS, HIGHEST, LOWEST
 
 Scores = dict[str, int]
@@ -17,6 +18,10 @@ _FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 
 class MalformedError(ValueError):
     """A reply that is no verdict; the message says why without quoting the reply."""
+
+
+class UnansweredError(EvaluationError):
+    """One case got no reply, however often it was tried; others may."""
 
 
 def parse_verdict(text: str) -> Scores:
