@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medcare.adapters.dropout import SharedDropout
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.errors import AdapterError
@@ -23,13 +24,14 @@ class AdaptedLinear(nn.Module):
 
     Args:
         base: the linear layer to wrap; its parameters are frozen.
-        dropout: probability of dropping an input of the branches; the router sees the input undropped.
+        dropout: of the branches' input, shared with the linears beside this one; the router sees the input
+            undropped. None for no dropout.
 
     Attributes:
         disabled: names of branches that are left out of `forward` for now.
     """
 
-    def __init__(self, base: nn.Linear, dropout: float = 0.0) -> None:
+    def __init__(self, base: nn.Linear, dropout: SharedDropout | None = None) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.dropout = dropout
@@ -102,17 +104,21 @@ class AdaptedLinear(nn.Module):
         The branches compute in the dtype of x, whatever their own: a float32 product beside a bfloat16 model
         would cost more than the model's.
         """
-        y: Tensor = self.base(x)
         branches = [cast(Branch, entry) for name, entry in self.branches.items() if name not in self.disabled]
         if not branches:
-            return y
-        dropped = functional.dropout(x, self.dropout, self.training) if self.dropout else x
+            return cast(Tensor, self.base(x))
+        flat = x.reshape(-1, x.shape[-1])
+        y: Tensor = self.base(flat)
+        dropped, gain = flat, 1.0
+        if self.dropout is not None and self.training:
+            dropped, gain = self.dropout(x, self).view_as(flat), self.dropout.gain
         down = _joined([branch.down for branch in branches], dim=0).to(x.dtype)
-        up = _joined([branch.up for branch in branches], dim=1).to(x.dtype)
-        columns = functional.linear(dropped, down)
-        parts = columns.split([branch.down.shape[0] for branch in branches], dim=-1)
-        weighted = [part * branch.column_weights(x) for part, branch in zip(parts, branches, strict=True)]
-        return y + functional.linear(_joined(weighted, dim=-1), up).to(y.dtype)
+        up = _joined([branch.up for branch in branches], dim=1).to(y.dtype)
+        parts = functional.linear(dropped, down).split([branch.down.shape[0] for branch in branches], dim=-1)
+        weighted = [branch.weigh(part, flat, gain) for part, branch in zip(parts, branches, strict=True)]
+        # In place: the backward pass needs no values of y, and adding a second [t, o] would take longer.
+        y.addmm_(_joined(weighted, dim=-1).to(y.dtype), up.T)
+        return y.view(*x.shape[:-1], -1)
 
 
 def _joined(tensors: list[Tensor], dim: int) -> Tensor:

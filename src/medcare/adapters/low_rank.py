@@ -16,7 +16,7 @@ class LowRank(nn.Module):
     """The update `scale * B A x`, with A [r, i] Kaiming-uniform and B [o, r] zero.
 
     Every branch offers the same three things, so that an `AdaptedLinear` can run several of them as one
-    product: `down` [R, i], `up` [o, R] and `column_weights(x)`, the factor of each of the R columns.
+    product: `down` [R, i], `up` [o, R] and `weigh`, which weighs the R columns in between.
 
     Attributes:
         mergeable: whether the branch is linear in x and can be folded into the weight.
@@ -51,9 +51,15 @@ class LowRank(nn.Module):
         """B, [o, r]."""
         return self.lora_B
 
-    def column_weights(self, x: Tensor) -> Tensor | float:
-        """The factor of the r columns of A x: the same scale for every token."""
-        return self.scale
+    def weigh(self, columns: Tensor, x: Tensor, gain: float) -> Tensor:
+        """Weigh the columns A x, [t, r], of the input x [t, i]: with the same scale for every token.
+
+        Args:
+            columns: A x, of an input that may have been through dropout.
+            x: the input as it came.
+            gain: what makes up for dropout.
+        """
+        return columns * (gain * self.scale)
 
     def delta(self) -> Tensor:
         """The weight update scale * B A, [o, i], in fp32 or wider."""

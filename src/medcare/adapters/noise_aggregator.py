@@ -83,9 +83,11 @@ class NoiseAggregator(nn.Module):
             -1, chosen, weights
         )
 
-    def column_weights(self, x: Tensor) -> Tensor:
-        """The factor of each of the E*r columns, [.., E*r]: scale * p_e for the experts chosen."""
-        return self.scale * self.gates(x).repeat_interleave(self.rank, dim=-1)
+    def weigh(self, columns: Tensor, x: Tensor, gain: float) -> Tensor:
+        """Weigh the columns A x, [t, E*r], of the input x [t, i]: with scale * p_e for the experts chosen."""
+        gates = self.gates(x) * (gain * self.scale)
+        by_expert: Tensor = columns.unflatten(-1, (self.experts, self.rank))
+        return (by_expert * gates.unsqueeze(-1)).flatten(-2)
 
     def reset_load(self) -> Tensor:
         """Return each expert's share of the routed tokens [E] since the last call, and start afresh."""

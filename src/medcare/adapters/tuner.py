@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from torch import nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear, Branch
+from medcare.adapters.dropout import SharedDropout
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.config import AdapterConfig
@@ -46,12 +47,13 @@ def adapt(model: nn.Module, names: Sequence[str], dropout: float) -> dict[str, A
     if not adapted_linears(model):
         model.requires_grad_(False)
     adapted = {}
+    shared = SharedDropout(dropout) if dropout else None
     for name, module in found.items():
         if isinstance(module, AdaptedLinear):
             adapted[name] = module
             continue
         assert isinstance(module, nn.Linear)
-        adapted[name] = AdaptedLinear(module, dropout)
+        adapted[name] = AdaptedLinear(module, shared)
         _replace(model, name, adapted[name])
     return adapted
 
