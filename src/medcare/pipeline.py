@@ -25,13 +25,13 @@ from medcare.data.chat_template import render_prompt, stop_ids
 from medcare.data.files import read_items
 from medcare.data.readers import conversations as read_conversations
 from medcare.data.records import Item, Message
-from medcare.data.test_set import adopt, adopted
 from medcare.evaluation.engines import open_engine
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
+from medcare.evaluation.test_set import adopt, adopted
 from medcare.folders import claim, load_model, tokenizer_source, write_manifest
 from medcare.processes import is_main, main_first, wait
 from medcare.progress import say
@@ -141,7 +141,7 @@ def prepare_items(config: RunConfig, folder: Path) -> list[Item]:
     else:
         with main_first():
             if not adopted(folder):
-                adopt(config.evaluation.items, folder)
+                adopt(config.evaluation.items, folder, exams=config.evaluation.exams)
     return read_items(folder / "items.jsonl")
 
 

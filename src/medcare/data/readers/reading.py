@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 from medcare.data.readers.exams import Exam
 from medcare.data.readers.formats import FORMATS, Format, detect, named
 from medcare.data.readers.rows import Row, open_rows
-from medcare.data.readers.shapes import Columns, RowError, Turns
+from medcare.data.readers.shapes import Columns, RowError, Turns, kind
 from medcare.data.records import Conversation, Family, Item, Message, Split
 from medcare.errors import DataError
 from medcare.progress import say
@@ -107,7 +107,8 @@ class Reading:
         fact = f"{self.name}/{identity}"
         if not isinstance(form.shape, Exam):
             prompt, target = (message.content for message in messages)
-            return Item(identity, task, "alignment", "held_out", fact, prompt, target=target)
+            choices = _texts(columns.get("answer_choices"))
+            return Item(identity, task, "alignment", "held_out", fact, prompt, target=target, choices=choices)
         question = form.shape.read(columns)
         subject = columns.get(form.shape.subject) if form.shape.subject else None
         if not isinstance(subject, str):
@@ -219,8 +220,8 @@ def _columns(row: Row) -> Columns:
 
 
 def _bad(row: Row, problem: str) -> Bad:
-    kind, _, detail = problem.partition(": ")
-    return Bad(row.number, kind, detail, row.raw if row.value is None else row.value)
+    fault, _, detail = problem.partition(": ")
+    return Bad(row.number, fault, detail, row.raw if row.value is None else row.value)
 
 
 def _identity(form: Format, row: Row) -> str:
@@ -274,4 +275,20 @@ def _own_item(row: Columns, messages: Sequence[Message]) -> Item:
     ):
         raise RowError("no such option: 'answers' must be a list of indices into 'options'")
     prompt, target = (message.content for message in messages)
-    return Item(prompt=prompt, target=target, options=tuple(options), answers=tuple(answers), **texts)
+    return Item(
+        prompt=prompt,
+        target=target,
+        options=tuple(options),
+        answers=tuple(answers),
+        choices=_texts(row.get("choices")),
+        **texts,
+    )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """A list of answers to choose from; empty where a row has none."""
+    if not value:
+        return ()
+    if not isinstance(value, list):
+        raise RowError(f"wrong type: the choices must be a list, got {kind(value)}")
+    return tuple(map(str, value))

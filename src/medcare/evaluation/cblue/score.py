@@ -65,7 +65,7 @@ def score(task: CblueTask, items: Items, answers: Answers) -> Score:
     Raises:
         EvaluationError: there are no items, or a right answer can't be read.
     """
-    _check(task, items)
+    check_items(task, items)
     return Score(task, len(items), FAMILIES[task.metric].total(task, items, answers))
 
 
@@ -83,7 +83,7 @@ def item_rows(task: CblueTask, items: Items, *models: Answers) -> list[Floats]:
     Raises:
         EvaluationError: there are no items, or a right answer can't be read.
     """
-    _check(task, items)
+    check_items(task, items)
     return FAMILIES[task.metric].rows(task, items, models)
 
 
@@ -132,7 +132,8 @@ def read_item(row: Mapping[str, Any], source: Path) -> CblueItem:
     return CblueItem(name, target, tuple(str(choice) for choice in choices))
 
 
-def _check(task: CblueTask, items: Items) -> None:
+def check_items(task: CblueTask, items: Items) -> None:
+    """Make sure that there are items, and that their right answers can be read; raises EvaluationError."""
     if not items:
         raise EvaluationError(
             f"There are no items of '{task.name}' to score. Check the gold file and the task."

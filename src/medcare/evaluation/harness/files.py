@@ -12,8 +12,8 @@ import yaml
 from medcare.data.files import read_items
 from medcare.data.records import Item
 from medcare.data.task_card import TaskCard
-from medcare.data.test_set import adopt
 from medcare.errors import FolderError
+from medcare.evaluation.test_set import adopt
 from medcare.storage import read_json, write_jsonl, write_text
 
 PREFIX = "medcare"

@@ -82,7 +82,7 @@ def cause(task: TaskOutcomes, outcome: Outcome) -> str:
     """A key of `CAUSES`."""
     if not outcome.parsable:
         return "format"
-    if task.card.form == "text":
+    if task.card.metric == "rouge_l" and task.card.form != "label":
         return "right" if outcome.score >= _TEXT_RIGHT else "content"
     if outcome.score >= 1:
         return "right"

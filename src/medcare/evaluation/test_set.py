@@ -1,0 +1,89 @@
+"""A test set of one's own, laid out as the embedded benchmark is: items and a card for each of its tasks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medcare.data.files import read_items, write_records
+from medcare.data.readers import items as read_any
+from medcare.data.readers import open_data
+from medcare.data.records import Item
+from medcare.data.task_card import TaskCard
+from medcare.errors import DataError
+from medcare.evaluation.cblue.score import check_items
+from medcare.evaluation.cblue.tasks import CblueItem, find_task
+from medcare.storage import read_json, write_json
+
+
+def adopt(source: str, folder: Path, *, exams: str = "likelihood") -> None:
+    """Write `items.jsonl` and `benchmark.json` of a test set into `folder`.
+
+    Args:
+        source: a folder or an items.jsonl that `medcare run` wrote (its cards are taken over), or an exam or
+            PromptCBLUE rows in any format of docs/data.md, a file or `hf:owner/name`.
+        folder: the folder to write.
+        exams: `EvaluationConfig.exams`; questions with several right answers need `generation`.
+
+    Raises:
+        DataError: the source is missing or malformed, or holds items that can't be answered so.
+        EvaluationError: a task or a right answer of PromptCBLUE is unknown or can't be read.
+        StorageError: the folder can't be written.
+    """
+    path = Path(source)
+    home = path if path.is_dir() else path.parent
+    if (home / "benchmark.json").is_file() and (path.is_dir() or path.name == "items.jsonl"):
+        items, cards = read_items(home / "items.jsonl"), read_json(home / "benchmark.json")["cards"]
+    else:
+        items = _read(source)
+        cards = [card.to_dict() for card in _cards(items, source, exams)]
+    write_records(folder / "items.jsonl", items)
+    write_json(folder / "benchmark.json", {"test_set": source, "cards": cards})
+
+
+def adopted(folder: Path) -> bool:
+    """Whether `adopt` has written its test set into the folder."""
+    path = folder / "benchmark.json"
+    return path.is_file() and "test_set" in read_json(path)
+
+
+def _read(source: str) -> list[Item]:
+    items = list(read_any(source))
+    if open_data(source).format == "promptcblue":
+        items = [replace(item, task=find_task(item.task).name) for item in items]
+    repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"{source}: {len(repeated)} ids occur more than once, '{repeated[0]}' for one. Answers are kept "
+            "by id: give every item one of its own."
+        )
+    return items
+
+
+def _cards(items: Sequence[Item], source: str, exams: str) -> Iterator[TaskCard]:
+    for name in dict.fromkeys(item.task for item in items):
+        chosen = [item for item in items if item.task == name]
+        if all(item.options for item in chosen):
+            yield _exam(name, chosen, source, exams)
+        elif any(item.options for item in chosen):
+            raise DataError(f"{source}: some items of '{name}' have options and some have none. Split them.")
+        else:
+            task = find_task(name)
+            check_items(task, [CblueItem(item.id, item.target, item.choices) for item in chosen])
+            measures = f"PromptCBLUE's {name}, as its evaluator scores it."
+            yield TaskCard(name, "alignment", "cblue", task.metric, measures, source)
+
+
+def _exam(name: str, items: Sequence[Item], source: str, exams: str) -> TaskCard:
+    several = [item.id for item in items if len(item.answers) > 1]
+    if several and exams != "generation":
+        raise DataError(
+            f"{source}: {len(several)} of {len(items)} questions have several right answers, '{several[0]}' "
+            "for one, and likelihoods choose one option. Have them answered in words: "
+            "--set evaluation.exams=generation"
+        )
+    chance = None if several else sum(1 / len(item.options) for item in items) / len(items)
+    measures = "Exam questions, right with all right options and no other."
+    return TaskCard(name, items[0].family, "options", "accuracy", measures, source, chance=chance)
