@@ -151,7 +151,7 @@ def test_a_sentence(sentence: str, expected: str):
 
 
 def test_on_the_benchmarks_sentences_it_is_mostly_right_and_hardly_ever_the_opposite():
-    """Notes of another module's grammar, with typing errors, as those who wrote the rules did not choose them."""
+    """Notes of the benchmark's grammar, with typing errors in the cues."""
     wanted = {"present": "affirmed", "absent": "denied", "suspected": "unsure", "family": "unsure"}
     terms = ("fever", "chest pain", "hepatomegaly", "skin rash", "seizures", "short stature")
     draw = random.Random(0)

@@ -50,10 +50,23 @@ def judge(
     price_out: Annotated[float, typer.Option(min=0, help="Price of a million tokens received.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of files and of the statistics.")] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask before requests are sent.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="No judge: ROUGE, medical terms and contradicted denials.")
+    ] = False,
+    terms: Annotated[
+        Path | None, typer.Option(help="With --offline: a text file of further medical terms, one a line.")
+    ] = None,
 ) -> None:
     """Have free texts graded by a language model: fluency, relevance, completeness, proficiency, 1 to 5."""
+    if offline:
+        if url or model:
+            raise ConfigError("--offline asks no judge. Leave out --url and --model, or --offline.")
+        _score_offline(predictions, gold, out, terms, seed)
+        return
     if not url or not model:
-        raise ConfigError("A judge is needed: give --url and --model.")
+        raise ConfigError("A judge is needed: give --url and --model, or --offline for scores without one.")
+    if terms is not None:
+        raise ConfigError("--terms is for --offline; a judge knows its terms.")
     try:
         from medcare.evaluation.judge.client import Endpoint
     except ModuleNotFoundError as error:
@@ -74,6 +87,13 @@ def judge(
     )
     _print(tables(tree))
     typer.echo(f"Wrote {out / 'judge.json'}, judge.md and judged.jsonl.")
+
+
+def _score_offline(predictions: list[Path], gold: Path, out: Path, terms: Path | None, seed: int) -> None:
+    from medcare.evaluation.writing_files import score_writing_files, writing_tables
+
+    _print(writing_tables(score_writing_files(predictions, gold, out, terms=terms, seed=seed)))
+    typer.echo(f"Wrote {out / 'judge-free.json'}, judge-free.md and judge-free.jsonl.")
 
 
 def _key(variable: str) -> str:

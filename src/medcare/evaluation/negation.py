@@ -75,7 +75,8 @@ _EN_UNSURE_BEFORE = _words(
 _EN_UNSURE_BEHIND = _words(
     r"(?:can ?not|could not|(?:has|have) not|not) (?:be |been )?(?:excluded|ruled out)",
     r"(?:is|was) (?:suspected|possible|queried|to be (?:confirmed|excluded|ruled out))",
-    r",?\s*(?:(?:has|have|had|now|since) (?:resolved|cleared|subsided|gone)|went away|in the past|none since)",
+    r",?\s*(?:(?:has|have|had|now|since) (?:resolved|cleared|subsided|gone))",
+    r"went away|,?\s*(?:in the past|none since)",
     r"(?:may|might|could) be(?: present)?",
     rf"in (?:his|her|their|the) {_RELATIVE}",
 )

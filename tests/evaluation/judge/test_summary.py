@@ -99,6 +99,39 @@ def test_models_are_compared_on_what_both_have():
     assert (found["n"], found["value"]) == (1, 1)
 
 
+def test_where_a_type_has_one_case_only_the_interval_says_so():
+    """Drawing one case again and again has no spread, which must not pass for certainty."""
+    one = tree_of(rated([REPORT], {"base": {"r": [4]}}))["files"]["base"]["scores"]["fluency"]
+    assert one == {"value": 4, "low": 1, "high": 5}
+    cases = [LETTER, *(Case(f"r{number}", "q", kind="report") for number in range(6))]
+    values = {"l": [3], **{f"r{number}": [3 + number % 2] for number in range(6)}}
+    mixed = tree_of(rated(cases, {"base": values}))["files"]["base"]["scores"]["fluency"]
+    assert mixed["value"] == pytest.approx((3 + 3.5) / 2)
+    assert mixed["low"] <= (1 + 3.2) / 2
+    assert mixed["high"] >= (5 + 3.8) / 2
+    better = {name: [value + 1] for name, (value,) in values.items()}
+    found = tree_of(rated(cases, {"base": values, "tuned": better}))["comparisons"]["base->tuned"]["fluency"]
+    assert (found["value"], found["low"], found["high"]) == (1, -1.5, 2.5)
+    assert found["verdict"] == "no difference shown"
+
+
+def test_types_with_one_case_each_are_drawn_together():
+    cases = [Case(str(number), "q", kind=str(number)) for number in range(8)]
+    values = {case.id: [2 + number % 3] for number, case in enumerate(cases)}
+    found = tree_of(rated(cases, {"base": values}))["files"]["base"]["scores"]["fluency"]
+    assert found["value"] == pytest.approx(sum(value for (value,) in values.values()) / 8)
+    assert 2 <= found["low"] < found["value"] < found["high"] <= 4
+
+
+def test_all_at_an_end_of_the_scale_is_no_certainty_either():
+    values = {"base": {case.id: [5] for case in CASES}, "worst": {case.id: [1] for case in CASES}}
+    files = tree_of(rated(CASES, values))["files"]
+    best, worst = files["base"]["scores"]["overall"], files["worst"]["scores"]["overall"]
+    assert (best["value"], best["high"], worst["value"], worst["low"]) == (5, 5, 1, 1)
+    assert 3 < best["low"] < 5
+    assert worst["high"] == pytest.approx(6 - best["low"])
+
+
 def test_agreement_over_repeats():
     given = {"base": {"r": [{"fluency": 5}, {"fluency": 5}], "l": [{"fluency": 1}, None]}}
     tree = tree_of(rated([REPORT, LETTER], given, repeats=2))

@@ -26,7 +26,7 @@ from medcare.evaluation.judge.cases import Answers, Case
 from medcare.evaluation.judge.means import Means, Tree, Values
 from medcare.evaluation.judge.rating import Request
 from medcare.evaluation.judge.reference_scores import OVERALL
-from medcare.evaluation.judge.rubric import DIMENSIONS
+from medcare.evaluation.judge.rubric import DIMENSIONS, HIGHEST, LOWEST
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate
 
 MEASURES = (*DIMENSIONS, OVERALL)
@@ -98,7 +98,7 @@ def summary(
         resamples: draws of each bootstrap and permutation test.
     """
     values = {file.name: ratings.values(file.name) for file in ratings.files}
-    drawn = Means(ratings.cases, seed, resamples)
+    drawn = Means(ratings.cases, seed, resamples, LOWEST, HIGHEST)
     return {
         "n": len(ratings.cases),
         "files": {
