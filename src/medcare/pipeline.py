@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from medcare.base_model import load_tokenizer
@@ -31,7 +32,7 @@ from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
-from medcare.evaluation.test_set import adopt, adopted
+from medcare.evaluation.test_set import adopt, adopted, read_test_items
 from medcare.folders import claim, load_model, tokenizer_source, write_manifest
 from medcare.processes import is_main, main_first, wait
 from medcare.progress import say
@@ -158,6 +159,32 @@ def evaluate_model(model: str, config: RunConfig, out: Path) -> Path:
         write_manifest(out, config, {"stage": "evaluation", "base": model})
         write_report(out)
     return out / "report.html"
+
+
+def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
+    """Answer the items of a test file in words, for `medcare score`.
+
+    Args:
+        model: as of `open_engine`.
+        source: an exam, PromptCBLUE rows or the package's own items, a file or `hf:owner/name`.
+        config: all settings; questions with options are answered by generation whatever it says.
+        out: the folder to write; an interrupted call there is continued.
+
+    Returns:
+        The predictions: a row for each item, its `id` and the `text` of the answer.
+
+    Raises:
+        MedCareError: see `errors`; what was written stays, and the same call continues from it.
+    """
+    config = replace(config, evaluation=replace(config.evaluation, exams="generation"))
+    items = read_test_items(source)
+    with main_first():
+        claim(out, config, {"stage": "predictions", "tested": model, "source": source})
+    path = out / "predictions.jsonl"
+    _predict(model, config, items, path.absolute(), name=model, noise=False)
+    if is_main():
+        write_manifest(out, config, {"stage": "predictions", "base": model})
+    return path
 
 
 def answer(model: str, question: str, max_new_tokens: int) -> str:

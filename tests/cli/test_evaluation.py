@@ -101,3 +101,36 @@ def test_what_is_wrong_with_evaluate_is_said(arguments, message):
     result = CliRunner().invoke(app, ["evaluate", *arguments])
     assert isinstance(result.exception, (EvaluationError, ConfigError))
     assert message in str(result.exception)
+
+
+def test_a_file_is_predicted_continued_and_scored(tiny_base, tmp_path):
+    rows = [{**ROW, "sample_id": str(number), "input": "相关吗？"} for number in range(3)]
+    write_jsonl(tmp_path / "dev.jsonl", rows)
+    arguments = ["predict", str(tiny_base), str(tmp_path / "dev.jsonl"), "--out", str(tmp_path / "out")]
+    for setting in ("evaluation.max_new_tokens=3", "model.device=cpu"):
+        arguments += ["--set", setting]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    path = tmp_path / "out" / "predictions.jsonl"
+    first = path.read_text()
+    path.write_text("".join(first.splitlines(keepends=True)[:1]) + '{"id": "1", "te')
+    assert CliRunner().invoke(app, arguments).stdout == f"Wrote {path}.\n"
+    assert sorted(path.read_text().splitlines()) == sorted(first.splitlines())
+    scored = CliRunner().invoke(
+        app,
+        ["score", "--task", "KUAKE-IR", "--gold", str(tmp_path / "dev.jsonl"), "--predictions", str(path)],
+    )
+    assert json.loads(scored.stdout)["counts"]["n"] == 3
+
+
+def test_cblue_rows_and_written_exams_are_test_sets(tiny_base, tmp_path):
+    write_jsonl(tmp_path / "dev.jsonl", [{**ROW, "input": "相关吗？"}])
+    question = {"question": "Which two?", "options": {"A": "a1", "B": "b1", "C": "c1"}, "answer_idx": "AC"}
+    write_jsonl(tmp_path / "exam.jsonl", [question])
+    for name, metric in (("dev", "weighted_f1"), ("exam", "accuracy")):
+        arguments = ["evaluate", str(tiny_base), "--items", str(tmp_path / f"{name}.jsonl")]
+        for setting in ("evaluation.exams=generation", "evaluation.max_new_tokens=3", "model.device=cpu"):
+            arguments += ["--set", setting]
+        done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / name)])
+        assert done.exit_code == 0, done.exception
+        (task,) = json.loads((tmp_path / name / "results.json").read_text())["tasks"].values()
+        assert (task["metric"], task["mode"], task["n"]) == (metric, "generation", 1)

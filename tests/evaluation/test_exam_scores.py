@@ -103,3 +103,22 @@ def test_files_are_scored(tmp_path):
     write_jsonl(answers, [])
     with pytest.raises(EvaluationError, match="no exam questions"):
         score_exam_files(gold, answers)
+
+
+def test_an_exam_as_it_is_published_is_scored_whatever_order_was_shown(tmp_path):
+    gold, answers = tmp_path / "nursing_test.csv", tmp_path / "answers.jsonl"
+    gold.write_text(
+        ",Question,A,B,C,D,Answer\n0,Which sign?,cough,rash,pain,none,B\n1,Where?,a1,b1,c1,d1,D\n"
+    )
+    shown = [3, 2, 1, 0]
+    rows = [
+        {"id": "nursing_test/2", "text": "C. rash", "order": shown},
+        {"id": "nursing_test/3", "text": "D"},
+    ]
+    write_jsonl(answers, rows)
+    found = score_exam_files(gold, answers)
+    assert found.correct == [True, True]
+    assert found.to_dict()["by_subject"]["nursing"]["value"] == 1
+    write_jsonl(answers, [{**rows[0], "order": [0, 0, 1, 2]}, rows[1]])
+    with pytest.raises(EvaluationError, match="'order' must name each of 4 options once"):
+        score_exam_files(gold, answers)

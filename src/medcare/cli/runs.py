@@ -109,6 +109,21 @@ def evaluate(
 
 
 @commands.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
+    file: Annotated[str, typer.Argument(help="An exam, PromptCBLUE rows or test items: a file or hf: id.")],
+    out: Out,
+    preset: Preset = "default",
+    set_: Settings = None,
+) -> None:
+    """Answer the items of a file in words, for medcare score."""
+    settings = _config(None, preset, set_)
+    from medcare.pipeline import predict_file
+
+    typer.echo(f"Wrote {predict_file(model, file, settings, out)}.")
+
+
+@commands.command()
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
     """Write report.html, report.md and results.csv of a run again."""
     from medcare.evaluation.report import write_report

@@ -43,11 +43,27 @@ def row_id(row: Mapping[str, Any], source: Path) -> str:
 def pair_answers(
     ids: Sequence[str], path: Path, *, allow_missing: bool = False, ignored: Collection[str] = ()
 ) -> list[str | None]:
-    """The answer to each item.
+    """The answer to each item, as `pair_rows` finds it.
+
+    Returns:
+        [n], in the order of `ids`.
+
+    Raises:
+        DataError: the file is missing or is not JSONL.
+        EvaluationError: ids are missing, unknown or repeated, or a prediction is no text.
+    """
+    rows = pair_rows(ids, path, allow_missing=allow_missing, ignored=ignored)
+    return [None if row is None else answer_text(row, path) for row in rows]
+
+
+def pair_rows(
+    ids: Sequence[str], path: Path, *, allow_missing: bool = False, ignored: Collection[str] = ()
+) -> list[dict[str, Any] | None]:
+    """The row that answers each item.
 
     Args:
         ids: of the items, [n].
-        path: JSONL of predictions: `sample_id` (or `id`) with `prediction` (or `target`).
+        path: JSONL of predictions: `sample_id` (or `id`) with `prediction` (or `text`, or `target`).
         allow_missing: give None for items without a prediction instead of raising.
         ignored: ids that the file may hold beside these.
 
@@ -58,7 +74,9 @@ def pair_answers(
         DataError: the file is missing or is not JSONL.
         EvaluationError: ids are missing, unknown or repeated, or a prediction is no text.
     """
-    answers = {row_id(row, path): _text(row, path) for row in read_rows(path)}
+    answers = {row_id(row, path): row for row in read_rows(path)}
+    for row in answers.values():
+        answer_text(row, path)
     unknown = answers.keys() - set(ids) - set(ignored)
     if unknown:
         raise EvaluationError(
@@ -74,8 +92,9 @@ def pair_answers(
     return [answers.get(name) for name in ids]
 
 
-def _text(row: Mapping[str, Any], path: Path) -> str:
-    for key in ("prediction", "target"):
+def answer_text(row: Mapping[str, Any], path: Path) -> str:
+    """The text of a prediction; raises EvaluationError if it has none."""
+    for key in ("prediction", "text", "target"):
         if isinstance(row.get(key), str):
             return str(row[key])
     raise EvaluationError(

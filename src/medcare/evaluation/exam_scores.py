@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medcare.errors import EvaluationError
-from medcare.evaluation.answer_files import pair_answers, read_rows, row_id
+from medcare.data.readers import items as read_items
+from medcare.data.readers import open_data
+from medcare.errors import DataError, EvaluationError
+from medcare.evaluation.answer_files import answer_text, pair_rows, read_rows, row_id
 from medcare.evaluation.exam_answers import extract_letters
 from medcare.evaluation.exam_patterns import LETTERS
 from medcare.evaluation.resampling import interval
@@ -80,12 +82,17 @@ class ExamScore:
         }
 
 
-def score_exam(items: Sequence[ExamItem], answers: Sequence[str | None]) -> ExamScore:
+def score_exam(
+    items: Sequence[ExamItem],
+    answers: Sequence[str | None],
+    orders: Sequence[Sequence[int] | None] | None = None,
+) -> ExamScore:
     """Score one model's answers.
 
     Args:
         items: the questions, [n].
         answers: what the model wrote to each, [n]; None where it wrote nothing.
+        orders: the index of the option that was shown at each letter, [n]; None for the item's own order.
 
     Raises:
         EvaluationError: there are no items.
@@ -93,28 +100,70 @@ def score_exam(items: Sequence[ExamItem], answers: Sequence[str | None]) -> Exam
     if not items:
         raise EvaluationError("There are no exam questions to score. Check the gold file.")
     chosen = (
-        None if answer is None else extract_letters(answer, item.options)
-        for item, answer in zip(items, answers, strict=True)
+        None if answer is None else read_choice(answer, item.options, order)
+        for item, answer, order in zip(items, answers, orders or [None] * len(items), strict=True)
     )
-    return ExamScore(tuple(items), tuple(chosen))
+    return ExamScore(
+        tuple(items),
+        tuple(None if places is None else frozenset(LETTERS[place] for place in places) for places in chosen),
+    )
+
+
+def read_choice(text: str, options: Sequence[str], order: Sequence[int] | None = None) -> set[int] | None:
+    """The indices of the options that an answer chooses; None if it chooses none.
+
+    Args:
+        text: what a model wrote.
+        options: the texts of the options.
+        order: the index of the option that was shown at each letter; None for their own order.
+    """
+    places = range(len(options)) if order is None else order
+    letters = extract_letters(text, [options[place] for place in places])
+    return None if letters is None else {places[LETTERS.index(letter)] for letter in letters}
 
 
 def score_exam_files(gold: Path, predictions: Path, *, allow_missing: bool = False) -> ExamScore:
     """Score a file of predictions against a file of questions.
 
     Args:
-        gold: JSONL with `sample_id` (or `id`), `options`, the correct ones as `answer` (letters) or `answers`
-            (indices), and perhaps `subject`.
-        predictions: JSONL with `sample_id` (or `id`) and `prediction` (or `target`).
+        gold: an exam in any format of docs/data.md, or JSONL with `sample_id` (or `id`), `options`, the
+            correct ones as `answer` (letters) or `answers` (indices), and perhaps `subject`.
+        predictions: JSONL with `sample_id` (or `id`) and `prediction` (or `text`, or `target`), and perhaps
+            the `order` in which options were shown.
         allow_missing: items without a prediction count as wrong; else they are an error.
 
     Raises:
-        DataError: a file is missing or is not JSONL.
+        DataError: a file is missing or malformed.
         EvaluationError: the two don't belong together, or a row lacks something.
     """
-    items = [read_exam_item(row, gold) for row in read_rows(gold)]
-    answers = pair_answers([item.id for item in items], predictions, allow_missing=allow_missing)
-    return score_exam(items, answers)
+    items = _read_gold(gold)
+    rows = pair_rows([item.id for item in items], predictions, allow_missing=allow_missing)
+    for item, row in zip(items, rows, strict=True):
+        if row and "order" in row and not is_order(row["order"], len(item.options)):
+            raise EvaluationError(
+                f"{predictions}, '{item.id}': 'order' must name each of {len(item.options)} options once."
+            )
+    answers = [None if row is None else answer_text(row, predictions) for row in rows]
+    return score_exam(items, answers, [None if row is None else row.get("order") for row in rows])
+
+
+def is_order(value: Any, count: int) -> bool:
+    """Whether a value is a list that names each of so many options once."""
+    return isinstance(value, list) and sorted(map(repr, value)) == sorted(map(repr, range(count)))
+
+
+def _read_gold(gold: Path) -> list[ExamItem]:
+    """The questions of a published format as the data readers read it, else of plain rows."""
+    try:
+        open_data(str(gold))
+    except DataError:
+        rows = read_rows(gold)
+        return [read_exam_item(row, gold) for row in rows]
+    return [
+        ExamItem(item.id, item.options, frozenset(LETTERS[place] for place in item.answers), item.subject)
+        for item in read_items(str(gold))
+        if item.options
+    ]
 
 
 def read_exam_item(row: Mapping[str, Any], source: Path) -> ExamItem:

@@ -14,8 +14,7 @@ from medcare.errors import EvaluationError
 from medcare.evaluation.cblue import metrics as cblue_metrics
 from medcare.evaluation.cblue.score import item_rows, readable
 from medcare.evaluation.cblue.tasks import CblueItem, find_task
-from medcare.evaluation.exam_answers import extract_letters
-from medcare.evaluation.exam_patterns import LETTERS
+from medcare.evaluation.exam_scores import read_choice
 from medcare.evaluation.parsing import Answer, normalise, parse
 from medcare.evaluation.scores import METRICS, Floats, chosen_option, class_rows, mean_rows, rouge_l, set_rows
 
@@ -140,10 +139,8 @@ def _written(items: Sequence[Item], predictions: Sequence[Prediction]) -> tuple[
     """Right are the letters of all right options and no other; `order` tells whose letter is which."""
     outcomes = []
     for item, row in zip(items, predictions, strict=True):
-        order = row.get("order") or range(len(item.options))
-        letters = extract_letters(row["text"], [item.options[index] for index in order])
-        chosen = None if letters is None else {order[LETTERS.index(letter)] for letter in letters}
-        outcomes.append(Outcome(float(chosen == set(item.answers)), letters is not None, row["text"]))
+        chosen = read_choice(row["text"], item.options, row.get("order"))
+        outcomes.append(Outcome(float(chosen == set(item.answers)), chosen is not None, row["text"]))
     return mean_rows([outcome.score for outcome in outcomes]), tuple(outcomes)
 
 

@@ -16,6 +16,7 @@ from medcare.data.files import read_items
 from medcare.data.records import Item
 from medcare.data.task_card import TaskCard
 from medcare.errors import EvaluationError
+from medcare.evaluation.exam_scores import is_order
 from medcare.evaluation.marking import Outcome, Prediction, mark, metric_of
 from medcare.evaluation.scores import Floats
 from medcare.storage import read_json, read_jsonl
@@ -151,12 +152,10 @@ def _check(path: Path, item: Item, row: Prediction) -> None:
             raise EvaluationError(
                 f"{path}, item '{item.id}': 'text' must hold the answer, got {_short(row)}."
             )
-        places = list(range(len(item.options)))
-        order = row.get("order", places)
-        if not isinstance(order, list) or sorted(map(str, order)) != sorted(map(str, places)):
+        if "order" in row and not is_order(row["order"], len(item.options)):
             raise EvaluationError(
                 f"{path}, item '{item.id}': 'order' must name each of the {len(item.options)} options once, "
-                f"got {_short(order)}. The predictions belong to other items; predict again."
+                f"got {_short(row['order'])}. The predictions belong to other items; predict again."
             )
         return
     for key, kinds in (("log_likelihoods", (int, float)), ("bytes", (int,))):

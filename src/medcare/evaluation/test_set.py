@@ -37,7 +37,7 @@ def adopt(source: str, folder: Path, *, exams: str = "likelihood") -> None:
     if (home / "benchmark.json").is_file() and (path.is_dir() or path.name == "items.jsonl"):
         items, cards = read_items(home / "items.jsonl"), read_json(home / "benchmark.json")["cards"]
     else:
-        items = _read(source)
+        items = read_test_items(source)
         cards = [card.to_dict() for card in _cards(items, source, exams)]
     write_records(folder / "items.jsonl", items)
     write_json(folder / "benchmark.json", {"test_set": source, "cards": cards})
@@ -49,7 +49,8 @@ def adopted(folder: Path) -> bool:
     return path.is_file() and "test_set" in read_json(path)
 
 
-def _read(source: str) -> list[Item]:
+def read_test_items(source: str) -> list[Item]:
+    """The test items of a file or hub data set; raises as `adopt`."""
     items = list(read_any(source))
     if open_data(source).format == "promptcblue":
         items = [replace(item, task=find_task(item.task).name) for item in items]
