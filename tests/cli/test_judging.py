@@ -209,6 +209,8 @@ def test_a_model_that_can_only_babble_leaves_all_unjudged(folder: Path):
         ((), "give --url and --model"),
         (("--url", "http://127.0.0.1:1/v1"), "give --url and --model"),
         (("--url", "judge", "--model", "m"), "--url must be"),
+        (("--offline", "--model", "m"), "Leave out --url and --model"),
+        (("--terms", "x.txt", "--url", "http://j/v1", "--model", "m"), "--terms is for --offline"),
         (("--url", "http://j/v1", "--model", "m", "--key-env", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE"),
     ],
 )
@@ -216,6 +218,16 @@ def test_what_is_missing_is_said_in_a_sentence(folder: Path, more: tuple[str, ..
     result = call(folder, *more)
     assert isinstance(result.exception, ConfigError)
     assert words in str(result.exception)
+
+
+def test_offline_needs_no_judge_and_says_what_it_is_not(folder: Path):
+    result = call(folder, "--offline", files=("base", "tuned"))
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "judge-free, not a judgement of quality" in result.output
+    tree = read_json(folder / "out" / "judge-free.json")
+    assert tree["label"] == "judge-free, not a judgement of quality"
+    assert tree["files"]["base"]["scores"]["term_recall"]["value"] == 0
+    assert not (folder / "out" / "judge.json").exists()
 
 
 def test_the_command_loads_no_torch_and_shows_no_traceback(folder: Path):

@@ -26,6 +26,8 @@ There was no change in the [fever].
 [Fever] not controlled by ibuprofen.
 Not only cough but also [fever].
 [Fever], no cough.
+No cough, [fever] for three days.
+No cough, [fever] since Monday.
 [Fever] without cough.
 Positive for [fever].
 Chest X-ray shows [pneumonia] without effusion.

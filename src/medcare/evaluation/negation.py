@@ -86,6 +86,12 @@ _EN_TURN = _words(
     r"reveal(?:s|ed)?|positive|endorses|admits|notes?|noted|now|started|remains?|continues|persists|"
     r"secondary to|due to|caus(?:es|ed|ing)",
 )
+# No fever, cough for a week: what lasts is there, and no part of the list.
+_EN_LASTING = re.compile(
+    r"\s+(?:since\b|(?:for|over|x) (?:the )?(?:past |last )?"
+    r"(?:\d+|an?|one|two|three|four|five|six|seven|ten|several|some) (?:hour|day|night|week|month|year)s?\b)",
+    re.IGNORECASE,
+)
 _EN_LIST = re.compile(r",|/|\b(?:and|or|nor)\b", re.IGNORECASE)
 
 _ZH_FALSE = re.compile(
@@ -133,6 +139,8 @@ def _sentence(text: str, start: int, end: int) -> tuple[str, str]:
 
 
 def _english(before: str, behind: str) -> Status:
+    if before.rstrip().endswith(",") and _EN_LASTING.match(behind):
+        before = ""
     before, behind = _blotted(_EN_FALSE, before), _blotted(_EN_FALSE, behind)
     if _reached_forward(before, _EN_UNSURE_BEFORE) or _reached_backward(behind, _EN_UNSURE_BEHIND):
         return "unsure"
