@@ -10,6 +10,7 @@ import torch
 import medcare
 from medcare.adapters.orthogonality import penalty
 from medcare.adapters.tuner import adapted_linears
+from medcare.base_model import load_tokenizer
 from medcare.errors import AdapterError, ConfigError, DataError, FolderError
 from medcare.folders import read_manifest
 from tests.conftest import tiny_model
@@ -41,6 +42,22 @@ def test_train_merge_evaluate(tiny_base, tmp_path):
     exam.write_text(",Question,A,B,C,D,Answer\n0,Which sign?,cough,rash,pain,none,B\n")
     results = medcare.evaluate(merged, tmp_path / "scores", items=exam, config=settings)
     assert [task["n"] for task in results["tasks"].values()] == [1]
+
+
+def test_a_model_in_memory_is_tested_between_two_steps(tiny_base, tmp_path):
+    exam = tmp_path / "exam.csv"
+    exam.write_text(",Question,A,B,C,D,Answer\n0,Which sign?,cough,rash,pain,none,B\n")
+    settings = config(tiny_base)
+    expected = medcare.evaluate(tiny_base, tmp_path / "folder", items=exam, config=settings)
+    model = medcare.load_model(tiny_base, device="cpu", dtype="float32").train()
+    with pytest.raises(ConfigError, match="tokenizer"):
+        medcare.evaluate(model, tmp_path / "memory", items=exam, config=settings)
+    tokenizer = load_tokenizer(str(tiny_base))
+    arguments = {"items": exam, "tokenizer": tokenizer, "config": settings}
+    assert medcare.evaluate(model, tmp_path / "memory", **arguments)["tasks"] == expected["tasks"]
+    assert model.training
+    with pytest.raises(FolderError, match="may have changed"):
+        medcare.evaluate(model, tmp_path / "memory", **arguments)
 
 
 def test_other_rows_are_another_run(tiny_base, tmp_path):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,16 @@ from medcare.adapters.tuner import trainable as let_train
 from medcare.config import AdapterConfig, RunConfig, Stage, as_stage
 from medcare.config_files import from_dict, load_config
 from medcare.data.readers import conversations as read_conversations
-from medcare.errors import FolderError
+from medcare.errors import ConfigError, FolderError
+from medcare.evaluation.engines import LocalEngine
 from medcare.folders import claim, read_manifest
-from medcare.processes import wait
+from medcare.processes import is_main, wait
 from medcare.storage import read_json
 from medcare.training import stages
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Data = str | Path | Iterable[dict[str, Any]]
 
@@ -105,26 +107,40 @@ def merge(folder: str | Path, out: str | Path) -> Path:
 
 
 def evaluate(
-    model: str | Path, out: str | Path, *, items: str | Path | None = None, config: RunConfig | None = None
+    model: str | Path | PreTrainedModel,
+    out: str | Path,
+    *,
+    items: str | Path | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    config: RunConfig | None = None,
 ) -> dict[str, Any]:
     """Test one model, as `medcare evaluate`.
 
     Args:
-        model: a run, stage, merged or PEFT folder, or a base name.
-        out: where predictions, results and report go; an interrupted test there is continued.
+        model: a run, stage, merged or PEFT folder, a base name, a server's `http://HOST:PORT/v1#MODEL`, or a
+            model in memory, for example in the middle of its training.
+        out: where predictions, results and report go. An interrupted test there is continued, but for a model
+            in memory, which may have changed since: its folder must be new.
         items: a test set, a file or `hf:owner/name`; by default the embedded benchmark.
+        tokenizer: of a model in memory, with a chat template.
         config: all settings; `config.evaluation` is what counts here.
 
     Returns:
         What `results.json` holds.
 
     Raises:
+        ConfigError: a model in memory comes without its tokenizer.
+        FolderError: `out` is in use.
         MedCareError: see `medcare.errors`.
     """
     config = config or load_config()
     if items is not None:
         config = replace(config, evaluation=replace(config.evaluation, items=str(items)))
-    report = pipeline.evaluate_model(str(model), config, Path(out))
+    if isinstance(model, str | Path):
+        report = pipeline.evaluate_model(str(model), config, Path(out))
+    else:
+        with _engine(model, tokenizer, config, Path(out)) as engine:
+            report = pipeline.evaluate_model(engine, config, Path(out))
     wait()
     results: dict[str, Any] = read_json(report.parent / "results.json")
     return results
@@ -193,3 +209,25 @@ def save_stage(
     if not claim(folder, config, settings):
         stages.save(model, folder, config, {**settings, "base": named, "result": {}}, start=origin)
     return folder
+
+
+@contextmanager
+def _engine(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, config: RunConfig, out: Path
+) -> Iterator[LocalEngine]:
+    """A model in memory, in evaluation mode for as long as it answers."""
+    if tokenizer is None:
+        raise ConfigError("A model in memory is tested with its tokenizer: give tokenizer=..")
+    if is_main() and out.exists() and any(out.iterdir()):
+        raise FolderError(f"{out} is not empty: the model may have changed since. Choose another folder.")
+    training = model.training
+    settings = config.evaluation
+    try:
+        yield LocalEngine(
+            model.eval(),
+            tokenizer,
+            max_new_tokens=settings.max_new_tokens,
+            tokens_per_batch=settings.tokens_per_batch,
+        )
+    finally:
+        model.train(training)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from medcare.data.chat_template import render_prompt, stop_ids
 from medcare.data.files import read_items
 from medcare.data.readers import conversations as read_conversations
 from medcare.data.records import Item, Message
-from medcare.evaluation.engines import open_engine
+from medcare.evaluation.engines import Engine, open_engine
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
@@ -40,6 +40,7 @@ from medcare.storage import file_hash, read_json, write_json
 from medcare.training import stages
 
 PHASES = "phases.json"
+IN_MEMORY = "a model in memory"
 
 
 def run_pipeline(config: RunConfig, out: Path) -> Path:
@@ -146,17 +147,16 @@ def prepare_items(config: RunConfig, folder: Path) -> list[Item]:
     return read_items(folder / "items.jsonl")
 
 
-def evaluate_model(model: str, config: RunConfig, out: Path) -> Path:
+def evaluate_model(model: str | Engine, config: RunConfig, out: Path) -> Path:
     """Test one model; write its predictions, scores and report into `out` and return the report."""
+    name = model if isinstance(model, str) else IN_MEMORY
     with main_first():
-        claim(out, config, {"stage": "evaluation", "tested": model})
+        claim(out, config, {"stage": "evaluation", "tested": name})
     items = prepare_items(config, out / "data")
-    _predict(
-        model, config, items, out / "evaluation" / "model" / "predictions.jsonl", name=model, noise=False
-    )
+    _predict(model, config, items, out / "evaluation" / "model" / "predictions.jsonl", name=name, noise=False)
     if is_main():
         write_results(out)
-        write_manifest(out, config, {"stage": "evaluation", "base": model})
+        write_manifest(out, config, {"stage": "evaluation", "base": name})
         write_report(out)
     return out / "report.html"
 
@@ -200,7 +200,9 @@ def answer(model: str, question: str, max_new_tokens: int) -> str:
     return str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
 
 
-def _predict(model: str, config: RunConfig, items: list[Item], path: Path, *, name: str, noise: bool) -> None:
+def _predict(
+    model: str | Engine, config: RunConfig, items: list[Item], path: Path, *, name: str, noise: bool
+) -> None:
     """Complete the predictions file of a model; the model is loaded only if an answer is missing."""
     examples = None
     if config.evaluation.shots:
@@ -208,7 +210,8 @@ def _predict(model: str, config: RunConfig, items: list[Item], path: Path, *, na
     prompts = build_prompts(items, config.evaluation, seed=config.seed, examples=examples)
     check_settings(prompts, path)
     if unanswered(items, path):
-        with open_engine(model, config, noise=noise) as engine:
+        opened = open_engine(model, config, noise=noise) if isinstance(model, str) else nullcontext(model)
+        with opened as engine:
             predict(engine, prompts, path, name=name)
 
 
