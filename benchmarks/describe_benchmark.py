@@ -7,7 +7,8 @@ Exams: *majority* chooses the option that is most often an answer in training, *
 spelt most like the question, *best shortcut* is the best of all in `medcare.data.benchmark.shortcuts`. Forms:
 *majority* always gives the most common training answer; *string matching* is the best of
 `medcare.data.benchmark.forms_shortcuts`, or, for labels, the answer of the training text with most words in
-common. All shortcuts are scored as a model is.
+common. All of these are scored as a model is. The table holds, for tasks with a chance level, the accuracy of
+the best shortcut: of those of the exams, and of `medcare.data.benchmark.label_shortcuts`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ import argparse
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+from medcare.config_files import load_config
 from medcare.data.benchmark import Benchmark, build, write
 from medcare.data.benchmark.forms_shortcuts import SHORTCUTS as READERS
-from medcare.data.benchmark.forms_shortcuts import Spotter, answers, text_of
+from medcare.data.benchmark.forms_shortcuts import Spotter, answers
 from medcare.data.benchmark.forms_vocabulary import Vocabulary
+from medcare.data.benchmark.label_shortcuts import label_accuracies, text_of
 from medcare.data.benchmark.ontology import load_ontology
 from medcare.data.benchmark.shortcuts import SHORTCUTS, accuracy, all_accuracies, similarity, words
+from medcare.data.benchmark.task_data import TaskData
 from medcare.data.records import Conversation, Item
 from medcare.data.task_card import TaskCard
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
@@ -31,6 +36,7 @@ from medcare.evaluation.scores import METRICS
 from medcare.storage import write_jsonl, write_text
 
 START = "<!-- cards: written by benchmarks/describe_benchmark.py -->\n"
+WHOLE_TEST = ("most common option", "most common answer of other items")  # no model sees all items
 SIZE = 200  # facts, items of each split, and examples of each task
 
 
@@ -42,7 +48,9 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=17)
     asked = options.parse_args()
     made = build(asked.seed, facts_per_task=SIZE, items_per_task=SIZE, align_per_task=SIZE, aggregate_forms=0)
-    text = "\n".join(cards(made))
+    default = load_config(preset="default")
+    small = build(default.seed, **asdict(default.benchmark))
+    text = "\n".join([*table(small, made), *cards(made)])
     if asked.write:
         before = asked.write.read_text(encoding="utf-8").partition(START)[0]
         write_text(asked.write, before + START + text + "\n")
@@ -69,6 +77,43 @@ def cards(made: Benchmark) -> Iterator[str]:
                     yield f"- {forms[card.name]}"
 
 
+def table(small: Benchmark, large: Benchmark) -> Iterator[str]:
+    """The best shortcut of each task that has a chance level, in two sizes."""
+    sizes = [
+        "{facts_per_task} facts, {align_per_task} examples, {items_per_task} items".format(
+            **made.facts["sizes"]
+        )
+        for made in (small, large)
+    ]
+    yield f"\n## Shortcuts against chance\n\n| task | chance + 5 | {sizes[0]} | {sizes[1]} |\n|---|---|---|---|"
+    for at, card in enumerate(large.cards):
+        if card.chance is not None:
+            best = [best_shortcut(task_of(made, at)) for made in (small, large)]
+            yield f"| {card.name} | {100 * card.chance + 5:.1f} | {best[0]} | {best[1]} |"
+
+
+def task_of(made: Benchmark, at: int) -> TaskData:
+    """A task taken out of a whole benchmark."""
+    card = made.cards[at]
+    training = tuple(talk for talk in (made.aggregate, made.align)[card.family == "alignment"])
+    return TaskData(
+        card,
+        tuple(talk for talk in training if talk.source == card.name),
+        tuple(item for item in made.items if item.task == card.name),
+    )
+
+
+def best_shortcut(task: TaskData) -> str:
+    """The highest accuracy in per cent, and what reaches it."""
+    if task.card.form == "label":
+        found = label_accuracies(task)
+    else:
+        found = all_accuracies(task.items, task.training)
+        found = {name: value for name, value in found.items() if name not in WHOLE_TEST}
+    best = max(found, key=lambda name: (found[name], name))
+    return f"{100 * found[best]:.1f} ({best})"
+
+
 def describe(card: TaskCard, items: list[Item]) -> Iterator[str]:
     """What is measured, from what, an example, and how it is scored."""
     chance = "no chance level" if card.chance is None else f"chance {100 * card.chance:.1f}"
@@ -93,13 +138,13 @@ def set_apart(item: Item) -> list[str]:
 
 def exam_scores(items: list[Item], training: list[Conversation]) -> str:
     """Accuracies in per cent."""
-    table = all_accuracies(items, training)
-    best = max(table, key=lambda name: (table[name], name))
+    found = all_accuracies(items, training)
+    best = max(found, key=lambda name: (found[name], name))
     spelling = accuracy(SHORTCUTS["most letters like prompt"], items)
-    majority = table["most common training answer"]
+    majority = found["most common training answer"]
     return (
         f"Majority {100 * majority:.1f}; string matching {100 * spelling:.1f}; "
-        f"best shortcut {100 * table[best]:.1f} ({best})."
+        f"best shortcut {100 * found[best]:.1f} ({best})."
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
+from medcare.config_files import load_config
 from medcare.data.benchmark.build import Benchmark, build
 from medcare.data.benchmark.exams import build_exams
 from medcare.data.benchmark.forms import build_forms
@@ -40,7 +43,20 @@ def benchmark() -> Benchmark:
 
 
 @pytest.fixture(scope="session")
+def default_benchmark() -> Benchmark:
+    """That of the default preset."""
+    config = load_config(preset="default")
+    return build(config.seed, **asdict(config.benchmark))
+
+
+@pytest.fixture(scope="session")
 def exams(ontology: Ontology) -> dict[str, list[TaskData]]:
     """Two builds of each exam, together of 600 items."""
     builds = [build_exams(ontology, seed, 150, 150) for seed in (0, 1)]
     return {tasks[0].card.name: list(tasks) for tasks in zip(*builds, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def default_exams(ontology: Ontology) -> dict[int, dict[str, TaskData]]:
+    """The exams in the sizes of the default preset, by seed."""
+    return {seed: {task.card.name: task for task in build_exams(ontology, seed, 16, 6)} for seed in (1, 17)}

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +14,20 @@ from medcare.data.task_card import TaskCard
 from medcare.errors import DataError
 from medcare.storage import file_hash, read_json
 
-# Seed 17 with 24 facts, 16 items, 60 examples and none of them in stage 1. A change here is a change of the
-# benchmark: scores from before can't be compared with scores from after.
+# A change here is a change of the benchmark: scores from before can't be compared with scores from after.
+# Seed 17 with 24 facts, 16 items, 60 examples and none of them in stage 1.
 HASHES = {
-    "aggregate.jsonl": "fe2f3a22d8c16f0813170a600b23add0f0dc05731e26051454406de502cc4ea6",
-    "align.jsonl": "ce4364d10521190b439c9f4092c0925a4df4a3e5cfb6e3d890b7d63c5ba55432",
-    "items.jsonl": "ff8d7ca42b6c055c8331fe9a2307238317f98988fabcd781357b94bdb2a09af5",
+    "aggregate.jsonl": "9f596b65781aa92ceaaa0cfc1b4febc5bad0f0d18cda661a36a78804b04ca632",
+    "align.jsonl": "f9ab94a1f2a946994903511acf1c7d1f3e7e81e637b106deb5740be20dc15ee0",
+    "items.jsonl": "d3eeac767f922b523ef4e6717b2326acbb2846d4e8ef784bdb12de1f5f4f725c",
 }
+# The preset `default`: seed 17 with 16 facts, 6 items, 52 examples and 8 of them in stage 1.
+DEFAULT_HASHES = {
+    "aggregate.jsonl": "579f1cf4ac9fe267c34713312e9544ad69b036e4166501471bce3c28c075750b",
+    "align.jsonl": "310c340dc283382455980dd5b3c8ed30ce28ccd69c7da30cd053be6a3e229daf",
+    "items.jsonl": "3213deb4bb978dbcf3d5d8c9f5bd824cf2ad706330b6fd87c34769ea120cb0ca",
+}
+SMALL = {"facts_per_task": 4, "items_per_task": 1, "align_per_task": 6, "aggregate_forms": 5}
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +37,33 @@ def folder(benchmark, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def small():
+    return build(3, **SMALL)
+
+
 def test_same_seed_same_bytes_on_any_machine(folder):
     assert {name: file_hash(folder / name) for name in HASHES} == HASHES
     assert read_json(folder / "benchmark.json")["sha256"] == HASHES
+
+
+def test_default_sizes_same_bytes(default_benchmark, tmp_path):
+    assert default_benchmark.facts["seed"] == 17
+    write(default_benchmark, tmp_path)
+    assert {name: file_hash(tmp_path / name) for name in DEFAULT_HASHES} == DEFAULT_HASHES
+
+
+def test_no_process_differs(small, tmp_path):
+    """Neither the order of sets, which goes by the hash seed, nor the locale decides anything."""
+    write(small, tmp_path / "here")
+    code = (
+        "import sys; from pathlib import Path; from medcare.data.benchmark import build, write\n"
+        f"write(build(3, **{SMALL}), Path(sys.argv[1]))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "5", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
+    subprocess.run([sys.executable, "-c", code, tmp_path / "there"], env=environment, check=True)
+    for name in (*HASHES, "benchmark.json"):
+        assert file_hash(tmp_path / "there" / name) == file_hash(tmp_path / "here" / name)
 
 
 def test_files_hold_what_the_counts_say(folder):
@@ -62,7 +96,9 @@ def test_at_least_twelve_tasks_in_each_family(benchmark):
     assert all(card.source and card.measures for card in benchmark.cards)
 
 
-def test_no_test_prompt_is_in_training(benchmark):
+@pytest.mark.parametrize("made", ["benchmark", "default_benchmark", "small"])
+def test_no_test_prompt_is_in_training(made, request):
+    benchmark = request.getfixturevalue(made)
     for stage in ("aggregate", "align"):
         found = benchmark.overlap[stage]
         assert found["test_rows"] == len(benchmark.items)
@@ -81,8 +117,8 @@ def test_a_prompt_in_training_would_be_counted(benchmark):
     assert found["align"]["test_hits"]["exact"] == 1
 
 
-def test_stages_get_their_share():
-    made = build(3, facts_per_task=4, items_per_task=1, align_per_task=6, aggregate_forms=5)
+def test_stages_get_their_share(small):
+    made = small
     forms = {card.name for card in made.cards if card.family == "alignment"}
     assert Counter(talk.source for talk in made.align) == dict.fromkeys(forms, 6)
     mixed = [talk for talk in made.aggregate if talk.source in forms]

@@ -1,3 +1,4 @@
+import random
 import re
 from collections import Counter, defaultdict
 from string import Formatter
@@ -5,8 +6,10 @@ from string import Formatter
 import pytest
 
 from medcare.data.benchmark import exams as module
+from medcare.data.benchmark.bundles import Question
 from medcare.data.benchmark.exams import EXAMS, WORDINGS_PER_FACT, build_exams
-from medcare.data.benchmark.mentions import Mentions
+from medcare.data.benchmark.mentions import Mentions, runs
+from medcare.data.overlap import find
 from medcare.data.records import Conversation, Message
 from medcare.errors import DataError
 
@@ -97,6 +100,30 @@ def test_no_held_out_fact_is_taught_by_any_task(exams):
         }
         assert len(held_out) > 1000
         assert not taught & held_out
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_no_thirteen_words_in_a_row_are_in_a_lesson(ontology, only, seed):
+    """Names are long, so the few words around them must differ between lessons and tests."""
+    only("true_or_false", "condition_to_exclusion")
+    tasks = build_exams(ontology, seed, 200, 200)
+    lessons = [lesson.messages[0].content for task in tasks for lesson in task.training]
+    prompts = [item.prompt for task in tasks for item in task.items]
+    assert len(prompts) == 800
+    assert find(lessons, prompts).to_dict()["test_hits"]["ngram"] == 0
+
+
+def test_a_prompt_that_would_repeat_a_lesson_is_not_used():
+    exam = next(exam for exam in EXAMS if exam.name == "true_or_false")
+    name = " ".join(f"word{number}" for number in range(9))
+    question = Question(("f",), (name, "other"), "true", ("true", "false"))
+    prompts = {module._prompt(exam, question, (), random.Random(seed)) for seed in range(9)}
+    assert len(prompts) == 2
+    for prompt in prompts:
+        known = (runs((prompt,)),)
+        rest = {module._prompt(exam, question, known, random.Random(seed)) for seed in range(9)}
+        assert rest == prompts - {prompt}
+    assert not module._prompt(exam, question, (runs(prompts),), random.Random(0))
 
 
 def test_no_text_teaches_a_held_out_answer(exams):

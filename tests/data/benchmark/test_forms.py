@@ -10,8 +10,8 @@ import pytest
 
 from medcare.data.benchmark.forms import RECIPES, build_forms
 from medcare.data.benchmark.forms_recipe import Draw, Example, NoDrawError, build_task
-from medcare.data.benchmark.forms_shortcuts import text_of
 from medcare.data.benchmark.forms_vocabulary import DRUGS, KINDS, alike
+from medcare.data.benchmark.label_shortcuts import text_of
 from medcare.data.benchmark.task_data import TaskData
 from medcare.data.overlap import find, units
 from medcare.data.records import Conversation, Item

@@ -1,18 +1,22 @@
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from medcare.data.benchmark import forms_recipe
 from medcare.data.benchmark.forms import RECIPES
 from medcare.data.benchmark.forms_frames import ACTS, CRITERIA, SECTIONS
 from medcare.data.benchmark.forms_queries import INTENTS, TITLES
-from medcare.data.benchmark.forms_recipe import build_task
-from medcare.data.benchmark.forms_shortcuts import SHORTCUTS, answers, text_of
+from medcare.data.benchmark.forms_recipe import Example, build_task
+from medcare.data.benchmark.forms_shortcuts import SHORTCUTS, answers
+from medcare.data.benchmark.label_shortcuts import cell, fit, halves, label_accuracies, text_of, won
 from medcare.data.overlap import units
+from medcare.errors import DataError
 from medcare.evaluation.parsing import parse
 from medcare.evaluation.scores import METRICS, rouge_l, set_rows
 
 LABELLED = [recipe.name for recipe in RECIPES if recipe.form == "label"]
+PAIRED = ("pair_matching", "query_relevance")
 STRUCTURED = [recipe.name for recipe in RECIPES if recipe.form not in ("label", "text")]
 
 
@@ -73,35 +77,68 @@ def test_frames_hold_no_label(table):
     assert set(units(joined)).isdisjoint(table)
 
 
-PAIRED = {"pair_matching": "? 2:", "query_relevance": "? Title:"}
-FEATURES: dict[str, Callable[[set[str], set[str], str], int]] = {
-    "shared words": lambda one, other, _: len(one & other),
-    "Jaccard similarity of words": lambda one, other, _: round(10 * len(one & other) / len(one | other)),
-    "number of words": lambda one, other, _: len(one) + len(other),
-    "number of words in the second text": lambda _, other, __: len(other),
-    "length": lambda _, __, line: len(line) // 8,
-}
+@pytest.mark.parametrize(("training", "tests"), [(52, 6), (52, 200), (400, 200)])
+@pytest.mark.parametrize("seed", [1, 17])
+@pytest.mark.parametrize("name", LABELLED)
+def test_looks_tell_no_label(words, name, seed, training, tests):
+    """What is fitted on training texts by length and likeness is no help, in the default's sizes or more."""
+    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
+    task = build_task(recipe, words, seed, training, tests)
+    table = label_accuracies(task)
+    assert len(task.items) == 2 * tests
+    assert table.keys() >= {"characters", "words", "most common training answer"}
+    assert ("nearest training text" in table) == (name in PAIRED)
+    assert {key: value for key, value in table.items() if value > task.card.chance + 0.05 + 1e-9} == {}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_labels_come_in_bundles_of_one_look(tasks, name):
+    task = tasks[name]
+    size = len(task.card.labels)
+    texts = [(text_of(talk.messages[0].content), talk.messages[1].content) for talk in task.training]
+    texts += [(text_of(item.prompt), item.target) for item in task.items]
+    for at in range(0, len(texts), size):
+        bundle = texts[at : at + size]
+        assert len({cell(text) for text, _ in bundle}) == 1
+        assert sorted(label for _, label in bundle) == sorted(task.card.labels)
 
 
 @pytest.mark.parametrize("name", PAIRED)
-def test_common_words_and_length_tell_nothing(words, name):
-    """The label that goes with a feature's value in training, asked of 800 items of two seeds."""
-    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
-    hits, total = Counter(), 0
-    for seed in (1, 2):
-        task = build_task(recipe, words, seed, 400, 200)
-        total += len(task.items)
-        for feature, value in FEATURES.items():
+def test_no_query_is_paired_with_itself(tasks, name):
+    task = tasks[name]
+    for text in [
+        *(talk.messages[0].content for talk in task.training),
+        *(item.prompt for item in task.items),
+    ]:
+        one, other = (units(half) for half in halves(text_of(text)))
+        assert one != other
+        assert not " ".join(one).endswith(" ".join(other))
+        assert not " ".join(other).endswith(" ".join(one))
 
-            def of(line: str, value=value) -> int:
-                one, _, other = line.partition(PAIRED[name])
-                return value(set(units(one)) - {"1", "query"}, set(units(other)), line)
 
-            table: dict[int, Counter[str]] = defaultdict(Counter)
-            for talk in task.training:
-                table[of(text_of(talk.messages[0].content))][talk.messages[1].content] += 1
-            for item in task.items:
-                seen = table[of(text_of(item.prompt))].most_common(1)
-                hits[feature] += bool(seen) and seen[0][0] == item.target
-    chance = 1 / len(recipe.labels)
-    assert {feature: count / total for feature, count in hits.items() if count / total > chance + 0.05} == {}
+def test_what_looks_do_tell_is_found():
+    """Length that goes with the label, and words in common that do."""
+    long, short = "a rather long sentence about a cough", "a cough"
+    table = fit([long, short], ["yes", "no"])
+    assert {name for name, guess in table.items() if won(guess, f"{long}s", "yes") == 1} >= {
+        "characters",
+        "words",
+    }
+    pairs = ["1: Is it mumps? 2: Is it mumps?", "1: Is it mumps? 2: Can I eat?"]
+    table = fit(pairs, ["same", "different"])
+    for name in ("words in common", "letters in common", "nearest training text"):
+        assert won(table[name], "1: Can I eat? 2: Can I eat?", "same") == (name != "nearest training text")
+    assert won(fit(["abc", "abd"], ["yes", "no"])["characters"], "abe", "yes") == 0.5
+    assert halves("1: Is it mumps? 2: Can I eat?") == ("Is it mumps", "Can I eat?")
+
+
+def test_a_task_whose_labels_look_different_cannot_be_made(words, monkeypatch):
+    monkeypatch.setattr(forms_recipe, "_BUNDLE_ATTEMPTS", 50)
+    recipe = next(recipe for recipe in RECIPES if recipe.name == "query_intent")
+
+    def make(draw):
+        label = draw.label(recipe.labels)
+        return Example(f"{label} {draw.findings(1)[0]}" if label == "diet" else label * 9, label, ())
+
+    with pytest.raises(DataError, match=r"query_intent.*can't give"):
+        build_task(replace(recipe, make=make), words, 0, 5, 1)

@@ -6,9 +6,9 @@ the label.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from medcare.data.benchmark.forms_queries import INTENTS, QUESTIONS, TITLES
+from medcare.data.benchmark.forms_queries import ASIDES, INTENTS, QUESTIONS, TITLES
 from medcare.data.benchmark.forms_recipe import Draw, Example, NoDrawError, Recipe
 from medcare.data.benchmark.forms_vocabulary import alike
 from medcare.data.benchmark.sentences import RELATIVES, Statement, capital, note
@@ -16,7 +16,7 @@ from medcare.data.overlap import units
 
 _SAME = ("different", "same")
 _GRADES = ("0", "1", "2", "3")
-_TRIES = 40
+_TRIES = 8
 
 
 def _pair_matching(draw: Draw) -> Example:
@@ -35,7 +35,8 @@ def _pair_matching(draw: Draw) -> Example:
             other = one
             term = rng.choice(draw.words.wordings[name if label == "same" else rng.choice(_near(draw, name))])
         elif label == "same":
-            other = one
+            first, second = rng.sample(one, 2)  # not twice the same words
+            one, other = (first,), (second,)
         texts = [draw.ask(one, name), draw.ask(other, term)]
         rng.shuffle(texts)
         return texts[0], texts[1]
@@ -47,27 +48,29 @@ def _pair_matching(draw: Draw) -> Example:
 def _query_relevance(draw: Draw) -> Example:
     """3: term and topic, 2: term alone, 1: topic alone, 0: neither.
 
-    In half of each grade the title has the query's term or one that looks like it; in the other half it has
-    other words for the query's term or for another of the same organ systems.
+    The query asks about one finding and sets another aside; the title is about one of the two, in half of
+    each grade in the query's words and in the other half in other words for it.
     """
     rng = draw.rng
     grade = int(draw.label(_GRADES))
     reworded = draw.turn // 4 % 2 == 1
     shared = draw.turn // 8 % 2 + (0 if reworded else 2)
-    name = _with_wordings(draw)
-    others = _near(draw, name, lookalike=not reworded)
+    asked = _with_wordings(draw)
+    aside = rng.choice(_near(draw, asked))
+    titled = asked if grade >= 2 else aside
+    others = [text for text in draw.words.wordings[titled] if not (alike(text, asked) or alike(text, aside))]
+    if aside not in draw.pool.known or alike(asked, aside) or not others:
+        raise NoDrawError
     intent = rng.choice(sorted(INTENTS))
 
     def pair() -> tuple[str, str]:
-        term = name if grade >= 2 else rng.choice(others)
-        if reworded:
-            term = rng.choice(draw.words.wordings[term])
         other = intent if grade % 2 else rng.choice([key for key in sorted(INTENTS) if key != intent])
-        query = draw.ask(draw.pool.frames(INTENTS[intent]), name)
-        return query, draw.frame(TITLES[other], x=term)
+        query = draw.frame(INTENTS[intent], x=asked, r=rng.choice(RELATIVES))
+        query = draw.wording(ASIDES, q=query, z=aside, s=rng.choice(RELATIVES))
+        return query, draw.frame(TITLES[other], x=rng.choice(others) if reworded else titled)
 
     query, title = _sharing(shared, pair)
-    return Example(f"Query: {capital(query)}? Title: {capital(title)}", str(grade), (name,))
+    return Example(f"Query: {capital(query)}? Title: {capital(title)}", str(grade), (asked, aside))
 
 
 def _term_normalisation(draw: Draw) -> Example:
@@ -116,16 +119,16 @@ def _icd_coding(draw: Draw) -> Example:
 
 def _with_wordings(draw: Draw) -> str:
     """A finding of the pool that can be said in other words."""
-    names: Sequence[str] = [name for name in draw.pool.findings if name in draw.words.wordings]
-    if not names:
-        raise NoDrawError
-    return draw.rng.choice(names)
+    for _ in range(_TRIES):
+        (name,) = draw.findings(1)
+        if name in draw.words.wordings:
+            return name
+    raise NoDrawError
 
 
-def _near(draw: Draw, name: str, *, lookalike: bool = False) -> list[str]:
-    """Other findings of this half of the split: with a word in common, or of the same organ systems."""
-    near = (draw.words.lookalikes if lookalike else draw.words.neighbours)[name]
-    kept = [other for other in near if other in draw.pool.whole.known]
+def _near(draw: Draw, name: str) -> list[str]:
+    """Other findings of this half of the split, of the same organ systems."""
+    kept = [other for other in draw.words.neighbours[name] if other in draw.pool.whole.known]
     if not kept:
         raise NoDrawError
     return kept
@@ -147,6 +150,7 @@ MATCHING = (
         metric="accuracy",
         measures="Tells whether two queries ask the same, however they are worded.",
         labels=_SAME,
+        variants=6,
         training=(
             "Do the two queries ask the same? Answer same or different.",
             "Same or different meaning?",
@@ -163,8 +167,9 @@ MATCHING = (
         name="query_relevance",
         form="label",
         metric="accuracy",
-        measures="Grades how well a page's title fits a query, in condition and in topic.",
+        measures="Grades how well a page's title fits what a query asks, in condition and in topic.",
         labels=_GRADES,
+        variants=4,
         training=(
             "Grade the title: 3 same condition and topic, 2 same condition, 1 same topic, 0 neither.",
             "Relevance of the title: 3 same condition and topic, 2 same condition, 1 same topic, 0 none.",

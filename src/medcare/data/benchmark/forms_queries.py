@@ -1,6 +1,7 @@
 """Queries of patients: by what they ask for, in ways to ask the same, and the titles of pages that answer.
 
-Slots: {x} the finding, {r} and {s} relatives, {n} the age of who asks, {m} the age of {s}.
+Slots: {x} the finding, {r} and {s} relatives, {n} the age of who asks, {m} the age of {s}; {q} a query
+and {z} a finding that it is not about.
 """
 
 from __future__ import annotations
@@ -12,6 +13,18 @@ ASKING = (
     "I am {n}, ",
     "my {s} is {m}, ",
     "we just read about it, ",
+)
+
+# How a query may set another finding aside.
+ASIDES = (
+    "apart from {z}, {q}",
+    "[my {s} has|I also have] {z}, but {q}",
+    "{z} is [cured|gone], so {q}",
+    "not about {z}: {q}",
+    "{q}, apart from {z}",
+    "{q}, now that {z} is [cured|gone]",
+    "{q}, not {z}",
+    "{q}, and [it's|this is] not about {z}",
 )
 
 INTENTS: dict[str, tuple[str, ...]] = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from medcare.data.benchmark.forms_vocabulary import DRUGS, Vocabulary
+from medcare.data.benchmark.label_shortcuts import text_of
 from medcare.data.benchmark.sentences import RELATIVES
 from medcare.data.benchmark.shortcuts import similarity, trigrams
 from medcare.data.records import Item
@@ -20,11 +21,6 @@ _DOSE = re.compile(r"\d+ mg")
 _WORDS_IN_TERM = 4
 
 Hit = tuple[int, str]  # where it starts, and the term
-
-
-def text_of(prompt: str) -> str:
-    """The text that the instruction in the first line is about."""
-    return prompt.partition("\n")[2]
 
 
 @dataclass(frozen=True)

@@ -180,18 +180,6 @@ class Vocabulary:
         return found
 
     @cached_property
-    def lookalikes(self) -> dict[str, tuple[str, ...]]:
-        """Other findings whose names share a word with one's, although neither is the other's kind."""
-        holders: dict[str, list[str]] = defaultdict(list)
-        for name in self.by_name:
-            for word in name.split():
-                holders[word].append(name)
-        return {
-            name: tuple(other for word in name.split() for other in holders[word] if self.apart(name, other))
-            for name in self.by_name
-        }
-
-    @cached_property
     def neighbours(self) -> dict[str, tuple[str, ...]]:
         """Findings of the same organ systems that have other wordings, for each that has."""
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)

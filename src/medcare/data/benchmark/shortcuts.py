@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from math import fsum
+from math import ceil, fsum
 
 from medcare.data.records import Conversation, Item
 
@@ -24,6 +25,10 @@ _STOP = frozenset(
     )
 )
 _STEM = 5
+_MOST = 0.05  # a shortcut's accuracy above chance over any number of items
+_TOLERANCE = 0.02  # and over many
+_SLACK = 1.0  # item that it may win besides
+_ROUNDING = 1e-9
 
 
 @cache
@@ -59,6 +64,40 @@ def credit(scores: Scores, answer: int) -> float:
     """The chance that the highest score, ties broken at random, is the answer's."""
     best = max(scores)
     return 1.0 / sum(score == best for score in scores) if scores[answer] == best else 0.0
+
+
+@dataclass
+class Quota:
+    """Running totals of every shortcut over a task's test items.
+
+    None comes more than 5 points above chance, or, of fewer than 20 items, above the next whole item.
+
+    Attributes:
+        chance: accuracy of guessing.
+        items: taken so far.
+        totals: what each shortcut has won of them.
+    """
+
+    chance: float
+    items: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+
+    def admits(self, credits: Sequence[Mapping[str, float]]) -> bool:
+        """Take some items, unless a shortcut does better by them than by guessing and so exceeds its limit.
+
+        Args:
+            credits: for each item what each shortcut wins; at least one.
+        """
+        gains = {name: fsum(won[name] for won in credits) for name in credits[0]}
+        items = self.items + len(credits)
+        guessed, expected = self.chance * len(credits), self.chance * items
+        within = expected + min(_MOST * items, _TOLERANCE * items + _SLACK)
+        limit = max(within, ceil(expected - _ROUNDING)) + _ROUNDING
+        totals = {name: self.totals.get(name, 0.0) + gain for name, gain in gains.items()}
+        if any(gains[name] > guessed + _ROUNDING and totals[name] > limit for name in gains):
+            return False
+        self.totals, self.items = self.totals | totals, items
+        return True
 
 
 def _to_prompt(parts: Callable[[str], frozenset[str]]) -> Shortcut:
@@ -131,5 +170,15 @@ def all_accuracies(items: Sequence[Item], training: Iterable[Conversation]) -> d
     offered = [option for item in items for option in item.options]
     table["most common training answer"] = majority_accuracy(items, answer_texts(training))
     table["most common option"] = majority_accuracy(items, offered)
-    table["most common answer"] = majority_accuracy(items, [item.target for item in items])
+    table["most common answer of other items"] = _majority_of_others(items)
     return table
+
+
+def _majority_of_others(items: Sequence[Item]) -> float:
+    """Accuracy of the option that is most often the answer of the task's other test items."""
+    counts = Counter(item.target for item in items)
+    total = 0.0
+    for item in items:
+        others = counts - Counter((item.target,))
+        total += credit([others[option] for option in item.options], item.answers[0])
+    return total / len(items)
