@@ -156,3 +156,13 @@ def test_questions_that_cannot_be_scored(
 ) -> None:
     with pytest.raises(EvaluationError):
         score_options(llama, prompts, options)
+
+
+def test_options_that_begin_alike_are_computed_together(
+    any_model: PreTrainedModel, together: list[int]
+) -> None:
+    prompts = [[3, 4, 5, 6], [3, 4, 9], [7]]
+    options = [[[5, 6, 7], [5, 6, 8], [5], [5, 6], [5, 6, 7]], [[4], [9]], [[8, 8, 8, 8], [8, 8, 9, 8]]]
+    assert_close(score_options(any_model, prompts, options), anew(any_model, prompts, options))
+    assert sum(together) == 4
+    assert [scoring._Question(0, [1], choice).width for choice in options] == [2, 0, 4]

@@ -1,9 +1,10 @@
 """Log-likelihoods of answer options, each prompt computed once for all of its options.
 
-One row holds a prompt and, after it, all of its options. A block mask lets every option see the prompt and
-itself but no other option, and each option's positions count on from the prompt, so that the numbers are
-those of encoding `prompt + option` anew. Prompts are padded on the left and options on the right: all options
-of a batch start at the same column, and only the columns from there on go through the LM head.
+One row holds a prompt and, after it, its options as a tree: what several begin with alike is there once. A
+mask lets every token see the prompt and what it follows, but no other option, and positions count on from the
+prompt, so that the numbers are those of encoding `prompt + option` anew. Prompts are padded on the left and
+trees on the right: all trees of a batch start at the same column, and only the columns from there on go
+through the LM head.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +23,65 @@ from medcare.generation.decoder import Decoder, Progress, batches, common_prefix
 
 # Most logits held at once; 2^27 floats are 512 MiB.
 _LOGITS = 1 << 27
+# Tokens of a prompt, and of an option, on which a model is tried.
+_PROBE = 8
 
 Options = Sequence[Sequence[int]]
+
+
+class _Tree:
+    """The options of one question, what they begin with alike once.
+
+    The last token of an option is only predicted, never read, and so has no place here.
+
+    Attributes:
+        tokens: token ids, every one after the one it follows.
+        depths: how far from the prompt each stands; 0 right after it.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.tokens: list[int] = []
+        self.depths: list[int] = []
+        self._parents: list[int] = []
+        # For each predicted token: the option, the place that predicts it (-1 is the prompt's end), the id.
+        self._steps: list[tuple[int, int, int]] = []
+        self._count = len(options)
+        places: dict[tuple[int, int], int] = {}
+        for number, option in enumerate(options):
+            parent = -1
+            for depth, token in enumerate(option):
+                self._steps.append((number, parent, token))
+                if depth + 1 == len(option):
+                    break
+                if (parent, token) not in places:
+                    places[parent, token] = len(self.tokens)
+                    self.tokens.append(token)
+                    self.depths.append(depth)
+                    self._parents.append(parent)
+                parent = places[parent, token]
+
+    def sees(self) -> Tensor:
+        """Whether each token sees each other [n, n]: itself and those that it follows."""
+        seen = torch.eye(len(self.tokens), dtype=torch.bool)
+        for place, parent in enumerate(self._parents):
+            if parent >= 0:
+                seen[place] |= seen[parent]
+        return seen
+
+    def sums(self, logits: Tensor) -> list[float]:
+        """Log-likelihood of each option.
+
+        Args:
+            logits: [1 + n or more, v]; the first are those of the prompt's last token.
+        """
+        owners, sources, targets = torch.tensor(self._steps).unbind(1)
+        sources, targets = (sources + 1).to(logits.device), targets.to(logits.device)
+        values = logits[: len(self.tokens) + 1].float()
+        picked = values[sources, targets] - values.logsumexp(-1)[sources]
+        total = torch.zeros(self._count, dtype=torch.float64)
+        total.index_add_(0, owners, picked.double().cpu())
+        found: list[float] = total.tolist()
+        return found
 
 
 @dataclass(frozen=True)
@@ -33,10 +92,15 @@ class _Question:
     prompt: list[int]
     options: list[list[int]]
 
+    @cached_property
+    def tree(self) -> _Tree:
+        """The options as they are computed."""
+        return _Tree(self.options)
+
     @property
     def width(self) -> int:
-        """Tokens of all options."""
-        return sum(map(len, self.options))
+        """Tokens of the options that are computed."""
+        return len(self.tree.tokens)
 
 
 def score_options(
@@ -107,7 +171,7 @@ def _batches(
     """Questions of like widths together, and among these of like prompts: both sides of a row are padded."""
     by_width: dict[int, list[_Question]] = {}
     for question in questions:
-        by_width.setdefault(math.ceil(math.log(question.width, 1.25)), []).append(question)
+        by_width.setdefault(math.ceil(math.log(question.width + 1, 1.25)), []).append(question)
     for _, alike in sorted(by_width.items(), reverse=True):
         widest = max(question.width for question in alike)
         lengths = [len(question.prompt) for question in alike]
@@ -142,17 +206,19 @@ def _row_limit(decoder: Decoder, columns: int) -> int:
 def _masks_blocks(decoder: Decoder, question: _Question) -> bool:
     """Whether the model honours a mask of blocks; one that ignores or can't take it is encoded plainly.
 
-    Found out by trying, on one question: attention kernels and position schemes are too many to list.
+    Found out by trying, on the end of one question: attention kernels and position schemes are too many to
+    list. The end is enough, and a few-shot prompt in full would cost more than the mask saves.
     """
     if getattr(decoder.model.config, "_attn_implementation", None) not in ("sdpa", "eager"):
         return False
+    probe = _Question(0, question.prompt[-_PROBE:], [option[-_PROBE:] for option in question.options[-2:]])
     precise = decoder.model.get_input_embeddings().weight.dtype in (torch.float32, torch.float64)
     with evaluating(decoder.model):
-        together = _score_together(decoder, [question], decoder.prefix_cache([]))[0]
-        apart = _score_apart(decoder, question)
+        together = _score_together(decoder, [probe], decoder.prefix_cache([]))[0]
+        apart = _score_apart(decoder, probe)
     return all(
         abs(a - b) <= (1e-4 if precise else 5e-2) * (abs(b) + len(option))
-        for a, b, option in zip(together, apart, question.options, strict=True)
+        for a, b, option in zip(together, apart, probe.options, strict=True)
     )
 
 
@@ -161,61 +227,33 @@ def _score_together(decoder: Decoder, questions: list[_Question], prefix: Dynami
     past, rows = prefix.get_seq_length(), len(questions)
     left = max(len(question.prompt) for question in questions) - past
     right = max(question.width for question in questions)
-    # Segment of each column: -1 is padding, 0 the prompt, n the n-th option.
     ids = torch.zeros(rows, left + right, dtype=torch.long)
-    segments = torch.full_like(ids, -1)
     positions = torch.zeros_like(ids)
+    seen = torch.zeros(rows, left + right, left + right, dtype=torch.bool)
+    causal = torch.ones(left + right, left, dtype=torch.bool).tril()
     for row, question in enumerate(questions):
-        parts = [question.prompt[past:], *question.options]
-        column, start = left - len(parts[0]), past
-        for segment, part in enumerate(parts):
-            ids[row, column : column + len(part)] = torch.tensor(part)
-            segments[row, column : column + len(part)] = segment
-            positions[row, column : column + len(part)] = torch.arange(start, start + len(part))
-            column, start = column + len(part), len(question.prompt)
+        own, tree = question.prompt[past:], question.tree
+        start, end = left - len(own), left + len(tree.tokens)
+        ids[row, start:end] = torch.tensor(own + tree.tokens)
+        depths = [len(question.prompt) + depth for depth in tree.depths]
+        positions[row, start:end] = torch.tensor([*range(past, len(question.prompt)), *depths])
+        seen[row, start:end, start:left] = causal[start:end, start:left]
+        seen[row, left:end, left:end] = tree.sees()
+    # Padding sees itself: a row of the mask that is all closed would make NaN.
+    seen |= torch.eye(left + right, dtype=torch.bool)
     device = decoder.device
-    mask = _block_mask(segments.to(device), past, decoder.model.dtype)
+    mask = _additive(torch.cat([seen.new_ones(rows, left + right, past), seen], dim=-1), decoder)
     cache = decoder.expand(prefix, rows)
     logits = decoder.logits(ids.to(device), mask, positions.to(device), right + 1, cache)
-    return _sums(logits, ids[:, left:], segments[:, left:])
+    return [question.tree.sums(row) for question, row in zip(questions, logits, strict=True)]
 
 
-def _block_mask(segments: Tensor, past: int, dtype: torch.dtype) -> Tensor:
-    """Additive mask [b, 1, s, past + s]: the prefix and the prompt for all, each option for itself."""
-    width = segments.shape[1]
-    query, key = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
-    seen = causal & ((key == 0) | ((key == query) & (key > 0)))
-    # Padding sees itself: a row of the mask that is all closed would make NaN.
-    seen = seen | torch.eye(width, dtype=torch.bool, device=segments.device)
-    seen = torch.cat([seen.new_ones(len(segments), width, past), seen], dim=-1)
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
-        ~seen, torch.finfo(dtype).min
-    )[:, None]
-
-
-def _sums(logits: Tensor, ids: Tensor, segments: Tensor) -> list[list[float]]:
-    """Sum the log-likelihoods of each option's tokens.
-
-    Args:
-        logits: [b, right + 1, v]; the first column is the prompt's last token.
-        ids: [b, right], the options' tokens.
-        segments: [b, right], 1 for the first option.
-    """
-    sums = []
-    for row in range(len(ids)):
-        count = int(segments[row].max())
-        width = int((segments[row] > 0).sum())
-        owner = segments[row, :width]
-        # An option's first token is predicted by the prompt's end, the others by the token before.
-        first = torch.cat([owner.new_ones(1, dtype=torch.bool), owner[1:] != owner[:-1]])
-        source = torch.where(first, 0, torch.arange(width))
-        values = logits[row, source.to(logits.device)].float()
-        picked = values.gather(1, ids[row, :width, None].to(logits.device))[:, 0] - values.logsumexp(-1)
-        total = torch.zeros(count, dtype=torch.float64)
-        total.index_add_(0, owner - 1, picked.double().cpu())
-        sums.append(total.tolist())
-    return sums
+def _additive(seen: Tensor, decoder: Decoder) -> Tensor:
+    """[b, 1, s, past + s] to be added to attention scores, of who sees whom [b, s, past + s]."""
+    seen = seen.to(decoder.device)
+    dtype: torch.dtype = decoder.model.dtype
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def _score_apart(decoder: Decoder, question: _Question) -> list[float]:

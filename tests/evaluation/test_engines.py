@@ -1,0 +1,261 @@
+"""Servers, our own and one that misbehaves, against the local engine; and files that are continued."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medcare.config import EvaluationConfig, ModelConfig, RunConfig
+from medcare.data.records import Conversation, Item, Message
+from medcare.errors import ConfigError, EvaluationError, FolderError
+from medcare.evaluation.engines import LocalEngine, open_engine
+from medcare.evaluation.examples import Examples
+from medcare.evaluation.predictions import predict, unanswered
+from medcare.evaluation.prompts import build_prompts
+from medcare.storage import read_json, read_jsonl
+from tests.conftest import tiny_model
+from tests.data.tokenizers_by_family import tokenizer_of
+from tests.serving.conftest import running, served
+
+ITEMS = [
+    Item(
+        f"i{n}", f"t{n % 2}", "knowledge", "taught", f"f{n}", f"What causes fever {n}?",
+        ("arachnodactyly", "Marfan", "long fingers") if n % 2 else (), (1,) if n % 2 else (), "Marfan",
+    )
+    for n in range(8)
+]  # fmt: skip
+SHORT = EvaluationConfig(max_new_tokens=6, retries=2)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Any, Any]:
+    tokenizer = tokenizer_of("chatml")
+    return tiny_model("llama", vocab=len(tokenizer)), tokenizer
+
+
+def local(tiny: tuple[Any, Any]) -> LocalEngine:
+    return LocalEngine(*tiny, max_new_tokens=6)
+
+
+def rows(engine: Any, path: Path, config: EvaluationConfig, **options: Any) -> dict[str, dict[str, Any]]:
+    predict(engine, build_prompts(ITEMS, config, **options), path, name="tiny")
+    return {row["id"]: row for row in read_jsonl(path)}
+
+
+def same(ours: dict[str, dict[str, Any]], theirs: dict[str, dict[str, Any]]) -> bool:
+    assert ours.keys() == theirs.keys()
+    for name, row in ours.items():
+        assert row.keys() == theirs[name].keys()
+        assert row.get("text") == theirs[name].get("text")
+        assert row.get("log_likelihoods", []) == pytest.approx(
+            theirs[name].get("log_likelihoods", []), abs=2e-4
+        )
+    return True
+
+
+def test_a_file_is_continued_and_not_with_other_prompts(tiny, tmp_path):
+    path = tmp_path / "whole" / "predictions.jsonl"
+    whole = rows(local(tiny), path, SHORT)
+    assert all(("text" in row) == (not row.get("bytes")) for row in whole.values())
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3]) + lines[3][:9])  # killed while it wrote
+    assert len(unanswered(ITEMS, path)) == 5
+    assert same(whole, rows(local(tiny), path, SHORT))
+    with pytest.raises(FolderError, match=r"other prompts \(they differ in exams\)"):
+        rows(local(tiny), path, EvaluationConfig(max_new_tokens=6, exams="generation"))
+    assert read_json(path.parent / "prompts.json")["settings"]["max_new_tokens"] == 6
+
+
+def test_files_from_before_settings_were_stored_hold_plain_prompts(tiny, tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    rows(local(tiny), path, SHORT)
+    (tmp_path / "prompts.json").unlink()
+    with pytest.raises(FolderError, match="shuffle_options"):
+        rows(local(tiny), path, EvaluationConfig(max_new_tokens=6, shuffle_options=True))
+    rows(local(tiny), path, SHORT)
+
+
+def test_examples_change_no_answer_by_being_computed_once(tiny, tmp_path):
+    """A task's prompts share their examples' cache; each alone has none to share."""
+    turns = (Message("user", "What is seen?"), Message("assistant", "Long fingers"))
+    pool = [Conversation(f"{task}/x/{n}", task, turns) for task in ("t0", "t1") for n in range(3)]
+    examples = Examples(pool, ITEMS, seed=0)
+    config = EvaluationConfig(max_new_tokens=6, shots=2)
+    prompts = build_prompts(ITEMS, config, examples=examples).all
+    engine = local(tiny)
+    ranked = [prompt for prompt in prompts if prompt.options]
+    together = dict(pair for batch in engine.rank(ranked) for pair in batch)
+    for index, prompt in enumerate(ranked):
+        ((_, alone),) = next(iter(engine.rank([prompt])))
+        assert together[index] == pytest.approx(alone, abs=1e-4)
+
+
+def test_our_own_server_gives_the_local_answers(tiny, tmp_path):
+    config = EvaluationConfig(max_new_tokens=6, exams="generation", shuffle_options=True, concurrency=3)
+    ours = rows(local(tiny), tmp_path / "a" / "p.jsonl", config, seed=2)
+    with running(served()) as server:
+        run = RunConfig(evaluation=config)
+        with open_engine(f"{server.url}/v1#tiny", run) as engine:
+            theirs = rows(engine, tmp_path / "b" / "p.jsonl", config, seed=2)
+        with open_engine(f"{server.url}/v1", run) as engine:  # its only model needs no name
+            assert same(ours, rows(engine, tmp_path / "c" / "p.jsonl", config, seed=2))
+        with (
+            pytest.raises(EvaluationError, match=r"no model 'other'.*\(tiny\)"),
+            open_engine(f"{server.url}/v1#other", run),
+        ):
+            pass
+    assert same(ours, theirs)
+    assert [ours[item.id].get("order") for item in ITEMS if item.options] == [
+        theirs[item.id]["order"] for item in ITEMS if item.options
+    ]
+
+
+def test_our_own_server_has_no_log_probabilities_of_prompts(tiny_base, tmp_path):
+    config = EvaluationConfig(tokenizer=str(tiny_base), retries=0)
+    with (
+        running(served()) as server,
+        open_engine(f"{server.url}/v1", RunConfig(evaluation=config)) as engine,
+        pytest.raises(EvaluationError, match=r"evaluation\.exams=generation"),
+    ):
+        rows(engine, tmp_path / "p.jsonl", config)
+
+
+def test_ranking_on_a_server_needs_a_tokenizer(tmp_path):
+    with (
+        running(served()) as server,
+        open_engine(f"{server.url}/v1", RunConfig()) as engine,
+        pytest.raises(ConfigError, match=r"evaluation\.tokenizer"),
+    ):
+        rows(engine, tmp_path / "p.jsonl", SHORT)
+
+
+class Fake(ThreadingHTTPServer):
+    """Echoes log-probabilities as vLLM does, answers chats, and fails as it is told to."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.model, self.tokenizer = model, tokenizer
+        self.failures: list[Any] = []
+        self.keys: set[str] = set()
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Fake
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.answer(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.keys.add(self.headers["authorization"])
+        with self.server.lock:
+            failure = self.server.failures.pop(0) if self.server.failures else None
+        if isinstance(failure, int):
+            self.answer(failure, {"error": {"message": "not now"}})
+        elif failure is not None:
+            self.answer(200, failure)
+        elif self.path.endswith("chat/completions"):
+            message = {"role": "assistant", "content": " " + body["messages"][-1]["content"][::-1]}
+            self.answer(200, {"id": "1", "choices": [{"index": 0, "message": message}]})
+        else:
+            with self.server.lock:
+                choices = [self.echo(index, ids) for index, ids in enumerate(body["prompt"])]
+            self.answer(200, {"id": "1", "choices": choices[::-1]})
+
+    def echo(self, index: int, ids: list[int]) -> dict[str, Any]:
+        with torch.no_grad():
+            scores = self.server.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        values = [
+            None,
+            *(float(scores[n, token]) for n, token in enumerate(ids[1:])),
+            float(scores[-1].max()),
+        ]
+        tokens = [str(token) for token in (*ids, 0)]
+        return {"index": index, "text": "", "logprobs": {"token_logprobs": values, "tokens": tokens}}
+
+    def answer(self, status: int, tree: Any) -> None:
+        data = tree if isinstance(tree, bytes) else json.dumps(tree).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.send_header("retry-after-ms", "1")
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def fake(tiny: tuple[Any, Any]) -> Iterator[Fake]:
+    server = Fake(*tiny)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def tokenizer_folder(tiny: tuple[Any, Any], tmp_path: Path) -> str:
+    tiny[1].save_pretrained(tmp_path / "tokenizer")
+    return str(tmp_path / "tokenizer")
+
+
+def test_a_server_with_echo_gives_the_local_log_likelihoods(tiny, tmp_path, tokenizer_folder, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret")
+    config = EvaluationConfig(tokenizer=tokenizer_folder, api_key_env="MY_KEY", retries=3)
+    with fake(tiny) as server, open_engine(server.url, RunConfig(evaluation=config)) as engine:
+        server.failures = [429, 500, {"choices": []}, b'{"choices": [{"index"', 503]
+        theirs = rows(engine, tmp_path / "p.jsonl", config)
+        assert server.keys == {"Bearer secret"}
+    ours = rows(local(tiny), tmp_path / "q" / "p.jsonl", config)
+    ranked = [item.id for item in ITEMS if item.options]
+    assert same({name: ours[name] for name in ranked}, {name: theirs[name] for name in ranked})
+    assert theirs["i0"]["text"] == ITEMS[0].prompt[::-1]
+
+
+def test_what_a_server_can_not_do_is_said_and_what_was_answered_stays(tiny, tmp_path):
+    config = EvaluationConfig(exams="generation", retries=1, concurrency=1)
+    path = tmp_path / "p.jsonl"
+    with fake(tiny) as server, open_engine(f"{server.url}#m", RunConfig(evaluation=config)) as engine:
+        server.failures = [None, None, 401]
+        with pytest.raises(EvaluationError, match=r"not now\. Set evaluation\.api_key_env"):
+            rows(engine, path, config)
+    assert len(list(read_jsonl(path))) == 2
+    with fake(tiny) as server, open_engine(f"{server.url}#m", RunConfig(evaluation=config)) as engine:
+        server.failures = [{"choices": []}, {"choices": []}]
+        with pytest.raises(EvaluationError, match="something else than OpenAI's API"):
+            rows(engine, path, config)
+        assert len(rows(engine, path, config)) == len(ITEMS)
+    with (
+        pytest.raises(EvaluationError, match="can't be reached"),
+        open_engine(f"{server.url}#m", RunConfig(evaluation=config)),
+    ):
+        pass
+
+
+def test_a_key_that_is_not_set_is_missed(monkeypatch):
+    monkeypatch.delenv("MY_KEY", raising=False)
+    config = RunConfig(evaluation=EvaluationConfig(api_key_env="MY_KEY"))
+    with pytest.raises(ConfigError, match="MY_KEY"), open_engine("http://127.0.0.1:9/v1", config):
+        pass
+
+
+def test_a_folder_is_opened_here(tiny_base, tmp_path):
+    config = RunConfig(model=ModelConfig(device="cpu", dtype="float32"), evaluation=SHORT)
+    with open_engine(str(tiny_base), config) as engine:
+        assert len(rows(engine, tmp_path / "p.jsonl", SHORT)) == len(ITEMS)
