@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.evaluation.report.charts import curve, ticks
+from medcare.evaluation.report.charts import curve, number, ticks
 
 
 @given(st.floats(1e-9, 1e9))
@@ -55,3 +55,7 @@ def test_values_that_are_no_numbers_are_left_out():
     plot = curve("loss", [1, 2, 3], [math.nan, 1.0, math.inf], kind="align", note="")
     assert len(points(plot)) == 1
     assert curve("loss", [1], [math.nan], kind="align", note="") is None
+
+
+def test_numbers_hold_no_hyphen_at_which_a_line_could_end():
+    assert [number(value) for value in (0.25, 7.5e-7, 3e12, 0)] == ["0.25", "7.5e\u22127", "3e12", "0"]

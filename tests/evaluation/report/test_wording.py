@@ -71,3 +71,4 @@ def test_plain_text_is_shown_as_it_is_and_long_text_is_cut():
 def test_names_that_are_not_known_are_shown_as_they_are():
     assert wording.model_name("my-model") == "my-model"
     assert wording.task_name("disease_to_gene") == "Disease to gene"
+    assert wording.task_name("icd_coding") == "ICD coding"

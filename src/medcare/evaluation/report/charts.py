@@ -7,6 +7,7 @@ any width and sets the labels as text, so they stay readable on a phone.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,8 +74,13 @@ def curve(
         kind,
         points,
         tuple(Tick(round(100 * step / right, 2), f"{step:,.0f}") for step in x_ticks),
-        tuple(Tick(round(100 * value / top, 2), f"{value:g}") for value in y_ticks),
+        tuple(Tick(round(100 * value / top, 2), number(value)) for value in y_ticks),
     )
+
+
+def number(value: float) -> str:
+    """`0.25`, and `7.5e−7` for 7.5e-07: a hyphen could end a line."""
+    return re.sub(r"e([+-])0*", lambda sign: "e" + ("" if sign[1] == "+" else "−"), f"{value:g}")
 
 
 def ticks(largest: float, most: int = 4) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -83,6 +84,7 @@ def build_context(out: Path, results: Tree) -> Tree:
         "splits": [split for split in ("taught", "held_out") if _has_split(results, split)],
         "pairs": compared,
         "change": _main_pair(compared),
+        "change_counts": _change_counts(results),
         "stages": stages,
         "maps": maps,
         "most_load": max((map.most for map in maps), default=0.0),
@@ -178,6 +180,17 @@ def _check_same(out: Path, results: Tree, tasks: Sequence[TaskOutcomes]) -> None
 
 def _has_split(results: Tree, split: str) -> bool:
     return any(split in task["splits"] for task in results["tasks"].values())
+
+
+def _change_counts(results: Tree) -> dict[str, Counter[str]]:
+    """For each pair of models, on how many tasks the second is `better`, `worse`, or `lower` within noise."""
+    counts: dict[str, Counter[str]] = {}
+    for task in results["tasks"].values():
+        for pair, entry in task["comparisons"].items():
+            count = counts.setdefault(pair, Counter(better=0, worse=0, lower=0))
+            count[entry["verdict"]] += 1
+            count["lower"] += entry["verdict"] == "no difference shown" and entry["value"] < 0
+    return counts
 
 
 def _main_pair(compared: list[list[str]]) -> list[str] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from medcare.evaluation.report.charts import Plot, curve
+from medcare.evaluation.report.charts import Plot, curve, number
 from medcare.evaluation.report.wording import model_name
 from medcare.storage import read_json, read_jsonl
 
@@ -128,5 +128,5 @@ def _plots(stage: str, rows: Rows) -> tuple[Plot, ...]:
 def _curve(title: str, found: Sequence[tuple[int, float]], kind: str, note: str) -> Plot | None:
     if not found:
         return None
-    note = f"{note}; {found[-1][1]:.3g} at the end"
+    note = f"{note}; {number(float(f'{found[-1][1]:.3g}'))} at the end"
     return curve(title, [step for step, _ in found], [value for _, value in found], kind=kind, note=note)

@@ -28,6 +28,7 @@ NOTICE = (
     "from a language model and are often wrong."
 )
 
+_ACRONYMS = ("icd", "hpo", "omim")
 _MINUS = "\u2212"
 _GAP = "\u00a0"  # keeps a number and its sign on one line
 # Format characters reorder or hide text; joiners inside words are harmless.
@@ -40,8 +41,8 @@ def model_name(model: str) -> str:
 
 
 def task_name(task: str) -> str:
-    """`disease_to_gene` -> `Disease to gene`."""
-    words = task.replace("_", " ").strip()
+    """`disease_to_gene` -> `Disease to gene`, `icd_coding` -> `ICD coding`."""
+    words = " ".join(word.upper() if word in _ACRONYMS else word for word in task.replace("_", " ").split())
     return words[:1].upper() + words[1:]
 
 
