@@ -68,7 +68,7 @@ def test_two_models_are_judged_and_compared(folder: Path):
     assert len(judge.bodies) == 4 * COUNT
     tree = read_json(folder / "out" / "judge.json")
     assert tree["judge"]["model"] == "strict"
-    assert tree["judge"]["output"] == "json_schema"
+    assert tree["forms"] == {"json_schema, temperature 0": 4 * COUNT}
     assert tree["files"]["base"]["scores"]["fluency"] == {"value": 2, "low": 2, "high": 2}
     assert tree["files"]["base"]["agreement"]["fluency"]["exact"] == 1
     assert tree["comparisons"]["base->tuned"]["fluency"]["value"] == 3

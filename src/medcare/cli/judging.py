@@ -20,42 +20,50 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 
+Predictions = Annotated[
+    list[Path], typer.Argument(help="JSONL: sample_id with prediction; one file a model.")
+]
+Gold = Annotated[Path, typer.Option(help="JSONL: sample_id with question, and solution, type if known.")]
+Out = Annotated[Path, typer.Option(help="Folder to write; interrupted judging there is continued.")]
+Url = Annotated[str, typer.Option(help="An OpenAI-compatible server, e.g. http://localhost:8000/v1.")]
+KeyEnv = Annotated[str, typer.Option(metavar="NAME", help="The environment variable that holds the API key.")]
+Repeat = Annotated[int, typer.Option(min=1, help="Verdicts on each answer, to see the judge's noise.")]
+People = Annotated[
+    Path | None, typer.Option(help="JSONL: id with scores of people, to compare the judge with.")
+]
+Rate = Annotated[float | None, typer.Option(min=0.1, help="Most requests started in a minute.")]
+MaxTokens = Annotated[int, typer.Option(min=16, help="Longest reply; reasoning judges need more.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that one request may take.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the order of files and of the statistics.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Don't ask before requests are sent.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="No judge: ROUGE, medical terms and contradicted denials.")
+]
+Terms = Annotated[
+    Path | None, typer.Option(help="With --offline: a text file of further medical terms, one a line.")
+]
+
+
 @commands.command()
 def judge(
-    predictions: Annotated[
-        list[Path], typer.Argument(help="JSONL: sample_id with prediction; one file a model.")
-    ],
-    gold: Annotated[Path, typer.Option(help="JSONL: sample_id with question, and solution, type if known.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder to write; interrupted judging there is continued.")
-    ] = Path("runs/judged"),
-    url: Annotated[
-        str, typer.Option(help="An OpenAI-compatible server, e.g. http://localhost:8000/v1.")
-    ] = "",
+    predictions: Predictions,
+    gold: Gold,
+    out: Out = Path("runs/judged"),
+    url: Url = "",
     model: Annotated[str, typer.Option(help="The judge's name on that server.")] = "",
-    key_env: Annotated[
-        str, typer.Option(metavar="NAME", help="The environment variable that holds the API key.")
-    ] = "",
-    repeat: Annotated[
-        int, typer.Option(min=1, help="Verdicts on each answer, to see the judge's noise.")
-    ] = 1,
-    reference_scores: Annotated[
-        Path | None, typer.Option(help="JSONL: id with scores of people, to compare the judge with.")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Most requests started in a minute.")] = None,
+    key_env: KeyEnv = "",
+    repeat: Repeat = 1,
+    reference_scores: People = None,
+    rate: Rate = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Most requests under way at once.")] = 8,
-    max_tokens: Annotated[int, typer.Option(min=16, help="Longest reply; reasoning judges need more.")] = 512,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one request may take.")] = 120,
+    max_tokens: MaxTokens = 512,
+    timeout: Timeout = 120,
     price_in: Annotated[float, typer.Option(min=0, help="Price of a million tokens sent.")] = 0,
     price_out: Annotated[float, typer.Option(min=0, help="Price of a million tokens received.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of files and of the statistics.")] = 0,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before requests are sent.")] = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="No judge: ROUGE, medical terms and contradicted denials.")
-    ] = False,
-    terms: Annotated[
-        Path | None, typer.Option(help="With --offline: a text file of further medical terms, one a line.")
-    ] = None,
+    seed: Seed = 0,
+    yes: Yes = False,
+    offline: Offline = False,
+    terms: Terms = None,
 ) -> None:
     """Have free texts graded by a language model: fluency, relevance, completeness, proficiency, 1 to 5."""
     if offline:

@@ -55,12 +55,7 @@ def score_writing_files(
         StorageError: the folder can't be written.
     """
     cases = read_cases(gold)
-    for case in cases:
-        if not case.reference.strip():
-            raise EvaluationError(
-                f"{gold}: sample '{case.id}' has no reference, and without a judge answers are compared with "
-                "one. Give it as 'solution', 'reference' or 'target'."
-            )
+    _check(cases, gold)
     files = read_answers(predictions, cases)
     known = load_terms(terms)
     scores = _score(cases, files, known)
@@ -73,12 +68,7 @@ def score_writing_files(
         "versions": {"python": platform.python_version(), **_versions()},
         **_summary(cases, scores, Means(cases, seed, resamples)),
     }
-    rows = [
-        {"id": case.id, "file": name, "type": case.kind, "label": LABEL, **asdict(entry)}
-        for name, entries in scores.items()
-        for case, entry in zip(cases, entries, strict=True)
-    ]
-    write_jsonl(out / "judge-free.jsonl", rows)
+    write_jsonl(out / "judge-free.jsonl", _rows(cases, scores))
     write_json(out / "judge-free.json", tree)
     page = markdown(writing_tables(tree), title=f"Clinical writing: {LABEL}", notice=_NOTICE)
     write_text(out / "judge-free.md", page)
@@ -101,6 +91,15 @@ def writing_tables(tree: Tree) -> list[Table]:
     return [table for table in found if table.rows]
 
 
+def _check(cases: Sequence[Case], gold: Path) -> None:
+    for case in cases:
+        if not case.reference.strip():
+            raise EvaluationError(
+                f"{gold}: sample '{case.id}' has no reference, and without a judge answers are compared with "
+                "one. Give it as 'solution', 'reference' or 'target'."
+            )
+
+
 def _score(cases: Sequence[Case], files: Sequence[Answers], terms: Terms) -> dict[str, list[WritingScores]]:
     scores: dict[str, list[WritingScores]] = {}
     with track("Scoring", len(cases) * len(files)) as task:
@@ -110,6 +109,14 @@ def _score(cases: Sequence[Case], files: Sequence[Answers], terms: Terms) -> dic
                 scores[file.name].append(score_writing(case.reference, answer, terms))
                 task.advance()
     return scores
+
+
+def _rows(cases: Sequence[Case], scores: ByFile) -> list[Tree]:
+    return [
+        {"id": case.id, "file": name, "type": case.kind, "label": LABEL, **asdict(entry)}
+        for name, entries in scores.items()
+        for case, entry in zip(cases, entries, strict=True)
+    ]
 
 
 def _summary(cases: Sequence[Case], scores: ByFile, means: Means) -> Tree:

@@ -12,7 +12,7 @@ from email.utils import format_datetime
 import pytest
 
 from medcare.errors import ConfigError, EvaluationError
-from medcare.evaluation.judge.client import Client, Endpoint, Reply
+from medcare.evaluation.judge.client import Client, Endpoint, Form, Reply
 from medcare.evaluation.judge.pacing import Pace, backoff, retry_after
 from medcare.evaluation.judge.verdict import UnansweredError
 from tests.evaluation.judge.fake_server import (
@@ -188,7 +188,9 @@ def test_the_rate_is_kept():
 )
 def test_what_the_server_refuses_is_put_more_simply_from_then_on(refusals, accepted):
     with fake_judge(in_turn(*refusals, verdict())) as judge:
-        ask(judge.url, "one", "two")
+        replies = ask(judge.url, "one", "two")
+    assert replies[0].form == replies[1].form
+    assert (replies[0].form == Form().name) == ("max_tokens" in accepted and "temperature" not in accepted)
     assert len(judge.bodies) == len(refusals) + 2
     for body in judge.bodies[-2:]:
         assert {name: body.get(name) for name in accepted} == accepted

@@ -24,6 +24,7 @@ class Verdict:
         replies: what the judge wrote, the last one counts; long ones are cut.
         tokens_in: of all replies, as the server counts them.
         tokens_out: likewise.
+        form: how the last request was put.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Verdict:
     replies: tuple[str, ...] = ()
     tokens_in: int = 0
     tokens_out: int = 0
+    form: str = ""
 
 
 def request_key(model: str, rubric: str, prompt: str, repeat: int) -> str:

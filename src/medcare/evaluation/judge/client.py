@@ -79,12 +79,14 @@ class Reply:
         cut: whether it ran into `max_tokens`.
         tokens_in: as the server counts them, 0 if it doesn't.
         tokens_out: likewise.
+        form: how the request was put, see `Form.name`.
     """
 
     text: str
     cut: bool = False
     tokens_in: int = 0
     tokens_out: int = 0
+    form: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,11 @@ class Form:
         elif self.output == "json_object":
             tree["response_format"] = {"type": "json_object"}
         return tree
+
+    @property
+    def name(self) -> str:
+        """For people: `json_schema, temperature 0`."""
+        return f"{self.output}, temperature {'0' if self.temperature else 'of the server'}"
 
     def simpler(self, parameter: str) -> Form | None:
         """What to try after a refusal that names this parameter, or none; None if nothing is left."""
@@ -177,7 +184,7 @@ class Client:
                 form = form.simpler(refusal.parameter)
             else:
                 self.form = form
-                return reply
+                return replace(reply, form=form.name)
         raise UnansweredError(f"The judge refused the request: {said}.")
 
     async def _persist(self, body: dict[str, Any]) -> Reply:
@@ -233,9 +240,9 @@ class Client:
             counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise _PassingError("the response is not a chat completion") from error
-        numbers = [count if isinstance(count, int) else 0 for count in counts]
+        sent, received = (count if isinstance(count, int) else 0 for count in counts)
         said = self._hidden(text) if isinstance(text, str) else ""
-        return Reply(said, choice.get("finish_reason") == "length", *numbers)
+        return Reply(said, choice.get("finish_reason") == "length", sent, received)
 
     def _shown(self, text: str) -> str:
         """What a server says, in a line and without the key."""

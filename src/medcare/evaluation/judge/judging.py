@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -73,9 +73,10 @@ def judge_files(
     """
     cases = read_cases(gold)
     files = read_answers(predictions, cases)
-    ids = {case.id for case in cases}
-    names = [file.name for file in files]
-    reference = read_reference_scores(reference_scores, names, ids) if reference_scores else None
+    reference = None
+    if reference_scores:
+        names, ids = [file.name for file in files], {case.id for case in cases}
+        reference = read_reference_scores(reference_scores, names, ids)
     wanted = requests(cases, files, model=endpoint.model, repeats=settings.repeats, seed=settings.seed)
     cache = Cache(out / CACHE)
     cost = estimate(wanted, cache)
@@ -86,32 +87,31 @@ def judge_files(
         work = rate(wanted, client, cache, concurrency=settings.concurrency, advance=task.advance)
         verdicts = asyncio.run(work)
     ratings = Ratings(cases, files, wanted, verdicts)
-    data = {"gold": gold, **{file.name: file.path for file in files}}
+    paths = {"gold": gold, **{file.name: file.path for file in files}}
     if reference_scores:
-        data["reference_scores"] = reference_scores
+        paths["reference_scores"] = reference_scores
     tree: Tree = {
-        "judge": _judge(endpoint, client),
-        "rubric": {"version": rubric.version(), "dimensions": rubric.DIMENSIONS, "scale": [1, 5]},
-        "settings": {"repeats": settings.repeats, "seed": settings.seed},
-        "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in data.items()},
-        "versions": {"python": platform.python_version(), "medcare": metadata.version("medcare")},
-        "usage": {
-            "calls_now": client.calls,
-            "tokens_in": sum(verdict.tokens_in for verdict in verdicts.values()),
-            "tokens_out": sum(verdict.tokens_out for verdict in verdicts.values()),
-        },
+        **_made_with(client, settings, paths),
         **summary(ratings, seed=settings.seed, reference=reference),
     }
+    _write(out, ratings, tree)
+    return tree
+
+
+def _write(out: Path, ratings: Ratings, tree: Tree) -> None:
     write_jsonl(out / JUDGED, ratings.rows())
     write_json(out / SUMMARY, tree)
     write_text(out / READABLE, markdown(tables(tree), title="Clinical writing, judged by a language model"))
-    return tree
 
 
-def _judge(endpoint: Endpoint, client: Client) -> Tree:
-    """How the last accepted request was put; the form is unknown if the cache answered all."""
-    tree: Tree = {"model": endpoint.model, "url": endpoint.url, "max_tokens": endpoint.max_tokens}
-    if client.calls:
-        tree["output"] = client.form.output
-        tree["temperature"] = 0 if client.form.temperature else "the server's own"
-    return tree
+def _made_with(client: Client, settings: Settings, paths: Mapping[str, Path]) -> Tree:
+    """What the ratings rest on."""
+    endpoint = client.endpoint
+    return {
+        "judge": {"model": endpoint.model, "url": endpoint.url, "max_tokens": endpoint.max_tokens},
+        "rubric": {"version": rubric.version(), "dimensions": rubric.DIMENSIONS, "scale": [1, 5]},
+        "settings": {"repeats": settings.repeats, "seed": settings.seed},
+        "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in paths.items()},
+        "versions": {"python": platform.python_version(), "medcare": metadata.version("medcare")},
+        "calls_now": client.calls,
+    }

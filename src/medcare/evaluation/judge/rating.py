@@ -51,7 +51,7 @@ class Cost:
     Attributes:
         calls: requests without a verdict, if no reply is malformed.
         known: requests that the cache answers.
-        tokens_in: of the calls: a quarter of a token for a Latin character, one for any other.
+        tokens_in: of the calls: a token for 3.5 Latin characters, one for each other character.
         tokens_out: of the replies, if the judge doesn't reason first.
     """
 
@@ -107,8 +107,7 @@ async def rate(
     Args:
         wanted: the requests; those that the cache knows are not sent.
         client: of the judge, not yet entered.
-        cache: gets each verdict at once. A case that got no reply is not kept there: it is tried again the
-            next time.
+        cache: gets each verdict at once, but not a case without a reply, which is tried again next time.
         concurrency: most requests under way at once.
         advance: called after each that was sent.
 
@@ -162,8 +161,9 @@ async def _judge(request: Request, client: Client) -> Verdict:
         except MalformedError as error:
             reason = f"{error}, and was cut off at the longest allowed" if reply.cut else str(error)
         else:
-            return Verdict(request.key, scores, "", tuple(replies), tokens_in, tokens_out)
-    return Verdict(request.key, None, f"malformed: {reason}", tuple(replies), tokens_in, tokens_out)
+            return Verdict(request.key, scores, "", tuple(replies), tokens_in, tokens_out, reply.form)
+    said = f"malformed: {reason}"
+    return Verdict(request.key, None, said, tuple(replies), tokens_in, tokens_out, reply.form)
 
 
 async def _together(work: Callable[[], Coroutine[None, None, None]], workers: int) -> None:
@@ -185,4 +185,4 @@ def _open(wanted: Sequence[Request], cache: Cache) -> list[Request]:
 
 def _tokens(text: str) -> int:
     latin = sum(letter < "\u0250" for letter in text)
-    return round(latin / 4) + len(text) - latin
+    return round(latin / 3.5) + len(text) - latin

@@ -1,6 +1,7 @@
 """judge.json: what the ratings show, each number with its interval and what it rests on.
 
-    {"judge", "rubric", "settings", "data", "versions", "usage", "n",
+    {"judge", "rubric", "settings", "data", "versions", "calls_now", "n",
+     "forms": {FORM: verdicts}, "tokens": {in, out},
      "files": {NAME: {"judged", "unjudged", "reasons": {REASON: count},
                       "scores": {DIMENSION or "overall": {value, low, high}},
                       "types": {TYPE: {"n", "scores"}},
@@ -89,7 +90,7 @@ class Ratings:
 def summary(
     ratings: Ratings, *, seed: int, reference: Reference | None = None, resamples: int = RESAMPLES
 ) -> Tree:
-    """What the ratings show: the parts `n`, `files`, `comparisons` and `statistics` of judge.json.
+    """What the ratings show: all of judge.json but what the ratings were made with.
 
     Args:
         ratings: the verdicts.
@@ -106,6 +107,11 @@ def summary(
             for file in ratings.files
         },
         "comparisons": drawn.comparisons(values),
+        "forms": dict(Counter(verdict.form for verdict in ratings.verdicts.values() if verdict.form)),
+        "tokens": {
+            "in": sum(verdict.tokens_in for verdict in ratings.verdicts.values()),
+            "out": sum(verdict.tokens_out for verdict in ratings.verdicts.values()),
+        },
         "statistics": {
             "seed": seed,
             "resamples": resamples,
