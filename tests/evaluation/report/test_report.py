@@ -208,6 +208,7 @@ def test_results_of_other_predictions_are_not_reported(fresh_run):
 
 def test_scoring_and_reporting_import_no_torch():
     code = (
-        "import sys, medcare.evaluation.results, medcare.evaluation.report; sys.exit('torch' in sys.modules)"
+        "import sys, medcare.evaluation.results, medcare.evaluation.comparison, medcare.evaluation.report;"
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
