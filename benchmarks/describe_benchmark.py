@@ -79,13 +79,13 @@ def cards(made: Benchmark) -> Iterator[str]:
 
 def table(small: Benchmark, large: Benchmark) -> Iterator[str]:
     """The best shortcut of each task that has a chance level, in two sizes."""
-    sizes = [
-        "{facts_per_task} facts, {align_per_task} examples, {items_per_task} items".format(
-            **made.facts["sizes"]
-        )
-        for made in (small, large)
-    ]
-    yield f"\n## Shortcuts against chance\n\n| task | chance + 5 | {sizes[0]} | {sizes[1]} |\n|---|---|---|---|"
+    heads = []
+    for made in (small, large):
+        sizes = made.facts["sizes"]
+        training = f"{sizes['facts_per_task']} facts, {sizes['align_per_task']} examples"
+        heads.append(f"{training}, {sizes['items_per_task']} items of each split")
+    yield f"\n## Shortcuts against chance\n\n| task | chance + 5 | {heads[0]} | {heads[1]} |"
+    yield "|---|---|---|---|"
     for at, card in enumerate(large.cards):
         if card.chance is not None:
             best = [best_shortcut(task_of(made, at)) for made in (small, large)]

@@ -9,8 +9,9 @@ from collections import Counter
 import pytest
 
 from medcare.data.benchmark.forms import RECIPES, build_forms
-from medcare.data.benchmark.forms_recipe import Draw, Example, NoDrawError, build_task
+from medcare.data.benchmark.forms_recipe import Draw, Example, NoDrawError
 from medcare.data.benchmark.forms_vocabulary import DRUGS, KINDS, alike
+from medcare.data.benchmark.forms_writer import build_task
 from medcare.data.benchmark.label_shortcuts import text_of
 from medcare.data.benchmark.task_data import TaskData
 from medcare.data.overlap import find, units

@@ -3,12 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from medcare.data.benchmark import forms_recipe
+from medcare.data.benchmark import forms_writer
 from medcare.data.benchmark.forms import RECIPES
 from medcare.data.benchmark.forms_frames import ACTS, CRITERIA, SECTIONS
 from medcare.data.benchmark.forms_queries import INTENTS, TITLES
-from medcare.data.benchmark.forms_recipe import Example, build_task
+from medcare.data.benchmark.forms_recipe import Example
 from medcare.data.benchmark.forms_shortcuts import SHORTCUTS, answers
+from medcare.data.benchmark.forms_writer import build_task
 from medcare.data.benchmark.label_shortcuts import cell, fit, halves, label_accuracies, text_of, won
 from medcare.data.overlap import units
 from medcare.errors import DataError
@@ -133,7 +134,7 @@ def test_what_looks_do_tell_is_found():
 
 
 def test_a_task_whose_labels_look_different_cannot_be_made(words, monkeypatch):
-    monkeypatch.setattr(forms_recipe, "_BUNDLE_ATTEMPTS", 50)
+    monkeypatch.setattr(forms_writer, "_BUNDLE_ATTEMPTS", 50)
     recipe = next(recipe for recipe in RECIPES if recipe.name == "query_intent")
 
     def make(draw):

@@ -6,9 +6,10 @@ from medcare.data.benchmark.forms_dialogue import DIALOGUE
 from medcare.data.benchmark.forms_extraction import EXTRACTION
 from medcare.data.benchmark.forms_labels import LABELS
 from medcare.data.benchmark.forms_matching import MATCHING
-from medcare.data.benchmark.forms_recipe import Recipe, build_task
+from medcare.data.benchmark.forms_recipe import Recipe
 from medcare.data.benchmark.forms_relations import RELATIONS
 from medcare.data.benchmark.forms_vocabulary import Vocabulary
+from medcare.data.benchmark.forms_writer import build_task
 from medcare.data.benchmark.ontology import Ontology
 from medcare.data.benchmark.task_data import TaskData
 

@@ -1,7 +1,7 @@
 """Ways to guess a label from how a text looks, without reading it: what a good score must clearly beat.
 
 Each is fitted on a task's training texts and answers for a test text. Labels come in bundles, one of each,
-whose texts look the same (`cell`), so none of these does better than chance (see `forms_recipe`).
+whose texts look the same (`cell`), so none of these does better than chance (see `forms_writer`).
 """
 
 from __future__ import annotations
