@@ -1,43 +1,157 @@
+"""The loss made piece by piece against cross-entropy over whole logits: value and gradients."""
+
 from __future__ import annotations
+
+from unittest.mock import patch
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from medcare.adapters.tuner import adapted_linears, add_aggregators, trainable
+from medcare.config import AdapterConfig
 from medcare.data.batches import collate
 from medcare.data.chat_template import Rendered
+from medcare.training import losses
 from medcare.training.losses import nll_sum
 from tests.conftest import tiny_model
 
+FAMILIES = {
+    "llama": {},
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {},
+    "mistral": {},
+    "gemma": {},
+    "gemma2": {"final_logit_softcapping": 0.7},  # so low that it bites on a random model
+    "gemma3_text": {"final_logit_softcapping": 0.7},
+    "phi": {},  # its projection has a bias
+    "cohere": {"logit_scale": 3.0},  # scales its logits, of which the loss knows nothing
+    "granite": {"logits_scaling": 0.2},
+}
 
-def batch():
+
+def adapted(family, **changes):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        vocab_size=96,
+        pad_token_id=0,
+        **FAMILIES[family],
+        **changes,
+    )
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    names = ("fc1", "fc2") if family == "phi" else AdapterConfig.feed_forward
+    add_aggregators(model, AdapterConfig(rank=2, alpha=4, experts=3, feed_forward=names, attention=()))
+    for linear in adapted_linears(model).values():
+        for branch in linear.branches.values():
+            nn.init.normal_(branch.lora_B, std=0.3)
+    nn.init.normal_(model.get_output_embeddings().weight, std=0.5)
+    return model.eval(), trainable(model, ["knowledge", "noise"])
+
+
+def batch(layout="grouped"):
     draw = torch.Generator().manual_seed(2)
     rows = [torch.randint(3, 90, (length,), generator=draw).tolist() for length in (7, 12, 5)]
-    return collate([Rendered(ids, [i % 3 == 1 for i in range(len(ids))]) for ids in rows], pad_id=0)
+    examples = [Rendered(ids, [i % 3 == 1 for i in range(len(ids))]) for ids in rows]
+    return collate(examples, pad_id=0, layout=layout)
 
 
-def test_supervised_positions_alone_give_the_loss_of_all_logits(any_model):
+def from_all_logits(model, made):
+    logits = model(**made.inputs, use_cache=False).logits[:, :-1]
+    return functional.cross_entropy(logits.flatten(0, 1), made.labels[:, 1:].flatten(), reduction="sum")
+
+
+@pytest.mark.parametrize("layout", ["grouped", "packed"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_are_those_of_all_logits(family, layout):
+    model, parameters = adapted(family)
+    made = batch(layout)
+    expected = from_all_logits(model, made)
+    theirs = torch.autograd.grad(expected, list(parameters.values()))
+    for elements in (1 << 24, 2 * 96, 1):  # one piece, pieces of two positions, of one
+        with patch.object(losses, "_LOGITS", elements):
+            loss = nll_sum(model, made.inputs, made.labels)
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+        ours = torch.autograd.grad(loss, list(parameters.values()))
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+    whole = family in ("cohere", "granite")
+    assert losses._plain[model.get_output_embeddings()] is not whole
+
+
+def test_a_scaled_gradient_is_scaled():
+    model, parameters = adapted("llama")
     made = batch()
-    logits = any_model(**made.inputs, use_cache=False).logits[:, :-1]
-    expected = functional.cross_entropy(logits.flatten(0, 1), made.labels[:, 1:].flatten(), reduction="sum")
-    torch.testing.assert_close(nll_sum(any_model, made.inputs, made.labels), expected, rtol=1e-5, atol=0)
+    once = torch.autograd.grad(nll_sum(model, made.inputs, made.labels), list(parameters.values()))
+    thrice = torch.autograd.grad(3 * nll_sum(model, made.inputs, made.labels), list(parameters.values()))
+    for one, three in zip(once, thrice, strict=True):
+        torch.testing.assert_close(3 * one, three, rtol=1e-4, atol=1e-5)
 
 
-def test_the_head_sees_supervised_positions_only():
+def test_a_projection_that_trains_gets_its_gradient():
     model, made = tiny_model("llama"), batch()
-    seen = []
-    model.get_output_embeddings().register_forward_hook(lambda *call: seen.append(call[1][0].shape))
+    weight = model.get_output_embeddings().weight
+    assert weight.requires_grad
+    ours = torch.autograd.grad(nll_sum(model, made.inputs, made.labels), weight)[0]
+    torch.testing.assert_close(ours, torch.autograd.grad(from_all_logits(model, made), weight)[0])
+
+
+def test_the_projection_is_itself_again_afterwards():
+    model, _ = adapted("llama")
+    made = batch()
     nll_sum(model, made.inputs, made.labels)
-    assert seen == [torch.Size([made.supervised, 32])]
-    seen.clear()
-    assert model(**made.inputs).logits.shape == (3, 12, 96)  # the hook is gone
+    assert "forward" not in vars(model.get_output_embeddings())
+    assert model(**made.inputs).logits.shape == (3, 12, 96)
+    with pytest.raises(ValueError, match="input_ids"):
+        nll_sum(model, {"no_such_input": 1}, made.labels)
+    assert model(**made.inputs).logits.shape == (3, 12, 96)
+
+
+def test_logits_are_never_whole():
+    """400 supervised positions and 20,000 words would be 32 MB; pieces of 50 positions are 4 MB."""
+    model = tiny_model("llama", vocab=20_000).requires_grad_(False)
+    model.get_input_embeddings().requires_grad_()
+    ids = torch.randint(3, 20_000, (2, 201))
+    with (
+        patch.object(losses, "_LOGITS", 1_000_000),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
+        nll_sum(model, {"input_ids": ids}, ids).backward()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert max(event.nbytes() for event in events) < 5e6
 
 
 def test_bfloat16_logits_are_summed_in_float32():
     model, made = tiny_model("llama").to(torch.bfloat16), batch()
-    assert nll_sum(model, made.inputs, made.labels).dtype == torch.float32
+    for trains in (True, False):
+        model.get_output_embeddings().requires_grad_(trains)
+        assert nll_sum(model, made.inputs, made.labels).dtype == torch.float32
 
 
-def test_no_supervised_token_is_no_loss():
+def test_without_gradients_the_loss_is_the_same():
+    model, _ = adapted("gemma2")
+    made = batch()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            nll_sum(model, made.inputs, made.labels), from_all_logits(model, made), rtol=1e-5, atol=0
+        )
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_no_supervised_token_is_no_loss_and_no_gradient(trains):
+    model, parameters = adapted("llama")
+    model.get_output_embeddings().requires_grad_(trains)
     made = collate([Rendered([4, 5, 6], [False] * 3)], pad_id=0)
-    assert nll_sum(tiny_model("llama"), made.inputs, made.labels).item() == pytest.approx(0)
+    loss = nll_sum(model, made.inputs, made.labels)
+    assert loss.item() == pytest.approx(0)
+    for gradient in torch.autograd.grad(loss, list(parameters.values())):
+        assert not gradient.any()

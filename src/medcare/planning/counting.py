@@ -67,6 +67,8 @@ class KnownCounts(TorchDispatchMode):
         aten = torch.ops.aten
         if func is aten._local_scalar_dense.default:
             return 1
+        if func is aten.equal.default:
+            return True  # the loss asks whether it knows all that the model does to its logits
         if func is aten.nonzero.default:
             return args[0].new_zeros((self.supervised, args[0].dim()), dtype=torch.long)
         if func is aten.index.Tensor:
