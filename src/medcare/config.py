@@ -248,18 +248,6 @@ def as_stage(name: str) -> Stage:
     raise ConfigError(f"The stage must be {' or '.join(STAGES)}, got {name!r}.")
 
 
-def as_stage(name: str) -> Stage:
-    """The stage of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for stage in STAGES:
-        if name == stage:
-            return stage
-    raise ConfigError(f"The stage must be {' or '.join(STAGES)}, got {name!r}.")
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}

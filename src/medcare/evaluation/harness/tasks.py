@@ -61,23 +61,20 @@ class Exam(_Configured):
 class Form(_Configured):
     """Text in a strict form, scored by the task's own metric over all items together."""
 
-    def process_results(self, doc: Document, results: Sequence[str]) -> dict[str, Any]:
-        """What `aggregation` needs: the item and the answer."""
-        return {"score": (doc, results[0].strip())}
-
     def aggregation(self) -> dict[str, Callable[[Any], float]]:
         """How the answers make a score."""
         return {"score": self._score}
-
-    def higher_is_better(self) -> dict[str, bool]:
-        """It is."""
-        return {"score": True}
 
     def _score(self, answered: Sequence[tuple[Document, str]]) -> float:
         card = TaskCard.from_dict(self.config.metadata["card"])
         items = [_item(doc) for doc, _ in answered]
         rows, _ = mark(card, items, {"model": [{"id": doc["id"], "text": text} for doc, text in answered]})
         return float(metric_of(card)(rows["model"].sum(0)[None])[0])
+
+
+def written(doc: Document, results: Sequence[str]) -> dict[str, Any]:
+    """What `Form.aggregation` needs: the item and the answer."""
+    return {"score": (doc, results[0].strip())}
 
 
 def option_results(options: Sequence[str], results: Sequence[tuple[float, bool]]) -> list[tuple[float, bool]]:

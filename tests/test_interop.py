@@ -1,0 +1,106 @@
+"""What docs/interop.md shows runs: tiny models in the place of those that it names, the real harness."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from medcare.cli import app
+from medcare.data.records import Item
+from medcare.data.task_card import TaskCard
+from medcare.errors import EvaluationError, FolderError
+from medcare.storage import read_json, read_jsonl, write_json, write_jsonl
+from tests.serving.conftest import running, served
+
+TEXT = (Path(__file__).parents[1] / "docs" / "interop.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line)
+    for block in re.findall(r"^```sh\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+    if not line.startswith("pip")
+]
+SMALL = ("model.device=cpu", "model.dtype=float32", "evaluation.max_new_tokens=4")
+
+
+@pytest.fixture
+def here(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    data = tmp_path / "runs" / "demo" / "data"
+    items = [
+        Item("a", "signs", "knowledge", "taught", "a", "Which sign?", ("cough", "rash"), (1,), "rash"),
+        Item("b", "names", "alignment", "taught", "b", "Name it.", target="fever"),
+    ]
+    cards = [
+        TaskCard("signs", "knowledge", "options", "accuracy", "m", "s"),
+        TaskCard("names", "alignment", "list", "micro_f1", "m", "s"),
+    ]
+    write_jsonl(data / "items.jsonl", [asdict(item) for item in items])
+    write_json(data / "benchmark.json", {"cards": [card.to_dict() for card in cards]})
+    shutil.copytree(tiny_base, tmp_path / "runs" / "demo" / "model")
+    head = ",Question,A,B,C,D,Answer\n"
+    (tmp_path / "exam.csv").write_text(head + "0,Which sign?,cough,rash,pain,none,B\n")
+    (tmp_path / "dev.csv").write_text(
+        head + "".join(f"{n},Of {n} signs which?,a{n},b,c,d,A\n" for n in range(3))
+    )
+    return tmp_path
+
+
+def medcare(*arguments: str) -> None:
+    app([*arguments], standalone_mode=False)
+
+
+def shown(*words: str) -> list[str]:
+    (found,) = [command for command in COMMANDS if all(word in " ".join(command) for word in words)]
+    return found
+
+
+def test_every_command_is_tried():
+    assert len(COMMANDS) == 4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_harness_runs_what_medcare_writes(here, monkeypatch):
+    from lm_eval.__main__ import cli_evaluate
+    from lm_eval.tasks import TaskManager
+
+    # Looking through the harness's own thousands of files takes half a minute.
+    monkeypatch.setattr(TaskManager.__init__, "__defaults__", (None, None, False, None))
+    medcare(*shown("medcare harness")[1:])
+    medcare(*shown("medcare harness")[1:])  # again, over what is there
+    monkeypatch.setattr(sys, "argv", [*shown("lm_eval"), "--output_path", "out", "--device", "cpu"])
+    cli_evaluate()
+    (results,) = [read_json(path)["results"] for path in (here / "out").rglob("results*.json")]
+    assert results.keys() >= {"medcare_signs", "medcare_names"}
+    assert results["medcare_signs"]["acc_bytes,none"] in (0, 1)
+    with pytest.raises(FolderError, match="something else than tasks"):
+        medcare("harness", "runs/demo", "--out", "runs")
+
+
+def test_a_served_model_is_evaluated(here):
+    command = shown("http://localhost:8000/v1#model")
+    with running(served("model")) as server:
+        command = [part.replace("http://localhost:8000", server.url) for part in command]
+        medcare(*command[1:], *(part for setting in SMALL for part in ("--set", setting)))
+    (row,) = read_jsonl(here / "runs" / "served" / "evaluation" / "model" / "predictions.jsonl")
+    assert row["order"] == [0, 1, 2, 3]
+    assert isinstance(row["text"], str)
+    assert (here / "runs" / "served" / "report.html").is_file()
+
+
+def test_examples_are_shown_and_are_missed(here, tiny_base):
+    command = [part.replace("MODEL", str(tiny_base)) for part in shown("shots_from")]
+    small = [part for setting in SMALL for part in ("--set", setting)]
+    medcare(*command[1:], *small)
+    settings = read_json(here / "runs" / "shots" / "evaluation" / "model" / "prompts.json")["settings"]
+    assert settings["shots"] == 2
+    without = command[: command.index("evaluation.shots_from=dev.csv") - 1]
+    without[without.index("runs/shots")] = "runs/none"
+    with pytest.raises(EvaluationError, match=r"Name some in evaluation\.shots_from"):
+        medcare(*without[1:], *small)
