@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,15 +17,18 @@ from typer.testing import CliRunner
 
 from medcare.cli import app
 from medcare.errors import ConfigError, EvaluationError
+from medcare.evaluation.judge import rubric
 from medcare.serving.served_model import ServedModel
 from medcare.storage import read_json, read_jsonl, write_jsonl
 from tests.conftest import tiny_model
 from tests.data.tokenizers_by_family import tokenizer_of
 from tests.evaluation.judge.fake_server import GOOD, content, failure, fake_judge, in_turn, slow, verdict
 from tests.serving.conftest import running
+from tests.test_readme import commands
 
 KEY = "sk-secret-0123456789"
 COUNT = 8
+DOCS = (Path(__file__).parents[2] / "docs" / "judging.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -201,6 +205,23 @@ def test_a_model_that_can_only_babble_leaves_all_unjudged(folder: Path):
     base = read_json(folder / "out" / "judge.json")["files"]["base"]
     assert (base["judged"], base["unjudged"]) == (0, COUNT)
     assert base["scores"]["overall"] is None
+
+
+def test_every_command_of_the_documentation_runs(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    write_jsonl(folder / "people.jsonl", [{"id": str(number), "overall": number} for number in range(COUNT)])
+    (folder / "terms.txt").write_text("奥司他韦\t达菲\n", encoding="utf-8")
+    monkeypatch.chdir(folder)
+    lines = commands(DOCS)
+    assert len(lines) == 5
+    with fake_judge(in_turn(verdict())) as judge:
+        for line in lines:
+            arguments = shlex.split(line.replace("http://localhost:8000/v1", judge.url))[1:]
+            asks = "--url" in arguments
+            done = CliRunner(env={"JUDGE_KEY": KEY}).invoke(app, [*arguments, *(["--yes"] if asks else [])])
+            assert done.exit_code == 0, (line, done.exception)
+    files = {path.name for path in (folder / "runs" / "judged").iterdir()}
+    assert {name for name in files if name not in DOCS} == set()
+    assert rubric.version() in (folder / "runs" / "judged" / "judge.json").read_text()
 
 
 @pytest.mark.parametrize(

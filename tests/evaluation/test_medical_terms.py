@@ -65,9 +65,9 @@ def test_mentions_come_in_order_and_do_not_overlap(text: str):
 
 def test_the_ontologies_and_a_list_of_ones_own(tmp_path: Path):
     own = tmp_path / "own.txt"
-    own.write_text("奥司他韦\t达菲\n\nqq test\n", encoding="utf-8")
+    own.write_text("奥司他韦\t达菲\n\nqq test\nMI\n", encoding="utf-8")
     terms = load_terms(own)
-    text = "Shortness of breath and fever; acute appendicitis. 服用达菲，发热。 QQ test"
+    text = "Shortness of breath and fever; acute appendicitis. 服用达菲，发热。 QQ test, MI, AS"
     assert found(text, terms) == [
         ("HP:0002094", "Shortness of breath"),
         ("HP:0001945", "fever"),
@@ -75,6 +75,7 @@ def test_the_ontologies_and_a_list_of_ones_own(tmp_path: Path):
         ("奥司他韦", "达菲"),
         ("发热", "发热"),
         ("qq test", "QQ test"),
+        ("MI", "MI"),
     ]
     assert set(terms.sources) == {"hpo", "icd10cm", "Chinese", "own"}
     with pytest.raises(DataError, match="a term a line"):

@@ -20,6 +20,7 @@ _PIECE = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]", re.IGNORECASE)
 _UNSPECIFIED = re.compile(r"(?:, (?:unspecified|NOS)| NOS|,? not elsewhere classified)$", re.IGNORECASE)
 # Longer names are definitions rather than what anybody writes.
 _LONGEST_NAME = 8
+_SHORTEST = 4
 # Findings that any Chinese note may mention, so that negation is looked at without a list of one's own.
 _CHINESE = (
     *("发热", "寒战", "咳嗽", "咳痰", "咯血", "胸痛", "胸闷", "气促", "呼吸困难", "心悸"),
@@ -62,12 +63,27 @@ class Terms:
         self._concepts: dict[tuple[str, ...], str] = {}
         self._longest: dict[str, int] = {}
         for name, concept in names:
-            pieces = tuple(_singular(found[0]) for found in _PIECE.finditer(name))
-            if not pieces or (len(pieces[0]) < 4 and len(pieces) == 1):
-                continue  # ALL, AS, MI: as often a word as a name
-            self._concepts.setdefault(pieces, concept)
-            self._longest[pieces[0]] = max(self._longest.get(pieces[0], 0), len(pieces))
-            self.names.setdefault(concept, name)
+            pieces = _pieces(name)
+            if pieces and pieces not in self._concepts and not _is_short(pieces):
+                self._add(pieces, name, concept)
+
+    def with_own(self, names: Iterable[tuple[str, str]], source: str) -> Terms:
+        """These terms and others, short ones too, which win where they have the same name."""
+        found = Terms((), {**self.sources, "own": source})
+        found.names, found._concepts, found._longest = (
+            dict(self.names),
+            dict(self._concepts),
+            dict(self._longest),
+        )
+        for name, concept in names:
+            if pieces := _pieces(name):
+                found._add(pieces, name, concept)
+        return found
+
+    def _add(self, pieces: tuple[str, ...], name: str, concept: str) -> None:
+        self._concepts[pieces] = concept
+        self._longest[pieces[0]] = max(self._longest.get(pieces[0], 0), len(pieces))
+        self.names.setdefault(concept, name)
 
     def find(self, text: str) -> list[Mention]:
         """The terms of a text, from left to right, none inside another."""
@@ -88,7 +104,6 @@ class Terms:
         return mentions
 
 
-@cache
 def load_terms(extra: Path | None = None) -> Terms:
     """The terms of the ontologies, the short Chinese list, and those of a file.
 
@@ -99,22 +114,25 @@ def load_terms(extra: Path | None = None) -> Terms:
         DataError: the ontologies are not installed, or the file can't be read.
         StorageError: the cache of the ontologies can't be written.
     """
+    if extra is None:
+        return _known()
+    own = _read(extra)
+    return _known().with_own(own, f"{extra.name}, {len(own)} names")
+
+
+@cache
+def _known() -> Terms:
     from medcare.data.benchmark.ontology import load_ontology
 
-    own = _read(extra) if extra else []
     ontology = load_ontology()
-    names = [*own, *((name, name) for name in _CHINESE)]
-    for finding in ontology.findings.values():
-        names.append((finding.name, finding.id))
+    names = [(name, name) for name in _CHINESE]
+    names += [(finding.name, finding.id) for finding in ontology.findings.values()]
     for finding in ontology.findings.values():
         names += [(name, finding.id) for name in (*finding.synonyms, *finding.lay_terms)]
     for code in ontology.codes.values():
         known = [code.name, _UNSPECIFIED.sub("", code.name), *code.inclusion_terms]
         names += [(name, code.code) for name in known if len(name.split()) <= _LONGEST_NAME]
-    sources = {**ontology.versions, "Chinese": f"{len(_CHINESE)} common findings"}
-    if extra:
-        sources["own"] = f"{extra.name}, {len(own)} names"
-    return Terms(names, sources)
+    return Terms(names, {**ontology.versions, "Chinese": f"{len(_CHINESE)} common findings"})
 
 
 def _read(path: Path) -> list[tuple[str, str]]:
@@ -126,6 +144,15 @@ def _read(path: Path) -> list[tuple[str, str]]:
         ) from error
     rows = [[name.strip() for name in line.split("\t") if name.strip()] for line in lines]
     return [(name, row[0]) for row in rows for name in row]
+
+
+def _pieces(name: str) -> tuple[str, ...]:
+    return tuple(_singular(found[0]) for found in _PIECE.finditer(name))
+
+
+def _is_short(pieces: tuple[str, ...]) -> bool:
+    """ALL, AS, MI: as often a word as a name."""
+    return len(pieces) == 1 and len(pieces[0]) < _SHORTEST and pieces[0].isascii()
 
 
 def _singular(piece: str) -> str:

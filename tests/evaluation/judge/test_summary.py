@@ -51,6 +51,8 @@ def test_an_answers_score_is_the_mean_of_its_repeats_and_overall_that_of_the_dim
     given = {"base": {"r": [{"fluency": 5}, {"fluency": 4}]}}
     scores = tree_of(rated([REPORT], given, repeats=2))["files"]["base"]["scores"]
     assert scores["fluency"]["value"] == 4.5
+    counted = tree_of(rated([REPORT], given, repeats=2))["files"]["base"]["grades"]["fluency"]
+    assert counted == {"1": 0, "2": 0, "3": 0, "4": 1, "5": 1}
     assert scores["relevance"]["value"] == 3
     assert scores["overall"]["value"] == pytest.approx((4.5 + 9) / 4)
 

@@ -4,6 +4,7 @@
      "forms": {FORM: verdicts}, "tokens": {in, out},
      "files": {NAME: {"judged", "unjudged", "reasons": {REASON: count},
                       "scores": {DIMENSION or "overall": {value, low, high}},
+                      "grades": {DIMENSION: {"1": count, ..., "5": count}},
                       "types": {TYPE: {"n", "scores"}},
                       "agreement": {DIMENSION: {units, exact, distance, alpha}},
                       "reference": {DIMENSION: {n, spearman: {value, low, high}}},
@@ -134,6 +135,7 @@ def _file(
         "unjudged": reasons.total(),
         "reasons": dict(reasons.most_common()),
         "scores": {measure: drawn.estimate(values[measure]) for measure in MEASURES},
+        "grades": _grades([verdict.scores for verdict in verdicts if verdict.scores]),
         "types": _types(ratings.cases, values, drawn),
         "length": _correlation(values[OVERALL], lengths, drawn.seed),
     }
@@ -151,6 +153,15 @@ def _file(
             for measure in MEASURES
             if (known := {name: entry[measure] for name, entry in reference.items() if measure in entry})
         }
+    return tree
+
+
+def _grades(scores: Sequence[Mapping[str, int]]) -> Tree:
+    """How often each grade was given, by dimension."""
+    tree: Tree = {}
+    for dimension in DIMENSIONS:
+        counts = Counter(entry[dimension] for entry in scores)
+        tree[dimension] = {str(grade): counts[grade] for grade in range(LOWEST, HIGHEST + 1)}
     return tree
 
 

@@ -45,6 +45,7 @@ def tables(tree: Tree) -> list[Table]:
             ),
         ),
         _by_type(files),
+        _grades(files),
         differences(tree["comparisons"]),
         _agreement(files),
         _correlations(files),
@@ -93,6 +94,15 @@ def _by_type(files: dict[str, Tree]) -> Table:
         ("answers", "type", "judged", *MEASURES),
         rows,
     )
+
+
+def _grades(files: dict[str, Tree]) -> Table:
+    rows = tuple(
+        (name, dimension, *map(str, counts.values()))
+        for name, file in files.items()
+        for dimension, counts in file["grades"].items()
+    )
+    return Table("How often each grade was given", ("answers", "measure", "1", "2", "3", "4", "5"), rows)
 
 
 def differences(comparisons: Tree) -> Table:
