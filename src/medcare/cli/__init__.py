@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+from typing import Annotated
+
 import typer
 
 from medcare.cli import data, evaluation, harness, judging, plan, runs, serving
@@ -16,3 +19,19 @@ app = typer.Typer(
 )
 for module in (runs, plan, data, evaluation, harness, judging, serving):
     app.add_typer(module.commands)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"medcare {metadata.version('medcare')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Options of the program itself; the text of --help is given to `Typer`."""
