@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from medcare.generation.decoder import Decoder, Progress, batches, common_prefix
 _LOGITS = 1 << 27
 # Tokens of a prompt, and of an option, on which a model is tried.
 _PROBE = 8
+# What was found, for each model by the name of its attention.
+_HONOURS: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
 
 Options = Sequence[Sequence[int]]
 
@@ -206,11 +209,19 @@ def _row_limit(decoder: Decoder, columns: int) -> int:
 def _masks_blocks(decoder: Decoder, question: _Question) -> bool:
     """Whether the model honours a mask of blocks; one that ignores or can't take it is encoded plainly.
 
-    Found out by trying, on the end of one question: attention kernels and position schemes are too many to
-    list. The end is enough, and a few-shot prompt in full would cost more than the mask saves.
+    Found out by trying once, on the end of one question: attention kernels and position schemes are too many
+    to list.
     """
-    if getattr(decoder.model.config, "_attn_implementation", None) not in ("sdpa", "eager"):
+    kernel = getattr(decoder.model.config, "_attn_implementation", None)
+    if kernel not in ("sdpa", "eager"):
         return False
+    known = _HONOURS.setdefault(decoder.model, {})
+    if kernel not in known:
+        known[kernel] = _try_mask(decoder, question)
+    return known[kernel]
+
+
+def _try_mask(decoder: Decoder, question: _Question) -> bool:
     probe = _Question(0, question.prompt[-_PROBE:], [option[-_PROBE:] for option in question.options[-2:]])
     precise = decoder.model.get_input_embeddings().weight.dtype in (torch.float32, torch.float64)
     with evaluating(decoder.model):
