@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,6 @@ from tests.evaluation.judge.fake_server import (
     failure,
     fake_judge,
     in_turn,
-    slow,
     verdict,
 )
 from tests.evaluation.judge.made_up import CASES, answers
@@ -37,7 +38,7 @@ def work(
 ) -> tuple[list[Request], dict[str, Verdict]]:
     cases = CASES[:count]
     wanted = requests(cases, [answers("base", cases=cases)], model="strict", repeats=repeats, seed=0)
-    endpoint = Endpoint(judge.url, "strict", tries=tries, first_wait=0.01, timeout=10)
+    endpoint = Endpoint(judge.url, "strict", tries=tries, first_wait=0.01, timeout=30)
     client = Client(endpoint, Pace())
     done = rate(wanted, client, cache, concurrency=concurrency, advance=lambda: None)
     return wanted, asyncio.run(done)
@@ -123,7 +124,13 @@ def test_a_wrong_key_ends_the_work_at_once(cache: Cache):
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_concurrency_is_bounded_and_used(cache: Cache, concurrency: int):
-    with fake_judge(in_turn(slow(0.05, verdict()))) as judge:
+    together = threading.Barrier(concurrency)
+
+    def wait_for_the_others(handler: BaseHTTPRequestHandler) -> None:
+        together.wait(30)
+        verdict()(handler)
+
+    with fake_judge(in_turn(wait_for_the_others)) as judge:
         work(judge, cache, count=12, concurrency=concurrency)
     assert judge.most == concurrency
     assert len(judge.bodies) == 12
