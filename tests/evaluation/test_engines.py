@@ -228,6 +228,15 @@ def test_a_server_with_echo_gives_the_local_log_likelihoods(tiny, tmp_path, toke
     assert theirs["i0"]["text"] == ITEMS[0].prompt[::-1]
 
 
+def test_a_server_that_ignores_echo_is_found_out(tiny, tmp_path, tokenizer_folder):
+    config = EvaluationConfig(tokenizer=tokenizer_folder)
+    lone = {"logprobs": {"token_logprobs": [-1.0], "tokens": ["a"]}, "text": "a"}
+    with fake(tiny) as server, open_engine(server.url, RunConfig(evaluation=config)) as engine:
+        server.failures = [{"id": "1", "choices": [{**lone, "index": n} for n in range(3)]}] * 4
+        with pytest.raises(EvaluationError, match=r"'echo' .* evaluation\.exams=generation"):
+            rows(engine, tmp_path / "p.jsonl", config)
+
+
 def test_what_a_server_can_not_do_is_said_and_what_was_answered_stays(tiny, tmp_path):
     config = EvaluationConfig(exams="generation", retries=1, concurrency=1)
     path = tmp_path / "p.jsonl"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SECONDS = 600.0
 _LONGEST_QUOTE = 300
+_IN_WORDS = "Without them, exams can be answered in words only: set evaluation.exams=generation."
 
 
 class ServerEngine:
@@ -52,9 +53,10 @@ class ServerEngine:
             ) from error
         self._url, _, model = address.partition("#")
         self._settings = settings
+        self._key = _key(settings.api_key_env)
         self._client: OpenAI = OpenAI(
             base_url=self._url,
-            api_key=_key(settings.api_key_env),
+            api_key=self._key,
             max_retries=settings.retries,
             timeout=_SECONDS,
         )
@@ -132,11 +134,21 @@ class ServerEngine:
             )
             choices = sorted(response.choices, key=lambda choice: choice.index)
             return [
-                _sum(choice.logprobs.token_logprobs if choice.logprobs else None, len(prompt), len(option))
-                for choice, (prompt, option) in zip(choices, rows, strict=True)
+                self._sum(choice.logprobs.token_logprobs if choice.logprobs else None, *row)
+                for choice, row in zip(choices, rows, strict=True)
             ]
 
         return self._answered(ask, "log-probabilities of prompts ('echo')")
+
+    def _sum(self, values: Sequence[float | None] | None, prompt: list[int], option: list[int]) -> float:
+        """The log-likelihood of an option, of the values for all tokens that were sent."""
+        picked = list(values or ())[len(prompt) : len(prompt) + len(option)]
+        numbers = [value for value in picked if value is not None]
+        if len(numbers) != len(option):
+            raise EvaluationError(
+                f"{self._url} gives no log-probabilities of prompts, though 'echo' asks for them. {_IN_WORDS}"
+            )
+        return sum(numbers)
 
     def _find(self, model: str) -> str:
         """The name of the model, which a server with one model needs not be told."""
@@ -176,18 +188,18 @@ class ServerEngine:
         raise AssertionError  # the last attempt returns or raises
 
     def _refusal(self, error: Any, what: str) -> EvaluationError:
-        said = " ".join(str(error.message).split())[:_LONGEST_QUOTE]
+        said = " ".join(str(error.message).replace(self._key, "[key]").split())[:_LONGEST_QUOTE]
         advice = "The same command continues."
         if error.status_code in (401, 403):
             advice = "Set evaluation.api_key_env to the environment variable that holds the key."
         elif what.startswith("log-probabilities") and error.status_code in (400, 404, 422, 501):
-            advice = "Without them, exams can be answered in words only: set evaluation.exams=generation."
+            advice = _IN_WORDS
         return EvaluationError(f"{self._url} refused a request for {what}: {said.rstrip('.')}. {advice}")
 
 
 def _key(variable: str) -> str:
     if not variable:
-        return "none"
+        return "no-key"  # the client wants one
     key = os.environ.get(variable, "")
     if not key:
         raise ConfigError(
@@ -198,12 +210,3 @@ def _key(variable: str) -> str:
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[tuple[list[int], list[int]]]:
     return [render_answer(tokenizer, prompt.messages, option) for option in prompt.options]
-
-
-def _sum(values: Sequence[float | None] | None, start: int, length: int) -> float:
-    """The log-likelihood of the tokens after `start`; raises ValueError if the server left them out."""
-    picked = list(values or ())[start : start + length]
-    numbers = [value for value in picked if value is not None]
-    if len(numbers) != length:
-        raise ValueError
-    return sum(numbers)
