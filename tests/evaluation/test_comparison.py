@@ -136,6 +136,14 @@ def test_other_prompts_and_settings_are_compared_with_a_warning(fresh_run, other
     assert not rows["evaluation.tokens_per_batch"]["matters"]
 
 
+def test_a_folder_from_before_a_setting_was_made_by_its_default(fresh_run, other):
+    path = other / "config.yaml"
+    tree = yaml.safe_load(path.read_text())
+    del tree["evaluation"]["shots"]
+    write_text(path, yaml.safe_dump(tree))
+    assert compare(f"{fresh_run}:base", f"{other}:align", resamples=50)["warnings"] == []
+
+
 def test_a_task_that_is_scored_in_two_ways_is_refused(fresh_run, other):
     tree = read_json(other / "data/benchmark.json")
     next(card for card in tree["cards"] if card["name"] == "intent")["metric"] = "accuracy"

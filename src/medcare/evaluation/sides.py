@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medcare.config import RunConfig
 from medcare.config_files import read_yaml
 from medcare.data.records import Item
 from medcare.errors import EvaluationError
@@ -142,7 +143,8 @@ def _facts(folder: Path, predictions: Path, config: dict[str, Any]) -> dict[str,
     prompts = _optional(predictions.parent / "prompts.json").get("settings", {})
     prompts.pop("items", None)  # a hash of the items, which are compared themselves
     model = config.get("model", {})
-    settings = {**config.get("evaluation", {}), **prompts}
+    # A folder from before there was a setting was made as its default says now.
+    settings = {**RunConfig().to_dict()["evaluation"], **config.get("evaluation", {}), **prompts}
     places = {} if isinstance(model, str) else {key: model.get(key) for key in ("dtype", "device")}
     found: dict[str, Any] = {
         "model": config.get("tested") or f"{predictions.parent.name} of {manifest.get('base', UNKNOWN)}",
