@@ -163,7 +163,7 @@ class EvaluationConfig:
     """How models are tested.
 
     Attributes:
-        items: a test set of one's own, see `medcare.data.test_set.adopt`; empty means the embedded benchmark.
+        items: a test set of one's own, see `medcare.evaluation.test_set.adopt`; empty: the embedded benchmark.
         exams: how questions with options are answered: each option's log-likelihood as the answer, or a
             generated text out of which the chosen letters are read.
         shots: solved examples before each question, never test items.
