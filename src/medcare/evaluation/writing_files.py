@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -87,7 +87,8 @@ def writing_tables(tree: Tree) -> list[Table]:
     )
     names = ("answers", *(measure.replace("_", " ") for measure in MEASURES), "contradictions")
     title = f"{LABEL}: {tree['n']} tasks, mean [95 % interval]"
-    found = [Table(title, names, rows), differences(tree["comparisons"])]
+    compared = differences(tree["comparisons"])
+    found = [Table(title, names, rows), replace(compared, title=f"{LABEL}: {compared.title}")]
     return [table for table in found if table.rows]
 
 
