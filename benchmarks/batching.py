@@ -1,9 +1,14 @@
 """Grouped by length with padding against packed without: real tokens a second of forward and backward passes.
 
-    python benchmarks/batching.py [--model embedded] [--rounds 5] [--tokens 512] [--data FILE]
+    python benchmarks/batching.py [--model embedded] [--dtype auto] [--rounds 5] [--tokens 512] [--data FILE]
 
 Both layouts see the same examples in the same process, in turn, so that a machine that slows down slows both.
-Prints JSON with each layout's median and the ratio packed / grouped.
+Prints JSON with each layout's median and the ratio packed / grouped. On a CPU, time is the process's own, so
+that other processes don't count; run it with OMP_WAIT_POLICY=passive, or waiting threads do.
+
+    python benchmarks/batching.py --batches 2 --out benchmarks/results/batching_bfloat16.json
+    python benchmarks/batching.py --batches 2 --rounds 3 --dtype float32 \\
+        --out benchmarks/results/batching_float32.json
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 
 import torch
 
@@ -22,6 +28,7 @@ from medcare.data.batches import collate, plan
 from medcare.data.benchmark import build
 from medcare.data.chat_template import render_all
 from medcare.data.readers import conversations
+from medcare.storage import write_json
 from medcare.training.losses import nll_sum
 
 LAYOUTS = ("grouped", "packed")
@@ -33,11 +40,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=3, help="batches of each layout in a round")
     parser.add_argument("--tokens", type=int, default=512, help="tokens in a batch")
+    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
     parser.add_argument("--data", help="conversations; default: both stages of the embedded benchmark")
+    parser.add_argument("--out", type=Path, help="where to write the result")
     options = parser.parse_args()
 
     device = choose_device("auto")
-    dtype = choose_dtype("auto", device)
+    dtype = choose_dtype(options.dtype, device)
     model = load_base(options.model, device=device, dtype=dtype)
     add_aggregators(model, AdapterConfig())
     trainable(model, ["knowledge", "noise", "attention"])
@@ -67,31 +76,34 @@ def main() -> None:
             if turn:  # the first round warms up
                 rates[layout].append(rate)
     medians = {layout: statistics.median(rates[layout]) for layout in LAYOUTS}
-    print(
-        json.dumps(
-            {
-                "device": str(device),
-                "dtype": str(dtype),
-                "examples": len(examples),
-                "mean_length": round(statistics.mean(lengths), 1),
-                "tokens_per_batch": options.tokens,
-                "tokens_per_second": {layout: round(value, 1) for layout, value in medians.items()},
-                "ratio": round(medians["packed"] / medians["grouped"], 3),
-            },
-            indent=2,
-        )
-    )
+    result = {
+        "device": str(device),
+        "dtype": str(dtype),
+        "threads": torch.get_num_threads(),
+        "examples": len(examples),
+        "mean_length": round(statistics.mean(lengths), 1),
+        "tokens_per_batch": options.tokens,
+        "tokens_per_second": {layout: round(value, 1) for layout, value in medians.items()},
+        "lowest_and_highest": {
+            layout: [round(min(found), 1), round(max(found), 1)] for layout, found in rates.items()
+        },
+        "ratio": round(medians["packed"] / medians["grouped"], 3),
+    }
+    print(json.dumps(result, indent=2))
+    if options.out:
+        write_json(options.out, result)
 
 
 def measure(model: torch.nn.Module, batches: list) -> float:  # type: ignore[type-arg]
     """Real tokens a second over some batches."""
-    start = time.perf_counter()
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    start = clock()
     for batch in batches:
         (nll_sum(model, batch.inputs, batch.labels) / batch.supervised).backward()
         model.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return sum(batch.tokens for batch in batches) / (time.perf_counter() - start)
+    return sum(batch.tokens for batch in batches) / (clock() - start)
 
 
 if __name__ == "__main__":
