@@ -34,6 +34,12 @@ def test_a_question_shows_its_options_where_letters_are_to_be_generated():
     assert ask(question(LISTED), generate=True) == (LISTED, (0, 1, 2, 3))
 
 
+def test_letters_that_an_exam_left_out_close_up_where_letters_are_read():
+    gap = question("Which?\nA. aspirin\nC. heparin", ("aspirin", "heparin"))
+    assert ask(gap, generate=False)[0] == gap.prompt
+    assert ask(gap, generate=True) == ("Which?\nA. aspirin\nB. heparin", (0, 1))
+
+
 @given(st.integers(0, 10_000), st.sampled_from(["Which thins?", LISTED]))
 def test_a_letter_means_the_option_that_stood_there(seed, prompt):
     text, order = ask(question(prompt), generate=True, seed=seed)
@@ -73,6 +79,12 @@ def test_examples_stand_before_the_question_and_are_the_same_for_a_task():
     assert prompts[0].messages[-1].content == "Which thins?"
     other = Examples([talk(number) for number in range(9)], items, seed=2)
     assert build_prompts(items, EvaluationConfig(shots=2), examples=other).all != prompts
+
+
+def test_system_turns_of_examples_are_left_out():
+    chat = Conversation("c", "e", (Message("system", "Be brief."), *talk(0).messages))
+    turns = Examples([chat], [question()], seed=0).draw("e", 1, generate=True)
+    assert [turn.role for turn in turns] == ["user", "assistant"]
 
 
 def test_examples_that_tell_of_a_test_item_are_left_out():

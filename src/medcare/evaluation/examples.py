@@ -48,7 +48,7 @@ class Examples:
         self.refused = 0
         self._seed = seed
         self._by_task: dict[str, list[_Example]] = {}
-        facts = {(item.task, item.fact) for item in items}
+        facts = {(item.task, item.fact) for item in items if item.fact}
         index = Index([(item.prompt,) for item in items], boilerplate=_BOILERPLATE)
         for entry in pool:
             example = _from_item(entry) if isinstance(entry, Item) else _from_conversation(entry)
@@ -127,7 +127,9 @@ def _from_item(item: Item) -> _Example:
 
 
 def _from_conversation(entry: Conversation) -> _Example:
-    return _Example(entry.source, entry.messages, entry.messages)
+    # A system turn may stand at the beginning only, which most examples are not.
+    turns = tuple(turn for turn in entry.messages if turn.role != "system")
+    return _Example(entry.source, turns, turns)
 
 
 def _fact(entry: Conversation | Item) -> str:

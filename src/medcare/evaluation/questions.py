@@ -29,7 +29,7 @@ def ask(item: Item, *, generate: bool, seed: int | None = None) -> tuple[str, tu
     order = list(range(len(item.options)))
     if seed is not None:
         random.Random(f"{seed} {item.id}").shuffle(order)
-    elif stem is not None:
+    elif not generate:
         return item.prompt, tuple(order)
     lines = (f"{letter}. {item.options[index]}" for letter, index in zip(_LETTERS, order, strict=False))
     return "\n".join((item.prompt if stem is None else stem, *lines)), tuple(order)
