@@ -7,8 +7,7 @@ Prints JSON with each layout's median and the ratio packed / grouped. On a CPU, 
 that other processes don't count; run it with OMP_WAIT_POLICY=passive, or waiting threads do.
 
     python benchmarks/batching.py --batches 2 --out benchmarks/results/batching_bfloat16.json
-    python benchmarks/batching.py --batches 2 --rounds 3 --dtype float32 \\
-        --out benchmarks/results/batching_float32.json
+    python benchmarks/batching.py --batches 2 --rounds 3 --dtype float32 --out FILE   (batching_float32.json)
 """
 
 from __future__ import annotations
