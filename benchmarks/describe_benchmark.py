@@ -48,7 +48,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=17)
     asked = options.parse_args()
     made = build(asked.seed, facts_per_task=SIZE, items_per_task=SIZE, align_per_task=SIZE, aggregate_forms=0)
-    default = load_config(preset="default")
+    default = load_config(preset="demo")
     small = build(default.seed, **asdict(default.benchmark))
     text = "\n".join([*table(small, made), *cards(made)])
     if asked.write:

@@ -21,6 +21,30 @@ def test_defaults_are_the_papers():
     assert config.aggregate.learning_rate == 2e-4
 
 
+def test_the_demos_settings_are_for_the_embedded_base_and_data_alone(tmp_path):
+    demo = load_config()
+    assert demo == load_config(preset="demo")
+    assert load_config(settings=["align.epochs=2"]).adapters == demo.adapters
+    for setting in ("model.base=some/model", "aggregate.data=mine.jsonl", "align.data=mine.jsonl"):
+        own = load_config(settings=[setting])
+        assert own.adapters == AdapterConfig()
+        assert own.aggregate.learning_rate == own.align.learning_rate == 2e-4
+        assert own.align.orthogonality == "l1"
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {base: some/model}\n")
+    assert load_config(path) == load_config(settings=["model.base=some/model"]), "YAML or --set: the same"
+
+
+def test_a_file_is_laid_over_the_preset_that_is_named(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("align: {epochs: 5}\n")
+    smoke = load_config(preset="smoke")
+    config = load_config(path, preset="smoke", settings=["seed=4"])
+    assert config.aggregate == smoke.aggregate
+    assert config.align == dataclasses.replace(smoke.align, epochs=5)
+    assert config.seed == 4
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_load_and_survive_a_round_trip(preset):
     config = load_config(preset=preset)
@@ -33,7 +57,7 @@ def test_file_then_settings(tmp_path):
     config = load_config(path, settings=["align.epochs=7", "adapters.feed_forward=[fc1, fc2]"])
     assert (config.seed, config.align.epochs, config.align.learning_rate) == (3, 7, 1e-4)
     assert config.adapters.feed_forward == ("fc1", "fc2")
-    assert config.aggregate == RunConfig().aggregate
+    assert config.aggregate == load_config().aggregate
 
 
 @pytest.mark.parametrize(
@@ -45,7 +69,8 @@ def test_file_then_settings(tmp_path):
         (["align.epochs=0"], "align.epochs must be at least 1"),
         (["align.epochs=true"], "whole number"),
         (["align=3"], "align must be a group"),
-        (["adapters.rank.x=3"], "not a group of settings"),
+        (["adapters.rank=3", "adapters.rank.x=3"], "not a group of settings"),
+        (["adapters.rank.x=3"], "must be a whole number"),
         (["adapters.top_k=9"], "adapters.top_k must be from 1 to 8"),
         (["align.orthogonality=l3"], "l1, frobenius, projection, none"),
         (["adapters.attention=q_proj"], "must be a list"),

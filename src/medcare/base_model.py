@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from medcare.config import EMBEDDED
 from medcare.errors import ModelError, StorageError
 from medcare.storage import cache_dir
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-EMBEDDED = "embedded"
 # ChatML without the sentence about its maker that SmolLM2's own template puts before every conversation:
 # 20 tokens an example that say nothing about medicine.
 _CHATML = (

@@ -1,7 +1,7 @@
 """All settings, as frozen dataclasses: YAML in, `--set key=value` over it, unknown keys are errors.
 
-The defaults are the paper's (its section 4.1 and appendix) except where a comment says otherwise; the
-embedded demonstration overrides some of them in `medcare/presets/`.
+The defaults are the paper's (its section 4.1 and appendix) but for the size of a step, 8,192 tokens, which
+suits data of thousands of rows; `medcare/presets/` has the paper's own and the embedded demonstration's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from medcare.errors import ConfigError
 Orthogonality = Literal["l1", "frobenius", "projection", "none"]
 Layout = Literal["grouped", "packed"]
 Stage = Literal["aggregate", "align"]
+Quantization = Literal["none", "int8", "nf4"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+EMBEDDED = "embedded"
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -26,11 +28,13 @@ class ModelConfig:
         base: `embedded` (SmolLM2-135M-Instruct out of a PyPI package), a folder, or a hub id.
         dtype: `auto` takes bfloat16 where the hardware computes in it and float32 elsewhere.
         device: `auto` takes a GPU if there is one.
+        quantization: train beside a frozen base in 8 bits (`int8`) or 4 (`nf4`); see docs/performance.md.
     """
 
-    base: str = "embedded"
+    base: str = EMBEDDED
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
+    quantization: Quantization = "none"
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ class EvaluationConfig:
     """How models are tested.
 
     Attributes:
-        items: a test set of one's own, see `medcare.evaluation.test_set.adopt`; empty: the embedded benchmark.
+        items: a test set of one's own, see `evaluation.test_set.adopt`; empty: the embedded benchmark.
         exams: how questions with options are answered: each option's log-likelihood as the answer, or a
             generated text out of which the chosen letters are read.
         shots: solved examples before each question, never test items.
@@ -225,6 +229,10 @@ class RunConfig:
     align: StageConfig = field(default_factory=lambda: StageConfig(epochs=3))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def is_embedded(self) -> bool:
+        """Whether it is the embedded base that trains, on the embedded benchmark's conversations."""
+        return self.model.base == EMBEDDED and not (self.aggregate.data or self.align.data)
 
     def stage(self, name: str) -> StageConfig:
         """The settings of one stage; raises ConfigError if there is no such stage."""

@@ -1,4 +1,4 @@
-"""Reading a `RunConfig`: a preset or YAML file, then `key=value` settings over it."""
+"""Reading a `RunConfig`: a preset, a YAML file over it, then `key=value` settings over both."""
 
 from __future__ import annotations
 
@@ -15,34 +15,38 @@ import yaml
 from medcare.config import RunConfig
 from medcare.errors import ConfigError
 
-PRESETS = ("default", "smoke", "paper")
+PRESETS = ("demo", "smoke", "paper")
 
 T = TypeVar("T")
 
 
 def load_config(
-    path: Path | None = None, *, preset: str = "default", settings: Sequence[str] = ()
+    path: Path | None = None, *, preset: str | None = None, settings: Sequence[str] = ()
 ) -> RunConfig:
     """Build the configuration of a run.
 
     Args:
-        path: a YAML file; without one, the preset.
-        preset: a name out of `PRESETS`.
+        path: a YAML file.
+        preset: what it is laid over, a name out of `PRESETS`. None means `demo` for a run of the embedded
+            base on its own data, whose size and rates suit nothing else, and otherwise the defaults of
+            `medcare.config`, which are the paper's.
         settings: `key=value` with dotted keys, for example `align.learning_rate=1e-4`.
 
     Raises:
         ConfigError: a file that can't be read, an unknown key, a value of the wrong type or out of range.
     """
-    if path is not None:
-        tree = read_yaml(path)
-    else:
-        if preset not in PRESETS:
-            raise ConfigError(f"There is no preset '{preset}'. Choose one of: {', '.join(PRESETS)}.")
-        text = resources.files("medcare").joinpath(f"presets/{preset}.yaml").read_text(encoding="utf-8")
-        tree = yaml.safe_load(text) or {}
+    tree: dict[str, Any] = {} if path is None else read_yaml(path)
     for setting in settings:
         _apply(tree, setting)
-    config: RunConfig = _build(RunConfig, tree, "")
+    own: RunConfig = _build(RunConfig, tree, "")
+    if preset is None and own.is_embedded():
+        preset = "demo"
+    if preset is None:
+        return own
+    if preset not in PRESETS:
+        raise ConfigError(f"There is no preset '{preset}'. Choose one of: {', '.join(PRESETS)}.")
+    text = resources.files("medcare").joinpath(f"presets/{preset}.yaml").read_text(encoding="utf-8")
+    config: RunConfig = _build(RunConfig, _laid_over(yaml.safe_load(text), tree), "")
     return config
 
 
@@ -75,6 +79,14 @@ def build(cls: type[T], tree: dict[str, Any]) -> T:
     """Build any dataclass of settings from a mapping; raises ConfigError like `load_config`."""
     built: T = _build(cls, tree, "")
     return built
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {**below, **above}
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            both[key] = _laid_over(below[key], value)
+    return both
 
 
 def _apply(tree: dict[str, Any], setting: str) -> None:

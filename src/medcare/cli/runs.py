@@ -14,9 +14,15 @@ from medcare.errors import ConfigError
 
 commands = typer.Typer()
 
-ConfigPath = Annotated[Path | None, typer.Argument(help="YAML of settings; without it, the preset.")]
+ConfigPath = Annotated[Path | None, typer.Argument(help="YAML of settings, over the preset.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; an interrupted run there is continued.")]
-Preset = Annotated[str, typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Settings to start from: {', '.join(PRESETS)}. Default: demo for the embedded base on its own "
+        "data, else the paper's, with steps of 8,192 tokens."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. align.epochs=2."),
@@ -25,7 +31,7 @@ Settings = Annotated[
 
 @commands.command()
 def run(
-    config: ConfigPath = None, out: Out = Path("runs/demo"), preset: Preset = "default", set_: Settings = None
+    config: ConfigPath = None, out: Out = Path("runs/demo"), preset: Preset = None, set_: Settings = None
 ) -> None:
     """Do it all: data, both stages, merge, evaluation on every task, and a report."""
     settings = _config(config, preset, set_)
@@ -45,7 +51,7 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="Conversations: a file or hf: id; default: the embedded data.")
     ] = None,
-    preset: Preset = "default",
+    preset: Preset = None,
     set_: Settings = None,
 ) -> None:
     """Train one stage on your own or the embedded data."""
@@ -89,7 +95,7 @@ def evaluate(
     items: Annotated[
         str | None, typer.Option(help="Test set: a file or hf: id; default: the embedded benchmark.")
     ] = None,
-    preset: Preset = "default",
+    preset: Preset = None,
     set_: Settings = None,
 ) -> None:
     """Test one model on every task, or compare two that were tested."""
@@ -113,7 +119,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
     file: Annotated[str, typer.Argument(help="An exam, PromptCBLUE rows or test items: a file or hf: id.")],
     out: Out,
-    preset: Preset = "default",
+    preset: Preset = None,
     set_: Settings = None,
 ) -> None:
     """Answer the items of a file in words, for medcare score."""
@@ -144,7 +150,7 @@ def _compare(first: str, second: str, out: Path | None) -> None:
         typer.echo(f"Comparison: {write_comparison(tree, out)}")
 
 
-def _config(path: Path | None, preset: str, settings: list[str] | None) -> RunConfig:
+def _config(path: Path | None, preset: str | None, settings: list[str] | None) -> RunConfig:
     from medcare.config_files import load_config
 
     return load_config(path, preset=preset, settings=settings or ())

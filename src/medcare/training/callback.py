@@ -44,7 +44,7 @@ class KeepOrthogonal(TrainerCallback):
         """Add the penalty's gradient to those of the step."""
         extra = penalty(kwargs["model"], self.kind)
         if extra is not None:
-            (self.weight * extra).backward()  # type: ignore[no-untyped-call]
+            (self.weight * extra).backward()
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -44,8 +44,8 @@ def benchmark() -> Benchmark:
 
 @pytest.fixture(scope="session")
 def default_benchmark() -> Benchmark:
-    """That of the default preset."""
-    config = load_config(preset="default")
+    """That of the preset `demo`."""
+    config = load_config(preset="demo")
     return build(config.seed, **asdict(config.benchmark))
 
 
@@ -58,5 +58,5 @@ def exams(ontology: Ontology) -> dict[str, list[TaskData]]:
 
 @pytest.fixture(scope="session")
 def default_exams(ontology: Ontology) -> dict[int, dict[str, TaskData]]:
-    """The exams in the sizes of the default preset, by seed."""
+    """The exams in the sizes of the preset `demo`, by seed."""
     return {seed: {task.card.name: task for task in build_exams(ontology, seed, 16, 6)} for seed in (1, 17)}

@@ -21,7 +21,7 @@ HASHES = {
     "align.jsonl": "f9ab94a1f2a946994903511acf1c7d1f3e7e81e637b106deb5740be20dc15ee0",
     "items.jsonl": "d3eeac767f922b523ef4e6717b2326acbb2846d4e8ef784bdb12de1f5f4f725c",
 }
-# The preset `default`: seed 17 with 16 facts, 6 items, 52 examples and 8 of them in stage 1.
+# The preset `demo`: seed 17 with 16 facts, 6 items, 52 examples and 8 of them in stage 1.
 DEFAULT_HASHES = {
     "aggregate.jsonl": "579f1cf4ac9fe267c34713312e9544ad69b036e4166501471bce3c28c075750b",
     "align.jsonl": "310c340dc283382455980dd5b3c8ed30ce28ccd69c7da30cd053be6a3e229daf",
