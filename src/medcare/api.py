@@ -203,7 +203,7 @@ def save_stage(
         raise FolderError("start names the stage-1 folder: 'align' requires it, 'aggregate' has none.")
     folder, origin = Path(out), None if start is None else Path(start)
     named = base or str(model.name_or_path if origin is None else read_manifest(origin)["base"])
-    config = load_config(preset="paper")
+    config = RunConfig()
     config = replace(config, model=replace(config.model, base=named), adapters=adapters or AdapterConfig())
     settings = {"stage": stage, "data": "own loop", "from": str(origin.resolve()) if origin else None}
     if not claim(folder, config, settings):
