@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -90,7 +90,16 @@ def test_another_base_is_refused_by_shape_and_by_name(tmp_path):
         check_base({"hidden_size": 48}, {"base": "x", "base_facts": {"hidden_size": 32}}, tmp_path)
 
 
-@pytest.mark.parametrize("option", [{"use_dora": True}, {"rank_pattern": {"up_proj": 3}}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"use_dora": True},
+        {"modules_to_save": ["lm_head"]},
+        {"bias": "all"},
+        {"init_lora_weights": "pissa_niter_4"},
+        {"peft_type": "LOHA"},
+    ],
+)
 def test_peft_options_that_a_branch_lacks_are_refused(tmp_path, option):
     save_branches(stage_one(), tmp_path, "base")
     path = tmp_path / "knowledge" / "adapter_config.json"
@@ -129,3 +138,36 @@ def test_nothing_is_pickled(tmp_path):
     suffixes = {entry.suffix for entry in tmp_path.rglob("*") if entry.is_file()}
     assert suffixes == {".json", ".safetensors"}
     save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors")
+
+
+def test_a_rank_and_alpha_by_module_are_read_as_peft_does(tmp_path):
+    config = LoraConfig(
+        r=4, lora_alpha=8, rank_pattern={"up_proj": 2, "model.layers.1.mlp.down_proj": 3},
+        alpha_pattern={"down_proj": 5}, use_rslora=True, task_type="CAUSAL_LM",
+        target_modules=["up_proj", "down_proj", "q_proj"], init_lora_weights=False,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    foreign = get_peft_model(tiny_model("llama"), config)
+    foreign.save_pretrained(tmp_path / "foreign")
+    model = tiny_model("llama")
+    load_lora(model, tmp_path / "foreign", "knowledge")
+    torch.testing.assert_close(model(IDS).logits, foreign.eval()(IDS).logits, rtol=0, atol=1e-5)
+    save_branches(model, tmp_path, "base")
+    again = PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "knowledge")
+    torch.testing.assert_close(again(IDS).logits, model(IDS).logits, rtol=0, atol=1e-5)
+
+
+def test_an_adapter_with_trained_embeddings_is_refused(tmp_path):
+    save_branches(stage_one(), tmp_path, "base")
+    path = tmp_path / "knowledge" / "adapter_model.safetensors"
+    save_file({**load_file(path), "base_model.model.model.embed_tokens.weight": torch.zeros(96, 32)}, path)
+    with pytest.raises(AdapterError, match="embed_tokens"):
+        load_lora(tiny_model("llama"), tmp_path / "knowledge", "knowledge")
+
+
+def test_a_rank_that_the_tensors_contradict_is_refused(tmp_path):
+    save_branches(stage_one(), tmp_path, "base")
+    path = tmp_path / "knowledge" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "r": 3}))
+    with pytest.raises(AdapterError, match="don't belong together"):
+        load_lora(tiny_model("llama"), tmp_path / "knowledge", "knowledge")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear
 from medcare.adapters.low_rank import LowRank
+from medcare.adapters.merge import Factors
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.adapters.tuner import adapt, adapted_linears
 from medcare.errors import AdapterError, FolderError
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 
 LORA_BRANCHES = ("knowledge", "alignment", "attention")
 _PEFT_PREFIX = "base_model.model."
+# What makes a LoRA more than scale * B A x on linear layers, and initialisations that alter W as well.
+_BEYOND_PLAIN = (
+    "use_dora", "modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters",
+    "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "alora_invocation_tokens", "arrow_config",
+    "kasa_config", "velora_config", "monteclora_config",
+)  # fmt: skip
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -62,28 +70,32 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def save_branches(model: PreTrainedModel, folder: Path, base: str) -> None:
     """Write every branch that the model has into `folder`; raises StorageError."""
     for name in LORA_BRANCHES:
-        layers = adapted_linears(model, name)
-        if layers:
-            factors = {key: (_low_rank(layer, name)) for key, layer in layers.items()}
-            save_lora(
-                folder / name,
-                {key: (branch.lora_A, branch.lora_B) for key, branch in factors.items()},
-                scale=next(iter(factors.values())).scale,
-                base=base,
-            )
+        branches = {key: _low_rank(layer, name) for key, layer in adapted_linears(model, name).items()}
+        if branches:
+            factors = {key: Factors(entry.down, entry.up, entry.scale) for key, entry in branches.items()}
+            save_lora(folder / name, factors, base=base)
     noise = adapted_linears(model, "noise")
     if noise:
         save_noise(folder / "noise.safetensors", noise)
 
 
-def save_lora(folder: Path, factors: dict[str, tuple[Tensor, Tensor]], *, scale: float, base: str) -> None:
-    """Write (A [r, i], B [o, r]) by module name as a PEFT LoRA folder that computes scale * B A x."""
+def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
+    """Write low-rank updates by module name as a PEFT LoRA folder.
+
+    PEFT's `rank_pattern` and `alpha_pattern` name the modules that differ from the first in rank or alpha.
+    """
     from peft import LoraConfig
 
-    rank = next(iter(factors.values()))[0].shape[0]
+    first = next(iter(factors.values()))
+    rank = first.down.shape[0]
+    alpha = first.scale * rank  # PEFT scales by alpha / r and takes a float
+    ranks = {name: part.down.shape[0] for name, part in factors.items()}
+    alphas = {name: part.scale * ranks[name] for name, part in factors.items()}
     config = LoraConfig(
         r=rank,
-        lora_alpha=scale * rank,  # PEFT scales by alpha / r and takes a float
+        lora_alpha=alpha,
+        rank_pattern={name: value for name, value in ranks.items() if value != rank},
+        alpha_pattern={name: value for name, value in alphas.items() if value != alpha},
         target_modules=sorted(factors),
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
@@ -91,44 +103,62 @@ def save_lora(folder: Path, factors: dict[str, tuple[Tensor, Tensor]], *, scale:
     ).to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     tensors = {}
-    for name, (down, up) in factors.items():
-        tensors[f"{_PEFT_PREFIX}{name}.lora_A.weight"] = down
-        tensors[f"{_PEFT_PREFIX}{name}.lora_B.weight"] = up
+    for name, part in factors.items():
+        tensors[f"{_PEFT_PREFIX}{name}.lora_A.weight"] = part.down
+        tensors[f"{_PEFT_PREFIX}{name}.lora_B.weight"] = part.up
     save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
     write_json(folder / "adapter_config.json", config)
 
 
-def load_lora(model: nn.Module, folder: Path, branch: str, *, dropout: float = 0.0) -> None:
-    """Attach a PEFT LoRA folder as a branch.
+def read_lora(folder: Path) -> dict[str, Factors]:
+    """Read a PEFT LoRA folder: its low-rank updates by module name.
 
     Raises:
-        AdapterError: it was made for another base (names or shapes), or uses what a plain LoRA lacks.
+        AdapterError: it holds or uses what a plain LoRA on linear layers lacks.
         FolderError: it is not complete.
     """
     config = read_json(folder / "adapter_config.json")
-    for option in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save"):
-        if config.get(option):
-            raise AdapterError(
-                f"{folder} uses PEFT's {option}, which a plain branch lacks. Merge it with PEFT first."
-            )
-    rank, alpha = config["r"], config["lora_alpha"]
-    scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
-    factors: dict[str, dict[str, Tensor]] = {}
+    _check_plain(config, folder)
+    pairs: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load_tensors(folder / "adapter_model.safetensors").items():
-        name, _, which = key.removesuffix(".weight").rpartition(".")
-        factors.setdefault(name.removeprefix(_PEFT_PREFIX), {})[which] = tensor
-    linears = _wrap(model, list(factors), folder, dropout)
-    for name, pair in factors.items():
-        linear = linears[name]
-        if set(pair) != {"lora_A", "lora_B"}:
+        name, _, which = key.removesuffix(".weight").removesuffix(".default").rpartition(".")
+        if which not in ("lora_A", "lora_B"):
             raise AdapterError(
-                f"{folder}: {name} must have lora_A and lora_B, got {', '.join(sorted(pair))}."
+                f"{folder} holds {key}, which is no factor of a LoRA on a linear layer: trained embeddings, "
+                "biases or magnitudes can't become a branch. Train the adapter without them, or merge it "
+                "with PEFT and give the merged model as the base."
             )
+        pairs.setdefault(name.removeprefix(_PEFT_PREFIX), {})[which] = tensor
+    if not pairs:
+        raise AdapterError(f"{folder}/adapter_model.safetensors holds no tensor. Save the adapter again.")
+    return {name: _factors(name, pair, config, folder) for name, pair in pairs.items()}
+
+
+def load_lora(model: nn.Module, folder: Path, branch: str, *, dropout: float = 0.0) -> None:
+    """Attach a PEFT LoRA folder as a branch; raises like `read_lora` and `attach_lora`."""
+    attach_lora(model, read_lora(folder), branch, source=folder, dropout=dropout)
+
+
+def attach_lora(
+    model: nn.Module, factors: dict[str, Factors], branch: str, *, source: Path, dropout: float = 0.0
+) -> None:
+    """Attach low-rank updates by module name as a branch.
+
+    Raises:
+        AdapterError: they were made for another base (names or shapes); the message names `source`.
+    """
+    linears = _wrap(model, list(factors), source, dropout)
+    for name, part in factors.items():
+        linear = linears[name]
         made = LowRank(
-            pair["lora_A"].shape[1], pair["lora_B"].shape[0], rank, scale, device=linear.weight.device
+            part.down.shape[1],
+            part.up.shape[0],
+            part.down.shape[0],
+            part.scale,
+            device=linear.weight.device,
         )
-        _copy(made.lora_A, pair["lora_A"], f"{name}.lora_A", folder)
-        _copy(made.lora_B, pair["lora_B"], f"{name}.lora_B", folder)
+        _copy(made.lora_A, part.down, f"{name}.lora_A", source)
+        _copy(made.lora_B, part.up, f"{name}.lora_B", source)
         linear.add(branch, made)
 
 
@@ -206,6 +236,43 @@ def _copy(parameter: Tensor, tensor: Tensor, name: str, source: Path) -> None:
         )
     with torch.no_grad():
         parameter.copy_(tensor)
+
+
+def _check_plain(config: Any, folder: Path) -> None:
+    """Refuse an adapter_config.json of anything but a plain LoRA."""
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise AdapterError(f"{folder} must hold a LoRA adapter (peft_type LORA), got {kind or 'none'}.")
+    used = [option for option in _BEYOND_PLAIN if config.get(option)]
+    used += [f"bias={config['bias']}"] if config.get("bias") not in (None, "none") else []
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGE_THE_BASE):
+        used.append(f"init_lora_weights={start} (it changes the base's own weights)")
+    if used:
+        raise AdapterError(
+            f"{folder} uses PEFT's {', '.join(used)}, which a plain branch lacks. Merge the adapter with "
+            "PEFT first and give the merged model as the base."
+        )
+
+
+def _factors(name: str, pair: dict[str, Tensor], config: dict[str, Any], folder: Path) -> Factors:
+    from peft.utils.other import get_pattern_key
+
+    if set(pair) != {"lora_A", "lora_B"}:
+        raise AdapterError(f"{folder}: {name} must have lora_A and lora_B, got {', '.join(sorted(pair))}.")
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    try:
+        rank = int(ranks.get(get_pattern_key(ranks, name), config["r"]))
+        alpha = float(alphas.get(get_pattern_key(alphas, name), config["lora_alpha"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterError(f"{folder}/adapter_config.json: r and lora_alpha must be numbers.") from error
+    down, up = pair["lora_A"], pair["lora_B"]
+    if down.ndim != 2 or up.ndim != 2 or not rank == down.shape[0] == up.shape[1]:
+        raise AdapterError(
+            f"{folder}: {name} must have lora_A [{rank}, i] and lora_B [o, {rank}] as adapter_config.json "
+            f"says, got {list(down.shape)} and {list(up.shape)}. The two files don't belong together."
+        )
+    return Factors(down, up, alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
 
 
 def _low_rank(layer: AdaptedLinear, name: str) -> LowRank:

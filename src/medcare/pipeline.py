@@ -28,11 +28,13 @@ from medcare.data.readers import conversations as read_conversations
 from medcare.data.records import Item, Message
 from medcare.evaluation.engines import Engine, open_engine
 from medcare.evaluation.examples import Examples, training_pool
+from medcare.evaluation.identity import identities
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
 from medcare.evaluation.test_set import adopt, adopted, read_test_items
+from medcare.export.card import write_card
 from medcare.folders import claim, load_model, tokenizer_source, write_manifest
 from medcare.processes import is_main, main_first, wait
 from medcare.progress import say
@@ -52,8 +54,9 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
     Raises:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
+    known = identities(model=config.model.base, items=config.evaluation.items)
     with main_first():
-        finished = claim(out, config, {"stage": "run"}) and (out / "report.html").is_file()
+        finished = claim(out, config, {"stage": "run", **known}) and (out / "report.html").is_file()
     if finished:
         say(f"{out} holds this run already, finished. The report is {out / 'report.html'}.")
         return out / "report.html"
@@ -89,6 +92,7 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
         write_results(out)
         facts = {"stage": "run", "base": config.model.base, "phases": clock.seconds, "data": _hashes(data)}
         write_manifest(out, config, facts)
+        write_card(out / "model")  # again: now it has results
         write_report(out)
     say(f"Report: {report}")
     return report
@@ -148,10 +152,16 @@ def prepare_items(config: RunConfig, folder: Path) -> list[Item]:
 
 
 def evaluate_model(model: str | Engine, config: RunConfig, out: Path) -> Path:
-    """Test one model; write its predictions, scores and report into `out` and return the report."""
+    """Test one model; write its predictions, scores and report into `out` and return the report.
+
+    Raises:
+        FolderError: `out` holds answers of another model or to other items, be it under the same names.
+        MedCareError: see `errors`; what was written stays, and the same call continues from it.
+    """
     name = model if isinstance(model, str) else IN_MEMORY
+    known = identities(model=model if isinstance(model, str) else "", items=config.evaluation.items)
     with main_first():
-        claim(out, config, {"stage": "evaluation", "tested": name})
+        claim(out, config, {"stage": "evaluation", "tested": name, **known})
     items = prepare_items(config, out / "data")
     _predict(model, config, items, out / "evaluation" / "model" / "predictions.jsonl", name=name, noise=False)
     if is_main():
@@ -178,8 +188,9 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
     """
     config = replace(config, evaluation=replace(config.evaluation, exams="generation"))
     items = read_test_items(source)
+    known = identities(model=model, items=source)
     with main_first():
-        claim(out, config, {"stage": "predictions", "tested": model, "source": source})
+        claim(out, config, {"stage": "predictions", "tested": model, "source": source, **known})
     path = out / "predictions.jsonl"
     _predict(model, config, items, path.absolute(), name=model, noise=False)
     if is_main():

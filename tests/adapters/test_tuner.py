@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medcare.adapters.merge import join, merge_all
+from medcare.adapters.merge import Factors, join, merge_all, pad
 from medcare.adapters.tuner import (
     adapted_linears,
     add_aggregators,
@@ -126,10 +126,14 @@ def test_join_is_the_sum_of_the_branches(llama):
     add_alignment(llama, AdapterConfig(rank=3, alpha=9))
     shake(llama)
     linear = next(iter(adapted_linears(llama, "alignment").values()))
-    down, up = join(linear, ["knowledge", "alignment"])
-    assert down.shape[0] == 14
-    expected = linear.branch("knowledge").delta() + linear.branch("alignment").delta()
-    torch.testing.assert_close(up @ down, expected)
+    branches = [linear.branch(name) for name in ("knowledge", "alignment")]
+    joined = join([Factors(branch.down, branch.up, branch.scale) for branch in branches])
+    assert joined.down.shape[0] == 14
+    expected = branches[0].delta() + branches[1].delta()
+    torch.testing.assert_close(joined.scale * joined.up @ joined.down, expected)
+    wide = pad(joined, 16)
+    assert wide.down.shape[0] == wide.up.shape[1] == 16
+    torch.testing.assert_close(wide.up @ wide.down, expected)
 
 
 def test_bfloat16_base_keeps_float32_branches():

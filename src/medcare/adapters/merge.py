@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear
-from medcare.adapters.low_rank import LowRank
 from medcare.adapters.tuner import adapted_linears, strip
 from medcare.errors import AdapterError
+
+
+class Factors(NamedTuple):
+    """The update scale * B A of one linear layer, with A `down` [r, i] and B `up` [o, r]."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
 
 
 def merge_branch(model: nn.Module, name: str) -> None:
@@ -43,21 +51,24 @@ def merge_all(model: nn.Module) -> None:
     strip(model)
 
 
-def join(linear: AdaptedLinear, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Several branches as one LoRA of scale 1: A stacked to [R, i], B side by side to [o, R].
+def join(parts: Sequence[Factors]) -> Factors:
+    """Several low-rank updates of one layer as one of scale 1: A stacked to [R, i], B side by side to [o, R].
 
-    Each branch's scale goes into its B, so that branches of different scales join exactly.
-
-    Raises:
-        AdapterError: a branch is routed.
+    Each part's scale goes into its B, so that parts of different scales join exactly.
     """
-    branches = [linear.branch(name) for name in names if name in linear.branches]
-    for branch in branches:
-        if not isinstance(branch, LowRank):
-            raise AdapterError("A noise aggregator can't be part of a LoRA adapter: it is routed.")
-    down = torch.cat([branch.down for branch in branches])
-    up = torch.cat([branch.scale * branch.up for branch in branches], dim=1)
-    return down, up
+    down = torch.cat([part.down for part in parts])
+    up = torch.cat([part.scale * part.up for part in parts], dim=1)
+    return Factors(down, up, 1.0)
+
+
+def pad(part: Factors, rank: int) -> Factors:
+    """The same update with A [rank, i] and B [o, rank], filled up with zeros."""
+    missing = rank - part.down.shape[0]
+    return Factors(
+        torch.nn.functional.pad(part.down, (0, 0, 0, missing)),
+        torch.nn.functional.pad(part.up, (0, missing)),
+        part.scale,
+    )
 
 
 def _routed(linear: AdaptedLinear) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from medcare.adapters.merge import merge_all
+from medcare.adapters.quantized import quantize
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
 from medcare.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
@@ -20,6 +21,7 @@ from medcare.config import RunConfig, Stage
 from medcare.data.chat_template import Rendered, render_all
 from medcare.data.records import Conversation
 from medcare.errors import DataError, FolderError, StorageError
+from medcare.export.card import write_card
 from medcare.folders import claim, load_model, read_manifest, write_manifest
 from medcare.processes import is_main, main_first, wait
 from medcare.progress import say
@@ -133,6 +135,7 @@ def merge(folder: Path, out: Path) -> None:
     model.to(dtype)  # type: ignore[arg-type]  # its stubs know no dtype here
     _save_plain(model, load_tokenizer(manifest["base"]), out)
     write_manifest(out, config, {**settings, "base": manifest["base"], "base_facts": describe(model)})
+    write_card(out)
 
 
 def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[PreTrainedModel, str]:
@@ -145,6 +148,7 @@ def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[P
         if start is not None:
             raise FolderError("Stage 'aggregate' starts from the base model: leave --from out.")
         model = load_base(config.model.base, device=device, dtype=dtype)
+        quantize(model, config.model.quantization)
         add_aggregators(model, config.adapters)
         return model, config.model.base
     if start is None:
@@ -161,6 +165,7 @@ def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[P
         )
     # The method's step between the stages: noise dropped, attention merged, knowledge carried over.
     model = load_model(start, device=str(device), dtype=str(dtype).removeprefix("torch."), noise=False)
+    quantize(model, config.model.quantization)
     add_alignment(model, config.adapters)
     return model, manifest["base"]
 

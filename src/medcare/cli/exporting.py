@@ -1,0 +1,41 @@
+"""Commands that hand a model to other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcare.errors import ConfigError
+
+commands = typer.Typer()
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+
+
+@commands.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A stage folder.")],
+    out: Out,
+    format_: Annotated[str, typer.Option("--format", help="merged or lora.")] = "merged",
+    parts: Annotated[
+        str, typer.Option(help="Of a LoRA: knowledge, alignment, or both in one adapter.")
+    ] = "both",
+    uniform: Annotated[
+        bool, typer.Option("--uniform", help="Of a LoRA: one rank for all modules, as vLLM wants it.")
+    ] = False,
+) -> None:
+    """Write a model for other programs: a plain model folder or a PEFT LoRA, with a card."""
+    if format_ == "merged":
+        from medcare.training.stages import merge
+
+        merge(folder, out)
+        typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")
+    elif format_ == "lora":
+        from medcare.export.lora import as_parts, export_lora
+
+        rank = export_lora(folder, out, parts=as_parts(parts), uniform=uniform)
+        typer.echo(f"Wrote {out}, rank {rank}. Load it with peft.PeftModel.from_pretrained.")
+    else:
+        raise ConfigError(f"--format must be merged or lora, got '{format_}'.")

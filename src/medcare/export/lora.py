@@ -1,0 +1,79 @@
+"""A stage folder as one ordinary LoRA adapter for the base model as it came.
+
+A stage-2 folder's knowledge and alignment branches were trained beside attention that had been merged. The
+adapter's base is the unmerged one, so attention's factors go with the knowledge that they were learned with:
+
+    knowledge   attention + knowledge: the model after stage 1, without its noise aggregator
+    alignment   what stage 2 added; on top of `knowledge`, never alone, it gives the whole model
+    both        attention + knowledge + alignment in one adapter: the whole model
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Literal, get_args
+
+from medcare.adapters.merge import Factors, join, pad
+from medcare.checkpoint import read_lora, save_lora
+from medcare.errors import AdapterError, ConfigError
+from medcare.export.card import write_card
+from medcare.folders import claim, read_manifest, write_manifest
+
+Parts = Literal["knowledge", "alignment", "both"]
+_BRANCHES = {
+    "knowledge": ("attention", "knowledge"),
+    "alignment": ("alignment",),
+    "both": ("attention", "knowledge", "alignment"),
+}
+
+
+def as_parts(name: str) -> Parts:
+    """Narrow a name to `Parts`; raises ConfigError."""
+    for parts in get_args(Parts):
+        if name == parts:
+            return parts  # type: ignore[no-any-return]  # get_args has no types
+    raise ConfigError(f"--parts must be one of {', '.join(get_args(Parts))}, got '{name}'.")
+
+
+def export_lora(folder: Path, out: Path, *, parts: Parts = "both", uniform: bool = False) -> int:
+    """Write branches of a stage folder as one PEFT LoRA folder with a card.
+
+    Every module's branches are concatenated along the rank; each branch's scale is folded into its B.
+
+    Args:
+        folder: a stage folder. From stage 1, `both` is the same as `knowledge`.
+        out: the folder to write.
+        parts: which branches.
+        uniform: give every module the same rank, filled up with zeros, for programs that read a single rank.
+
+    Returns:
+        The largest rank in the adapter.
+
+    Raises:
+        AdapterError: the folder has none of these branches.
+        MedCareError: it is no finished stage, `out` is in use, or the disk is full.
+    """
+    manifest = read_manifest(folder)
+    there = [name for name in _BRANCHES[parts] if (folder / name).is_dir()]
+    if manifest.get("stage") not in ("aggregate", "align") or not there:
+        raise AdapterError(
+            f"{folder} holds stage '{manifest.get('stage')}' without the branch '{parts}': a LoRA is made of "
+            "a stage folder's branches. Give the folder that medcare train or the run's align/ wrote."
+        )
+    settings = {"stage": "lora", "from": str(folder.resolve()), "parts": parts, "uniform": uniform}
+    found: dict[str, list[Factors]] = defaultdict(list)
+    for branch in there:
+        for name, part in read_lora(folder / branch).items():
+            found[name].append(part)
+    joined = {name: join(entries) for name, entries in found.items()}
+    rank = max(part.down.shape[0] for part in joined.values())
+    if claim(out, manifest["config"], settings):
+        return rank
+    if uniform:
+        joined = {name: pad(part, rank) for name, part in joined.items()}
+    save_lora(out, joined, base=manifest["base"])
+    facts = {"base": manifest["base"], "base_facts": manifest.get("base_facts"), "branches": there}
+    write_manifest(out, manifest["config"], {**settings, **facts, "rank": rank})
+    write_card(out, source=folder)
+    return rank

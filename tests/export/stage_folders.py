@@ -1,0 +1,46 @@
+"""Finished stage folders with random branches, as training would leave them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch
+from medcare.base_model import load_base
+from medcare.config import AdapterConfig, ModelConfig, RunConfig
+from medcare.folders import claim, load_model
+from medcare.training.stages import save
+
+ADAPTERS = AdapterConfig(rank=4, alpha=10, experts=4, top_k=2, dropout=0.0)
+
+
+def shake(model, seed=0):
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            nn.init.normal_(parameter, std=0.1)
+
+
+def stage_folders(base, root, adapters=ADAPTERS):
+    """Write root/aggregate and root/align.
+
+    Returns:
+        The model of each, with its branches; the first without noise.
+    """
+    config = RunConfig(model=ModelConfig(base=str(base), device="cpu", dtype="float32"), adapters=adapters)
+    facts = {"base": str(base), "data": "0" * 64, "result": {"steps": 3, "tokens": 120}}
+    model = load_base(str(base), device=torch.device("cpu"), dtype=torch.float32).eval()
+    add_aggregators(model, adapters)
+    shake(model, 1)
+    first = {"stage": "aggregate", "from": None, "data": facts["data"]}
+    claim(root / "aggregate", config, first)
+    save(model, root / "aggregate", config, {**first, **facts})
+    remove_branch(model, "noise")
+    aggregate = model
+    model = load_model(root / "aggregate", device="cpu", dtype="float32", noise=False)
+    add_alignment(model, adapters)
+    shake(model, 2)
+    second = {"stage": "align", "from": str(root / "aggregate"), "data": facts["data"]}
+    claim(root / "align", config, second)
+    save(model, root / "align", config, {**second, **facts}, start=root / "aggregate")
+    return aggregate, model.eval()
