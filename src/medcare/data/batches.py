@@ -3,8 +3,8 @@
 Both give the same loss, and neither needs an attention mask. Padding is on the right, where no real token of
 a causal model looks. In a packed row the examples' positions start anew and no example sees another:
 transformers builds the block-diagonal mask from the positions, for every attention implementation, if no
-attention mask is given. Packing wastes no padding but computes attention over the whole row; grouping short
-examples is the faster on a CPU (benchmarks/batching.py).
+attention mask is given. Packing wastes no padding but computes attention over the whole row: on a CPU it ran
+at 0.85 of grouping's speed in float32 and at 1.02, a tie, in bfloat16 (benchmarks/batching.py).
 """
 
 from __future__ import annotations
