@@ -11,6 +11,7 @@ from torch.nn import functional
 from medcare.adapters.dropout import SharedDropout
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
+from medcare.adapters.quantized import is_quantized
 from medcare.errors import AdapterError
 
 Branch = LowRank | NoiseAggregator
@@ -84,7 +85,7 @@ class AdaptedLinear(nn.Module):
         """Fold a branch into the frozen weight and drop it.
 
         Raises:
-            AdapterError: the branch is routed, so that no single weight equals it.
+            AdapterError: the branch is routed, so that no weight equals it, or the weight is quantised.
         """
         branch = self.branch(name)
         if not branch.mergeable:
@@ -93,6 +94,11 @@ class AdaptedLinear(nn.Module):
                 f"so no single weight matrix equals it. Drop it first; the method does so after stage 1."
             )
         assert isinstance(branch, LowRank)
+        if is_quantized(self.base.weight):
+            raise AdapterError(
+                f"The branch '{name}' can't be merged into a quantised weight. Merge a stage folder instead, "
+                "which loads the base in full precision: medcare merge DIR --out MODEL"
+            )
         with torch.no_grad():
             merged = self.base.weight.to(torch.promote_types(self.base.weight.dtype, torch.float32))
             self.base.weight.copy_(merged + branch.delta().to(merged.device))
