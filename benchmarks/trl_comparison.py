@@ -1,6 +1,6 @@
 """This package against TRL's SFTTrainer with a PEFT LoRA: supervised tokens a second, and memory.
 
-    python benchmarks/trl_comparison.py [--model NAME ...] [--rounds 3] [--examples 64]
+    python benchmarks/trl_comparison.py [--model NAME ...] [--rounds 3] [--examples 32]
 
 The same medical conversations of mixed length, rendered once; the same LoRA (knowledge branch and attention
 LoRA, no noise aggregator), the same optimizer, bfloat16 products, float32 factors, no gradient checkpointing.
@@ -68,8 +68,8 @@ def main() -> None:
     )
     parser.add_argument("--model", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--examples", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=1024, help="tokens in a batch")
+    parser.add_argument("--examples", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=512, help="tokens in a batch")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "trl_comparison.json")
     options = parser.parse_args()
     examples = conversations(options.examples)
@@ -82,10 +82,10 @@ def main() -> None:
 
 
 def conversations(count: int) -> list[Rendered]:
-    """Both stages' conversations, evenly drawn, so that short answers and long forms are mixed."""
+    """As many of stage 1 as of stage 2: short questions and long forms."""
     made = build(17, facts_per_task=8, items_per_task=1, align_per_task=8, aggregate_forms=0)
-    talks = [*made.aggregate, *made.align]
-    chosen = talks[:: max(1, len(talks) // count)][:count]
+    half = count // 2
+    chosen = [talk for part in (made.aggregate, made.align) for talk in part[:: len(part) // half][:half]]
     return render_all(load_tokenizer("embedded"), [talk.messages for talk in chosen])
 
 
