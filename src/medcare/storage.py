@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,25 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def check_output(out: Path, inputs: Iterable[str | Path], *, beside: Iterable[str] = ()) -> None:
+    """Refuse to write over what is about to be read; to be called before reading.
+
+    Args:
+        out: the file to write.
+        inputs: what will be read: files, and names of other sources, which are passed over.
+        beside: endings that are added to the name of `out` for the files that go beside it.
+
+    Raises:
+        DataError: one of the files to be written is an input or a folder.
+    """
+    read = {Path(source).expanduser().resolve() for source in inputs}
+    for written in (out, *(Path(f"{out}{ending}") for ending in beside)):
+        if written.is_dir():
+            raise DataError(f"The output {written} is a folder; a file is required. Name a file in it.")
+        if written.resolve() in read:
+            raise DataError(f"The output {written} is also an input. Choose another name for the output.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from medcare.data.check import bad_file, check, language
 from medcare.data.readers import conversations
-from medcare.errors import StorageError
+from medcare.errors import DataError, StorageError
 from tests.data.readers.samples import write
 from tests.data.tokenizers_by_family import tokenizer_of
 
@@ -174,3 +174,14 @@ def test_no_row_makes_it_crash_and_every_row_is_accounted_for(tmp_path: Path, ro
     assert set_aside == report.bad.total()
     assert len(list(conversations(str(good)))) == report.good
     assert written >= report.good  # a message may hold other line separators
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("x.jsonl", "also an input"), ("x", "x.bad.jsonl is"), (".", "a folder")]
+)
+def test_the_good_rows_are_not_written_over_what_is_read(tmp_path: Path, name: str, told: str) -> None:
+    source = write(tmp_path / ("x.bad.jsonl" if name == "x" else "x.jsonl"), [ask("q", "a"), ask("q", "")])
+    before = source.read_bytes()
+    with pytest.raises(DataError, match=told):
+        check(str(source), write_good=tmp_path / name)
+    assert source.read_bytes() == before

@@ -78,3 +78,14 @@ def test_without_evaluation_rows_there_is_nothing_to_compare(train: str, tmp_pat
     test = str(write(tmp_path / "t.jsonl", [{"instruction": "a", "output": ""}]))
     with pytest.raises(DataError, match="all 1 rows are bad"):
         find_leakage([train], [test])
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "sub/../medicine.csv", "link.jsonl", "clean"])
+def test_no_input_is_written_over(exam: str, train: str, tmp_path: Path, name: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(train)
+    beside = str(write(tmp_path / "clean.removed.jsonl", [{"instruction": "a", "output": "b"}]))
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(DataError, match="is also an input"):
+        find_leakage([train, beside], [exam], remove=tmp_path / name)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before

@@ -206,3 +206,20 @@ def test_shares_add_up(sized, temperature: float, total: int | None) -> None:
     assert min(rows) >= 0
     if temperature == 1 and len(set(weights)) == 1 and total is None:
         assert rows == sizes
+
+
+@pytest.mark.parametrize("name", ["big.jsonl", "recipe.yaml", "small.json", "other"])
+def test_no_source_is_written_over(folder: Path, name: str) -> None:
+    write(folder / "other.manifest.json", pairs("other", 2))
+    sources = [{"name": "all", "data": "*.json*"}]
+    path = recipe(folder, sources=sources)
+    before = {entry: entry.read_bytes() for entry in folder.iterdir()}
+    with pytest.raises(DataError, match="is also an input"):
+        build(path, folder / name)
+    assert {entry: entry.read_bytes() for entry in folder.iterdir()} == before
+
+
+def test_a_folder_is_no_output(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(DataError, match="is a folder; a file is required"):
+        build(recipe(folder), Path())

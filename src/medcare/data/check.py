@@ -19,13 +19,14 @@ from medcare.data.overlap import units
 from medcare.data.readers import Bad, Reading, open_data
 from medcare.data.records import Conversation
 from medcare.errors import DataError
-from medcare.storage import write_atomic
+from medcare.storage import check_output, write_atomic
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Language = Literal["Chinese", "Latin script", "other"]
 
+BAD = ".bad.jsonl"
 _TOGETHER = 256
 _EXAMPLES = 20
 # What an answer that was not cut off ends with, if its last line is long enough to be prose.
@@ -132,9 +133,11 @@ def check(
             beside it (`.bad.jsonl` is added to the name); both are whole or not there.
 
     Raises:
-        DataError: the source can't be read at all; bad rows are no error here.
+        DataError: the source can't be read at all, or would be written over; bad rows are no error here.
         StorageError: the good rows can't be written.
     """
+    if write_good is not None:
+        check_output(write_good, [source], beside=[BAD])
     reading = open_data(source, format)
     lengths = Lengths("tokens" if tokenizer else "characters")
     report = Report(source, reading.format, reading.unit, lengths)
@@ -152,7 +155,7 @@ def check(
 
 def bad_file(good: Path) -> Path:
     """Where the bad rows go when the good ones go to `good`."""
-    return good.with_name(f"{good.name}.bad.jsonl")
+    return good.with_name(f"{good.name}{BAD}")
 
 
 def language(text: str) -> Language:

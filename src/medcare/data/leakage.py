@@ -15,9 +15,10 @@ from medcare.data.readers import FORMATS, Bad, Reading, expand, open_data
 from medcare.data.readers.shapes import Turns
 from medcare.data.records import Conversation, Item
 from medcare.errors import DataError
-from medcare.storage import write_atomic
+from medcare.storage import check_output, write_atomic
 
 _EXAMPLES = 20
+_REMOVED = ".removed.jsonl"
 
 
 @dataclass
@@ -70,16 +71,19 @@ def find_leakage(
             beside it (`.removed.jsonl` is added to the name).
 
     Raises:
-        DataError: a file can't be read, or there is no evaluation row.
+        DataError: a file can't be read or would be written over, or there is no evaluation row.
         StorageError: what is left can't be written.
     """
-    tests = [record for source in _expanded(test) for record in _test_rows(source, test_format)]
+    trained, tested = _expanded(train), _expanded(test)
+    if remove is not None:
+        check_output(remove, [*trained, *tested], beside=[_REMOVED])
+    tests = [record for source in tested for record in _test_rows(source, test_format)]
     prompts = [texts for texts in tests if texts is not None]
     if not prompts:
         raise DataError(f"No row to compare with in {', '.join(test)}: all {len(tests)} rows are bad.")
     index = Index(prompts, n=n, boilerplate=boilerplate, near=near)
     found = Leakage(index.overlap, bad_test=len(tests) - len(prompts))
-    readings = (open_data(source, train_format) for source in _expanded(train))
+    readings = (open_data(source, train_format) for source in trained)
     if remove is None:
         _compare(readings, index, found, None, None)
     else:
@@ -89,7 +93,7 @@ def find_leakage(
 
 def removed_file(path: Path) -> Path:
     """Where the rows go that are left out of `path`."""
-    return path.with_name(f"{path.name}.removed.jsonl")
+    return path.with_name(f"{path.name}{_REMOVED}")
 
 
 def _write(path: Path, train: Iterable[Reading], index: Index, found: Leakage) -> None:

@@ -21,7 +21,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, TextIO
 
-from medcare.data.check import bad_file
+from medcare.data.check import BAD, bad_file
 from medcare.data.files import line
 from medcare.data.readers import Bad, conversations, expand
 from medcare.data.readers.rows import HUB
@@ -29,7 +29,9 @@ from medcare.data.recipe import Recipe, Source, load_recipe, shares
 from medcare.data.records import Conversation
 from medcare.errors import DataError
 from medcare.progress import say, track
-from medcare.storage import file_hash, write_atomic, write_json
+from medcare.storage import check_output, file_hash, write_atomic, write_json
+
+_MANIFEST = ".manifest.json"
 
 
 @dataclass
@@ -72,12 +74,14 @@ def build(path: Path, out: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: see `load_recipe`.
-        DataError: a source can't be read or gives no conversation.
+        DataError: a source can't be read, would be written over or gives no conversation.
         StorageError: the disk is full; what was there before is unchanged.
     """
     recipe = load_recipe(path)
+    files = [_files(source, path.parent) for source in recipe.sources]
+    check_output(out, [path, *(name for names in files for name in names)], beside=[BAD, _MANIFEST])
     facts: list[dict[str, Any]] = []
-    write_atomic(out, lambda part: facts.extend(_make(recipe, path.parent, part, bad_file(out))))
+    write_atomic(out, lambda part: facts.extend(_make(recipe, files, part, bad_file(out))))
     manifest = {
         "seed": recipe.seed,
         "temperature": recipe.temperature,
@@ -85,15 +89,20 @@ def build(path: Path, out: Path) -> dict[str, Any]:
         "sha256": file_hash(out),
         "sources": facts,
     }
-    write_json(out.with_name(f"{out.name}.manifest.json"), manifest)
+    write_json(out.with_name(f"{out.name}{_MANIFEST}"), manifest)
     return manifest
 
 
-def _make(recipe: Recipe, home: Path, out: Path, bad_rows: Path) -> list[dict[str, Any]]:
+def _files(source: Source, home: Path) -> list[str]:
+    """What a source reads; a path is one from the recipe's folder, `home`."""
+    return expand(source.data if source.data.startswith(HUB) else str(home / source.data))
+
+
+def _make(recipe: Recipe, files: list[list[str]], out: Path, bad_rows: Path) -> list[dict[str, Any]]:
     """Write the mix and the bad rows; returns the facts of each source."""
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.") as folder:
         bad = Path(folder) / "bad.jsonl"
-        spools = _read(recipe, home, bad)
+        spools = _read(recipe, files, bad)
         sizes = [spool.size for spool in spools]
         rows = shares(sizes, [source.weight for source in recipe.sources], recipe.temperature, recipe.total)
         _write_mix(out, recipe.seed, spools, rows)
@@ -108,13 +117,11 @@ def _move(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def _read(recipe: Recipe, home: Path, bad: Path) -> list[_Spool]:
+def _read(recipe: Recipe, files: list[list[str]], bad: Path) -> list[_Spool]:
     spools = []
     with bad.open("w", encoding="utf-8") as bad_rows:
-        for place, source in enumerate(recipe.sources):
-            local = not source.data.startswith(HUB)
-            files = expand(str(home / source.data) if local else source.data)
-            spool = _Spool(source, files, bad.with_name(f"{place}.jsonl"))
+        for place, (source, names) in enumerate(zip(recipe.sources, files, strict=True)):
+            spool = _Spool(source, names, bad.with_name(f"{place}.jsonl"))
             _spool(spool, bad_rows)
             say(f"{source.name}: {len(spool.starts)} conversations, {spool.bad} bad rows set aside")
             spools.append(spool)
