@@ -297,7 +297,7 @@ def peft_lora(base: nn.Module, stage: int, config: AdapterConfig) -> nn.Module:
 
 
 def compare(base: nn.Module, stage: int) -> float:
-    """The largest relative difference of the loss over 20 steps of two forms of the same mathematics."""
+    """The largest difference of the loss in 20 steps of two forms of one mathematics; relative above 1."""
     batch, labels = make_batch(base.config.vocab_size, 2, 24)
     ways = make_ways(base, stage, dropout=0.0)
     ours, other = ways["medcare"], ways["loop" if stage == 1 else "peft"]
@@ -306,7 +306,7 @@ def compare(base: nn.Module, stage: int) -> float:
         copy_factors(ours.model, other.model)
     pairs = [(ours.step(batch, labels), other.step(batch, labels)) for _ in range(20)]
     assert pairs[-1][0] < pairs[0][0] - 0.01, "nothing was learned"
-    worst = max(abs(mine / its - 1) for mine, its in pairs)
+    worst = max(abs(mine - its) / max(its, 1.0) for mine, its in pairs)
     assert worst < 1e-4, f"the two sides differ: {pairs}"
     return float(f"{worst:.2g}")
 

@@ -224,3 +224,19 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_what_was_there(both, tmp_pa
     stages.merge(both / "two", tmp_path / "out")  # the same call again, with room
     assert (tmp_path / "out" / "manifest.json").exists()
     assert not [path for path in (tmp_path / "out").iterdir() if "part" in path.name]
+
+
+def test_both_stages_beside_a_quantised_base_merge_into_the_full_one(both, tiny_base, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    made = config(tiny_base)
+    made = replace(made, model=replace(made.model, quantization="int8"))
+    stages.train("aggregate", made, TALKS, tmp_path / "one", data_hash="x")
+    stages.train("align", made, TALKS, tmp_path / "two", data_hash="x", start=tmp_path / "one")
+    stages.merge(tmp_path / "two", tmp_path / "plain")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert {weight.dtype for weight in merged.parameters()} == {torch.float32}
+    last = [
+        json.loads((folder / "two" / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
+        for folder in (tmp_path, both)
+    ]
+    assert last[0] == pytest.approx(last[1], rel=0.03)
