@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,20 @@ def test_other_encodings_and_missing_files_are_one_sentence(tmp_path):
     for read in (read_json, file_hash, lambda p: list(read_jsonl(p))):
         with pytest.raises(DataError):
             read(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_permissions_that_the_user_set(tmp_path, mask, mode):
+    former = os.umask(mask)
+    try:
+        write_text(tmp_path / "a.txt", "new")
+    finally:
+        os.umask(former)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
+
+
+def test_a_rename_is_flushed_to_the_disk_too(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    write_text(tmp_path / "a.txt", "new")
+    assert flushed == [(tmp_path / "a.txt").stat().st_ino, tmp_path.stat().st_ino]

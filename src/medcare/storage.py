@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,18 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
+        part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+        part.touch(0o666, exist_ok=False)
+        mode = part.stat().st_mode  # the umask's share is taken off by now
     except OSError as error:
         raise _storage_error(path, error) from error
-    part = Path(name)
     try:
         write(part)
         _flush(part)
-        part.chmod(0o644)
+        part.chmod(mode)  # `write` may have put another file there
         part.replace(path)
+        with contextlib.suppress(OSError):  # not every system knows how to flush a folder
+            _flush(path.parent)
     except OSError as error:
         raise _storage_error(path, error) from error
     finally:
