@@ -89,7 +89,7 @@ def test_a_known_public_set_brings_its_licence_and_languages():
     assert "Apache-2.0 (hub card" in text
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(st.text(min_size=1, max_size=40), st.text(max_size=40), st.text(min_size=1, max_size=20))
 def test_no_name_breaks_the_front_matter_or_adds_a_line(base, data, name):
     text = card(base, data, name)

@@ -15,6 +15,27 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 
 
 @commands.command()
+def convert(
+    folder: Annotated[
+        Path, typer.Argument(help="A checkpoint of the reference code (stage 1 or 2), or a PEFT LoRA folder.")
+    ],
+    base: Annotated[str, typer.Option(help="The base model that it was trained on.")],
+    out: Out,
+    attention: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of stage 2: the stage-1 checkpoint whose attention had been merged into the base."
+        ),
+    ] = None,
+) -> None:
+    """Turn a checkpoint of the method's reference code, or a foreign LoRA, into a stage folder."""
+    from medcare.conversion import convert as convert_folder
+
+    stage = convert_folder(folder, base, out, attention=attention)
+    typer.echo(f"Wrote {out}, a folder of stage {stage}.")
+
+
+@commands.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A stage folder.")],
     out: Out,

@@ -48,6 +48,10 @@ def train(
     from_: Annotated[
         Path | None, typer.Option("--from", help="Stage-1 folder that stage 2 starts from.")
     ] = None,
+    knowledge: Annotated[
+        Path | None,
+        typer.Option(help="Instead of --from: a foreign PEFT LoRA folder that stage 2 takes as knowledge."),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Conversations: a file or hf: id; default: the embedded data.")
     ] = None,
@@ -58,6 +62,12 @@ def train(
     name = as_stage(stage)
     named = [] if data is None else [f"{name}.data={json.dumps(data)}"]
     settings = _config(config, preset, [*(set_ or ()), *named])
+    if knowledge is not None:
+        if from_ is not None or name != "align":
+            raise ConfigError("--knowledge goes with --stage align and without --from.")
+        from medcare.conversion import adopt
+
+        from_ = adopt(knowledge, settings, out.parent / f"{out.name}-knowledge")
     from medcare.pipeline import train_stage
 
     train_stage(name, settings, out, start=from_)

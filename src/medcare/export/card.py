@@ -149,7 +149,7 @@ def _languages(stages: list[dict[str, Any]]) -> list[str]:
 
 
 def _sources(stages: list[dict[str, Any]]) -> list[str]:
-    return [_stage_settings(stage).data for stage in stages]
+    return [_stage_settings(stage).data for stage in stages if "converted_from" not in stage]
 
 
 def _stage_settings(manifest: dict[str, Any]) -> Any:
@@ -162,6 +162,9 @@ def _data(manifest: dict[str, Any]) -> list[dict[str, str]]:
     """One row a source: the stage that learned from it, its name, licence and hash."""
     source, digest = _stage_settings(manifest).data, str(manifest.get("data", "unknown"))
     stage = manifest["stage"]
+    if "converted_from" in manifest:
+        name = f"not recorded: converted from {Path(manifest['converted_from']).name}"
+        return [{"stage": stage, "name": name, "licence": "unknown", "hash": "unknown"}]
     if not source:
         return [
             {"stage": stage, "name": name, "licence": licence, "hash": digest}
