@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +15,30 @@ import yaml
 from medcare.config import EvaluationConfig, RunConfig, TrackingConfig
 from medcare.errors import FolderError
 from medcare.folders import CONFIG, claim
+from medcare.storage import LOCK
 
 WORK = {"stage": "run"}
+ANOTHER = """
+import sys
+from pathlib import Path
+from medcare.config import RunConfig
+from medcare.errors import FolderError
+from medcare.folders import claim
+try:
+    claim(Path(sys.argv[1]), RunConfig(), {"stage": "run"})
+except FolderError as error:
+    sys.exit(str(error))
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def another(folder: Path) -> subprocess.Popen[str]:
+    """A process that claims the folder and holds it until it is killed."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", ANOTHER, folder], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def test_a_run_is_continued_with_its_own_settings_only(tmp_path: Path) -> None:
@@ -37,3 +63,53 @@ def test_settings_that_came_later_have_their_defaults_in_an_older_run(tmp_path: 
     config = RunConfig()
     with pytest.raises(FolderError, match=r"evaluation\.shots"):
         claim(tmp_path, replace(config, evaluation=replace(config.evaluation, shots=2)), WORK)
+
+
+def test_a_folder_is_one_process_s_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+    first = another(tmp_path / "run")
+    assert first.stdout.readline() == "claimed\n"
+    with pytest.raises(FolderError, match=rf"Another process is writing to .*run \(pid {first.pid}\)"):
+        claim(tmp_path / "run", RunConfig(), WORK)
+    first.kill()
+    first.communicate()
+    assert not claim(tmp_path / "run", RunConfig(), WORK)
+    assert not claim(tmp_path / "run", RunConfig(), WORK), "again, by the same process"
+    claim(tmp_path / "run" / "aggregate", RunConfig(), WORK)
+    second = another(tmp_path / "run")
+    assert "Another process is writing" in second.communicate()[1]
+
+
+def test_no_lock_is_left_behind_and_none_keeps_a_folder_from_being_used(tmp_path: Path) -> None:
+    first = another(tmp_path)
+    assert first.stdout.readline() == "claimed\n"
+    assert (tmp_path / LOCK).exists()
+    first.communicate("")
+    assert [entry.name for entry in tmp_path.iterdir()] == [CONFIG]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / LOCK).write_text("1")
+    assert not claim(tmp_path / "new", RunConfig(), WORK)
+
+
+def test_a_refused_folder_is_left_without_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FolderError, match="not empty"):
+        claim(tmp_path, RunConfig(), WORK)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_only_the_main_process_of_a_job_takes_the_lock(tmp_path: Path, monkeypatch) -> None:
+    first = another(tmp_path)
+    assert first.stdout.readline() == "claimed\n"
+    monkeypatch.setenv("RANK", "1")
+    assert not claim(tmp_path, RunConfig(), WORK)
+    first.communicate("")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_in_the_file_system_work_goes_on(tmp_path: Path, monkeypatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "not here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert not claim(tmp_path / "run", RunConfig(), WORK)
+    assert (tmp_path / "run" / CONFIG).exists()

@@ -16,7 +16,8 @@ from medcare.checkpoint import check_base, load_lora, load_noise
 from medcare.config import RunConfig
 from medcare.config_files import from_dict, read_yaml
 from medcare.errors import FolderError, ModelError
-from medcare.storage import read_json, write_json, write_text
+from medcare.processes import is_main
+from medcare.storage import hold, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -110,17 +111,22 @@ def _attach(model: PreTrainedModel, path: Path, manifest: dict[str, Any], *, noi
 
 
 def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
-    """Take a folder for a piece of work, or find it taken.
+    """Take a folder for a piece of work, or find it taken; no other process can have it while this one lives.
 
     Returns:
         Whether that very piece of work is finished there.
 
     Raises:
-        FolderError: the folder holds something else.
+        FolderError: the folder holds something else, or another process is at work in it.
         StorageError: it can't be written.
     """
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"{folder} is a file; a folder is required. Choose another --out.")
+    begun = (folder / CONFIG).is_file()
+    if not begun and folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise FolderError(f"{folder} is not empty and holds no run of this package. Choose another --out.")
+    if is_main():  # of the processes of one job, the one that writes
+        hold(folder)
     if (folder / CONFIG).is_file():
         # A setting that came later has its default there.
         former = _laid_over(RunConfig().to_dict(), read_yaml(folder / CONFIG))
@@ -132,8 +138,6 @@ def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
                 "Choose another --out, or repeat the former settings to continue that run."
             )
         return (folder / MANIFEST).is_file()
-    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise FolderError(f"{folder} is not empty and holds no run of this package. Choose another --out.")
     write_text(folder / CONFIG, yaml.safe_dump({**config.to_dict(), **settings}, sort_keys=False))
     return False
 

@@ -6,6 +6,7 @@ and only then take the real name. A crash, a full disk or Ctrl-C leaves the form
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -15,7 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from medcare.errors import DataError, StorageError
+from medcare.errors import DataError, FolderError, StorageError
+
+LOCK = ".lock"
+_held: dict[Path, int] = {}
 
 
 def cache_dir() -> Path:
@@ -68,6 +72,60 @@ def check_output(out: Path, inputs: Iterable[str | Path], *, beside: Iterable[st
             raise DataError(f"The output {written} is a folder; a file is required. Name a file in it.")
         if written.resolve() in read:
             raise DataError(f"The output {written} is also an input. Choose another name for the output.")
+
+
+def hold(folder: Path) -> None:
+    """Keep every other process from writing into a folder for as long as this one lives.
+
+    The system lets go of the lock when the process ends, however it ends. Where it can't be had (some network
+    file systems, Windows, a folder that can't be written) nothing is held.
+
+    Raises:
+        FolderError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return
+    path = folder.resolve() / LOCK
+    if _is_held(path):
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 20).decode(errors="replace")
+        os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            return
+        raise FolderError(
+            f"Another process is writing to {folder} (pid {holder or 'unknown'}). Wait for its end, stop it, "
+            "or choose another --out."
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}".encode())
+    _held[path] = descriptor
+    if not _is_held(path):  # its former holder deleted the file in the meantime
+        hold(folder)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        return path in _held and os.path.samestat(os.fstat(_held[path]), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@atexit.register
+def _let_go() -> None:
+    """Leave no lock file behind."""
+    for path in _held:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
