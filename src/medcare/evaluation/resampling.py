@@ -3,6 +3,10 @@
 All models of a task share one set of draws, so differences between them are paired. Draws take whole facts:
 items that ask for the same fact are right or wrong together, and counting them as independent would make
 intervals too narrow.
+
+Draws from n facts spread as if the facts in hand were all there are, by sqrt((n - 1) / n) less than other
+facts would: by 9 % for 6 facts, 3 % for 16. Their distances from the score are widened by as much, within
+each task, so that a mean over tasks has the right spread too.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ Metric = str | Callable[[Floats], Floats]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval, from the percentiles of the bootstrap.
+    """A value with its 95 % interval, from the percentiles of the widened bootstrap.
 
     Attributes:
         value: the value on all items.
@@ -70,7 +74,7 @@ class Resampled:
 
     Attributes:
         values: the score of each model.
-        draws: [resamples] for each model, the score on bootstrap draws.
+        draws: [resamples] for each model, the score on bootstrap draws, widened, so perhaps beyond 0 or 1.
         swaps: [resamples] for each pair, `second - first` after swapping the two models' answers to a random
             half of the facts: what the difference would be if it made none which model answers.
         exact: p-value of McNemar's exact test for each pair, where that test applies.
@@ -139,9 +143,11 @@ def resample(
     exact = {}
     if single and metric == "accuracy":
         exact = {(a, b): mcnemar(rows[a][:, 0], rows[b][:, 0]) for a, b in pairs}
+    values = {model: float(score(entry.sum(0, keepdims=True))[0]) for model, entry in grouped.items()}
+    draws = _bootstrap(grouped, score, generator, resamples)
     return Resampled(
-        {model: float(score(entry.sum(0, keepdims=True))[0]) for model, entry in grouped.items()},
-        _bootstrap(grouped, score, generator, resamples),
+        values,
+        {model: _widened(entry, values[model], len(set(facts))) for model, entry in draws.items()},
         _permute(grouped, pairs, score, generator, resamples),
         exact,
         len(set(facts)),
@@ -174,7 +180,8 @@ def interval(
         score(draw(generator, kinds if few else rows, counts, size))
         for size in _blocks(len(kinds) if few else rows.size, resamples)
     ]
-    low, high = _of_score(np.concatenate(draws), len(rows))
+    value = float(score(rows.sum(0, keepdims=True))[0])
+    low, high = _of_score(_widened(np.concatenate(draws), value, len(rows)), len(rows))
     return round(low, 6), round(high, 6)
 
 
@@ -276,6 +283,11 @@ def _blocks(count: int, resamples: int) -> list[int]:
     return [min(block, resamples - start) for start in range(0, resamples, block)]
 
 
+def _widened(draws: Floats, value: float, facts: int) -> Floats:
+    """Draws with the spread that other facts would have, see above."""
+    return draws if facts == 1 else value + (draws - value) * math.sqrt(facts / (facts - 1))
+
+
 def _interval(draws: Floats) -> tuple[float, float]:
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
@@ -293,4 +305,6 @@ def _of_score(draws: Floats, facts: int) -> tuple[float, float]:
         return ((1 - LEVEL) / 2) ** (1 / facts), 1.0
     if low == high == 0:
         return 0.0, 1 - ((1 - LEVEL) / 2) ** (1 / facts)
-    return (0.0, 1.0) if facts == 1 else (low, high)  # one fact says nothing about another one
+    return (
+        (0.0, 1.0) if facts == 1 else (max(low, 0.0), min(high, 1.0))
+    )  # one fact says nothing about another one
