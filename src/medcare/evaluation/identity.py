@@ -1,0 +1,85 @@
+"""Which model and which test set a folder of answers belongs to, beyond their names. Imports no torch.
+
+A name stays while what it stands for changes: a model is trained again into the same folder, a file of items
+is corrected. Answers of before are then not those of now, so a folder keeps a digest of both and is continued
+with the same ones only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from medcare.folders import MANIFEST, plain_source
+from medcare.storage import file_hash, read_json
+
+# Beyond this many bytes of weights, reading them takes too long; names, sizes and times stand in.
+_MOST_READ = 4 << 30
+_WEIGHTS = ".safetensors"
+_SUFFIXES = (_WEIGHTS, ".json", ".jinja", ".model")
+_PARTS = ("", "attention", "knowledge", "alignment")
+
+
+def identities(*, model: str = "", items: str = "") -> dict[str, str]:
+    """Settings for `folders.claim` that change with a model's weights and with a test set.
+
+    Args:
+        model: what `folders.load_model` loads, or the address of a server.
+        items: a test set as `test_set.adopt` takes it.
+
+    Returns:
+        `model_sha256` and `items_sha256`, each only where there is something on this machine to read: of a
+        base name, a hub id and a server nothing is known but the name.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+    found = {}
+    if model and Path(model).expanduser().is_dir():
+        found["model_sha256"] = _model(Path(model).expanduser())
+    if items and (digest := _items(Path(items))):
+        found["items_sha256"] = digest
+    return found
+
+
+def _model(path: Path) -> str:
+    """Of the files that `folders.load_model` reads, and of the base below them."""
+    plain = plain_source(path)
+    folder = path if plain is None else Path(plain)
+    files = [
+        file
+        for part in (_PARTS if plain is None else _PARTS[:1])
+        for file in sorted((folder / part).glob("*"))
+        if file.suffix in _SUFFIXES and file.is_file()
+    ]
+    whole = sum(file.stat().st_size for file in files if file.suffix == _WEIGHTS) <= _MOST_READ
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(folder)}\n{_content(file, whole=whole)}\n".encode())
+    digest.update("".join(_model(base) for base in _bases(folder) if plain is None).encode())
+    return digest.hexdigest()
+
+
+def _content(file: Path, *, whole: bool) -> str:
+    if whole or file.suffix != _WEIGHTS:
+        return file_hash(file)
+    facts = file.stat()
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def _bases(folder: Path) -> Iterator[Path]:
+    """The base that a stage or PEFT folder names, where it is a folder itself."""
+    for name, key in ((MANIFEST, "base"), ("adapter_config.json", "base_model_name_or_path")):
+        base = read_json(folder / name).get(key) if (folder / name).is_file() else None
+        if isinstance(base, str) and Path(base).expanduser().is_dir():
+            yield Path(base).expanduser()
+
+
+def _items(path: Path) -> str:
+    if path.is_file():
+        return file_hash(path)
+    files = [path / name for name in ("items.jsonl", "benchmark.json")]
+    if not all(file.is_file() for file in files):
+        return ""
+    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()

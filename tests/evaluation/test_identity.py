@@ -1,0 +1,110 @@
+"""Answers of before are not taken for those of now: a name stays, what it stands for changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from medcare.config_files import load_config
+from medcare.errors import FolderError
+from medcare.evaluation import identity
+from medcare.evaluation.identity import identities
+from medcare.pipeline import evaluate_model, predict_file
+from medcare.storage import write_json, write_jsonl
+
+EXAM = {"question": "Which vitamin?", "opa": "A", "opb": "B", "opc": "C", "opd": "D", "cop": 4, "id": "1"}
+
+
+@pytest.fixture
+def model(tiny_base, tmp_path):
+    return shutil.copytree(tiny_base, tmp_path / "model")
+
+
+@pytest.fixture
+def exam(tmp_path):
+    path = tmp_path / "exam.jsonl"
+    write_jsonl(path, [EXAM])
+    return path
+
+
+def train_again(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {key: value + 0.5 for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+
+
+def settings(exam):
+    chosen = ["model.dtype=float32", "model.device=cpu", "evaluation.max_new_tokens=2"]
+    return load_config(settings=[*chosen, f"evaluation.items={exam}"])
+
+
+def test_a_model_trained_again_into_its_folder_is_not_the_tested_one(model, exam, tmp_path):
+    config, out = settings(exam), tmp_path / "scores"
+    evaluate_model(str(model), config, out)
+    evaluate_model(str(model), config, out)
+    train_again(model)
+    with pytest.raises(FolderError, match=r"holds another run \(it differs in model_sha256\)"):
+        evaluate_model(str(model), config, out)
+
+
+def test_a_corrected_test_set_is_not_the_answered_one(model, exam, tmp_path):
+    config, out = settings(exam), tmp_path / "scores"
+    evaluate_model(str(model), config, out)
+    write_jsonl(exam, [{**EXAM, "opa": "K"}])
+    with pytest.raises(FolderError, match="differs in items_sha256"):
+        evaluate_model(str(model), config, out)
+
+
+def test_answers_to_a_file_are_kept_apart_alike(model, exam, tmp_path):
+    config, out = settings(exam), tmp_path / "answers"
+    predict_file(str(model), str(exam), config, out)
+    predict_file(str(model), str(exam), config, out)
+    write_jsonl(exam, [{**EXAM, "question": "Which else?"}])
+    with pytest.raises(FolderError, match="items_sha256"):
+        predict_file(str(model), str(exam), config, out)
+    write_jsonl(exam, [EXAM])
+    train_again(model)
+    with pytest.raises(FolderError, match="model_sha256"):
+        predict_file(str(model), str(exam), config, out)
+
+
+def test_a_copy_is_the_same_model_and_a_name_says_nothing(model, tmp_path):
+    copy = shutil.copytree(model, tmp_path / "copy", copy_function=shutil.copy)
+    assert identities(model=str(copy)) == identities(model=str(model))
+    (copy / "README.md").write_text("A card.")
+    assert identities(model=str(copy)) == identities(model=str(model))
+    assert identities(model="embedded", items="hf:a/b") == {}
+    assert identities(model="http://127.0.0.1:1/v1#m") == {}
+
+
+def test_the_base_below_an_adapter_counts_too(model, tmp_path):
+    (tmp_path / "stage" / "knowledge").mkdir(parents=True)
+    write_json(tmp_path / "stage" / "manifest.json", {"stage": "align", "base": str(model)})
+    save_file({}, tmp_path / "stage" / "knowledge" / "adapter_model.safetensors")
+    seen = {identities(model=str(tmp_path / "stage"))["model_sha256"]}
+    (tmp_path / "stage" / "knowledge" / "adapter_model.safetensors").write_bytes(b"other")
+    seen.add(identities(model=str(tmp_path / "stage"))["model_sha256"])
+    train_again(model)
+    seen.add(identities(model=str(tmp_path / "stage"))["model_sha256"])
+    assert len(seen) == 3
+
+
+def test_weights_too_large_to_read_are_told_apart_by_size_and_time(model, monkeypatch):
+    monkeypatch.setattr(identity, "_MOST_READ", 0)
+    before = identities(model=str(model))
+    assert before == identities(model=str(model))
+    os.utime(model / "model.safetensors", ns=(1, 1))
+    assert before != identities(model=str(model))
+
+
+def test_a_folder_of_items_counts_with_its_cards(tmp_path):
+    assert identities(items=str(tmp_path)) == {}
+    write_jsonl(tmp_path / "items.jsonl", [EXAM])
+    write_json(tmp_path / "benchmark.json", {"cards": []})
+    before = identities(items=str(tmp_path))
+    write_json(tmp_path / "benchmark.json", {"cards": [1]})
+    assert before != identities(items=str(tmp_path)) != {}
