@@ -9,7 +9,7 @@ from medcare.evaluation.marking import Outcome
 
 
 def outcome(share, right):
-    return Outcome(score=float(right), parsable=True, text="", shares=(share, 1 - share))
+    return Outcome(score=0.0, parsable=True, text="", plain_right=right, shares=(share, 1 - share))
 
 
 def test_a_model_that_is_as_often_right_as_it_is_sure_has_no_error():
@@ -21,6 +21,7 @@ def test_a_model_that_is_as_often_right_as_it_is_sure_has_no_error():
 def test_the_error_is_the_gap_weighted_by_choices():
     found = calibration([outcome(1.0, False)] + [outcome(0.5, True)] * 3)
     assert found["ece"] == pytest.approx((1 * 1.0 + 3 * 0.5) / 4)
+    assert found["brier"] == pytest.approx((1 * 1.0 + 3 * 0.25) / 4)
 
 
 @given(st.lists(st.tuples(st.floats(0.5, 1), st.booleans()), min_size=1, max_size=50))

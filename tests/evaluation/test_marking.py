@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from medcare.data.records import Item
@@ -47,6 +50,37 @@ def test_a_written_answer_is_right_with_all_right_options_and_no_other(answers, 
     assert (outcome.score, outcome.parsable, outcome.text) == (float(right), parsable, text)
     assert outcome.choice is None
     assert outcome.shares == ()
+
+
+def ranked(*options, log_likelihoods, right=0):
+    """The outcomes of two items, each with these options and its own log-likelihoods."""
+    items = [replace(exam_item(right), id=name, options=options) for name in "ab"]
+    rows = [
+        {"id": item.id, "log_likelihoods": values, "bytes": [len(option) for option in options]}
+        for item, values in zip(items, log_likelihoods, strict=True)
+    ]
+    return mark(EXAM, items, {"model": rows})[1]["model"]
+
+
+def test_options_that_all_items_share_are_not_divided_by_their_length():
+    # Per byte, the longer word has the better number in both: -1/4 against -1.1/5, and -1/4 against -0.9/5.
+    outcomes = ranked("true", "false", log_likelihoods=[[-1.0, -1.1], [-1.0, -0.9]])
+    assert [outcome.choice for outcome in outcomes] == [0, 1]
+    assert [outcome.score for outcome in outcomes] == [1, 0]
+
+
+def test_options_of_one_item_are_divided_by_their_length():
+    row = {"log_likelihoods": [-4.0, -6.0, -30.0, -30.0], "bytes": [4, 12, 3, 3]}
+    outcome = marked(replace(exam_item(1), options=("gout", "osteoporosis", "flu", "fit")), **row)
+    assert (outcome.choice, outcome.score) == (1, 1)
+    assert (outcome.plain_choice, outcome.plain_right) == (0, False)
+
+
+def test_probabilities_are_the_models_own():
+    odds = [math.log(0.6), math.log(0.3)]
+    for outcome in ranked("true", "false", log_likelihoods=[odds, [value - 9 for value in odds]]):
+        assert outcome.shares == pytest.approx((2 / 3, 1 / 3))
+        assert outcome.plain_right
 
 
 def test_ranked_and_written_answers_are_not_mixed():

@@ -82,6 +82,8 @@ def test_outcomes_of_single_items_add_up_to_the_score(scored_run, results):
 def test_option_tasks_have_plain_accuracy_and_calibration(results):
     assert set(results["tasks"]["synonym"]["plain_accuracy"]) == set(results["models"])
     assert "plain_accuracy" not in results["tasks"]["intent"]
+    assert results["tasks"]["synonym"]["ranked_by"] == "acc_bytes"
+    assert "ranked_by" not in results["tasks"]["intent"]
     assert results["calibration"]["base"]["n"] == 15 * 12
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -13,7 +15,7 @@ import pytest
 from medcare.data.files import write_records
 from medcare.data.records import Item, Message
 from medcare.generation import generate
-from medcare.serving.runs import score
+from medcare.serving.runs import Runs, score
 from tests.serving.conftest import Running, running, served, slow_down
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -60,8 +62,29 @@ def test_runs_and_questions(server: Running) -> None:
     assert question["answers"] == [1]
     body = {"model": "stage1", "run": "demo", "task": "definition_to_finding", "number": 1}
     result = server.post("/api/exam", json=body).json()
-    assert result == score(server.service.models["stage1"], ITEMS[1])
-    assert sum(option["share"] for option in result["options"]) == pytest.approx(1)
+    assert result == score(server.service.models["stage1"], ITEMS[1], by_length=False), (
+        "one set of options for all"
+    )
+    weights = [math.exp(option["log_likelihood"]) for option in result["options"]]
+    assert [option["share"] for option in result["options"]] == pytest.approx(
+        [weight / sum(weights) for weight in weights]
+    )
+
+
+def test_options_that_differ_are_ranked_by_length(server: Running, tmp_path: Path) -> None:
+    others = [
+        replace(item, options=(f"{item.options[0]} {n}", *item.options[1:])) for n, item in enumerate(ITEMS)
+    ]
+    write_records(tmp_path / "run" / "data" / "items.jsonl", others)
+    (tmp_path / "run" / "report.html").write_text(REPORT)
+    assert Runs(tmp_path).by_length("run", "definition_to_finding")
+    model = server.service.models["stage1"]
+    found = score(model, ITEMS[1], by_length=True)
+    values = [
+        option["log_likelihood"] / len(text.encode())
+        for option, text in zip(found["options"], ITEMS[1].options, strict=True)
+    ]
+    assert found["chosen"] == values.index(max(values))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +235,7 @@ def test_an_exam(page, server: Running) -> None:  # type: ignore[no-untyped-def]
     page.click("#score")
     page.wait_for_selector(".truth")
     assert page.inner_text(".truth .head").startswith("B")
-    result = score(server.service.models["stage2"], ITEMS[1])
+    result = score(server.service.models["stage2"], ITEMS[1], by_length=False)
     shown = page.locator("#options li >> nth=2").locator(".share.c2 .value").inner_text()
     assert shown == f"{100 * result['options'][2]['share']:.1f} %"
     chosen = page.locator(f"#options li >> nth={result['chosen']}").locator(".share.c2")

@@ -6,6 +6,7 @@ them back gives the same object.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,3 +68,12 @@ class Item:
     target: str = ""
     subject: str = ""
     choices: tuple[str, ...] = ()
+
+
+def fixed_options(items: Sequence[Item]) -> bool:
+    """Whether the items of a task, two or more, all choose from the same texts, such as true and false.
+
+    Then dividing log-likelihoods by length would add the same preference for one of these texts to every
+    item; options that differ from item to item are divided, so that short ones have no advantage.
+    """
+    return len(items) > 1 and len({frozenset(item.options) for item in items}) == 1

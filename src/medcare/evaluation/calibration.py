@@ -1,4 +1,4 @@
-"""Whether a model's confidence in its choice is how often it is right. Imports no torch."""
+"""Whether a model's probability of its likeliest option is how often that one is right. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ BINS = 10
 
 
 def calibration(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Reliability of the choices among options.
+    """Reliability of the model's own probabilities of options.
 
-    Confidence is the chosen option's share of the softmax over log-likelihoods per byte.
+    Confidence is the probability of the option that the model finds likeliest, if it answers with one of
+    them: its share of the softmax over log-likelihoods. These are not divided by length, as they are where a
+    choice is made (see `scores.chosen_option`): that would measure the division. So `accuracy` is that of
+    the likeliest option, `plain_accuracy` in results.json.
 
     Args:
         outcomes: at least one, all of items with options.
 
     Returns:
         `n`; `ece`, the expected calibration error: |accuracy - confidence| by bin, weighted by its choices;
+        `brier`, the mean of (right - confidence)^2, with `right` 0 or 1;
         `bins` of equal width that hold a choice: `low`, `high`, `n`, mean `confidence`, `accuracy`.
     """
     confidence = np.array([max(outcome.shares) for outcome in outcomes])
-    correct = np.array([outcome.score for outcome in outcomes])
+    correct = np.array([float(outcome.plain_right) for outcome in outcomes])
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     bins = []
     for number in sorted(set(place.tolist())):
@@ -40,4 +44,9 @@ def calibration(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             }
         )
     gaps = sum(entry["n"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
-    return {"n": len(outcomes), "ece": round(gaps / len(outcomes), 6), "bins": bins}
+    return {
+        "n": len(outcomes),
+        "ece": round(gaps / len(outcomes), 6),
+        "brier": round(float(((correct - confidence) ** 2).mean()), 6),
+        "bins": bins,
+    }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medcare.data.records import Item
+from medcare.data.records import Item, fixed_options
 from medcare.data.task_card import TaskCard
 from medcare.errors import EvaluationError
 from medcare.evaluation.cblue import metrics as cblue_metrics
@@ -38,8 +38,10 @@ class Outcome:
         parsable: whether the answer is in the task's form; always true where options are ranked.
         text: the answer as it was given; where options are ranked the one chosen.
         choice: the option ranked first, None for text.
-        plain_choice: the option that log-likelihoods without length normalisation choose.
-        shares: for each option, the softmax of its log-likelihood per byte; empty for text.
+        plain_choice: the option that the model finds likeliest: its log-likelihood is not divided by length.
+        plain_right: whether that one is right.
+        shares: the model's own probability of each option, if it answers with one of them: the softmax of
+            the log-likelihoods, not divided by length; empty for text.
     """
 
     score: float
@@ -47,6 +49,7 @@ class Outcome:
     text: str
     choice: int | None = None
     plain_choice: int | None = None
+    plain_right: bool = False
     shares: tuple[float, ...] = ()
 
 
@@ -119,17 +122,20 @@ def _exam(card: TaskCard, items: Sequence[Item], answers: Mapping[str, Sequence[
 def _ranked(items: Sequence[Item], predictions: Sequence[Prediction]) -> tuple[Floats, tuple[Outcome, ...]]:
     """Right is a choice among the item's right options; the harness decides alike."""
     outcomes = []
+    by_length = not fixed_options(items)
     for item, row in zip(items, predictions, strict=True):
         values, lengths = row["log_likelihoods"], row["bytes"]
-        choice = chosen_option(values, lengths)
+        plain_choice = chosen_option(values)
+        choice = chosen_option(values, lengths) if by_length else plain_choice
         outcomes.append(
             Outcome(
                 score=float(choice in item.answers),
                 parsable=True,
                 text=item.options[choice],
                 choice=choice,
-                plain_choice=chosen_option(values),
-                shares=_softmax(np.asarray(values) / np.asarray(lengths)),
+                plain_choice=plain_choice,
+                plain_right=plain_choice in item.answers,
+                shares=_softmax(np.asarray(values)),
             )
         )
     return mean_rows([outcome.score for outcome in outcomes]), tuple(outcomes)

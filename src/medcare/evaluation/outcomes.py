@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcare.data.files import read_items
-from medcare.data.records import Item
+from medcare.data.records import Item, fixed_options
 from medcare.data.task_card import TaskCard
 from medcare.errors import EvaluationError
 from medcare.evaluation.exam_scores import is_order
@@ -57,6 +57,11 @@ class TaskOutcomes:
         """Whether options were ranked or texts generated."""
         first = next(iter(self.outcomes.values()))
         return "log_likelihood" if first[0].shares else "generation"
+
+    @property
+    def ranked_by(self) -> Literal["acc", "acc_bytes"]:
+        """What ranks options, as lm-evaluation-harness calls it: log-likelihood, or the same per byte."""
+        return "acc" if fixed_options(self.items) else "acc_bytes"
 
 
 def read_outcomes(folder: Path) -> tuple[TaskOutcomes, ...]:

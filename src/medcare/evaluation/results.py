@@ -4,7 +4,8 @@
      "tasks": {NAME: {"family", "form", "metric", "mode", "n", "facts", "scores": {MODEL: {value, low, high}},
                       "splits": {SPLIT: {"n", "scores"}}, "subjects": {SUBJECT: {"n", "scores"}},
                       "unparsable": {MODEL: count},
-                      "plain_accuracy": {MODEL: ...}, "comparisons": {"base->aggregate": {...}}}},
+                      "ranked_by": "acc" or "acc_bytes", "plain_accuracy": {MODEL: ...},
+                      "comparisons": {"base->aggregate": {...}}}},
      "summary": {FAMILY: {SPLIT or "all": {"tasks", "n", "scores", "comparisons"}}},
      "calibration": {MODEL: ...}}
 
@@ -165,14 +166,10 @@ class _Scored:
         }
         if self.task.mode == "log_likelihood":
             rows = {
-                model: mean_rows(
-                    [
-                        entry.plain_choice in item.answers
-                        for entry, item in zip(answers, self.task.items, strict=True)
-                    ]
-                )
+                model: mean_rows([entry.plain_right for entry in answers])
                 for model, answers in outcomes.items()
             }
+            tree["ranked_by"] = self.task.ranked_by
             tree["plain_accuracy"] = _scores(self._resample("accuracy", rows, self.members["all"], ()))
         return {**tree, "comparisons": _comparisons(whole, self.compared)}
 

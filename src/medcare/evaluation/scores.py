@@ -25,7 +25,7 @@ def chosen_option(log_likelihoods: Sequence[float], lengths: Sequence[int] | Non
         log_likelihoods: of each option given the prompt, summed over its tokens.
         lengths: UTF-8 bytes of each option. With them, options are ranked by log-likelihood per byte, so that
             short ones have no advantage (lm-evaluation-harness's `acc_bytes`, and its `acc_norm` where all
-            options are ASCII); without, by log-likelihood alone (its `acc`).
+            options are ASCII); without, by log-likelihood alone (its `acc`), as for `fixed_options`.
 
     Returns:
         The index of the best option; of equal ones the first, as in the harness.

@@ -83,4 +83,5 @@ def add_page(app: FastAPI, service: Service, reports: Path | None) -> None:
             raise ApiError(503, "The server is stopping.", retry_after=10)
         if service.worker.jobs >= service.limits.waiting:
             raise ApiError(429, "Too many questions at once.", retry_after=1)
-        return await asyncio.wrap_future(service.worker.run(lambda: score(model, item)))
+        by_length = runs.by_length(body.run, body.task)
+        return await asyncio.wrap_future(service.worker.run(lambda: score(model, item, by_length=by_length)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from medcare.data.chat_template import render_answer
 from medcare.data.files import read_items
-from medcare.data.records import Item, Message
+from medcare.data.records import Item, Message, fixed_options
 from medcare.generation.options import score_options
 from medcare.serving.failures import ApiError
 from medcare.serving.served_model import ServedModel
@@ -58,6 +58,10 @@ class Runs:
             raise ApiError(404, f"There is no question {number} of '{task}' in the run '{name}'.")
         return items[number]
 
+    def by_length(self, name: str, task: str) -> bool:
+        """Whether the run's scores rank the options of a task by log-likelihood per byte."""
+        return not fixed_options(self.questions(name).get(task, []))
+
     def _folder_of(self, name: str) -> Path:
         # Looked up, never joined: a name can't lead out of the folder.
         folder = self.folders().get(name)
@@ -73,23 +77,29 @@ def describe(item: Item) -> dict[str, Any]:
     return {key: row[key] for key in keys}
 
 
-def score(model: ServedModel, item: Item) -> dict[str, Any]:
+def score(model: ServedModel, item: Item, *, by_length: bool) -> dict[str, Any]:
     """How likely a model finds each option of a question as its answer; run this in the worker.
 
+    Args:
+        model: the model.
+        item: the question.
+        by_length: whether the choice is by log-likelihood per byte, as for most tasks (see `fixed_options`).
+
     Returns:
-        For each option its log-likelihood in nats and its share of the softmax over log-likelihoods per byte,
-        which is also what the report calls confidence; and the index of the option with the largest share.
+        For each option its log-likelihood in nats and its `share`: the model's own probability of it if it
+        answers with one of them, the softmax over log-likelihoods, which the report shows too; and the index
+        of the option that counts as chosen, as in the run's scores.
     """
     rendered = [
         render_answer(model.tokenizer, [Message("user", item.prompt)], option) for option in item.options
     ]
     prompts, answers = [rendered[0][0]], [[answer for _, answer in rendered]]
     values = score_options(model.model, prompts, answers)[0]
-    shares = _softmax(
-        [value / len(option.encode()) for value, option in zip(values, item.options, strict=True)]
-    )
+    shares = _softmax(values)
+    lengths = [len(option.encode()) if by_length else 1 for option in item.options]
+    ranked = [value / length for value, length in zip(values, lengths, strict=True)]
     options = [{"log_likelihood": value, "share": share} for value, share in zip(values, shares, strict=True)]
-    return {"options": options, "chosen": shares.index(max(shares))}
+    return {"options": options, "chosen": ranked.index(max(ranked))}
 
 
 def _softmax(values: Sequence[float]) -> list[float]:

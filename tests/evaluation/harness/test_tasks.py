@@ -29,20 +29,32 @@ QUESTIONS = [
     ("患者无发热?", ("高血压", "答案为B。", "syndrome (J45.909)", "a"), (0, 3)),
     ("What causes arachnodactyly?\nA. Marfan\nB. fever", ("Marfan", "fever"), (0,)),
 ]
+VERDICTS = [
+    ("verdict", "Is fever a finding?", ("true", "false"), 0),
+    ("verdict", "Is R50?", ("false", "true"), 0),
+]
 FORMS = [
     ("form", "Name the finding: seizure; fever.", "seizure; fever"),
     ("form", "Name the finding: fever.", "fever"),
     ("label", "Code J45?", "yes"),
 ]
-ITEMS = [
-    Item(f"q{n}", "exam", "knowledge", "taught", f"q{n}", prompt, options, answers, options[answers[0]])
-    for n, (prompt, options, answers) in enumerate(QUESTIONS)
-] + [
-    Item(f"f{n}", task, "alignment", "taught", f"f{n}", prompt, target=target)
-    for n, (task, prompt, target) in enumerate(FORMS)
-]
+ITEMS = (
+    [
+        Item(f"q{n}", "exam", "knowledge", "taught", f"q{n}", prompt, options, answers, options[answers[0]])
+        for n, (prompt, options, answers) in enumerate(QUESTIONS)
+    ]
+    + [
+        Item(f"v{n}", task, "knowledge", "taught", f"v{n}", prompt, options, (right,), options[right])
+        for n, (task, prompt, options, right) in enumerate(VERDICTS)
+    ]
+    + [
+        Item(f"f{n}", task, "alignment", "taught", f"f{n}", prompt, target=target)
+        for n, (task, prompt, target) in enumerate(FORMS)
+    ]
+)
 CARDS = [
     TaskCard("exam", "knowledge", "options", "accuracy", "m", "s"),
+    TaskCard("verdict", "knowledge", "options", "accuracy", "m", "s"),
     TaskCard("form", "alignment", "list", "micro_f1", "m", "s"),
     TaskCard("label", "alignment", "label", "macro_f1", "m", "s", labels=("yes", "no")),
 ]
@@ -84,7 +96,7 @@ def test_the_harness_gives_the_same_log_likelihoods_and_scores(family, test_set,
     path = test_set / "evaluation" / "model" / "predictions.jsonl"
     predict(LocalEngine(model, tokenizer, max_new_tokens=8), prompts, path, name="tiny")
     names = write_tasks(str(test_set), tmp_path / "tasks", max_new_tokens=8)
-    assert names == ["medcare_exam", "medcare_form", "medcare_label"]
+    assert names == ["medcare_exam", "medcare_verdict", "medcare_form", "medcare_label"]
     found = harness(model, tokenizer, tmp_path / "tasks", *names)
     ours = {row["id"]: row for row in read_jsonl(path)}
     for sample in found["samples"]["medcare_exam"]:
@@ -94,7 +106,9 @@ def test_the_harness_gives_the_same_log_likelihoods_and_scores(family, test_set,
         got = [value - before for value in values[: len(options)]]
         assert got == pytest.approx(ours[sample["doc"]["id"]]["log_likelihoods"], abs=1e-4)
     scores = {task.card.name: task for task in read_outcomes(test_set)}
-    for name, key in (("exam", "acc_bytes"), ("form", "score"), ("label", "score")):
+    for name, key in (("exam", "acc_bytes"), ("verdict", "acc")):
+        assert found["configs"][f"medcare_{name}"]["metadata"]["ranked_by"] == key == scores[name].ranked_by
+    for name, key in (("exam", "acc_bytes"), ("verdict", "acc"), ("form", "score"), ("label", "score")):
         rows = scores[name].rows["model"]
         expected = float(metric_of(scores[name].card)(rows.sum(0)[None])[0])
         assert found["results"][f"medcare_{name}"][f"{key},none"] == pytest.approx(expected)

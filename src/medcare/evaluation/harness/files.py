@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from medcare.data.files import read_items
-from medcare.data.records import Item
+from medcare.data.records import Item, fixed_options
 from medcare.data.task_card import TaskCard
 from medcare.errors import FolderError
 from medcare.evaluation.test_set import adopt
@@ -69,7 +69,9 @@ def _write_task(card: TaskCard, items: list[Item], out: Path, max_new_tokens: in
         "dataset_kwargs": {"data_files": {"test": str(data.resolve())}},
         "metadata": {"version": 1.0},
     }
-    if card.form != "options":
+    if card.form == "options":
+        settings["metadata"]["ranked_by"] = "acc" if fixed_options(items) else "acc_bytes"
+    else:
         settings["generation_kwargs"] = {"until": [], "do_sample": False, "max_gen_toks": max_new_tokens}
         tree = card.to_dict()
         settings["metadata"]["card"] = {**tree, "labels": list(card.labels)}

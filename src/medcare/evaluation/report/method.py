@@ -6,8 +6,11 @@ from typing import Any
 
 _OPTIONS = (
     "Questions with options: the option with the highest log-likelihood per UTF-8 byte is the answer "
-    "(lm-evaluation-harness calls this acc_bytes). Accuracy without the division by length is plain_accuracy "
-    "in results.json."
+    "(lm-evaluation-harness calls this acc_bytes); where all items of a task share one set of options, such "
+    "as true and false, that with the highest log-likelihood (acc). results.json says which as ranked_by, "
+    "and has accuracy without the division by length as plain_accuracy. Calibration and the percentages "
+    "beside options are the model's own probabilities: the softmax of log-likelihoods over the options, "
+    "without that division."
 )
 _TEXTS = (
     "Other tasks: greedy decoding, then a strict reader for the task's form. An answer that is not in the "
@@ -15,7 +18,8 @@ _TEXTS = (
 )
 _INTERVALS = (
     "Intervals are 95 % percentile intervals of {resamples:,} bootstrap draws over the facts behind the "
-    "items, within each task (seed {seed}). They say nothing about other seeds of training, and tasks count "
+    "items, within each task (seed {seed}), widened by sqrt(n / (n - 1)) for n facts, because draws from few "
+    "facts spread too little. They say nothing about other seeds of training, and tasks count "
     "as independent although some ask for related facts. Where every item is right, or every item wrong, "
     "draws say nothing, and the exact interval of a proportion (Clopper and Pearson) stands in."
 )
