@@ -39,7 +39,6 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from medcare.adapters.adapted_linear import AdaptedLinear
-from medcare.adapters.merge import join
 from medcare.adapters.orthogonality import penalty
 from medcare.adapters.tuner import adapted_linears, add_aggregators, add_alignment, trainable
 from medcare.base_model import load_base
@@ -316,7 +315,7 @@ def copy_factors(ours: nn.Module, peft: Any) -> None:
     """Make PEFT's one LoRA start as both branches of stage 2 side by side."""
     for name, linear in adapted_linears(ours).items():
         layer = peft.base_model.model.get_submodule(name)
-        down, _ = join(linear, ["knowledge", "alignment"])
+        down = torch.cat([linear.branch(branch).down for branch in ("knowledge", "alignment")])
         layer.lora_A["default"].weight.copy_(down)
 
 
