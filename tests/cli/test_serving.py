@@ -57,3 +57,9 @@ def test_what_can_not_be_served() -> None:
     result = CliRunner().invoke(app, ["chat", "embedded", "--dtype", "int3"])
     assert result.exit_code == 2
     assert "int3" in result.output
+
+
+def test_an_empty_question_is_refused() -> None:
+    for question in ("", " \n"):
+        with pytest.raises(ConfigError, match="question is empty"):
+            CliRunner().invoke(app, ["ask", "embedded", question], catch_exceptions=False)

@@ -58,7 +58,10 @@ def test_a_session_opens_links(locked: Running) -> None:
 def test_a_foreign_name_for_this_machine_is_refused(tiny: Running) -> None:
     port = tiny.url.rsplit(":", 1)[1]
     for name, status in (("evil.example", 400), (f"localhost:{port}", 200), (f"127.0.0.1:{port}", 200)):
-        assert httpx.get(f"{tiny.url}/health", headers={"Host": name}).status_code == status
+        response = httpx.get(f"{tiny.url}/health", headers={"Host": name})
+        assert response.status_code == status
+        if status == 400:
+            assert response.json()["error"]["code"] == "invalid_host"
 
 
 def test_every_response_protects_the_reader(tiny: Running) -> None:

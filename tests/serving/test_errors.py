@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -40,9 +42,50 @@ def test_malformed_json(tiny: Running, body: bytes) -> None:
 
 
 def test_json_that_is_sent_as_something_else(tiny: Running) -> None:
-    body = json.dumps({"model": "tiny", "messages": QUESTION}).encode()
-    for headers in ({}, {"Content-Type": "text/plain"}):
+    body = json.dumps({"model": "tiny", "messages": QUESTION, "max_tokens": 1}).encode()
+    own = {"Content-Type": "text/plain", "Origin": tiny.url}
+    for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}, own):
+        assert tiny.post(CHAT, content=body, headers=headers).status_code == 200
+    # A page elsewhere may send text without asking first, but no JSON.
+    for origin in ("https://evil.example", "null", "http://["):
+        headers = {"Content-Type": "text/plain", "Origin": origin}
         assert "application/json" in error(tiny.post(CHAT, content=body, headers=headers), 400)["message"]
+    error(tiny.post(CHAT, content=b"a=b"), 400)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content: a text of at most"),
+        ({"messages": [{"role": "user", "content": []}]}, "or a list of 1 to 64 parts"),
+        (
+            {"stop": [""]},
+            "stop: a text of 1 to 256 characters, or a list of at most 16 such texts, is required",
+        ),
+        ({"prompt": [-1]}, "token ids (whole numbers from 0)"),
+        ({"prompt": "a", "best_of": 2}, "best_of: best_of is not supported; use n."),
+    ],
+)
+def test_errors_are_in_plain_words(tiny: Running, fields: dict[str, Any], told: str) -> None:
+    path = COMPLETE if "prompt" in fields else CHAT
+    body = {"model": "tiny", **({} if path == COMPLETE else {"messages": QUESTION}), **fields}
+    message = error(tiny.post(path, json=body), 400)["message"]
+    assert told in message
+    assert not any(word in message for word in ("constrained", "list[", "Value error"))
+
+
+def test_a_body_that_does_not_arrive() -> None:
+    with running(limits=Limits(body_seconds=0.2)) as server:
+        address = urlsplit(server.url)
+        with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=15) as link:
+            head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{"
+            link.sendall(head.encode())
+            said = b""
+            while piece := link.recv(65536):  # until the server closes
+                said += piece
+        assert said.startswith(b"HTTP/1.1 408")
+        assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_timeout"
+        assert server.client().models.list().data
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ def ask(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
 ) -> None:
     """Put one question to a model. For research only, never for clinical decisions."""
+    if not question.strip():
+        raise ConfigError('The question is empty. Ask something, as in: medcare ask MODEL "What is fever?"')
     from medcare.pipeline import answer
 
     typer.echo(answer(model, question, max_new_tokens))

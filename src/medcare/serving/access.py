@@ -1,9 +1,11 @@
-"""What every request passes before it reaches a route: size, key, and headers that protect the reader."""
+"""What a request passes before it reaches a route: name, size, time, key, headers that protect readers."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -14,22 +16,26 @@ from medcare.serving.failures import ApiError
 from medcare.serving.service import Service
 
 SESSION = "medcare_session"
+# Names by which a server that listens on the loopback device alone is reached. Any other comes from a page
+# elsewhere whose name was made to point here.
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # Pages may load nothing from elsewhere, and nobody may frame them.
 _POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
 class Access:
-    """Checks the size of a body and, if there is an API key, that the client has it.
+    """Checks the server's name, the size of a body and how long it takes, and the API key if there is one.
 
     The page's own files and `/health` are open; the page asks for the key, and gets a session in return, so
     that links to reports work too.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, api_key: str | None) -> None:
-        """Wrap an application; without a key everyone may ask."""
+    def __init__(self, app: ASGIApp, service: Service, api_key: str | None, loopback: bool) -> None:
+        """Wrap an application; without a key everyone may ask, on the loopback device only by its names."""
         self._app = app
         self._service = service
         self._key = api_key
+        self._names = _LOOPBACK_NAMES if loopback else None
         self.session = secrets.token_urlsafe(32)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,16 +43,7 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, received = 500, 0
-        limit = self._service.limits.body_bytes
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise HTTPException(413, _too_large(limit))
-            return message
+        status = 500
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -59,7 +56,8 @@ class Access:
             error = self._check(scope)
             if error is None:
                 scope.setdefault("state", {})["session"] = self.session
-                await self._app(scope, counted, watched)
+                _read_as_json(MutableHeaders(scope=scope))
+                await self._app(scope, self._limited(receive), watched)
             else:
                 await error.response()(scope, receive, watched)
         finally:
@@ -67,8 +65,38 @@ class Access:
             path = getattr(route, "path", None) or "other"
             self._service.metrics.requests.labels(path, str(status)).inc()
 
+    def _limited(self, receive: Receive) -> Receive:
+        """The body, as long as it is neither too large nor too slow."""
+        limits = self._service.limits
+        received, complete, deadline = 0, False, 0.0
+
+        async def limited() -> Message:
+            nonlocal received, complete, deadline
+            deadline = deadline or asyncio.get_running_loop().time() + limits.body_seconds
+            try:
+                async with asyncio.timeout_at(None if complete else deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(
+                    408, f"The body took longer than {limits.body_seconds:g} seconds. Send it again, faster."
+                ) from None
+            received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if received > limits.body_bytes:
+                raise HTTPException(413, _too_large(limits.body_bytes))
+            return message
+
+        return limited
+
     def _check(self, scope: Scope) -> ApiError | None:
         headers = Headers(scope=scope)
+        if self._names is not None and _host(headers.get("host", "")) not in self._names:
+            return ApiError(
+                400,
+                "The server does not go by the name in the Host header; it answers to "
+                f"{', '.join(self._names)}. Open it to others with --host.",
+                code="invalid_host",
+            )
         limit = self._service.limits.body_bytes
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limit:
@@ -83,6 +111,25 @@ class Access:
         # Both in constant time, so that the time taken says nothing about the key.
         has_key = hmac.compare_digest(given.encode("latin-1"), key.encode())
         return hmac.compare_digest(cookie.encode(), self.session.encode()) or has_key
+
+
+def _host(header: str) -> str | None:
+    """The name in a Host header, without the port."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None
+
+
+def _read_as_json(headers: MutableHeaders) -> None:
+    """Take every body for JSON, whatever it is said to be: no route reads anything else.
+
+    But not one that a page elsewhere sends: browsers ask before they send what is called JSON, and are not
+    answered, while they send what is called text to anyone.
+    """
+    origin = headers.get("origin")
+    if origin is None or origin.partition("://")[2] == headers.get("host"):
+        headers["content-type"] = "application/json"
 
 
 def _too_large(limit: int) -> str:

@@ -14,7 +14,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import format_sse_event
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
 from medcare.serving import NOTICE, failures
@@ -25,10 +24,6 @@ from medcare.serving.formats import ChatFormat, CompletionFormat, Format
 from medcare.serving.page import add_page
 from medcare.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest
 from medcare.serving.service import Service
-
-# Names by which a server that listens on the loopback device alone is reached. Any other comes from a page
-# elsewhere whose name was made to point here.
-_LOOPBACK_NAMES = ["localhost", "127.0.0.1", "::1", "[::1]"]
 
 
 def create_app(
@@ -62,9 +57,7 @@ def create_app(
     _add_openai(app, service)
     _add_operations(app, service)
     add_page(app, service, reports)
-    if loopback:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_LOOPBACK_NAMES, www_redirect=False)
-    app.add_middleware(Access, service=service, api_key=api_key)
+    app.add_middleware(Access, service=service, api_key=api_key, loopback=loopback)
     return app
 
 

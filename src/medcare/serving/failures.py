@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,9 +17,20 @@ _CODES = {
     401: "invalid_api_key",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "request_too_large",
     429: "rate_limit_exceeded",
     503: "service_unavailable",
+}
+
+_KIND_NAME = re.compile(r"constrained-.*|(?:list|dict|function)[\[-].*|str")
+# What fields that take several kinds of value require; see protocol.py.
+_SEVERAL_KINDS = {
+    "content": "a text of at most 400,000 characters, or a list of 1 to 64 parts "
+    '{"type": "text", "text": …},',
+    "prompt": "a text of at most 400,000 characters, a list of token ids (whole numbers from 0), or a list "
+    "of 1 to 64 texts or of 1 to 64 such lists",
+    "stop": "a text of 1 to 256 characters, or a list of at most 16 such texts,",
 }
 
 
@@ -33,6 +45,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        close: bool = False,
     ) -> None:
         """Describe the error.
 
@@ -42,12 +55,14 @@ class ApiError(Exception):
             param: the field at fault.
             code: OpenAI's short name of the cause; by default by status.
             retry_after: after how many seconds it may be tried again.
+            close: end the connection too.
         """
         super().__init__(message)
         self.status = status
         self.param = param
         self.code = code or _CODES.get(status)
         self.retry_after = retry_after
+        self.close = close
 
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""
@@ -59,6 +74,8 @@ class ApiError(Exception):
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
+        if self.close:
+            headers["Connection"] = "close"
         return JSONResponse(self.body(), self.status, headers)
 
 
@@ -79,7 +96,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        return ApiError(error.status_code, str(error.detail)).response()
+        close = error.status_code == 408  # what is still to come would be taken for the next request
+        return ApiError(error.status_code, str(error.detail), close=close).response()
 
     @app.exception_handler(Exception)
     async def _fault(_: Request, error: Exception) -> JSONResponse:
@@ -89,7 +107,10 @@ def install(app: FastAPI) -> None:
 def _explain(error: RequestValidationError) -> ApiError:
     """The first thing that is wrong with a body, without repeating what the client sent."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
+    location = [str(part) for part in first["loc"] if part != "body"]
+    # Where a field takes one of several kinds, pydantic adds the name of the kind that it tried first.
+    kinds = [number for number, part in enumerate(location) if _KIND_NAME.fullmatch(part)]
+    place = location[: kinds[0]] if kinds else location
     if first["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", code="invalid_json")
     if first["type"] == "extra_forbidden":
@@ -101,4 +122,7 @@ def _explain(error: RequestValidationError) -> ApiError:
         )
     if not place:
         return ApiError(400, f"{first['msg']}. A JSON object (Content-Type: application/json) is required.")
-    return ApiError(400, f"{'.'.join(place)}: {first['msg']}.", param=place[0], code="invalid_value")
+    message = f"{first['msg'].removeprefix('Value error, ')}."
+    if kinds and place[-1] in _SEVERAL_KINDS:
+        message = f"{_SEVERAL_KINDS[place[-1]]} is required."
+    return ApiError(400, f"{'.'.join(place)}: {message}", param=place[0], code="invalid_value")

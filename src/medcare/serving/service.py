@@ -26,12 +26,14 @@ class Limits:
         body_bytes: largest body of a request.
         new_tokens: longest answer, where a request does not say.
         send_seconds: how long a client may leave a piece of an answer unread.
+        body_seconds: how long the body of a request may take to arrive.
     """
 
     waiting: int = 64
     body_bytes: int = 1 << 20
     new_tokens: int = 512
     send_seconds: float = 30.0
+    body_seconds: float = 30.0
 
 
 class Service:
