@@ -59,4 +59,9 @@ def exams(ontology: Ontology) -> dict[str, list[TaskData]]:
 @pytest.fixture(scope="session")
 def default_exams(ontology: Ontology) -> dict[int, dict[str, TaskData]]:
     """The exams in the sizes of the preset `demo`, by seed."""
-    return {seed: {task.card.name: task for task in build_exams(ontology, seed, 16, 6)} for seed in (1, 17)}
+    config = load_config(preset="demo")
+    sizes = config.benchmark.facts_per_task, config.benchmark.items_per_task
+    return {
+        seed: {task.card.name: task for task in build_exams(ontology, seed, *sizes)}
+        for seed in (1, config.seed)
+    }

@@ -8,7 +8,9 @@ import pytest
 from medcare.data.benchmark import exams as module
 from medcare.data.benchmark.bundles import Question
 from medcare.data.benchmark.exams import EXAMS, WORDINGS_PER_FACT, build_exams
+from medcare.data.benchmark.exclusions import condition, covers
 from medcare.data.benchmark.mentions import Mentions, runs
+from medcare.data.benchmark.shortcuts import stems
 from medcare.data.overlap import find
 from medcare.data.records import Conversation, Message
 from medcare.errors import DataError
@@ -171,3 +173,62 @@ def test_too_many_facts_are_refused(ontology, only):
         DataError, match=r"condition_to_exclusion has \d+ facts for its 'taught' split, not 5000"
     ):
         build_exams(ontology, 0, 5000, 1)
+
+
+def asked(exams, name):
+    return [item for task in exams[name] for item in task.items]
+
+
+def others(item):
+    return [option for option in item.options if option != item.target]
+
+
+def test_a_finding_that_is_asked_for_is_expected_and_the_others_are_never_noted(exams, ontology):
+    by_name = {finding.name: finding.id for finding in ontology.findings.values()}
+    for item in asked(exams, "disease_to_finding"):
+        disease = next(ontology.diseases[key] for key in item.fact.split(">") if key in ontology.diseases)
+        assert by_name[item.target] in disease.expected
+        assert not {by_name[option] for option in others(item)} & set(disease.findings)
+    for item in asked(exams, "disease_to_two_findings"):
+        key = next(key for key in re.split(r"[>+]", item.fact) if key in ontology.diseases)
+        disease = ontology.diseases[key]
+        pair = {by_name[name] for name in item.target.split(" and ")}
+        assert pair <= set(disease.expected)
+        for option in others(item):
+            assert not {by_name[name] for name in option.split(" and ")} <= set(disease.findings)
+
+
+def test_codes_to_bill_are_billable(exams, ontology):
+    for item in asked(exams, "description_to_code"):
+        assert all(ontology.codes[option].billable for option in item.options)
+
+
+def test_only_the_right_option_is_in_an_excludes_note(exams, ontology):
+    """Nor is another one covered by the codes of any note that holds for the entry."""
+    notes = {}
+    for code in ontology.codes.values():
+        for note in (*code.excludes1, *code.excludes2):
+            notes.setdefault(condition(note), []).append(note)
+    exam = next(exam for exam in EXAMS if exam.name == "condition_to_exclusion")
+    by_name = {code.name: code for code in ontology.codes.values()}
+    assert all("excludes note" in wording.lower() for wording in (*exam.lessons, *exam.tests))
+    for item in asked(exams, exam.name):
+        code = by_name[slots(exam, item.prompt)[0]]
+        assert item.target in {condition(note) for note in (*code.excludes1, *code.excludes2)}
+        for option in others(item):
+            assert not all(covers(ontology, code.code, note) for note in notes[option])
+
+
+@pytest.mark.parametrize("part", ["Eye", "Ear", "Respiratory system", "Nervous system", "Voice"])
+def test_no_system_is_wrong_that_holds_the_right_one(exams, part):
+    for item in asked(exams, "finding_to_system"):
+        assert not {part, "Head or neck"} <= set(item.options)
+        assert not {"Neoplasm", "Cellular phenotype"} & set(item.options)
+
+
+def test_definitions_in_the_same_words_are_not_opposed(exams):
+    for name in ("definition_to_finding", "finding_to_definition"):
+        for item in asked(exams, name):
+            for option in others(item):
+                assert not stems(option) <= stems(item.target)
+                assert not stems(item.target) <= stems(option)

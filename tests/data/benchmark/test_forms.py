@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -179,7 +180,9 @@ def test_relations_are_the_ontology_s(tasks, words):
             if relation == "causes":
                 assert words.gene_of[diseases[object_]].lower() == subject
             else:
-                assert (object_ in words.symptoms[diseases[subject]]) == (relation == "shows")
+                disease = diseases[subject]
+                assert (object_ in words.symptoms[disease]) == (relation == "shows")
+                assert words.may_have(disease, object_) == (relation == "shows")
     assert min(counts[relation] for relation in ("causes", "shows", "lacks")) > 40
 
 
@@ -259,3 +262,12 @@ def test_a_pool_that_is_too_small_gives_no_draw(words):
     for kind, count in (("findings", 2), ("drugs", 1)):
         with pytest.raises(NoDrawError):
             draw.terms(kind, count)
+
+
+def test_names_fit_a_verb_in_the_singular_and_either_sex(words):
+    assert "ptosis" in words.by_name
+    assert not {"shallow orbits", "low-set ears", "tube feeding", "hydrocele testis", "wormian bones"} & set(
+        words.by_name
+    )
+    names = [*words.by_name, *(text for texts in words.wordings.values() for text in texts)]
+    assert not [name for name in names if re.search(r"[^suia]s$|testis|testes|testic|feeding$", name)]

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from medcare.config_files import load_config
 from medcare.data.benchmark.bundles import BUNDLE
 from medcare.data.benchmark.exams import EXAMS
 from medcare.data.benchmark.shortcuts import (
@@ -40,7 +41,7 @@ def test_no_shortcut_beats_chance_by_five_points(exams, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("seed", [1, 17])
+@pytest.mark.parametrize("seed", [1, load_config(preset="demo").seed])
 def test_neither_does_one_in_the_sizes_of_the_default(default_exams, name, seed):
     """12 items of 16 taught facts: no position and no shortcut wins four of them."""
     task = default_exams[seed][name]

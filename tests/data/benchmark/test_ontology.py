@@ -55,22 +55,94 @@ def test_diseases_have_findings_and_genes(ontology):
     assert linked <= ontology.findings.keys()
 
 
-def test_findings_that_a_disease_lacks_are_left_out(ontology, tmp_path):
-    """The annotation files mark them NOT."""
-    rows = [
-        ("database_id", "disease_name", "qualifier", "hpo_id"),
-        ("OMIM:1", "One", "", "HP:0000107"),
-        ("OMIM:1", "One", "NOT", "HP:0001629"),
-        ("ORPHA:1", "Other", "", "HP:0000107"),
-    ]
+def diseases(folder, *annotations):
+    """What is read from annotations of disease, qualifier, finding and frequency."""
+    rows = [("database_id", "disease_name", "qualifier", "hpo_id", "frequency")]
+    rows += [(key, "One", qualifier, finding, share) for key, qualifier, finding, share in annotations]
     text = "".join("\t".join(row) + "\n" for row in rows)
-    (tmp_path / "phenotype.hpoa").write_text(f"#version: x\n{text}")
-    (tmp_path / "genes_to_phenotype.txt").write_text(
-        "ncbi_gene_id\tgene_symbol\tdisease_id\n1\tABC1\tOMIM:1\n"
-    )
-    assert ontology_sources._diseases(tmp_path, set(ontology.findings)) == [
-        {"id": "OMIM:1", "name": "One", "findings": ["HP:0000107"], "genes": ["ABC1"]}
+    (folder / "phenotype.hpoa").write_text(f"#version: x\n{text}")
+    (folder / "genes_to_phenotype.txt").write_text("ncbi_gene_id\tgene_symbol\tdisease_id\n1\tABC1\tOMIM:1\n")
+    return ontology_sources._diseases(folder, {finding for *_, finding, _ in annotations})
+
+
+def test_findings_that_a_disease_lacks_are_left_out(tmp_path):
+    """The annotation files mark them NOT."""
+    assert diseases(
+        tmp_path,
+        ("OMIM:1", "", "HP:0000107", ""),
+        ("OMIM:1", "NOT", "HP:0001629", ""),
+        ("ORPHA:1", "", "HP:0000107", ""),
+    ) == [
+        {
+            "id": "OMIM:1",
+            "name": "One",
+            "findings": ["HP:0000107"],
+            "expected": ["HP:0000107"],
+            "genes": ["ABC1"],
+        }
     ]
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "noted", "expected"),
+    [
+        (["0/3"], False, False),
+        (["0%"], False, False),
+        (["HP:0040285"], False, False),  # excluded
+        (["1/20"], True, False),
+        (["29.9%"], True, False),
+        (["HP:0040283"], True, False),  # occasional
+        (["HP:0040284"], True, False),  # very rare
+        (["3/10"], True, True),
+        (["30%"], True, True),
+        (["HP:0040282"], True, True),  # frequent
+        (["HP:0040281"], True, True),
+        (["HP:0040280"], True, True),
+        ([""], True, True),
+        (["2/2", "1/40"], True, False),  # two reports that differ
+        (["2/2", "0/5"], True, False),
+        (["2/2", ""], True, True),
+    ],
+)
+def test_how_frequent_a_finding_is_says_whether_it_is_expected(tmp_path, frequencies, noted, expected):
+    base = ("OMIM:1", "", "HP:0000107", "")
+    (disease,) = diseases(tmp_path, base, *(("OMIM:1", "", "HP:0001629", share) for share in frequencies))
+    assert ("HP:0001629" in disease["findings"]) == noted
+    assert ("HP:0001629" in disease["expected"]) == expected
+
+
+def test_a_disease_that_no_patient_shows_a_finding_of_is_left_out(tmp_path):
+    assert not diseases(tmp_path, ("OMIM:1", "", "HP:0000107", "0/2"))
+
+
+def test_an_unknown_frequency_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="'often' of an HPO annotation"):
+        diseases(tmp_path, ("OMIM:1", "", "HP:0000107", "often"))
+
+
+def test_a_billable_code_is_complete(ontology):
+    assert ontology.codes["K25.0"].billable
+    assert not ontology.codes["K25"].billable  # there are codes below
+    assert not ontology.codes["M80.00"].billable
+    assert not ontology.codes["M80.08"].billable  # a seventh character is due
+    for code in ontology.codes.values():
+        assert not (code.billable and code.children)
+
+
+def test_notes_of_block_and_chapter_stand_at_categories(ontology):
+    assert "congenital malformations, deformations, and chromosomal abnormalities (Q00-Q99)" in (
+        ontology.codes["G80"].excludes_above
+    )
+    assert ontology.codes["G80.0"].excludes_above == ()
+
+
+def test_the_cache_goes_by_the_code_that_reads(tmp_path, monkeypatch):
+    """A cache written by other code is not used."""
+    before = module._cache_path()
+    changed = tmp_path / "ontology_sources.py"
+    changed.write_text("# other code")
+    monkeypatch.setattr(ontology_sources, "__file__", str(changed))
+    assert module._cache_path() != before
 
 
 def test_codes_have_descriptions_and_places(ontology):

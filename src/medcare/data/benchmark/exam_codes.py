@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from functools import cache
 
+from medcare.data.benchmark import exclusions
 from medcare.data.benchmark.bundles import Fact, Wrong
 from medcare.data.benchmark.exam import Exam, fact_exam
 from medcare.data.benchmark.exam_findings import other_answer
@@ -14,7 +15,6 @@ from medcare.data.benchmark.ontology import Code, Ontology, is_plain
 _VAGUE = re.compile(
     r"unspecified|other|elsewhere|\bright\b|\bleft\b|bilateral|\bNOS\b|trimester", re.IGNORECASE
 )
-_CODE_IN_BRACKETS = re.compile(r"\s*\([A-Z]\d[^)]*\)?$")
 _LAST_CHAPTER = 18  # after it come injuries, external causes and encounters
 _LONGEST_CODE = 6  # characters with the dot
 
@@ -56,7 +56,7 @@ def _name_facts(ontology: Ontology) -> list[Fact]:
 
 
 def _codes_by_name(ontology: Ontology) -> list[Fact]:
-    return [fact.reversed() for fact in _name_facts(ontology)]
+    return [fact.reversed() for fact in _name_facts(ontology) if ontology.codes[fact.subject_id].billable]
 
 
 def _other_branch(_: Ontology) -> Wrong:
@@ -105,31 +105,26 @@ def _inclusions(ontology: Ontology) -> list[Fact]:
 
 
 def _exclusions(ontology: Ontology) -> list[Fact]:
+    """What the notes of a code exclude, the code's own notes alone."""
+    count = Counter(code.name.lower() for code in ontology.codes.values())
     return [
-        Fact(_category(code), code.code, f"excludes {text.lower()}", code.name, text, _near(code))
+        Fact(_category(code), code.code, f"excludes {note}", code.name, text, (*_near(code), "any"))
         for code in ontology.codes.values()
-        if (texts := _excluded(code)) and is_plain(code.name) and "unspecified" not in code.name
-        for text in texts
+        if count[code.name.lower()] == 1 and is_plain(code.name) and "unspecified" not in code.name
+        for note in (*code.excludes1, *code.excludes2)
+        if _is_clear(text := exclusions.condition(note))
+        and exclusions.targets(note)
+        and not re.search(r":|\d|\bcode", text)
     ]
 
 
 def _not_excluded(ontology: Ontology) -> Wrong:
-    """The other condition is excluded neither at the code nor above it."""
+    """No note at the code, above or below it covers the other condition, by codes or by words."""
 
     def wrong(one: Fact, other: Fact) -> bool:
-        code: Code | None = ontology.codes[one.subject_id]
-        while code is not None:
-            if other.answer.lower() in {text.lower() for text in _excluded(code)}:
-                return False
-            code = ontology.codes.get(code.parent)
-        return True
+        return not exclusions.covers(ontology, one.subject_id, other.answer_id.removeprefix("excludes "))
 
     return wrong
-
-
-def _excluded(code: Code) -> list[str]:
-    texts = [_CODE_IN_BRACKETS.sub("", note) for note in (*code.excludes1, *code.excludes2)]
-    return [text for text in texts if _is_clear(text) and not re.search(r":|\d|\bcode", text)]
 
 
 EXAMS: tuple[Exam, ...] = (
@@ -205,16 +200,19 @@ EXAMS: tuple[Exam, ...] = (
     ),
     Exam(
         "condition_to_exclusion",
-        "Knowing what ICD-10-CM excludes from an entry.",
+        "Knowing what the excludes note of an ICD-10-CM entry names.",
         "icd10cm",
         (
-            "What does ICD-10-CM exclude from {}?",
-            "{} excludes what?",
-            "Which condition is not coded under {}?",
-            "Name an exclusion of {}.",
-            "Not part of {}?",
+            "Which condition does the excludes note of {} name?",
+            "Excludes note of {}?",
+            "The excludes note under {} lists what?",
+            "Name one entry of the excludes note at {}.",
+            "{}: what is in its excludes note?",
         ),
-        ("The entry {} has an excludes note. What does it name?", "What must not be filed with {}?"),
+        (
+            "ICD-10-CM has an excludes note for {}. What does it name?",
+            "Look up {}. What do you read in the excludes note?",
+        ),
         fact_exam(_exclusions, _not_excluded),
     ),
 )

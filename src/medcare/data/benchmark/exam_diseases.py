@@ -29,20 +29,20 @@ def _diseases(ontology: Ontology) -> list[Disease]:
 
 
 def _findings(ontology: Ontology) -> list[Fact]:
-    """One finding of each disease, drawn by the disease's id."""
+    """One finding of each disease that is to be expected in it, drawn by the disease's id."""
     known = askable(ontology)
     facts = []
     for disease in _diseases(ontology):
-        noted = [known[key] for key in disease.findings if key in known]
-        if noted:
-            finding = Random(disease.id).choice(noted)
+        expected = [known[key] for key in disease.expected if key in known]
+        if expected:
+            finding = Random(disease.id).choice(expected)
             near = nearness(ontology, finding.id)
             facts.append(Fact(disease.id, disease.id, finding.id, disease.name, finding.name, near))
     return facts
 
 
 def _not_noted(ontology: Ontology) -> Wrong:
-    """The disease is noted neither with the finding nor with a kind of it or a more general one."""
+    """The disease is noted, however rarely, neither with the finding nor with a kind of it or one above."""
 
     def wrong(one: Fact, other: Fact) -> bool:
         noted = ontology.diseases[one.subject_id].findings
@@ -82,9 +82,9 @@ def _two_findings(ontology: Ontology, side: Side, rng: Random) -> Iterator[Bundl
 
     Four diseases have exactly one of these pairs each, so one known finding of a disease leaves two options.
     """
-    noted, possible = _disease_sets(ontology)
+    expected, possible = _disease_sets(ontology)
     by_system: dict[str, list[str]] = defaultdict(list)
-    for key in noted:
+    for key in expected:
         for system in ontology.findings[key].systems:
             by_system[system].append(key)
     systems = [system for system, keys in sorted(by_system.items()) if len(keys) >= 4]
@@ -95,7 +95,7 @@ def _two_findings(ontology: Ontology, side: Side, rng: Random) -> Iterator[Bundl
         options = tuple(_pair_text(ontology, pair) for pair in absent)
         bundle: list[Question] = []
         for pair, (no, nor) in absent.items():
-            fitting = noted[pair[0]] & noted[pair[1]] - possible[no] - possible[nor] - used
+            fitting = expected[pair[0]] & expected[pair[1]] - possible[no] - possible[nor] - used
             if not fitting:
                 break
             disease = ontology.diseases[rng.choice(sorted(fitting))]
@@ -108,20 +108,23 @@ def _two_findings(ontology: Ontology, side: Side, rng: Random) -> Iterator[Bundl
 
 @cache
 def _disease_sets(ontology: Ontology) -> tuple[Sets, Sets]:
-    """For each frequent finding the diseases noted with it, and those that may have it.
+    """For each common finding the diseases that it is expected in, and those that may have it.
 
-    A disease may have a finding if it is noted with it, with a kind of it or with a more general one.
+    A disease may have a finding if it is noted, however rarely, with it, a kind of it or a more general one.
     """
     noted: Sets = defaultdict(set)
+    expected: Sets = defaultdict(set)
     for disease in _diseases(ontology):
         for key in disease.findings:
             noted[key].add(disease.id)
+        for key in disease.expected:
+            expected[key].add(disease.id)
     frequent = {
         key: diseases
-        for key, diseases in sorted(noted.items())
+        for key, diseases in sorted(expected.items())
         if len(diseases) >= _FREQUENT and _is_short(ontology, key)
     }
-    possible = {key: set(diseases) for key, diseases in frequent.items()}
+    possible = {key: set(noted[key]) for key in frequent}
     for key, diseases in noted.items():
         for above in ontology.ancestors(key) & frequent.keys():
             possible[above] |= diseases
@@ -148,7 +151,7 @@ EXAMS: tuple[Exam, ...] = (
         (
             "Name a finding of {}.",
             "What is seen in {}?",
-            "Patients with {} may have what?",
+            "Patients with {} often have what?",
             "Typical of {}?",
             "Which sign goes with {}?",
         ),
@@ -169,7 +172,7 @@ EXAMS: tuple[Exam, ...] = (
             "Name the gene behind {}.",
             "{} is linked to which gene?",
         ),
-        ("Which gene would you test for {}?", "A child has {}. In which gene do you look for variants?"),
+        ("Which gene would you test for {}?", "A patient has {}. In which gene do you look for variants?"),
         fact_exam(_genes, other_answer),
     ),
     Exam(
@@ -198,7 +201,7 @@ EXAMS: tuple[Exam, ...] = (
             "Which two signs go with {}?",
             "{}: two typical findings?",
             "What two things are seen in {}?",
-            "Patients with {} may have which two findings?",
+            "Patients with {} often have which two findings?",
         ),
         ("Somebody has {}. Which pair of findings do you expect?", "Which pair of features belongs to {}?"),
         _two_findings,

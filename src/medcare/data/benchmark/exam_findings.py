@@ -16,6 +16,38 @@ from medcare.data.overlap import units
 _BY_RULE = re.compile(r"\d(st|nd|rd|th)\b|phalan|epiphys|metacarp|metatars", re.IGNORECASE)
 _FIRST_SENTENCE = re.compile(r"(.+?[a-z)])\.(\s|$)")
 _NOT_A_DEFINITION = re.compile(r"[;|\"]|^(This|These|The (?!presence|absence|occurrence|inability|loss))")
+# Organ systems of HPO that share organs or tissues though no finding need be under both: the eye is in the
+# head, the trachea in the thorax, lymphocytes are blood cells. Neither is a wrong answer for the other.
+_SHARED: dict[str, tuple[str, ...]] = {
+    "Head or neck": (
+        *("Eye", "Ear", "Voice", "Respiratory system", "Digestive system", "Nervous system", "Integument"),
+        *("Musculoskeletal system", "Endocrine system", "Immune system"),
+    ),
+    "Nervous system": ("Eye", "Ear", "Voice", "Musculoskeletal system"),
+    "Respiratory system": ("Voice", "Thoracic cavity", "Musculoskeletal system", "Immune system"),
+    "Cardiovascular system": ("Thoracic cavity", "Blood and blood-forming tissues"),
+    "Limbs": ("Musculoskeletal system", "Integument"),
+    "Musculoskeletal system": ("Thoracic cavity", "Growth abnormality"),
+    "Immune system": ("Blood and blood-forming tissues", "Integument", "Digestive system"),
+    "Metabolism/homeostasis": (
+        *("Endocrine system", "Blood and blood-forming tissues", "Immune system", "Digestive system"),
+        *("Genitourinary system", "Growth abnormality"),
+    ),
+    "Endocrine system": ("Genitourinary system", "Growth abnormality", "Breast"),
+    "Genitourinary system": ("Prenatal development or birth",),
+    "Breast": ("Integument", "Thoracic cavity"),
+}
+_OVERLAPS = frozenset(frozenset((one, other)) for one, others in _SHARED.items() for other in others)
+# They say what a finding is, not where, so that it may be anywhere.
+_ANYWHERE = frozenset(
+    (
+        "Neoplasm",
+        "Cellular phenotype",
+        "Constitutional symptom",
+        "Growth abnormality",
+        "Prenatal development or birth",
+    )
+)
 _SHORTEST_DEFINITION, _LONGEST_DEFINITION = 5, 12  # words; 13 in a row would count as overlap
 
 
@@ -51,8 +83,15 @@ def short_definition(finding: Finding) -> str:
 
 
 def _unrelated(ontology: Ontology) -> Wrong:
-    """Facts about findings of which neither is above the other."""
-    return lambda one, other: not ontology.related(one.entity, other.entity)
+    """Facts about findings of which neither is above the other, nor said in the other's words and more."""
+
+    def wrong(one: Fact, other: Fact) -> bool:
+        pairs = ((one.subject_stems, other.subject_stems), (one.answer_stems, other.answer_stems))
+        return not ontology.related(one.entity, other.entity) and not any(
+            first <= second or second <= first for first, second in pairs
+        )
+
+    return wrong
 
 
 @cache
@@ -125,6 +164,21 @@ def _system_name(name: str) -> str:
     """`Abnormality of the eye` is the organ system `Eye`."""
     short = re.sub(r"^(Abnormality|Abnormal) (of (the )?)?", "", name)
     return short[0].upper() + short[1:]
+
+
+def _apart(ontology: Ontology) -> Wrong:
+    """The two systems share no organ, and each is a place."""
+    names = {system: _system_name(ontology.findings[system].name) for system in _system_ids(ontology)}
+
+    def wrong(one: Fact, other: Fact) -> bool:
+        pair = frozenset((names[one.answer_id], names[other.answer_id]))
+        return len(pair) == 2 and pair not in _OVERLAPS and not pair & _ANYWHERE
+
+    return wrong
+
+
+def _system_ids(ontology: Ontology) -> set[str]:
+    return {system for finding in ontology.findings.values() for system in finding.systems}
 
 
 def other_answer(_: Ontology) -> Wrong:
@@ -212,6 +266,6 @@ EXAMS: tuple[Exam, ...] = (
             "Sort {} by organ system.",
         ),
         ("A patient has {}. Where in the body is the problem?", "Under which organs would you list {}?"),
-        fact_exam(_systems, other_answer),
+        fact_exam(_systems, _apart),
     ),
 )

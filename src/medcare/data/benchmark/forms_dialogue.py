@@ -9,13 +9,13 @@ _STATUSES = ("present", "absent", "unknown")
 
 _QUESTIONS = (
     "[any|and] {x}",
-    "do you [have|get|notice] {x}",
+    "do you have {x}",
     "what about {x}",
     "have you [had|noticed] {x}",
-    "was {x} ever [seen|noted] in you",
+    "are you troubled by {x}",
     "is there [also|] {x}",
     "and {x}, how is that",
-    "does your file say {x}",
+    "have you got {x}",
 )
 _REPLIES = {
     "present": (

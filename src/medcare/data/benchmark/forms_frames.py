@@ -41,7 +41,7 @@ CRITERIA: dict[str, tuple[str, ...]] = {
         "[able|willing|refuses] to sign the form",
         "understands the study and agrees in writing",
         "[parent|guardian] [signs|agrees]",
-        "can [follow instructions|come to all visits]",
+        "[gives|has given] permission to [take part|store samples]",
         "[written|signed] agreement before any procedure",
         "unable to understand what the study involves",
         "capable of deciding about taking part",

@@ -106,7 +106,10 @@ def _partner(draw: Draw, relation: str, disease: str, used: list[str]) -> str:
     """What stands in the relation to the disease, by the ontology's annotations."""
     words = draw.words
     if relation == "lacks":
-        return draw.findings(1, beside=(*used, *words.symptoms[disease]))[0]
+        (finding,) = draw.findings(1, beside=used)
+        if words.may_have(disease, finding):
+            raise NoDrawError
+        return finding
     noted = words.symptoms[disease] if relation == "shows" else (words.gene_of.get(disease, ""),)
     fitting = [
         term for term in noted if term in draw.pool.known and all(words.apart(term, other) for other in used)

