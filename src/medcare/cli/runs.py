@@ -14,6 +14,8 @@ from medcare.errors import ConfigError
 
 commands = typer.Typer()
 
+MODEL = "A run, stage, merged or PEFT folder, a base name, or a server's http://HOST:PORT/v1#MODEL."
+
 ConfigPath = Annotated[Path | None, typer.Argument(help="YAML of settings, over the preset.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; an interrupted run there is continued.")]
 Preset = Annotated[
@@ -87,9 +89,7 @@ def merge(
 
 @commands.command()
 def evaluate(
-    model: Annotated[
-        str | None, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
     config: ConfigPath = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; an interrupted test there is continued.")
@@ -126,7 +126,7 @@ def evaluate(
 
 @commands.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     file: Annotated[str, typer.Argument(help="An exam, PromptCBLUE rows or test items: a file or hf: id.")],
     out: Out,
     preset: Preset = None,
