@@ -16,7 +16,7 @@ from medcare.errors import DataError
 from medcare.storage import file_hash, read_json
 
 # A change here is a change of the benchmark: scores from before can't be compared with scores from after.
-# After a change of the preset's seed only DEFAULT_HASHES needs new values. This prints them where they differ:
+# After a change of the preset's seed only DEFAULT_HASHES needs new values. This prints those that differ:
 #     python -m pytest tests/data/benchmark/test_build.py -k "same_seed or default_sizes" -vv
 # Seed 17 with 24 facts, 16 items, 60 examples and none of them in stage 1.
 HASHES = {

@@ -20,7 +20,7 @@ from medcare.data.benchmark.shortcuts import overlap, similarity, stems, trigram
 from medcare.data.records import Split
 
 BUNDLE = 4
-_TRIES = 300  # neighbours looked at for each degree of closeness
+TRIES = 300  # neighbours looked at for each degree of closeness
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,14 @@ def side_of(seed: int, split: Split) -> Side:
     return belongs
 
 
-def bundle_facts(facts: Iterable[Fact], rng: Random, wrong: Wrong) -> Iterator[Bundle]:
+def bundle_facts(facts: Iterable[Fact], rng: Random, wrong: Wrong, tries: int = TRIES) -> Iterator[Bundle]:
     """Group facts into bundles, close ones first; a subject is used once.
 
     Args:
         facts: the candidates.
         rng: decides the order.
         wrong: whether the second fact's answer is certainly wrong for the first fact's subject.
+        tries: neighbours looked at for each degree of closeness.
 
     Yields:
         Bundles of four questions.
@@ -148,20 +149,20 @@ def bundle_facts(facts: Iterable[Fact], rng: Random, wrong: Wrong) -> Iterator[B
     for seed in order:
         if seed.subject_id in used:
             continue
-        members = _gather(seed, index, used, wrong)
+        members = _gather(seed, index, used, wrong, tries)
         if len(members) == BUNDLE:
             used.update(fact.subject_id for fact in members)
             options = tuple(sorted(fact.answer for fact in members))
             yield tuple(Question((fact.key,), (fact.subject,), fact.answer, options) for fact in members)
 
 
-def _gather(seed: Fact, index: dict[str, list[Fact]], used: set[str], wrong: Wrong) -> list[Fact]:
+def _gather(seed: Fact, index: dict[str, list[Fact]], used: set[str], wrong: Wrong, tries: int) -> list[Fact]:
     """The seed and neighbours that fit it and one another, close ones first."""
     members = [seed]
     seen: set[int] = set()
     for key in seed.near:
         fresh = (fact for fact in index[key] if id(fact) not in seen and fact.subject_id not in used)
-        for other in islice(fresh, _TRIES):
+        for other in islice(fresh, tries):
             seen.add(id(other))
             if all(_fit(member, other, wrong) for member in members):
                 members.append(other)

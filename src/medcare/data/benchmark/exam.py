@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from medcare.data.benchmark.bundles import Bundle, Fact, Side, Wrong, bundle_facts
+from medcare.data.benchmark.bundles import TRIES, Bundle, Fact, Side, Wrong, bundle_facts
 from medcare.data.benchmark.ontology import Ontology
 
 Source = Literal["hpo", "annotations", "icd10cm"]
@@ -44,10 +44,13 @@ class Exam:
     listed: bool = False
 
 
-def fact_exam(facts: Callable[[Ontology], list[Fact]], wrong: Callable[[Ontology], Wrong]) -> MakeBundles:
-    """Bundles of an exam whose questions are single facts."""
+def fact_exam(
+    facts: Callable[[Ontology], list[Fact]], wrong: Callable[[Ontology], Wrong], tries: int = TRIES
+) -> MakeBundles:
+    """Bundles of an exam whose questions are single facts; `tries` as for `bundle_facts`."""
 
     def bundles(ontology: Ontology, side: Side, rng: Random) -> Iterator[Bundle]:
-        return bundle_facts([fact for fact in facts(ontology) if side(fact.entity)], rng, wrong(ontology))
+        asked = [fact for fact in facts(ontology) if side(fact.entity)]
+        return bundle_facts(asked, rng, wrong(ontology), tries)
 
     return bundles

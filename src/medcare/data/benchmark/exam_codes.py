@@ -213,6 +213,6 @@ EXAMS: tuple[Exam, ...] = (
             "ICD-10-CM has an excludes note for {}. What does it name?",
             "Look up {}. What do you read in the excludes note?",
         ),
-        fact_exam(_exclusions, _not_excluded),
+        fact_exam(_exclusions, _not_excluded, tries=3000),
     ),
 )
