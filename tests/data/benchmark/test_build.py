@@ -20,15 +20,15 @@ from medcare.storage import file_hash, read_json
 #     python -m pytest tests/data/benchmark/test_build.py -k "same_seed or default_sizes" -vv
 # Seed 17 with 24 facts, 16 items, 60 examples and none of them in stage 1.
 HASHES = {
-    "aggregate.jsonl": "f39922b7d7f88d1fdca8879d950983d40c355d88a0e7df5e915376ce6e8483c9",
+    "aggregate.jsonl": "053ef2c6eef521c010997fd8f9a4a3b63b4b7c9aecee83fdfba3f93ad475ed52",
     "align.jsonl": "226bac47726127554468f43fe3792b4e238714aa31b239525256c1e0e1d29fe5",
-    "items.jsonl": "4420dda3f6b03af5d32938984dc47ace957d259e9fa0edcc1fe5a5e7af4cf4ca",
+    "items.jsonl": "91ae760dbb8fd9576fe95f501a5b2621dcd4e7556058c4b130fa2a9caf24208c",
 }
 # The sizes and the seed of the preset `demo`.
 DEFAULT_HASHES = {
-    "aggregate.jsonl": "e12e794be97202f195a6d8e276b83a02a73e598204d4c206b7c69c2db201c9b6",
+    "aggregate.jsonl": "c97205ac85cf00761b55154201a69603b0ba4743394dd79354d4648b7befcda6",
     "align.jsonl": "314b940ed3606eb04a5ea2761e3e7003c98e8cdf00687dccd86243959b7ed831",
-    "items.jsonl": "7ecb49c5d3e139f9c4e8c40bc43d395b1a481e894837354089c382025f9d2325",
+    "items.jsonl": "8d8119fd7843004f7aaad3cec61977f12f45ca212d28ce5408a95c399346da25",
 }
 SMALL = {"facts_per_task": 4, "items_per_task": 1, "align_per_task": 6, "aggregate_forms": 5}
 
