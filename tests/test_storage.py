@@ -14,6 +14,7 @@ from medcare.storage import (
     read_jsonl,
     write_atomic,
     write_json,
+    write_jsonl,
     write_text,
 )
 
@@ -96,3 +97,12 @@ def test_a_rename_is_flushed_to_the_disk_too(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
     write_text(tmp_path / "a.txt", "new")
     assert flushed == [(tmp_path / "a.txt").stat().st_ino, tmp_path.stat().st_ino]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_is_no_json_is_not_written(tmp_path, number):
+    path = tmp_path / "a.json"
+    for write in (write_json, append_jsonl, lambda path, row: write_jsonl(path, [row])):
+        with pytest.raises(DataError, match="nan or infinite"):
+            write(path, {"loss": number})
+    assert not path.exists()

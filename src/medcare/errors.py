@@ -47,6 +47,12 @@ class StorageError(MedCareError):
     exit_code = 7
 
 
+class TrainingError(MedCareError):
+    """Training that can't go on, because loss or gradient are no finite numbers any more."""
+
+    exit_code = 10
+
+
 class EvaluationError(MedCareError):
     """Tasks, predictions or gold answers that cannot be scored together."""
 

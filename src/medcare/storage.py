@@ -134,21 +134,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON with a stable key order as given, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write indented JSON with a stable key order as given, atomically; raises as `append_jsonl`."""
+    write_text(path, _to_json(path, value, indent=2) + "\n")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write one JSON object a line, atomically; raises DataError as `append_jsonl`."""
+    write_text(path, "".join(_to_json(path, row) + "\n" for row in rows))
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Append one line in a single write, so that a crash loses at most this line."""
+    """Append one line in a single write, so that a crash loses at most this line.
+
+    Raises:
+        DataError: a number in it is not finite: JSON has no way to write nan and infinity.
+        StorageError: it can't be written.
+    """
+    line = _to_json(path, row) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.write(line)
     except OSError as error:
         raise _storage_error(path, error) from error
 
@@ -195,6 +201,16 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}. Check the path.") from error
+
+
+def _to_json(path: Path, value: Any, *, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not written: it would hold a number that is nan or infinite, which JSON can't. "
+            "The model or the data behind it gives no finite numbers; look there."
+        ) from error
 
 
 def _parse_row(path: Path, number: int, line: str) -> dict[str, Any]:

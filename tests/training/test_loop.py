@@ -12,14 +12,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch, trainable
 from medcare.config import AdapterConfig, StageConfig
 from medcare.data.chat_template import Rendered
-from medcare.errors import FolderError
+from medcare.errors import FolderError, TrainingError
 from medcare.storage import read_jsonl
 from medcare.training.loop import Loop, Schedule, learning_rate
+from medcare.training.meter import Meter
+from medcare.training.state import former_facts
 from tests.conftest import tiny_model
 
 ADAPTERS = AdapterConfig(rank=2, alpha=4, experts=4, top_k=2, dropout=0.0)
@@ -167,6 +170,62 @@ def test_a_run_stopped_and_continued_ends_bit_for_bit_as_one_that_ran_through(tm
         )
 
 
+def test_a_resumed_run_logs_what_one_that_ran_through_logs(tmp_path):
+    """Also where it was stopped between two rows, and after the last step."""
+    stage = replace(STAGE, log_every=3, learning_rate=1e-3)
+    steps = len(loop(stage_one(), stage, tmp_path / "none").schedule.steps)
+    result = loop(stage_one(), stage, tmp_path / "whole").run("whole")
+    for stop in (1, 4, steps - 1):
+        folder = tmp_path / f"stop{stop}"
+        broken = loop(stage_one(), stage, folder)
+        step = broken._step
+
+        def interrupted(number, meter, step=step, stop=stop):
+            if number == stop:
+                os.kill(os.getpid(), signal.SIGINT)
+            return step(number, meter)
+
+        broken._step = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            broken.run("broken")
+        resumed = loop(stage_one(), stage, folder).run("resumed")
+        assert resumed["loss"] == result["loss"]
+        untimed = [
+            [
+                {k: v for k, v in row.items() if k not in ("elapsed", "tokens_per_second")}
+                for row in rows(path)
+            ]
+            for path in (tmp_path / "whole", folder)
+        ]
+        assert untimed[0] == untimed[1]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(tmp_path, what):
+    made = loop(stage_one(), replace(STAGE, checkpoint_seconds=0.0), tmp_path)
+    step, clip = made._step, made.accelerator.clip_grad_norm_
+    seen = []
+
+    def poisoned(number, meter):
+        seen.append((tmp_path / "checkpoint.safetensors").exists())
+        if number == 3 and what == "loss":
+            next(iter(made.parameters.values())).data.fill_(float("inf"))
+        if number == 3 and what == "gradient":
+            made.accelerator.clip_grad_norm_ = lambda *args: clip(*args) * float("inf")
+        return step(number, meter)
+
+    made._step = poisoned
+    try:
+        with pytest.raises(TrainingError, match=r"diverged in step 4 of \d+: .*(nan|inf).*learning_rate"):
+            made.run("test")
+    finally:
+        made.accelerator.clip_grad_norm_ = clip
+    assert seen == [False, True, True, True]
+    assert former_facts(tmp_path)["step"] == "3"
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3]
+    assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "checkpoint.safetensors").values())
+
+
 _KILLED = """
 import sys, pathlib
 from dataclasses import replace
@@ -204,7 +263,7 @@ def test_a_killed_run_is_continued_exactly(tmp_path):
 
 def test_a_checkpoint_of_other_settings_or_data_is_refused(tmp_path):
     made = loop(stage_one(), STAGE, tmp_path)
-    made._save(2, made._key())
+    made._save(2, made._key(), Meter())
     for other in (
         loop(stage_one(), replace(STAGE, learning_rate=1e-3), tmp_path),
         loop(stage_one(), STAGE, tmp_path, seed=4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medcare import processes
 from medcare.adapters.noise_aggregator import NoiseAggregator
@@ -78,12 +78,15 @@ def agree(accelerator: Accelerator, stop: bool, save: bool) -> tuple[bool, bool]
     return asked > 0, due > 0
 
 
+def expert_loads(model: nn.Module) -> list[Tensor]:
+    """The tokens that this process has sent to each expert [E], for every noise aggregator."""
+    return [module.load for module in model.modules() if isinstance(module, NoiseAggregator)]
+
+
 def sum_loads(model: nn.Module, accelerator: Accelerator) -> None:
-    """Add up each expert's tokens over the processes, in place; every process must call it."""
-    if accelerator.num_processes == 1:
-        return
-    loads = [module.load for module in model.modules() if isinstance(module, NoiseAggregator)]
-    if loads:
+    """Move each expert's tokens into the counts of the main process; every process must call it."""
+    loads = expert_loads(model)
+    if loads and accelerator.num_processes > 1:
         sums = accelerator.reduce(torch.cat(loads), "sum").split([load.numel() for load in loads])
         for load, total in zip(loads, sums, strict=True):
-            load.copy_(total)
+            load.copy_(total * accelerator.is_main_process)

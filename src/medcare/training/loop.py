@@ -21,9 +21,10 @@ from medcare.adapters.tuner import router_load, set_noise
 from medcare.config import Layout, StageConfig
 from medcare.data.batches import IGNORED, Batch, collate, plan
 from medcare.data.chat_template import Rendered
+from medcare.errors import TrainingError
 from medcare.progress import delayed_interrupt, track
 from medcare.storage import append_jsonl, read_jsonl, write_jsonl
-from medcare.training.devices import agree, make_accelerator, sum_loads
+from medcare.training.devices import agree, expert_loads, make_accelerator, sum_loads
 from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter
 from medcare.training.state import former_facts, load_state, save_state
@@ -141,13 +142,14 @@ class Loop:
         Raises:
             FolderError: the folder holds a checkpoint of other settings or data.
             StorageError: the disk is full.
+            TrainingError: loss or gradient are not finite; the checkpoint is from before.
         """
         steps = len(self.schedule.steps)
         key = self._key()
         done = load_state(self.folder, self.parameters, self._plain_optimizer(), key)
         self._trim_metrics(done)
         self.wrapped.train()
-        meter = Meter()
+        meter = self._meter()
         saved_at = time.monotonic()
         with delayed_interrupt() as interrupt, track(name, steps) as task:
             task.start_at(done)
@@ -160,17 +162,13 @@ class Loop:
                 due = time.monotonic() - saved_at > self.stage.checkpoint_seconds
                 stop, due = agree(self.accelerator, interrupt.asked, due)
                 if stop or due:
-                    self._save(done, key)
+                    self._save(done, key, meter)
                     saved_at = time.monotonic()
                 if stop:
                     raise KeyboardInterrupt
         self.wrapped.eval()
-        return {
-            "steps": steps,
-            "loss": meter.last_loss,
-            "seconds": meter.seconds(),
-            "tokens": meter.all_tokens,
-        }
+        last = {} if meter.last_loss is None else {"loss": meter.last_loss}
+        return {"steps": steps, **last, "seconds": meter.seconds(), "tokens": meter.all_tokens}
 
     def _step(self, step: int, meter: Meter) -> float:
         """One optimizer step; returns the mean NLL of its supervised tokens."""
@@ -208,8 +206,18 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         loss = float(self.accelerator.reduce(total, "sum")) / supervised
         tokens = sum(len(self.examples[number].ids) for batch in batches for number in batch)
-        meter.add(loss, float(whole(norm)), tokens, supervised)
+        self._check(step, loss, gradient := float(whole(norm)))
+        meter.add(loss, gradient, tokens, supervised)
         return loss
+
+    def _check(self, step: int, loss: float, gradient: float) -> None:
+        """Stop training that has diverged; loss and gradient, and so the end, are the same on all devices."""
+        if not (math.isfinite(loss) and math.isfinite(gradient)):
+            raise TrainingError(
+                f"Training diverged in step {step + 1} of {len(self.schedule.steps)}: loss {loss}, gradient "
+                f"norm {gradient}. Lower learning_rate (now {self.stage.learning_rate:g}) or set "
+                "model.dtype=float32, and choose another --out. What was saved before is unchanged."
+            )
 
     def _backward(self, batch: Batch, factor: float) -> Tensor:
         batch = batch.to(self.accelerator.device)
@@ -233,8 +241,21 @@ class Loop:
             append_jsonl(self.folder / METRICS, row)
         self.accelerator.log(scalars(row), step=done)
 
-    def _save(self, done: int, key: str) -> None:
+    def _meter(self) -> Meter:
+        """What was counted since the last row of metrics.jsonl, as of the checkpoint."""
+        meter, former = Meter(), former_facts(self.folder)
+        meter.restore(json.loads(former.get("meter", "{}")))
+        if self.accelerator.is_main_process:
+            counts = json.loads(former.get("loads", "[]"))
+            for load, count in zip(expert_loads(self.model), counts, strict=False):
+                load.copy_(torch.tensor(count))
+        return meter
+
+    def _save(self, done: int, key: str, meter: Meter) -> None:
         facts = {"step": str(done), "key": key, "batches": str(self.batches), "layout": self.layout}
+        sum_loads(self.model, self.accelerator)
+        loads = [load.tolist() for load in expert_loads(self.model)]
+        facts |= {"meter": json.dumps(meter.state()), "loads": json.dumps(loads)}
         main = self.accelerator.is_main_process
         save_state(self.folder, self.parameters, self._plain_optimizer(), facts, write=main)
         self.accelerator.wait_for_everyone()

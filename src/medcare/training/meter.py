@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from typing import Any
+
+_SUMS = {"last_loss", "nll", "norm", "steps", "supervised"}
 
 
 class Meter:
     """Sums between two rows of metrics.jsonl.
 
     Attributes:
-        last_loss: mean NLL of the supervised tokens in the last row taken.
+        last_loss: mean NLL of the supervised tokens in the last row taken, if there was one.
         all_tokens: real tokens since the start, on all devices.
     """
 
     def __init__(self) -> None:
         self.start = self.since = time.monotonic()
-        self.last_loss = float("nan")
+        self.last_loss: float | None = None
         self.all_tokens = 0
         self._clear()
 
@@ -33,6 +36,15 @@ class Meter:
         self.supervised += supervised
         self.all_tokens += tokens
 
+    def state(self) -> dict[str, Any]:
+        """The sums as they are, for `restore`."""
+        return {name: getattr(self, name) for name in _SUMS}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from the sums of an earlier call; time, and tokens by time, count from this one's start."""
+        for name in _SUMS & state.keys():
+            setattr(self, name, state[name])
+
     def rate(self) -> float:
         """Real tokens a second since the last row."""
         return self.tokens / max(time.monotonic() - self.since, 1e-9)
@@ -43,9 +55,9 @@ class Meter:
 
     def take(self) -> dict[str, float]:
         """The row since the last one; counting starts afresh."""
-        self.last_loss = self.nll / max(1, self.supervised)
+        loss = self.last_loss = self.nll / max(1, self.supervised)
         row = {
-            "loss": self.last_loss,
+            "loss": loss,
             "grad_norm": self.norm / max(1, self.steps),
             "tokens_per_second": self.rate(),
             "supervised_tokens": self.supervised,
