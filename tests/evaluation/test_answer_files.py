@@ -62,3 +62,15 @@ def test_a_row_without_an_id(tmp_path, row):
 def test_a_prediction_that_is_no_text(tmp_path, row):
     with pytest.raises(EvaluationError, match="sample '1' needs a text as 'prediction'"):
         pair_answers(["1"], answer_file(tmp_path, row))
+
+
+def test_the_packages_own_predictions_can_be_given(tmp_path):
+    path = answer_file(tmp_path, {"id": "1", "text": "fever", "order": [1, 0]}, {"id": "2", "text": ""})
+    assert pair_answers(["1", "2"], path) == ["fever", ""]
+
+
+def test_only_answers_that_are_wanted_need_a_text(tmp_path):
+    path = answer_file(tmp_path, {"id": "1", "text": "fever"}, {"id": "2", "log_likelihoods": [-1.0, -2.0]})
+    assert pair_answers(["1"], path, ignored={"2"}) == ["fever"]
+    with pytest.raises(EvaluationError, match="medcare predict"):
+        pair_answers(["1", "2"], path)

@@ -14,6 +14,7 @@ from medcare.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from medcare.evaluation.judge.client import Endpoint
     from medcare.evaluation.judge.rating import Cost
     from medcare.evaluation.judge.tables import Table
 
@@ -21,7 +22,11 @@ commands = typer.Typer()
 
 
 Predictions = Annotated[
-    list[Path], typer.Argument(help="JSONL: sample_id with prediction; one file a model.")
+    list[Path],
+    typer.Argument(
+        help="One a model: JSONL of sample_id with prediction, or a folder of predict, evaluate or run; "
+        "of a run with several models name one, as in runs/demo:base."
+    ),
 ]
 Gold = Annotated[Path, typer.Option(help="JSONL: sample_id with question, and solution, type if known.")]
 Out = Annotated[Path, typer.Option(help="Folder to write; interrupted judging there is continued.")]
@@ -71,27 +76,16 @@ def judge(
             raise ConfigError("--offline asks no judge. Leave out --url and --model, or --offline.")
         _score_offline(predictions, gold, out, terms, seed)
         return
-    if not url or not model:
-        raise ConfigError("A judge is needed: give --url and --model, or --offline for scores without one.")
     if terms is not None:
         raise ConfigError("--terms is for --offline; a judge knows its terms.")
-    try:
-        from medcare.evaluation.judge.client import Endpoint
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"A judge needs the package {error.name}. Install it with: pip install 'medcare[judge]'"
-        ) from error
+    endpoint = _endpoint(url, model, key_env, max_tokens, timeout)
     from medcare.evaluation.judge.judging import Settings, judge_files
     from medcare.evaluation.judge.tables import tables
 
+    settings = Settings(repeat, concurrency, rate, seed)
+    agree = _agreement(url, price_in, price_out, yes=yes)
     tree = judge_files(
-        predictions,
-        gold,
-        out,
-        Endpoint(url, model, _key(key_env), max_tokens, timeout),
-        Settings(repeat, concurrency, rate, seed),
-        agree=_agreement(url, price_in, price_out, yes=yes),
-        reference_scores=reference_scores,
+        predictions, gold, out, endpoint, settings, agree=agree, reference_scores=reference_scores
     )
     _print(tables(tree))
     typer.echo(f"Wrote {out / 'judge.json'}, judge.md and judged.jsonl.")
@@ -102,6 +96,18 @@ def _score_offline(predictions: list[Path], gold: Path, out: Path, terms: Path |
 
     _print(writing_tables(score_writing_files(predictions, gold, out, terms=terms, seed=seed)))
     typer.echo(f"Wrote {out / 'judge-free.json'}, judge-free.md and judge-free.jsonl.")
+
+
+def _endpoint(url: str, model: str, key_env: str, max_tokens: int, timeout: float) -> Endpoint:
+    if not url or not model:
+        raise ConfigError("A judge is needed: give --url and --model, or --offline for scores without one.")
+    try:
+        from medcare.evaluation.judge.client import Endpoint
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"A judge needs the package {error.name}. Install it with: pip install 'medcare[judge]'"
+        ) from error
+    return Endpoint(url, model, _key(key_env), max_tokens, timeout)
 
 
 def _key(variable: str) -> str:

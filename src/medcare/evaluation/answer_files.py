@@ -75,8 +75,6 @@ def pair_rows(
         EvaluationError: ids are missing, unknown or repeated, or a prediction is no text.
     """
     answers = {row_id(row, path): row for row in read_rows(path)}
-    for row in answers.values():
-        answer_text(row, path)
     unknown = answers.keys() - set(ids) - set(ignored)
     if unknown:
         raise EvaluationError(
@@ -89,6 +87,9 @@ def pair_rows(
             f"{path}: {len(missing)} of {len(ids)} items have no prediction ({_some(missing)}). Predict "
             "them, or count them as wrong with --allow-missing."
         )
+    for name in ids:
+        if name in answers:
+            answer_text(answers[name], path)
     return [answers.get(name) for name in ids]
 
 
@@ -97,9 +98,14 @@ def answer_text(row: Mapping[str, Any], path: Path) -> str:
     for key in ("prediction", "text", "target"):
         if isinstance(row.get(key), str):
             return str(row[key])
+    if "log_likelihoods" in row:
+        raise EvaluationError(
+            f"{path}: of sample '{row_id(row, path)}' options were ranked and no text was written. Have it "
+            "answered in words: medcare predict, or --set evaluation.exams=generation"
+        )
     raise EvaluationError(
-        f"{path}: sample '{row_id(row, path)}' needs a text as 'prediction' (or 'target'); it has the fields "
-        f"{', '.join(sorted(row))}."
+        f"{path}: sample '{row_id(row, path)}' needs a text as 'prediction' (or 'text', or 'target'); it has "
+        f"the fields {', '.join(sorted(row))}."
     )
 
 

@@ -63,7 +63,7 @@ def read_side(given: str) -> Side:
         EvaluationError: it stands for none, or they are not complete.
         DataError: a file is malformed.
     """
-    folder, model = _find(given)
+    folder, model = find_answers(given)
     items, cards = read_tests(folder)
     path = folder / "evaluation" / model / PREDICTIONS
     config = _optional(folder / "config.yaml")
@@ -117,7 +117,8 @@ def check_same_cards(first: Side, second: Side) -> None:
             )
 
 
-def _find(given: str) -> tuple[Path, str]:
+def find_answers(given: str) -> tuple[Path, str]:
+    """The folder that a name stands for, and which of its models; raises EvaluationError."""
     path = Path(given)
     if path.is_file() and path.name == PREDICTIONS:
         path = path.parent

@@ -64,14 +64,10 @@ def score_writing_files(
         "label": LABEL,
         "n": len(cases),
         "terms": known.sources,
-        "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in data.items()},
-        "versions": {"python": platform.python_version(), **_versions()},
+        **_made_with(data),
         **_summary(cases, scores, Means(cases, seed, resamples)),
     }
-    write_jsonl(out / "judge-free.jsonl", _rows(cases, scores))
-    write_json(out / "judge-free.json", tree)
-    page = markdown(writing_tables(tree), title=f"Clinical writing: {LABEL}", notice=_NOTICE)
-    write_text(out / "judge-free.md", page)
+    _write(out, cases, scores, tree)
     return tree
 
 
@@ -112,6 +108,13 @@ def _score(cases: Sequence[Case], files: Sequence[Answers], terms: Terms) -> dic
     return scores
 
 
+def _write(out: Path, cases: Sequence[Case], scores: ByFile, tree: Tree) -> None:
+    write_jsonl(out / "judge-free.jsonl", _rows(cases, scores))
+    write_json(out / "judge-free.json", tree)
+    page = markdown(writing_tables(tree), title=f"Clinical writing: {LABEL}", notice=_NOTICE)
+    write_text(out / "judge-free.md", page)
+
+
 def _rows(cases: Sequence[Case], scores: ByFile) -> list[Tree]:
     return [
         {"id": case.id, "file": name, "type": case.kind, "label": LABEL, **asdict(entry)}
@@ -147,5 +150,11 @@ def _values(cases: Sequence[Case], entries: Sequence[WritingScores]) -> dict[str
     return found
 
 
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in _VERSIONED}
+def _made_with(data: Mapping[str, Path]) -> Tree:
+    return {
+        "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in data.items()},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _VERSIONED},
+        },
+    }

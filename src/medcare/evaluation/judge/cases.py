@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medcare.data.files import read_items
 from medcare.errors import EvaluationError
 from medcare.evaluation.answer_files import pair_answers, read_rows, row_id
+from medcare.evaluation.outcomes import PREDICTIONS
+from medcare.evaluation.sides import find_answers
 
 # The names of each field in the formats that are read, the most telling first.
 _QUESTION = ("question", "input", "prompt")
@@ -78,21 +81,40 @@ def read_answers(paths: Sequence[Path], cases: Sequence[Case]) -> list[Answers]:
     """The answers of each file, in the order given.
 
     Args:
-        paths: JSONL of predictions, one file a model.
+        paths: JSONL of predictions, one file a model, or a folder that has one: what `medcare predict`,
+            `medcare evaluate` or `medcare run` wrote, of several models one as `FOLDER:NAME`. Answers there
+            to other items are left out.
         cases: the tasks that they answer, all of them.
 
     Raises:
         DataError: a file is missing or is not JSONL.
         EvaluationError: a file is given twice, or does not answer these tasks.
     """
+    paths = [_file(path) for path in paths]
     if len({path.resolve() for path in paths}) != len(paths):
         raise EvaluationError("A file of predictions is given twice. Give each file once.")
     ids = [case.id for case in cases]
     found = []
     for path, name in zip(paths, _names(paths), strict=True):
-        texts = tuple(text or "" for text in pair_answers(ids, path))
+        texts = tuple(text or "" for text in pair_answers(ids, path, ignored=_tested(path)))
         found.append(Answers(name, path, texts))
     return found
+
+
+def _file(given: Path) -> Path:
+    """The predictions behind a path."""
+    if (given / PREDICTIONS).is_file():
+        return given / PREDICTIONS
+    if not given.is_dir() and ":" not in given.name:
+        return given
+    folder, model = find_answers(str(given))
+    return folder / "evaluation" / model / PREDICTIONS
+
+
+def _tested(path: Path) -> set[str]:
+    """The ids of all items that a folder was tested on, if predictions lie in one."""
+    items = path.resolve().parent / "../../data/items.jsonl"  # as in RUN/evaluation/NAME
+    return {item.id for item in read_items(items)} if items.is_file() else set()
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

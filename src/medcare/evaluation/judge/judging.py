@@ -10,12 +10,12 @@ from importlib import metadata
 from pathlib import Path
 
 from medcare.evaluation.judge import rubric
-from medcare.evaluation.judge.cache import Cache
+from medcare.evaluation.judge.cache import Cache, Verdict
 from medcare.evaluation.judge.cases import read_answers, read_cases
 from medcare.evaluation.judge.client import Client, Endpoint
 from medcare.evaluation.judge.means import Tree
 from medcare.evaluation.judge.pacing import Pace
-from medcare.evaluation.judge.rating import Cost, estimate, rate, requests
+from medcare.evaluation.judge.rating import Cost, Request, estimate, rate, requests
 from medcare.evaluation.judge.reference_scores import read_reference_scores
 from medcare.evaluation.judge.summary import Ratings, summary
 from medcare.evaluation.judge.tables import markdown, tables
@@ -73,29 +73,37 @@ def judge_files(
     """
     cases = read_cases(gold)
     files = read_answers(predictions, cases)
+    paths = {"gold": gold, **{file.name: file.path for file in files}}
     reference = None
     if reference_scores:
         names, ids = [file.name for file in files], {case.id for case in cases}
         reference = read_reference_scores(reference_scores, names, ids)
-    wanted = requests(cases, files, model=endpoint.model, repeats=settings.repeats, seed=settings.seed)
-    cache = Cache(out / CACHE)
-    cost = estimate(wanted, cache)
-    agree(cost)
-    client = Client(endpoint, Pace(settings.per_minute))
-    with track("Judging", cost.calls + cost.known) as task:
-        task.start_at(cost.known)
-        work = rate(wanted, client, cache, concurrency=settings.concurrency, advance=task.advance)
-        verdicts = asyncio.run(work)
-    ratings = Ratings(cases, files, wanted, verdicts)
-    paths = {"gold": gold, **{file.name: file.path for file in files}}
-    if reference_scores:
         paths["reference_scores"] = reference_scores
+    wanted = requests(cases, files, model=endpoint.model, repeats=settings.repeats, seed=settings.seed)
+    client = Client(endpoint, Pace(settings.per_minute))
+    verdicts = _ask(wanted, client, Cache(out / CACHE), settings.concurrency, agree)
+    ratings = Ratings(cases, files, wanted, verdicts)
     tree: Tree = {
         **_made_with(client, settings, paths),
         **summary(ratings, seed=settings.seed, reference=reference),
     }
     _write(out, ratings, tree)
     return tree
+
+
+def _ask(
+    wanted: Sequence[Request],
+    client: Client,
+    cache: Cache,
+    concurrency: int,
+    agree: Callable[[Cost], None],
+) -> dict[str, Verdict]:
+    """The verdicts, of the cache and of the judge, once its cost is agreed to."""
+    cost = estimate(wanted, cache)
+    agree(cost)
+    with track("Judging", cost.calls + cost.known) as task:
+        task.start_at(cost.known)
+        return asyncio.run(rate(wanted, client, cache, concurrency=concurrency, advance=task.advance))
 
 
 def _write(out: Path, ratings: Ratings, tree: Tree) -> None:

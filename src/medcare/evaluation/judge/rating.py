@@ -121,7 +121,6 @@ async def rate(
     open_ = _open(wanted, cache)
     lost: dict[str, Verdict] = {}
     in_a_row = 0
-
     queue = iter(open_)
 
     async def work() -> None:
