@@ -167,6 +167,12 @@ def test_stage_two_says_what_it_starts_from(both, tiny_base, tmp_path):
         stages.train("aggregate", config(tiny_base), TALKS, tmp_path / "c", data_hash="x", start=both / "one")
 
 
+def test_stage_two_of_other_shapes_is_refused_with_what_to_set(both, tiny_base, tmp_path):
+    other = config(tiny_base, adapters=AdapterConfig(rank=4, alpha=4, feed_forward=("up_proj",)))
+    with pytest.raises(FolderError, match=r"rank, feed_forward.*--set adapters.rank=2 --set adapters.feed_f"):
+        stages.train("align", other, TALKS, tmp_path / "a", data_hash="x", start=both / "one")
+
+
 def test_an_adapter_of_another_base_is_refused(both, tmp_path):
     other = tmp_path / "other"
     tiny_model("llama", hidden=48).save_pretrained(other)

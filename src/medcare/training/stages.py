@@ -17,7 +17,7 @@ from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
 from medcare.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
 from medcare.checkpoint import save_branches
-from medcare.config import RunConfig, Stage
+from medcare.config import AdapterConfig, RunConfig, Stage
 from medcare.data.chat_template import Rendered, render_all
 from medcare.data.records import Conversation
 from medcare.errors import DataError, FolderError, StorageError
@@ -163,11 +163,29 @@ def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[P
             f"{start} was trained on the base '{manifest['base']}', the settings say '{config.model.base}'. "
             "Set model.base to the same."
         )
+    if "converted_from" not in manifest:  # a foreign adapter has a rank of its own
+        _check_shapes(start, manifest["config"].adapters, config.adapters)
     # The method's step between the stages: noise dropped, attention merged, knowledge carried over.
     model = load_model(start, device=str(device), dtype=str(dtype).removeprefix("torch."), noise=False)
     quantize(model, config.model.quantization)
     add_alignment(model, config.adapters)
     return model, manifest["base"]
+
+
+def _check_shapes(start: Path, former: AdapterConfig, wanted: AdapterConfig) -> None:
+    """Stage 2 puts its branch beside stage 1's: of the same rank and scale, on the same linears."""
+    names = ("rank", "alpha", "feed_forward")
+    differing = [name for name in names if getattr(former, name) != getattr(wanted, name)]
+    if differing:
+        settings = " ".join(f"--set adapters.{name}={_spelt(getattr(former, name))}" for name in differing)
+        raise FolderError(
+            f"{start} was trained with other adapters ({', '.join(differing)}) than stage 2 is set to. "
+            f"Start from the same --preset, or add: {settings}"
+        )
+
+
+def _spelt(value: object) -> str:
+    return f"'[{', '.join(value)}]'" if isinstance(value, tuple) else f"{value:g}"
 
 
 def trained_branches(stage: Stage, config: RunConfig) -> tuple[str, ...]:
