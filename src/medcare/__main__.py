@@ -17,6 +17,7 @@ def main() -> None:
     # Set before any library reads them: this program prints its own progress.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # What libraries will rename one day is nothing that a user could act on.
     warnings.simplefilter("ignore", FutureWarning)
@@ -34,13 +35,18 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        _fail(f"error: {error.strerror}: {error.filename or 'while writing'}. Free space or change --out.", 7)
+        advice = "Free some space." if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Change the path."
+        _fail(f"error: {error.strerror or error}: {error.filename or 'reading or writing'}. {advice}", 7)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        if not _is_out_of_memory(error):
             raise
         _fail("error: out of memory. Lower tokens_per_batch, or set gradient_checkpointing=true.", 9)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Python's own, torch's on a GPU, and torch's on a CPU, which is a plain RuntimeError."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
 
 
 def _fail(text: str, code: int) -> None:

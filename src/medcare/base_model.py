@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from medcare.config import EMBEDDED
 from medcare.errors import ModelError, StorageError
@@ -69,10 +70,13 @@ def resolve_base(name: str) -> str:
     if name == EMBEDDED:
         return str(_embedded_folder())
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return str(path.resolve())
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelError(f"There is no model folder {name}. Give a folder, a hub id, or '{EMBEDDED}'.")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ModelError(
+            f"There is no model folder {name}. Give a folder, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, "
+            f"or '{EMBEDDED}'."
+        )
     return name
 
 
@@ -141,10 +145,10 @@ class _explained:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, OSError | ValueError | KeyError | json.JSONDecodeError):
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, OSError | ValueError | KeyError | json.JSONDecodeError | SafetensorError):
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise ModelError(
-                f"The model '{self.name}' can't be loaded: {reason} A folder with config.json, safetensors "
+                f"The model '{self.name}' can't be loaded: {reason}. A folder with config.json, safetensors "
                 f"weights and a tokenizer is required, or a hub id, or '{EMBEDDED}'."
             ) from error
 

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from medcare.base_model import load_base, resolve_base
+from medcare.errors import ModelError
+
+
+def load(name):
+    return load_base(str(name), device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "gone"])
+def test_a_damaged_download_is_one_sentence(damage, tiny_base, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    weights = folder / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "overwritten":
+        weights.write_bytes(b"\xff" * weights.stat().st_size)
+    else:
+        weights.unlink()
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert "can't be loaded" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nope", "./nope", "/nope", "~/nope", "a/b/c", ""])
+def test_a_mistyped_folder_is_not_asked_for_at_the_hub(name, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(ModelError, match="no model folder"):
+        resolve_base(name)
+
+
+def test_a_hub_id_is_passed_on():
+    assert resolve_base("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen/Qwen2.5-0.5B-Instruct"
