@@ -6,6 +6,7 @@ suits data of thousands of rows; `medcare/presets/` has the paper's own and the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -17,6 +18,7 @@ Stage = Literal["aggregate", "align"]
 Quantization = Literal["none", "int8", "nf4"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 EMBEDDED = "embedded"
+MOST_EPOCHS = 10_000  # all their batches are planned before the first step
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -75,7 +77,7 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _require(self.rank >= 1, "adapters.rank", "at least 1", self.rank)
-        _require(self.alpha > 0, "adapters.alpha", "above 0", self.alpha)
+        _require(0 < self.alpha < math.inf, "adapters.alpha", "above 0 and finite", self.alpha)
         _require(0 <= self.dropout < 1, "adapters.dropout", "from 0 to below 1", self.dropout)
         _require(0 <= self.noise_drop < 1, "adapters.noise_drop", "from 0 to below 1", self.noise_drop)
         _require(self.experts >= 0, "adapters.experts", "at least 0", self.experts)
@@ -84,6 +86,8 @@ class AdapterConfig:
                 1 <= self.top_k <= self.experts, "adapters.top_k", f"from 1 to {self.experts}", self.top_k
             )
         _require(bool(self.feed_forward), "adapters.feed_forward", "at least one name", self.feed_forward)
+        both = sorted(set(self.feed_forward) & set(self.attention))
+        _require(not both, "adapters.attention", "other linears than adapters.feed_forward's", both)
 
 
 @dataclass(frozen=True)
@@ -132,10 +136,12 @@ class StageConfig:
         """Check ranges."""
         for name in ("epochs", "tokens_per_batch", "accumulation", "max_length", "log_every"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("learning_rate", "clip"):
-            _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
-        for name in ("weight_decay", "orthogonality_weight", "checkpoint_seconds"):
-            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _require(self.epochs <= MOST_EPOCHS, "epochs", f"at most {MOST_EPOCHS}", self.epochs)
+        _require(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
+        _require(self.clip > 0, "clip", "above 0", self.clip)
+        for name in ("weight_decay", "orthogonality_weight"):
+            _require(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
+        _require(self.checkpoint_seconds >= 0, "checkpoint_seconds", "at least 0", self.checkpoint_seconds)
         _require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
 
 
@@ -229,6 +235,10 @@ class RunConfig:
     align: StageConfig = field(default_factory=lambda: StageConfig(epochs=3))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(0 <= self.seed < 2**32, "seed", "from 0 to 2^32 - 1", self.seed)
 
     def is_embedded(self) -> bool:
         """Whether it is the embedded base that trains, on the embedded benchmark's conversations."""
