@@ -35,6 +35,12 @@ def test_the_demos_settings_are_for_the_embedded_base_and_data_alone(tmp_path):
     assert load_config(path) == load_config(settings=["model.base=some/model"]), "YAML or --set: the same"
 
 
+def test_one_setting_of_a_stage_leaves_its_others_as_they_are():
+    own = load_config(settings=["model.base=some/model", "align.max_length=64", "aggregate.max_length=64"])
+    assert (own.align.epochs, own.align.orthogonality) == (3, "l1")
+    assert (own.aggregate.epochs, own.aggregate.orthogonality) == (1, "none")
+
+
 def test_a_file_is_laid_over_the_preset_that_is_named(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("align: {epochs: 5}\n")
@@ -129,3 +135,15 @@ def test_ranges():
     for bad in ({"clip": 0.0}, {"warmup": 1.0}, {"weight_decay": -1.0}, {"tokens_per_batch": 0}):
         with pytest.raises(ConfigError):
             StageConfig(**bad)
+
+
+@pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "seed: 2000-13-45", f"seed: {'9' * 5000}"])
+def test_what_is_no_yaml_is_told_in_one_line(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="is not valid YAML") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="is not valid YAML") as caught:
+        load_config(settings=[f"align.epochs={text.partition(' ')[2]}: ["])
+    assert "\n" not in str(caught.value)

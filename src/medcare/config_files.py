@@ -60,8 +60,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {path} can't be read: {error}. Check the path.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an endless number, an impossible date
+        raise ConfigError(f"{path} is not valid YAML: {_in_one_line(error)}.") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -101,11 +101,20 @@ def _apply(tree: dict[str, Any], setting: str) -> None:
         tree = branch
     try:
         tree[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value is not valid YAML: {error}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML: {_in_one_line(error)}.") from error
 
 
-def _build(cls: type[Any], tree: Any, prefix: str) -> Any:
+def _in_one_line(error: Exception) -> str:
+    """What is wrong and where; YAML's own message draws the lines around it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return str(error).splitlines()[0].rstrip(".")
+
+
+def _build(cls: type[Any], tree: Any, prefix: str, default: Any = None) -> Any:
+    """A dataclass of the values in `tree`; what it leaves out is as in `default`, or as the class says."""
     where = prefix.rstrip(".") or "the config"
     if not isinstance(tree, dict):
         raise ConfigError(f"{where} must be a group of settings, got {tree!r}.")
@@ -117,17 +126,20 @@ def _build(cls: type[Any], tree: Any, prefix: str) -> Any:
             close = difflib.get_close_matches(str(key), defaults, n=1)
             advice = f"Did you mean '{prefix}{close[0]}'?" if close else f"Known: {', '.join(defaults)}."
             raise ConfigError(f"Unknown setting '{prefix}{key}'. {advice}")
-        values[key] = _convert(hints[key], value, f"{prefix}{key}")
+        values[key] = _convert(hints[key], value, f"{prefix}{key}", defaults[key])
     try:
-        return cls(**values)
+        return cls(**values) if default is None else dataclasses.replace(default, **values)
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(prefix) else f"{prefix}{text}") from None
 
 
-def _convert(hint: Any, value: Any, key: str) -> Any:
+def _convert(hint: Any, value: Any, key: str, entry: dataclasses.Field[Any] | None = None) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, f"{key}.")  # type: ignore[arg-type]
+        # The stages differ in their defaults: 3 epochs for align, no penalty for aggregate.
+        made = entry.default_factory if entry else dataclasses.MISSING
+        default = None if made is dataclasses.MISSING else made()
+        return _build(hint, value, f"{key}.", default)  # type: ignore[arg-type]
     origin = get_origin(hint)
     if origin is Literal:
         # YAML reads an unquoted `none` as the text "none" but `null` and `no` as other things.

@@ -166,11 +166,7 @@ def test_the_command_plans_a_local_folder_as_json(tmp_path):
     assert tree["gpu"]["memory"] == 2
     assert [option["checkpointing"] for option in tree["options"]] == [False, True] * 2
     chosen = tree["options"][tree["chosen"]["align"]]
-    assert (chosen["stage"], chosen["micro_batch"], chosen["steps"]) == (
-        "align",
-        128,
-        3,
-    )  # 1000 tokens, 3 epochs, steps of 8 x 128
+    assert (chosen["stage"], chosen["micro_batch"], chosen["steps"]) == ("align", 128, 24)
     rotary = 2 * 4 * 4  # two buffers of four float32
     assert chosen["peak"]["weights"] == 2 * AutoModelForCausalLM.from_config(TINY).num_parameters() + rotary
     assert chosen["total"] == sum(chosen["peak"].values()) + chosen["overhead"]

@@ -65,7 +65,7 @@ def plan(
     request = Request(
         name=model,
         model=shape_of(model),
-        config=load_config(config, preset="paper", settings=set_ or ()),
+        config=load_config(config, settings=[f"model.base={json.dumps(model)}", *(set_ or ())]),
         gpu=_gpu(gpu, gpu_memory),
         gpus=gpus,
         nodes=nodes,
@@ -79,7 +79,9 @@ def plan(
     if as_json:
         typer.echo(json.dumps(_tree(made), indent=2))
     else:
-        _show(made)
+        _show(
+            made, " ".join([*([str(config)] if config else []), *(f"--set {entry}" for entry in set_ or ())])
+        )
 
 
 def _gpu(name: str, memory: float | None) -> Gpu:
@@ -115,7 +117,7 @@ def _tree(made: Plan) -> dict[str, Any]:
     }
 
 
-def _show(made: Plan) -> None:
+def _show(made: Plan, given: str) -> None:
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -135,7 +137,7 @@ def _show(made: Plan) -> None:
         console.print(f"Both stages: {hours:.2f} h" + (f", cost {cost:,.2f}" if request.price else "") + ".")
     for stage, option in made.chosen.items():
         largest = f"{stage}: the largest micro-batch that fits has about {made.largest[stage]:,} tokens."
-        console.print(f"{largest}\n  {_command(option)}", soft_wrap=True)
+        console.print(f"{largest}\n  {_command(option, request.name, given)}", soft_wrap=True)
 
 
 def _ways(made: Plan) -> Table:
@@ -179,9 +181,17 @@ def _memory(made: Plan) -> Table:
     return table
 
 
-def _command(option: Option) -> str:
-    stage, checkpointing = option.stage, str(option.checkpointing).lower()
+def _command(option: Option, base: str, given: str) -> str:
+    """What trains that way; data and folder are for the reader to name."""
+    stage = option.stage
+    settings = {
+        "model.base": base,
+        f"{stage}.tokens_per_batch": option.micro_batch,
+        f"{stage}.gradient_checkpointing": str(option.checkpointing).lower(),
+    }
+    start = " --from STAGE_1" if stage == "align" else ""
+    words = [*([given] if given else []), *(f"--set {key}={value}" for key, value in settings.items())]
     return (
-        f"{_LAUNCHERS[option.sharing]}medcare train --stage {stage} --set {stage}.tokens_per_batch="
-        f"{option.micro_batch} --set {stage}.gradient_checkpointing={checkpointing}"
+        f"{_LAUNCHERS[option.sharing]}medcare train --stage {stage}{start} --data DATA.jsonl --out OUT "
+        + " ".join(words)
     )
