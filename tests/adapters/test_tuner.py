@@ -141,3 +141,9 @@ def test_bfloat16_base_keeps_float32_branches():
     add_aggregators(model, CONFIG)
     assert all(p.dtype == torch.float32 for p in trainable(model, ["knowledge", "noise"]).values())
     assert model(IDS).logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("rank", "told"), [(17, "rank 34 .* 32 x 64"), (10**9, "rank 2000000000")])
+def test_a_rank_above_the_width_of_a_layer_is_told_before_any_memory_is_taken(llama, rank, told):
+    with pytest.raises(AdapterError, match=told):
+        add_aggregators(llama, AdapterConfig(rank=rank))

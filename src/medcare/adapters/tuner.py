@@ -124,6 +124,7 @@ def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Paramet
 
 def _low_rank(rank: int, config: AdapterConfig) -> Callable[[AdaptedLinear], LowRank]:
     def make(linear: AdaptedLinear) -> LowRank:
+        _check_rank(linear, rank)
         return LowRank(
             linear.in_features, linear.out_features, rank, config.scale, device=linear.weight.device
         )
@@ -133,6 +134,7 @@ def _low_rank(rank: int, config: AdapterConfig) -> Callable[[AdaptedLinear], Low
 
 def _routed(config: AdapterConfig) -> Callable[[AdaptedLinear], NoiseAggregator]:
     def make(linear: AdaptedLinear) -> NoiseAggregator:
+        _check_rank(linear, config.rank)
         return NoiseAggregator(
             linear.in_features,
             linear.out_features,
@@ -144,6 +146,16 @@ def _routed(config: AdapterConfig) -> Callable[[AdaptedLinear], NoiseAggregator]
         )
 
     return make
+
+
+def _check_rank(linear: AdaptedLinear, rank: int) -> None:
+    width = min(linear.in_features, linear.out_features)
+    if rank > width:
+        raise AdapterError(
+            f"A branch of rank {rank} must be no wider than its linear layer, which is "
+            f"{linear.in_features} x {linear.out_features}. Lower adapters.rank: attention has that rank, "
+            "knowledge and alignment have twice that."
+        )
 
 
 def _matches(name: str, wanted: set[str]) -> bool:
