@@ -18,6 +18,7 @@ Stage = Literal["aggregate", "align"]
 Quantization = Literal["none", "int8", "nf4"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 EMBEDDED = "embedded"
+_MOST_EXPERTS = 1024
 MOST_EPOCHS = 10_000  # all their batches are planned before the first step
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -80,7 +81,9 @@ class AdapterConfig:
         _require(0 < self.alpha < math.inf, "adapters.alpha", "above 0 and finite", self.alpha)
         _require(0 <= self.dropout < 1, "adapters.dropout", "from 0 to below 1", self.dropout)
         _require(0 <= self.noise_drop < 1, "adapters.noise_drop", "from 0 to below 1", self.noise_drop)
-        _require(self.experts >= 0, "adapters.experts", "at least 0", self.experts)
+        _require(
+            0 <= self.experts <= _MOST_EXPERTS, "adapters.experts", f"from 0 to {_MOST_EXPERTS}", self.experts
+        )
         if self.experts:
             _require(
                 1 <= self.top_k <= self.experts, "adapters.top_k", f"from 1 to {self.experts}", self.top_k

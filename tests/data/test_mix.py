@@ -169,7 +169,7 @@ SOURCE = {"name": "a", "data": "a.jsonl"}
         ({"sources": [{**SOURCE, "cap": 0}]}, "sources.cap must be at least 1"),
         ({"sources": [{**SOURCE, "format": "alpacca"}]}, "sources.format must be one of"),
         ({"sources": [SOURCE], "temperature": 0}, "temperature must be above 0"),
-        ({"sources": [SOURCE], "total": 0}, "total must be at least 1"),
+        ({"sources": [SOURCE], "total": 0}, "total must be from 1"),
         ({"sources": [SOURCE], "seed": "x"}, "seed must be a whole number"),
         ({"sources": {"name": "a"}}, "sources must be a list"),
         ({"sources": ["a"]}, "sources must be a group"),
@@ -223,3 +223,12 @@ def test_a_folder_is_no_output(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(folder)
     with pytest.raises(DataError, match="is a folder; a file is required"):
         build(recipe(folder), Path())
+
+
+@pytest.mark.parametrize(
+    ("tree", "told"),
+    [({"total": 10**30}, "total"), ({"sources": [{"name": "a", "data": "b", "weight": 1e300}]}, "weight")],
+)
+def test_a_recipe_has_upper_bounds(folder: Path, tree: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"{told} must be"):
+        load_recipe(recipe(folder, **tree))

@@ -10,6 +10,9 @@ from medcare.config_files import build, read_yaml
 from medcare.data.readers import FORMATS
 from medcare.errors import ConfigError
 
+_MOST_ROWS = 10**9  # of a mix; each takes 16 bytes of memory
+_MOST_WEIGHT = 1e9
+
 
 @dataclass(frozen=True)
 class Source:
@@ -34,8 +37,11 @@ class Source:
             raise ConfigError(f"{'data' if self.name else 'name'} must be given for every source.")
         if self.format is not None and self.format not in FORMATS:
             raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got '{self.format}'.")
-        if not 0 < self.weight < float("inf"):
-            raise ConfigError(f"weight must be above 0, got {self.weight}. Leave the source out instead.")
+        if not 0 < self.weight <= _MOST_WEIGHT:
+            raise ConfigError(
+                f"weight must be above 0 and at most {_MOST_WEIGHT:g}, got {self.weight}. Leave a source out "
+                "instead of giving it the weight 0."
+            )
         if self.cap is not None and self.cap < 1:
             raise ConfigError(f"cap must be at least 1, got {self.cap}.")
 
@@ -65,8 +71,8 @@ class Recipe:
             raise ConfigError(f"sources: each name must be there once, got '{min(twice)}' again.")
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"temperature must be above 0, got {self.temperature}.")
-        if self.total is not None and self.total < 1:
-            raise ConfigError(f"total must be at least 1, got {self.total}.")
+        if self.total is not None and not 1 <= self.total <= _MOST_ROWS:
+            raise ConfigError(f"total must be from 1 to {_MOST_ROWS:,}, got {self.total}.")
 
 
 def load_recipe(path: Path) -> Recipe:
