@@ -78,8 +78,9 @@ def test_other_encodings_and_missing_files_are_one_sentence(tmp_path):
     with pytest.raises(DataError, match="UTF-8"):
         list(read_jsonl(path))
     for read in (read_json, file_hash, lambda p: list(read_jsonl(p))):
-        with pytest.raises(DataError):
-            read(tmp_path / "missing")
+        for path in (tmp_path / "missing", tmp_path):
+            with pytest.raises(DataError):
+                read(path)
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])

@@ -192,6 +192,8 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
         raise DataError(f"{path} does not exist. Check the path.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} should be UTF-8 text: {error}.") from error
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}. A JSONL file is required.") from error
 
 
 def file_hash(path: Path) -> str:
