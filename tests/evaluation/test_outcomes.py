@@ -16,7 +16,8 @@ def task(folder, name):
 
 def change(path, edit):
     rows = list(read_jsonl(path))
-    write_jsonl(path, [row for row in map(edit, rows) if row is not None])
+    # Not with `write_jsonl`, which would refuse what others may have written: nan and infinity.
+    path.write_text("".join(json.dumps(row) + "\n" for row in map(edit, rows) if row is not None))
 
 
 def predictions(folder, model="base"):

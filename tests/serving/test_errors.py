@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from medcare.serving.service import Limits
-from tests.serving.conftest import Running, running
+from tests.serving.conftest import Running, running, wait_for
 
 CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
 QUESTION = [{"role": "user", "content": "What is fever?"}]
@@ -196,4 +196,4 @@ def test_a_fault_shows_no_details(tiny: Running, monkeypatch: pytest.MonkeyPatch
 def test_the_server_answers_still(tiny: Running) -> None:
     answer = tiny.client().chat.completions.create(model="tiny", messages=QUESTION, max_tokens=3)
     assert answer.choices[0].message.content
-    assert not tiny.model.engine.busy
+    wait_for(lambda: not tiny.model.engine.busy)
