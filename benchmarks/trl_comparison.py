@@ -246,7 +246,7 @@ def same_loss(name: str, examples: list[Rendered]) -> float:
         mine = loop_of(name, torch.float32, examples, 1024)
         optimizers = [
             torch.optim.AdamW(
-                [entry for entry in model.parameters() if entry.requires_grad], lr=1e-3, weight_decay=0.0
+                [entry for entry in model.parameters() if entry.requires_grad], lr=2e-4, weight_decay=0.0
             )
             for model in (mine.model, other)
         ]
