@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import random
-import time
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from medcare.evaluation.exam_answers import extract_letters
-
-DRUGS = ("Aspirin", "Ibuprofen", "Beta blocker", "Calcium channel blocker", "Warfarin")
-DISEASES = ("肺炎", "支气管肺炎", "肺结核", "支气管哮喘", "肺癌")
-MARKERS = ("维生素D", "C反应蛋白", "D-二聚体", "降钙素原")
-BACTERIA = ("S. aureus", "E. coli", "P. aeruginosa", "A. baumannii", "C. difficile")
-YEARS = ("5", "10", "15", "50")
-GROUPS = ("A", "B", "AB", "O")
-VITAMINS = ("Vitamin A", "Vitamin B12", "Vitamin C", "Vitamin D")
-TYPES = ("A型行为", "B型行为", "C型行为", "D型行为")
-EFFECTS = ("Increased heart rate", "Decreased heart rate", "No change in heart rate", "Cardiac arrest")
-PHRASES = ("All of the above", "It is contagious", "None of the above", "It is hereditary")
+from tests.evaluation.exam_questions import (
+    BACTERIA,
+    DISEASES,
+    DOSES,
+    DRUGS,
+    EFFECTS,
+    GROUPS,
+    MARKERS,
+    PHRASES,
+    TYPES,
+    VITAMINS,
+    YEARS,
+)
 
 
 @pytest.mark.parametrize(
@@ -181,153 +178,29 @@ PHRASES = ("All of the above", "It is contagious", "None of the above", "It is h
         # A question that the model asks itself is not part of the answer.
         (DRUGS, "B\n\nQuestion: Which drug is an anticoagulant?\nAnswer: E", "B"),
         (DISEASES, "答案：A\n问题：下列哪项正确？\n答案：D", "A"),
+        # Corrected: the last word counts.
+        (DRUGS, "The answer is A. No wait, B.", "B"),
+        (DRUGS, "The answer is A. Sorry, I meant B.", "B"),
+        (DRUGS, "The answer is A, no, B.", "B"),
+        (DRUGS, "A. Scratch that: C.", "C"),
+        (DRUGS, "The answer is A. Actually, B.", "B"),
+        (DRUGS, "The answer is A. Correction: B.", "B"),
+        (DISEASES, "答案是A。不对，应为B。", "B"),
+        (DISEASES, "答案是A。不对，B。", "B"),
+        (DISEASES, "答案为A，改为B。", "B"),
+        (DISEASES, "答案是A。更正为C。", "C"),
+        (DRUGS, "Answer: A. No, C is wrong.", "A"),
+        (DRUGS, "Answer: A. Wait for the culture before B.", "A"),
+        (DRUGS, "A. No, B, C and D are wrong.", "A"),
+        (DISEASES, "A不对，B不对，C对", "C"),
+        (DISEASES, "答案为BE", "BE"),
+        # Amounts.
+        (DOSES, "50mg", "A"),
+        (DOSES, "50", "A"),
+        (DOSES, "The answer is 500MG.", "D"),
+        (YEARS, "50 years", "D"),
+        (("50 mg", "50 g", "5 mg"), "50g", "B"),
     ],
 )
 def test_letters_are_read(options, text, letters):
     assert extract_letters(text, options) == frozenset(letters)
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        # Nothing, and nothing to read.
-        (DRUGS, ""),
-        (DRUGS, " \n\t"),
-        (DRUGS, "。"),
-        (DRUGS, "The answer is"),
-        (DISEASES, "答案："),
-        (DRUGS, "F"),
-        (DRUGS, "The answer is F."),
-        # Refusals.
-        (DRUGS, "I'm sorry, but I cannot answer this question."),
-        (DRUGS, "As an AI, I can't say whether aspirin is right for this patient."),
-        (DRUGS, "I do not know."),
-        (DISEASES, "抱歉，我无法确定，请咨询医生。"),
-        (DISEASES, "根据目前信息无法判断是否为肺炎。"),
-        (DRUGS, "None of the above."),
-        (DRUGS, "The answer is none of the above."),
-        # Letters in words and names.
-        (DRUGS, "A patient with angina needs further tests."),
-        (DRUGS, "A 45-year-old woman presents with chest pain."),
-        (DRUGS, "B cells mature in the bone marrow."),
-        (DRUGS, "The answer is B cells."),
-        (DRUGS, "The answer is C-reactive protein."),
-        (DRUGS, "The answer is ACE inhibitors."),
-        (DRUGS, "The answer is E. coli."),
-        (DRUGS, "E. coli is the most common cause."),
-        (DRUGS, "Vitamin B is the correct answer to deficiency."),
-        (DRUGS, "Vitamin D is true of bone health."),
-        (DRUGS, "The answer depends on hepatitis B status."),
-        (DRUGS, "A right-sided murmur was heard."),
-        (DISEASES, "答案是B型利钠肽。"),
-        (DISEASES, "C反应蛋白升高"),
-        (DISEASES, "选B超检查"),
-        (DISEASES, "维生素B为正确答案的一部分"),
-        (DISEASES, "A型行为与冠心病有关。"),
-        (DISEASES, "体温39℃，D-二聚体升高"),
-        (DISEASES, "B对心脏有毒性"),
-        # Denied, supposed, left open.
-        (DRUGS, "The answer is not B."),
-        (DRUGS, "not B"),
-        (DISEASES, "答案不是B"),
-        (DISEASES, "不选B"),
-        (DISEASES, "不能选B。"),
-        (DRUGS, "If the answer is B, then the drug acts on COX."),
-        (DISEASES, "如果答案是B，则应有喘息。"),
-        (DRUGS, "The answer is A or B."),
-        (DISEASES, "答案是A或B"),
-        (DRUGS, "The answer is A, B or C."),
-        (DRUGS, "The answer cannot be B."),
-        (DRUGS, "The answer is either A or C."),
-        (EFFECTS, "The heart rate is not decreased."),
-        # Only wrong ones; no choice between several texts.
-        (DISEASES, "A错，B错"),
-        (DRUGS, "A is wrong. B is incorrect."),
-        (DRUGS, "A and B are wrong."),
-        (DRUGS, "A. Incorrect. It irritates the stomach."),
-        (DRUGS, "Both aspirin and warfarin could be used."),
-        (DRUGS, "I would not give warfarin."),
-        (DISEASES, "肺炎与肺结核都有可能。"),
-        # The question again.
-        (DRUGS, "A. Aspirin\nB. Ibuprofen\nC. Beta blocker\nD. Calcium channel blocker\nE. Warfarin"),
-        (DISEASES, "选择正确答案：\nA. 肺炎\nB. 支气管肺炎\nC. 肺结核\nD. 支气管哮喘\nE. 肺癌"),
-        (DRUGS, "Answer choices: A. Aspirin B. Ibuprofen C. Beta blocker"),
-        (DRUGS, "A. Aspirin B. Ibuprofen C. Beta blocker D. Calcium channel blocker E. Warfarin"),
-    ],
-)
-def test_no_letters_are_read(options, text):
-    assert extract_letters(text, options) is None
-
-
-@given(
-    letters=st.sets(st.sampled_from("ABCDE"), min_size=1).map(sorted),
-    joint=st.sampled_from([",", "，", "、", ", ", "", " ", "；", " and ", "和"]),
-    frame=st.sampled_from(
-        ["答案为{}", "正确答案：{}。", "The answer is {}.", "Answer: ({})", "分析……\n\n故选{}", "{}"]
-    ),
-)
-def test_any_set_of_letters_is_read_back(letters, joint, frame):
-    assert extract_letters(frame.format(joint.join(letters)), DISEASES) == frozenset(letters)
-
-
-@given(st.text(), st.lists(st.text(max_size=8), max_size=30))
-@settings(max_examples=300)
-def test_any_text_is_read(text, options):
-    letters = extract_letters(text, options)
-    assert letters is None or (letters and all(ord(letter) - ord("A") < len(options) for letter in letters))
-
-
-def test_ten_thousand_damaged_answers():
-    draw = random.Random(0)
-    answers = [
-        "答案为ABD。因为B、D符合题意，故选ABD。",
-        "The answer is not B but (C), because \\boxed{C}.",
-        "A对，B错，C错，为本题正确答案",
-        "Option A is incorrect.\nB. 支气管肺炎\n\nTherefore, 肺炎",
-    ]
-    marks = [
-        *"ABCDEabc()[]{}.,:;、。，：（）\n \0*$\\",
-        "不",
-        "对",
-        "not ",
-        "答案",
-        "answer ",
-        "\ud800",
-        "Ａ",
-    ]
-    for _ in range(10_000):
-        text = draw.choice(answers) + draw.choice(answers)
-        for _ in range(draw.randint(1, 5)):
-            start, end = sorted(draw.choices(range(len(text) + 1), k=2))
-            text = (
-                text[:start] + draw.choice(marks) + draw.choice((text[end:], text[start:end], text[start:]))
-            )
-        letters = extract_letters(text, DISEASES)
-        assert letters is None or letters <= set("ABCDE")
-
-
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "A",
-        "A,",
-        "A, ",
-        "答案",
-        "答案是",
-        "answer is ",
-        "(",
-        "\\boxed{",
-        "A对",
-        "B is ",
-        "\n",
-        "肺炎",
-        "不选",
-        "not ",
-        "if ",
-        " ",
-    ],
-)
-def test_enormous_answers_take_little_time(unit):
-    start = time.process_time()
-    extract_letters(unit * (1_000_000 // len(unit)), DISEASES)
-    assert time.process_time() - start < 5

@@ -5,7 +5,8 @@ Rules, the first that finds something decides; within a rule the last statement 
        an option instead of its letter ("The answer is aspirin"), a first or last line that is only an answer
     2. verdicts: "A对，B错，C正确", "Option B is correct": the letters that are called right
     3. mentions: the text of one option occurs, and that of no other
-    4. "错误的是B", which answers a question for the wrong statement
+    4. amounts: a number with or without its unit, "50mg" for "50 mg"
+    5. "错误的是B", which answers a question for the wrong statement
 A letter counts only where nothing makes it part of something else: "B cells", "C反应蛋白", "E. coli", "A
 patient", "vitamin B". What is denied ("not B"), supposed ("if the answer is B") or left open ("A or B") is
 no statement.
@@ -58,7 +59,11 @@ def extract_letters(text: str, options: Sequence[str]) -> Letters | None:
         letters = read()
         if letters:
             return letters
-    return _judged(text, question) or _mentioned(text, question) or _wrong_one(text, question) or None
+    for rule in (_judged, _mentioned, _amount, _wrong_one):
+        letters = rule(text, question)
+        if letters:
+            return letters
+    return None
 
 
 # Statements.
@@ -161,6 +166,23 @@ def _mentioned(text: str, question: Question) -> Letters:
                 found.add(letter)
             start = low.find(option, end)
         low = low.replace(option, "\n" * len(option))
+    return frozenset(found) if len(found) == 1 else NO_LETTERS
+
+
+def _amount(text: str, question: Question) -> Letters:
+    """The answer "50mg" for "50 mg"; a bare number if all options have one unit, a unit if they have none."""
+    said = words.AMOUNT.fullmatch(text.lower().strip(MARKS))
+    offered = {letter: words.AMOUNT.fullmatch(option) for letter, option in question.options.items()}
+    amounts = {letter: (match["number"], match["unit"]) for letter, match in offered.items() if match}
+    if said is None or len(amounts) < len(offered):
+        return NO_LETTERS
+    units = {unit for _, unit in amounts.values()}
+    understood = len(units) == 1 and (not said["unit"] or units == {""})
+    found = {
+        letter
+        for letter, (number, unit) in amounts.items()
+        if number == said["number"] and (understood or unit == said["unit"])
+    }
     return frozenset(found) if len(found) == 1 else NO_LETTERS
 
 

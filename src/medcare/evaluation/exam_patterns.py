@@ -40,16 +40,21 @@ WEAK_CUE = re.compile(
   | \b(?:step|diagnosis|therapy|treatment|management|test|drug|cause|closest)\ (?:is|would\ be)\b
   | (?:因此|所以|故|综上(?:所述)?),? | 应该?是 | 应为 | 更正为? | 而是 | => | [→⇒]
   | (?:诊断|治疗|处理|措施|检查|药物|原因|我认为)[是为:]
+  # Corrections of what was said before.
+  | (?:(?<=[.,;:!?\n。])|(?<=[.,;:!?。]\ )|\A)
+    (?:no(?:[,:]|,?\ wait\b)|wait\b|sorry\b|oops\b|scratch\ that\b|不对|不,|错了)[,:]?
+  | \bi\ meant?\b | 改为
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+# BE and AS in capitals are letters of options.
 FILLER = re.compile(
     r"""
     (?: [\s:="'“”‘’「『【】』」(\[{<>—–-]
       |
-      (?:is|are|was|would|should|must|might|could|be|will|appears?|seems?|to|the|of|for|this|that|question|therefore|thus|most
+      (?:is|are|was|would|should|must|might|could|(?-i:be)|will|appears?|seems?|to|the|of|for|this|that|question|therefore|thus|most
           |likely|probably|clearly|definitely|indeed|simply|option|options|choice|choices|letter|here|following
-          |correct|right|best|final|as|follows|both)\b
+          |correct|right|best|final|(?-i:as)|follows|both)\b
       | 应该 | 应当 | 应 | 就 | 可能 | 显然 | 只能 | 必然 | 还是 | 该 | 将 | 会 | 为 | 是 | 选择 | 选项 | 选
       | 包括 | 有 | 如下 | 分别 | 的 | 本题 | 此题 | 综上 | 最终 | 最佳 | 正确
     ){0,20}+
@@ -112,6 +117,11 @@ REFUSAL = re.compile(
     r"|\b(?:cannot|can't|can not|could not|unable to) (?:answer|determine|provide|say|choose|tell)"
     r"|\bnone of the (?:above|options|choices)\b",
     re.IGNORECASE,
+)
+# A number, perhaps with its unit, as the whole answer or as the text of an option.
+AMOUNT = re.compile(
+    r"(?:(?:the )?(?:correct )?answer(?: is)? ?:? ?|答案[是为]? ?:? ?)?"
+    r"(?P<number>\d[\d.,/–-]*) ?(?P<unit>[^\W\d_]{0,10}|%)"
 )
 BOXED = re.compile(r"\\boxed ?\{([^{}]{0,200})\}")
 RIGHT = frozenset(("正确", "对", "√", "✓", "✔", "correct", "right", "true"))
