@@ -1,8 +1,8 @@
 """How a step's time and memory grow with sequence length, experts, rank and vocabulary.
 
-    python benchmarks/scaling.py [--rounds 3] [--out benchmarks/results/scaling.json]
+    python benchmarks/scaling.py [--rounds 2] [--out benchmarks/results/scaling.json]
 
-A tiny Qwen2-shaped model in float32, stage 1, through the package's own loss and layers; one size changes
+A small Qwen2-shaped model in float32, stage 1, through the package's own loss and layers; one size changes
 at a time. A round runs every size once, so that a machine that slows down slows all sizes; medians count.
 Memory is the most that is allocated in forward and backward, beyond weights. For each curve the exponent e of
 the best cost = a * size^e over its last four sizes is fitted. Draws docs/images/scaling-*.svg.
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scaling.json")
     options = parser.parse_args()
     curves = {}
@@ -101,8 +101,8 @@ def make(size: Size) -> tuple[Any, dict[str, Tensor], Tensor]:
     config = AutoConfig.for_model(
         "qwen2",
         vocab_size=size.vocabulary,
-        hidden_size=128,
-        intermediate_size=384,
+        hidden_size=512,
+        intermediate_size=1024,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
