@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from medcare.cli import app
 from tests.export.stage_folders import stage_folders
+from tests.export.test_push import front
 from tests.test_conversion import stage_one, stage_two
 from tests.test_readme import SMALL
 
@@ -37,6 +38,13 @@ def test_every_command_runs(tiny_base, tmp_path, monkeypatch):
         arguments = shlex.split(line)
         if arguments[0] == "train":
             arguments += [w for s in (*SMALL, f"model.base={tiny_base}") for w in ("--set", s)]
+        if arguments[0] == "push":  # the base is a folder of this machine here, and no hub model
+            front(tmp_path / arguments[1], base_model="owner/base", license="apache-2.0")
+            card = tmp_path / arguments[1] / "README.md"
+            card.write_text(card.read_text().replace(str(tiny_base), "owner/base"))
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception}"
-        assert (tmp_path / arguments[arguments.index("--out") + 1] / "manifest.json").is_file()
+        if arguments[0] == "push":
+            assert "Nothing was sent" in done.output
+        else:
+            assert (tmp_path / arguments[arguments.index("--out") + 1] / "manifest.json").is_file()

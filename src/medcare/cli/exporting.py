@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -60,3 +61,36 @@ def export(
         typer.echo(f"Wrote {out}, rank {rank}. Load it with peft.PeftModel.from_pretrained.")
     else:
         raise ConfigError(f"--format must be merged or lora, got '{format_}'.")
+
+
+@commands.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="What export or merge wrote.")],
+    repo: Annotated[str, typer.Argument(help="Repository on the hub, owner/name.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")
+    ] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="A new repository is public; default: private.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Send an exported model with its card to the Hugging Face hub."""
+    from medcare.export.push import prepare
+    from medcare.export.push import push as send
+
+    upload = prepare(folder, repo)
+    for name, size in upload.files.items():
+        typer.echo(f"{size:>15,}  {name}")
+    kind = "public" if public else "private"
+    typer.echo(f"{sum(upload.files.values()):>15,}  bytes to {repo} ({kind}, if it is new)")
+    typer.echo(f"Card: base {upload.base}, licence {upload.licence}, research notice there.")
+    if dry_run:
+        typer.echo("Nothing was sent.")
+        return
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError("Sending asks first, and nobody is there to answer: add --yes, or --dry-run.")
+    if not yes and not typer.confirm("Send it?"):
+        typer.echo("Nothing was sent.")
+        return
+    typer.echo(f"Sent: {send(upload, private=not public)}")
