@@ -25,6 +25,11 @@ def test_chance_is_shown_only_where_every_task_has_one(results):
     groups = overview.overview(results)
     assert groups["knowledge"][0].chance == pytest.approx((15 * 0.25 + 0.5) / 16)
     assert groups["alignment"][0].chance is None
+    assert groups["knowledge"][0].note.endswith("; guessing: 26.6 %")
+    assert "guessing" not in groups["alignment"][0].note
+    knowledge, alignment = overview.headlines(results)
+    assert "guessing: 26.6 %" in knowledge.note
+    assert "guessing" not in alignment.note
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,13 @@ def test_the_overlap_table_counts_the_test_items_found():
     assert table["heads"][3:] == ["Exact", "Normalised", "3 words in a row", "Near"]
     assert table["rows"] == [["all", "2", "2", 1, 1, 1, 0]]
     assert "1 were found" in table["note"]
+    assert "In 2 of 2 test rows there are fewer than 3 words" not in table["note"]
+    assert "In 1 of 2 test rows there are fewer than 3 words, so that only the other kinds" in table["note"]
 
 
 def test_overlap_by_training_file_and_none_at_all():
     clean = find([("new",)], [("other",)]).to_dict()
     table = overlap_table({"aggregate": clean, "align": clean, "seconds": 3})
     assert [row[0] for row in table["rows"]] == ["aggregate", "align"]
-    assert table["note"].endswith("None was found.")
+    assert "None was found. In 1 of 1 test rows" in table["note"]
     assert overlap_table({}) is None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcare.evaluation.report.wording import FAMILIES, SPLITS, duration, model_name, sentence
+from medcare.evaluation.report.wording import FAMILIES, SPLITS, duration, model_name, percent, sentence
 from medcare.evaluation.results import ABLATION
 
 Tree = dict[str, Any]
@@ -52,13 +52,12 @@ def overview(results: Tree) -> dict[str, list[Group]]:
     """The groups of each family: taught facts, held-out facts, all items."""
     found: dict[str, list[Group]] = {}
     for family, splits in results["summary"].items():
-        tasks = [task for task in results["tasks"].values() if task["family"] == family]
         found[family] = [
             Group(
                 f"{FAMILIES.get(family, family)}, {SPLITS.get(split, split)}",
-                _counted(entry),
+                _counted(entry, chance := _chance(results, family, split)),
                 entry["scores"],
-                _chance([task for task in tasks if split == "all" or split in task["splits"]]),
+                chance,
             )
             for split, entry in splits.items()
         ]
@@ -78,7 +77,7 @@ def headlines(results: Tree) -> list[Headline]:
         found.append(
             Headline(
                 f"{FAMILIES[family]}, {SPLITS[split]}",
-                f"{what}, {_counted(entry)}",
+                f"{what}, {_counted(entry, _chance(results, family, split))}",
                 {model: score for model, score in entry["scores"].items() if model != ABLATION},
                 tuple(
                     sentence(comparison, *pair.split("->"))
@@ -166,11 +165,17 @@ def _phase_name(name: str) -> str:
     return model_name(name) if name in ("aggregate", "align") else name.capitalize()
 
 
-def _counted(entry: Tree) -> str:
+def _counted(entry: Tree, chance: float | None) -> str:
     tasks = f"{entry['tasks']} task{'s' if entry['tasks'] != 1 else ''}"
-    return f"{tasks}, {entry['n']:,} item{'s' if entry['n'] != 1 else ''}"
+    guessing = "" if chance is None else f"; guessing: {percent(chance)} %"
+    return f"{tasks}, {entry['n']:,} item{'s' if entry['n'] != 1 else ''}{guessing}"
 
 
-def _chance(tasks: Sequence[Tree]) -> float | None:
-    values = [task["chance"] for task in tasks]
+def _chance(results: Tree, family: str, split: str) -> float | None:
+    """The mean of what guessing scores in a family's tasks, where every one of them tells it."""
+    values = [
+        task["chance"]
+        for task in results["tasks"].values()
+        if task["family"] == family and (split == "all" or split in task["splits"])
+    ]
     return None if None in values or not values else sum(values) / len(values)

@@ -73,6 +73,8 @@ def overlap_table(overlap: Tree) -> Tree | None:
     names = {"exact": "Exact", "normalised": "Normalised", "near": "Near"}
     width = next(iter(parts.values()))["n"]
     leaked = sum(len(part["leaked_tests"]) for part in parts.values())
+    short = dict.fromkeys((part["short_tests"], part["test_rows"]) for part in parts.values())
+    blind = " and ".join(f"{few:,} of {all_:,} test rows" for few, all_ in short if few)
     return {
         "heads": [
             "Training texts",
@@ -90,5 +92,9 @@ def overlap_table(overlap: Tree) -> Tree | None:
             for name, part in parts.items()
         ],
         "note": "Test prompts found in the training data, by kind of match. "
-        + ("None was found." if not leaked else f"{leaked:,} were found: read the scores with that in mind."),
+        + ("None was found." if not leaked else f"{leaked:,} were found: read the scores with that in mind.")
+        + (
+            f" In {blind} there are fewer than {width} words, so that only the other kinds can match."
+            * bool(blind)
+        ),
     }
