@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import pytest
 import torch
+from huggingface_hub import constants
 
-from medcare.base_model import load_base, resolve_base
+from medcare.base_model import choose_device, load_base, load_config, load_tokenizer, resolve_base
 from medcare.errors import ModelError
 
 
@@ -39,3 +41,23 @@ def test_a_mistyped_folder_is_not_asked_for_at_the_hub(name, monkeypatch):
 
 def test_a_hub_id_is_passed_on():
     assert resolve_base("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def test_without_a_way_to_the_hub_nothing_is_retried(monkeypatch):
+    def waited(_: float) -> None:
+        raise AssertionError("a retry")
+
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(time, "sleep", waited)
+    for load in (load_config, load_tokenizer):
+        with pytest.raises(ModelError, match="'nobody/nothing' can't be loaded") as caught:
+            load("nobody/nothing")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_none_is_told_in_whole_sentences():
+    with pytest.raises(ModelError, match=r"'tpu9' can't be used here: .*[^.]\. Try cpu"):
+        choose_device("tpu9")

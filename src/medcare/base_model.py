@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import tempfile
+import urllib.request
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import torch
 from safetensors import SafetensorError
@@ -41,8 +44,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"The device '{name}' can't be used here: {reason} Try model.device=cpu.") from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ModelError(
+            f"The device '{name}' can't be used here: {reason}. Try cpu (--device or model.device)."
+        ) from error
     return device
 
 
@@ -90,7 +95,10 @@ def load_config(name: str) -> PretrainedConfig:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     with _explained(name):
-        config: PretrainedConfig = AutoConfig.from_pretrained(resolve_base(name), trust_remote_code=False)
+        source = resolve_base(name)
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            source, trust_remote_code=False, local_files_only=_is_local(source)
+        )
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(
             f"{name} is a {config.model_type or 'model'}, not a causal language model known to transformers. "
@@ -109,8 +117,14 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
 
     config = load_config(name)
     with _explained(name):
+        source = resolve_base(name)
         model = AutoModelForCausalLM.from_pretrained(
-            resolve_base(name), config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True
+            source,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=_is_local(source),
         )
     model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
     loaded: PreTrainedModel = model
@@ -122,10 +136,28 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     with _explained(name):
+        source = resolve_base(name)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            resolve_base(name), trust_remote_code=False
+            source, trust_remote_code=False, local_files_only=_is_local(source)
         )
     return tokenizer
+
+
+def _is_local(source: str) -> bool:
+    """Whether only local files can serve: a folder, or no way to the hub, which is tried for 30 s else."""
+    from huggingface_hub import constants
+
+    if Path(source).is_dir():
+        return True
+    if urllib.request.getproxies():
+        return False  # it is the proxy that knows the way
+    hub = urlsplit(constants.ENDPOINT)
+    port = hub.port or (443 if hub.scheme == "https" else 80)
+    try:
+        socket.create_connection((hub.hostname, port), timeout=5).close()
+    except OSError:
+        return True
+    return False
 
 
 def describe(model: PreTrainedModel) -> dict[str, Any]:
