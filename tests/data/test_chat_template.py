@@ -150,3 +150,11 @@ def test_a_tokenizer_without_template_is_told():
 def test_an_empty_answer_still_ends_its_turn():
     runs = masked_runs(tokenizer_of("qwen2"), [QUESTION, Message("assistant", "")])
     assert runs == ["<|im_end|>"]
+
+
+def test_a_broken_template_is_not_blamed_on_the_roles(monkeypatch):
+    tokenizer = tokenizer_of("chatml")
+    monkeypatch.setattr(tokenizer, "chat_template", "{% for message in messages %}{{ message['content'] }}")
+    with pytest.raises(ModelError, match=r"template is broken: .*[^.]\. Correct it") as caught:
+        render_prompt(tokenizer, [Message("user", "a")])
+    assert "roles" not in str(caught.value)

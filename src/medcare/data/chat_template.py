@@ -149,20 +149,25 @@ def _fill(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, pr
 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, prompt: bool) -> str:
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
 
     if not tokenizer.chat_template:
         raise ModelError("The tokenizer has no chat template. Set tokenizer.chat_template and save it again.")
     options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": prompt, **_VARIABLES}
     try:
         return str(tokenizer.apply_chat_template(turns, **options))
+    except TemplateSyntaxError as error:
+        reason = str(error).rstrip(".")
+        raise ModelError(f"The tokenizer's chat template is broken: {reason}. Correct it.") from error
     except TemplateError as error:
         if turns[0]["role"] == "system" and len(turns) > 1 and turns[1]["role"] == "user":
             # Templates without a system role: its text opens the first user turn instead.
             joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
             return _apply(tokenizer, [joined, *turns[2:]], prompt=prompt)
         roles = ", ".join(turn["role"] for turn in turns)
-        raise DataError(f"The chat template refuses the roles ({roles}): {error}.") from error
+        raise DataError(
+            f"The chat template refuses the roles ({roles}): {str(error).rstrip('.')}."
+        ) from error
 
 
 def _put_in(
