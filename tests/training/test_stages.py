@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -246,3 +247,11 @@ def test_both_stages_beside_a_quantised_base_merge_into_the_full_one(both, tiny_
         for folder in (tmp_path, both)
     ]
     assert last[0] == pytest.approx(last[1], rel=0.03)
+
+
+def test_what_trains_is_told_in_numbers_that_say_something(tiny_base, tmp_path, capsys):
+    stages.train("aggregate", config(tiny_base), TALKS, tmp_path, data_hash="x")
+    assert re.search(
+        r"12 examples, trainable 8\.9k \(attention 896, knowledge 2\.3k, noise 5\.7k\)",
+        capsys.readouterr().err,
+    )

@@ -69,21 +69,7 @@ def train(
     model, base = _start_model(stage, config, start)
     tokenizer = load_tokenizer(base)
     examples = _render(tokenizer, conversations, config.stage(stage).max_length)
-    parameters = trainable(model, trained_branches(stage, config))
-    sizes = ", ".join(f"{name} {size / 1e6:.1f}M" for name, size in branch_parameters(model).items())
-    say(f"{stage}: {len(examples)} examples, trainable {_millions(parameters)}M ({sizes})")
-    if config.stage(stage).gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    loop = Loop(
-        model,
-        parameters,
-        examples,
-        config.stage(stage),
-        seed=config.seed,
-        folder=out,
-        pad_id=_pad_id(tokenizer),
-        noise_drop=config.adapters.noise_drop if stage == "aggregate" else 0.0,
-    )
+    loop = _loop(stage, config, model, examples, out, pad_id=_pad_id(tokenizer))
     with tracked(loop.accelerator, stage, config, out):
         result = loop.run(stage)
     gather_branches(model)
@@ -92,6 +78,34 @@ def train(
         (out / CHECKPOINT).unlink(missing_ok=True)
     wait()
     return result
+
+
+def _loop(
+    stage: Stage,
+    config: RunConfig,
+    model: PreTrainedModel,
+    examples: Sequence[Rendered],
+    out: Path,
+    *,
+    pad_id: int,
+) -> Loop:
+    """The loop of a stage; says what trains in it."""
+    parameters = trainable(model, trained_branches(stage, config))
+    total = _short(sum(parameter.numel() for parameter in parameters.values()))
+    sizes = ", ".join(f"{name} {_short(size)}" for name, size in branch_parameters(model).items())
+    say(f"{stage}: {len(examples)} examples, trainable {total} ({sizes})")
+    if config.stage(stage).gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return Loop(
+        model,
+        parameters,
+        examples,
+        config.stage(stage),
+        seed=config.seed,
+        folder=out,
+        pad_id=pad_id,
+        noise_drop=config.adapters.noise_drop if stage == "aggregate" else 0.0,
+    )
 
 
 def save(
@@ -229,5 +243,9 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return next(int(token) for token in candidates if token is not None)
 
 
-def _millions(parameters: dict[str, torch.nn.Parameter]) -> str:
-    return f"{sum(parameter.numel() for parameter in parameters.values()) / 1e6:.1f}"
+def _short(count: int) -> str:
+    """A count of parameters with a decimal: 812, 12.3k, 4.9M."""
+    for size, letter in ((10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}"
+    return str(count)
