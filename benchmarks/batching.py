@@ -25,7 +25,7 @@ from medcare.base_model import choose_device, choose_dtype, load_base, load_toke
 from medcare.config import AdapterConfig
 from medcare.data.batches import collate, plan
 from medcare.data.benchmark import build
-from medcare.data.chat_template import render_all
+from medcare.data.chat_template import Rendered, render_all
 from medcare.data.readers import conversations
 from medcare.storage import write_json
 from medcare.training.losses import nll_sum
@@ -46,16 +46,8 @@ def main() -> None:
 
     device = choose_device("auto")
     dtype = choose_dtype(options.dtype, device)
-    model = load_base(options.model, device=device, dtype=dtype)
-    add_aggregators(model, AdapterConfig())
-    trainable(model, ["knowledge", "noise", "attention"])
-    model.train()
-    if options.data:
-        talks = list(conversations(options.data))
-    else:
-        made = build(17, facts_per_task=8, items_per_task=1, align_per_task=8, aggregate_forms=0)
-        talks = [*made.aggregate, *made.align]
-    examples = render_all(load_tokenizer(options.model), [talk.messages for talk in talks])
+    model = adapted(options.model, device, dtype)
+    examples = read(options.data, options.model)
     lengths = [len(example.ids) for example in examples]
     batches = {
         layout: [
@@ -91,6 +83,24 @@ def main() -> None:
     print(json.dumps(result, indent=2))
     if options.out:
         write_json(options.out, result)
+
+
+def adapted(name: str, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    """The base model with the branches of stage 1, ready to train."""
+    model = load_base(name, device=device, dtype=dtype)
+    add_aggregators(model, AdapterConfig())
+    trainable(model, ["knowledge", "noise", "attention"])
+    return model.train()
+
+
+def read(data: str | None, model: str) -> list[Rendered]:
+    """Conversations of a file, or of both stages of the embedded benchmark, as tokens."""
+    if data:
+        talks = list(conversations(data))
+    else:
+        made = build(17, facts_per_task=8, items_per_task=1, align_per_task=8, aggregate_forms=0)
+        talks = [*made.aggregate, *made.align]
+    return render_all(load_tokenizer(model), [talk.messages for talk in talks])
 
 
 def measure(model: torch.nn.Module, batches: list) -> float:  # type: ignore[type-arg]
