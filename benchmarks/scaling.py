@@ -162,6 +162,10 @@ def draw(name: str, measured: dict[str, Any]) -> None:
         slope = measured["time_exponent" if key == "seconds" else "memory_exponent"]
         axis.loglog(measured["sizes"], measured[key], marker="o", color="#1f6feb")
         axis.set_xticks(measured["sizes"], [short(size) for size in measured["sizes"]])
+        low, high = min(measured[key]) / 1.5, max(measured[key]) * 1.5
+        ticks = [digit * 10.0**power for power in range(-3, 5) for digit in (1, 2, 5)]
+        axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_ylim(low, high)
         axis.minorticks_off()
         axis.set_xlabel(TITLES[name])
         axis.set_ylabel(unit)
