@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from medcare.planning.hardware import Gpu
-    from medcare.planning.plan import Option, Plan
+    from medcare.planning.plan import Option, Plan, Request
 
 commands = typer.Typer()
 
@@ -58,9 +58,8 @@ def plan(
     """Say what memory, settings, hours and cost a model takes, from its shape alone."""
     from medcare.config_files import load_config
     from medcare.planning.hardware import Assumptions
-    from medcare.planning.plan import Request, make_plan, pieces
+    from medcare.planning.plan import Request
     from medcare.planning.shapes import shape_of
-    from medcare.progress import track
 
     request = Request(
         name=model,
@@ -74,14 +73,24 @@ def plan(
         supervised=supervised,
         assumptions=Assumptions(utilisation=utilisation, network=network),
     )
-    with track("plan", pieces(request)) as task:
-        made = make_plan(request, task.advance)
+    made = _made(request)
     if as_json:
         typer.echo(json.dumps(_tree(made), indent=2))
     else:
-        _show(
-            made, " ".join([*([str(config)] if config else []), *(f"--set {entry}" for entry in set_ or ())])
-        )
+        _show(made, _given(config, set_ or []))
+
+
+def _given(config: Path | None, settings: list[str]) -> str:
+    """What the plan was asked for, as it is given to `train`."""
+    return " ".join([*([str(config)] if config else []), *(f"--set {entry}" for entry in settings)])
+
+
+def _made(request: Request) -> Plan:
+    from medcare.planning.plan import make_plan, pieces
+    from medcare.progress import track
+
+    with track("plan", pieces(request)) as task:
+        return make_plan(request, task.advance)
 
 
 def _gpu(name: str, memory: float | None) -> Gpu:
