@@ -27,7 +27,7 @@ def test_help_loads_no_heavy_package():
 
 
 def test_help_takes_a_fraction_of_a_second():
-    """Of processor time, the best of three; benchmarks/start_up.py measures it on a quiet machine (0.16 s)."""
+    """Of processor time, the best of three; benchmarks/start_up.py measures it in peace (0.16 s)."""
 
     def seconds():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
