@@ -84,6 +84,7 @@ def push(
         typer.echo(f"{size:>15,}  {name}")
     kind = "public" if public else "private"
     typer.echo(f"{sum(upload.files.values()):>15,}  bytes to {repo} ({kind}, if it is new)")
+    typer.echo(f"Not sent: {', '.join(upload.kept)}.")
     typer.echo(f"Card: base {upload.base}, licence {upload.licence}, research notice there.")
     if dry_run:
         typer.echo("Nothing was sent.")

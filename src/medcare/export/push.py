@@ -6,26 +6,34 @@ may quote patients. So files go by a list of what may, and anything else stops t
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
+from medcare.config import EMBEDDED
 from medcare.errors import FolderError, MedCareError
-from medcare.export.card import CARD
+from medcare.export.card import CARD, EMBEDDED_HUB_ID, HUB_ID
 from medcare.folders import CONFIG, MANIFEST
+from medcare.storage import read_json
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
 
 _NOTICE = "not a medical device"
-_PRIVATE = {CONFIG, MANIFEST, ".lock"}  # left behind without a word of complaint
+_ADAPTER = "adapter_config.json"
+_PRIVATE = {CONFIG, MANIFEST, ".lock"}  # every export has them: left behind
 _SENT = re.compile(
     r"README\.md|LICENSE|config\.json|generation_config\.json|adapter_config\.json|[\w-]*\.safetensors|"
     r"[\w-]*\.safetensors\.index\.json|tokenizer[\w-]*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|"
-    r"vocab\.txt|merges\.txt|tokenizer\.model|chat_template\.jinja|[\w.-]*\.gguf"
+    r"vocab\.txt|merges\.txt|[\w.-]*\.model|chat_template\.jinja|[\w.-]*\.gguf"
 )
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _LOCAL = re.compile(
-    r'(?:(?<=["\'\s`(])(?:/(?:home|root|Users|work|tmp|mnt|data)/|~/)|[A-Za-z]:\\\\)[^"\'\s`)]*'
+    r"""(?:file:/|~/|(?<![\w.:/<-])/[\w.-]+/)[^"'\s`)]+|"""  # no URL's path, which follows a host's name
+    r"""\b[A-Za-z]:[\\/]+Users[^"'\s`)]+|"[A-Za-z]:(?:\\\\|/)[^"]+"""
 )
 
 
@@ -43,6 +51,7 @@ class Upload:
         folder: where it lies.
         repo: `owner/name`.
         files: names in the folder, and their sizes in bytes.
+        kept: names in the folder that are not sent.
         licence: as the card says.
         base: the base model, as the card says.
     """
@@ -50,6 +59,7 @@ class Upload:
     folder: Path
     repo: str
     files: dict[str, int]
+    kept: list[str]
     licence: str
     base: str
 
@@ -62,28 +72,31 @@ def prepare(folder: Path, repo: str) -> Upload:
             are not for others, or names local paths.
         PushError: `repo` is no `owner/name`.
     """
-    if not _REPO.fullmatch(repo):
-        raise PushError(f"'{repo}' is no name of a repository on the hub. Give owner/name.")
+    _check_name(repo)
     if not folder.is_dir():
         raise FolderError(f"There is no folder {folder}. Give one that medcare export or merge wrote.")
-    if not ((folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()):
+    if not ((folder / "config.json").is_file() or (folder / _ADAPTER).is_file()):
         raise FolderError(
             f"{folder} is no exported model. Write one first: medcare export {folder} --out DIR, or merge."
         )
     if not (folder / MANIFEST).is_file():
         raise FolderError(f"{folder} is not finished ({MANIFEST} is missing). Export it again.")
     names = sorted(path.name for path in folder.iterdir() if path.name not in _PRIVATE)
-    foreign = [name for name in names if not _SENT.fullmatch(name) or not (folder / name).is_file()]
+    foreign = [name for name in names if not _SENT.fullmatch(name) or not _is_own_file(folder / name)]
     if foreign:
         raise FolderError(
             f"{folder} holds what is not sent to a hub: {', '.join(foreign[:5])}. Move it elsewhere."
         )
     front = _front_matter(folder)
     for name in names:
-        if Path(name).suffix in (".json", ".md"):
+        if Path(name).suffix in (".json", ".md", ".jinja") or name == "LICENSE":
             _check_local(folder / name)
+    adapter = _public_adapter(folder)
     files = {name: (folder / name).stat().st_size for name in names}
-    return Upload(folder, repo, files, str(front["license"]), str(front["base_model"]))
+    if adapter is not None:
+        files[_ADAPTER] = len(adapter)
+    kept = sorted(_PRIVATE & {path.name for path in folder.iterdir()})
+    return Upload(folder, repo, files, kept, str(front["license"]), str(front["base_model"]))
 
 
 def push(upload: Upload, *, private: bool = True) -> str:
@@ -91,25 +104,26 @@ def push(upload: Upload, *, private: bool = True) -> str:
 
     Args:
         upload: of `prepare`.
-        private: of a repository that is created now.
+        private: of a repository that is created now; one that is there and public is then refused.
 
     Returns:
         The address of the commit.
 
     Raises:
-        PushError: there is no login, no permission or no connection.
+        PushError: there is no login, no permission or no connection, or the repository is public.
+        FolderError: adapter_config.json was changed meanwhile.
     """
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     api = HfApi()
     try:
         api.create_repo(upload.repo, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=upload.repo,
-            folder_path=upload.folder,
-            allow_patterns=list(upload.files),
-            commit_message="Upload of a MedCare model",
+        if private and not api.model_info(upload.repo).private:
+            raise PushError(f"{upload.repo} is there and public. Add --public, or give another name.")
+        commit = api.create_commit(
+            upload.repo, operations=_additions(upload), commit_message="Upload of a MedCare model"
         )
     except LocalTokenNotFoundError as error:
         raise PushError("No login for the hub. Run: hf auth login, or set HF_TOKEN.") from error
@@ -121,14 +135,66 @@ def push(upload: Upload, *, private: bool = True) -> str:
             404: "Check the name",
         }.get(status or 0, "Try again later")
         raise PushError(f"The hub refused {upload.repo} (HTTP {status}). {advice}.") from error
-    except OSError as error:  # httpx's and requests' errors of connection, too
+    except (HTTPError, OSError) as error:  # no connection, or a file that went away
         raise PushError(f"The hub could not be reached: {_first_line(error)}. Try again later.") from error
     return str(commit.commit_url)
 
 
+def _check_name(repo: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise PushError(f"{_first_line(error)}. Give owner/name.") from error
+    if "/" not in repo:
+        raise PushError(f"'{repo}' names no owner. Give owner/name.")
+
+
+def _is_own_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()  # a link may lead to anything on this machine
+
+
+def _public_adapter(folder: Path) -> bytes | None:
+    """adapter_config.json as others can use it; None for a whole model.
+
+    Raises:
+        FolderError: its base is nothing that others can load.
+    """
+    if not (folder / _ADAPTER).is_file():
+        return None
+    base = (tree := read_json(folder / _ADAPTER)).get("base_model_name_or_path")
+    if base == EMBEDDED:
+        base = EMBEDDED_HUB_ID
+    if not HUB_ID.fullmatch(str(base)):
+        raise FolderError(
+            f"{folder / _ADAPTER} has the base '{base}', which others can't load. "
+            "Put the base's hub id, owner/name, at base_model_name_or_path."
+        )
+    return json.dumps({**tree, "base_model_name_or_path": base}, indent=2).encode()
+
+
+def _additions(upload: Upload) -> list[CommitOperationAdd]:
+    from huggingface_hub import CommitOperationAdd
+
+    adapter = _public_adapter(upload.folder)
+    return [
+        CommitOperationAdd(name, adapter if name == _ADAPTER and adapter else upload.folder / name)
+        for name in upload.files
+    ]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FolderError(f"{path} is no UTF-8 text. Export it again.") from error
+
+
 def _front_matter(folder: Path) -> dict[str, object]:
     path = folder / CARD
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = _read(path) if path.is_file() else ""
     if _NOTICE not in text.lower():
         raise FolderError(
             f"{path} is missing or does not say that the model is not a medical device. Export it again."
@@ -149,8 +215,7 @@ def _check_local(path: Path) -> None:
     """A path of this machine tells who made a model, and nobody else can follow it."""
     if path.name in ("tokenizer.json", "vocab.json", "added_tokens.json"):
         return  # words, among which anything may be
-    text = path.read_text(encoding="utf-8")
-    found = _LOCAL.search(text)
+    found = _LOCAL.search(_read(path))
     if found:
         raise FolderError(f"{path} names a path of this machine, {found[0]}. Put a hub id in its place.")
 
