@@ -42,6 +42,9 @@ _NAME = re.compile(
 _PICKLED, _PLAIN = "non_lora_trainables.bin", "adapter_model"
 _PARTS = {"share_experts": "knowledge", "base": "knowledge", "orth": "alignment"}
 
+Pairs = dict[str, dict[str, dict[str, Tensor]]]
+"""Tensors by branch, module and factor (`A`, `B`)."""
+
 
 @dataclass
 class Found:
@@ -134,24 +137,7 @@ def _read_reference(folder: Path) -> Found:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FolderError(f"{folder}: r, lora_alpha and num_experts_per_token must be numbers.") from error
     scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
-    pairs: dict[str, dict[str, dict[str, Tensor]]] = defaultdict(lambda: defaultdict(dict))
-    routed: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in _tensors(folder).items():
-        name = _NAME.fullmatch(key)
-        if name is None:
-            raise AdapterError(f"{folder} holds {key}, which the reference code's layout has no place for.")
-        if name["factor"]:
-            in_mlp = ".mlp." in name["module"]
-            if name["part"] and not in_mlp:
-                raise AdapterError(
-                    f"{folder} holds {key}: orthogonal branches on attention (wrap_attn_orth) have no place "
-                    "in a stage folder. Merge the checkpoint with the reference code."
-                )
-            branch = _PARTS.get(name["part"] or "", "knowledge" if in_mlp else "attention")
-            pairs[branch][name["module"]][name["factor"]] = tensor
-        else:
-            what = name["router"] or f"{name['side']}{name['expert']}"
-            routed[name["module"]][what] = tensor
+    pairs, routed = _by_branch(folder)
     branches = {
         branch: {module: _pair(module, pair, scale, folder) for module, pair in modules.items()}
         for branch, modules in pairs.items()
@@ -176,6 +162,29 @@ def _read_reference(folder: Path) -> Found:
         top_k=min(top_k, experts) if experts else top_k,
     )
     return Found(told, branches, noise)
+
+
+def _by_branch(folder: Path) -> tuple[Pairs, dict[str, dict[str, Tensor]]]:
+    """A reference checkpoint's tensors: of the branches, and of the noise aggregators by module."""
+    pairs: Pairs = defaultdict(lambda: defaultdict(dict))
+    routed: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in _tensors(folder).items():
+        name = _NAME.fullmatch(key)
+        if name is None:
+            raise AdapterError(f"{folder} holds {key}, which the reference code's layout has no place for.")
+        if name["factor"]:
+            in_mlp = ".mlp." in name["module"]
+            if name["part"] and not in_mlp:
+                raise AdapterError(
+                    f"{folder} holds {key}: orthogonal branches on attention (wrap_attn_orth) have no place "
+                    "in a stage folder. Merge the checkpoint with the reference code."
+                )
+            branch = _PARTS.get(name["part"] or "", "knowledge" if in_mlp else "attention")
+            pairs[branch][name["module"]][name["factor"]] = tensor
+        else:
+            what = name["router"] or f"{name['side']}{name['expert']}"
+            routed[name["module"]][what] = tensor
+    return pairs, routed
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:

@@ -85,17 +85,11 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
             stages.merge(out / "align", out / "model")
         wait()
     test("align", out / "model")
-    report = out / "report.html"
-    if not is_main():
-        return report
-    with clock.phase("report"):
-        write_results(out)
-        facts = {"stage": "run", "base": config.model.base, "phases": clock.seconds, "data": _hashes(data)}
-        write_manifest(out, config, facts)
-        write_card(out / "model")  # again: now it has results
-        write_report(out)
-    say(f"Report: {report}")
-    return report
+    if is_main():
+        with clock.phase("report"):
+            _conclude(config, out, clock.seconds)
+        say(f"Report: {out / 'report.html'}")
+    return out / "report.html"
 
 
 def prepare_data(config: RunConfig, folder: Path) -> Path:
@@ -224,6 +218,15 @@ def _predict(
         opened = open_engine(model, config, noise=noise) if isinstance(model, str) else nullcontext(model)
         with opened as engine:
             predict(engine, prompts, path, name=name)
+
+
+def _conclude(config: RunConfig, out: Path, seconds: dict[str, float]) -> None:
+    """Score what was predicted, and write down what the run was and what came of it."""
+    write_results(out)
+    facts = {"stage": "run", "base": config.model.base, "phases": seconds, "data": _hashes(out / "data")}
+    write_manifest(out, config, facts)
+    write_card(out / "model")  # again: now it has results
+    write_report(out)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

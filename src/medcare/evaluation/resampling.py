@@ -1,8 +1,4 @@
-"""Intervals, and comparisons of models that answered the same items. Imports no torch.
-
-All models of a task share one set of draws, so differences between them are paired. Draws take whole facts:
-items that ask for the same fact are right or wrong together, and counting them as independent would make
-intervals too narrow.
+"""Intervals, and comparisons of models that answered the same items, by the draws of `draws`.
 
 Draws from n facts spread as if the facts in hand were all there are, by sqrt((n - 1) / n) less than other
 facts would: by 9 % for 6 facts, 3 % for 16. Their distances from the score are widened by as much, within
@@ -15,21 +11,17 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medcare.config import RunConfig
 from medcare.errors import EvaluationError
+from medcare.evaluation.draws import Pair, bootstrap, by_fact, permute, totals
 from medcare.evaluation.scores import METRICS, Floats
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-# Draws held at once: resamples x facts.
-_CELLS = 4_000_000
 
-Pair = tuple[str, str]
 # A name in `scores.METRICS`, or another function of sums over items, [R, k] to [R].
 Metric = str | Callable[[Floats], Floats]
 
@@ -137,18 +129,18 @@ def resample(
                 f"{len(entry)}. Predict all models on the same items."
             )
     single = len(set(facts)) == len(facts)
-    grouped = {model: _by_fact(entry, facts) for model, entry in rows.items()}
+    grouped = {model: by_fact(entry, facts) for model, entry in rows.items()}
     score = METRICS[metric] if isinstance(metric, str) else metric
     generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
     exact = {}
     if single and metric == "accuracy":
         exact = {(a, b): mcnemar(rows[a][:, 0], rows[b][:, 0]) for a, b in pairs}
     values = {model: float(score(entry.sum(0, keepdims=True))[0]) for model, entry in grouped.items()}
-    draws = _bootstrap(grouped, score, generator, resamples)
+    draws = bootstrap(grouped, score, generator, resamples)
     return Resampled(
         values,
         {model: _widened(entry, values[model], len(set(facts))) for model, entry in draws.items()},
-        _permute(grouped, pairs, score, generator, resamples),
+        permute(grouped, pairs, score, generator, resamples),
         exact,
         len(set(facts)),
     )
@@ -158,8 +150,6 @@ def interval(
     metric: Metric, rows: Floats, *, seed: int = RunConfig.seed, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """The 95 % interval of one model's score on items that are each a fact of their own.
-
-    Items with the same numbers are drawn as one kind, which makes thousands of items as fast as a few.
 
     Args:
         metric: a key of `METRICS`, or a function of the same kind.
@@ -172,14 +162,7 @@ def interval(
     """
     score = METRICS[metric] if isinstance(metric, str) else metric
     generator = np.random.default_rng(seed)
-    kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    # A kind costs about as much as seven numbers that are looked up.
-    few = 7 * len(kinds) < rows.size
-    draw = _draw_kinds if few else _draw_items
-    draws = [
-        score(draw(generator, kinds if few else rows, counts, size))
-        for size in _blocks(len(kinds) if few else rows.size, resamples)
-    ]
+    draws = [score(sums) for sums in totals(rows, generator, resamples)]
     value = float(score(rows.sum(0, keepdims=True))[0])
     low, high = _of_score(_widened(np.concatenate(draws), value, len(rows)), len(rows))
     return round(low, 6), round(high, 6)
@@ -222,67 +205,6 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _by_fact(rows: Floats, facts: Sequence[str]) -> Floats:
-    """[f, k]: the rows of each fact added up, in the order in which facts occur."""
-    index = {fact: position for position, fact in enumerate(dict.fromkeys(facts))}
-    sums = np.zeros((len(index), rows.shape[1]))
-    np.add.at(sums, [index[fact] for fact in facts], rows)
-    return sums
-
-
-def _bootstrap(
-    rows: Mapping[str, Floats],
-    score: Callable[[Floats], Floats],
-    generator: np.random.Generator,
-    resamples: int,
-) -> dict[str, Floats]:
-    count = len(next(iter(rows.values())))
-    chance = np.full(count, 1 / count)
-    parts: dict[str, list[Floats]] = {model: [] for model in rows}
-    for size in _blocks(count, resamples):
-        weights = generator.multinomial(count, chance, size).astype(np.float64)
-        for model, entry in rows.items():
-            parts[model].append(score(weights @ entry))
-    return {model: np.concatenate(part) for model, part in parts.items()}
-
-
-def _permute(
-    rows: Mapping[str, Floats],
-    pairs: Sequence[Pair],
-    score: Callable[[Floats], Floats],
-    generator: np.random.Generator,
-    resamples: int,
-) -> dict[Pair, Floats]:
-    count = len(next(iter(rows.values())))
-    parts: dict[Pair, list[Floats]] = {pair: [] for pair in pairs}
-    for size in _blocks(count, resamples) if pairs else ():
-        swapped = generator.integers(0, 2, (size, count)).astype(np.float64)
-        for pair in pairs:
-            first, second = rows[pair[0]], rows[pair[1]]
-            moved = swapped @ (second - first)
-            parts[pair].append(score(second.sum(0) - moved) - score(first.sum(0) + moved))
-    return {pair: np.concatenate(part) for pair, part in parts.items()}
-
-
-def _draw_kinds(generator: np.random.Generator, kinds: Floats, counts: NDArray[Any], size: int) -> Floats:
-    """[size, k]: sums over draws of as many items as there are, by how often each kind of item is drawn."""
-    total = counts.sum()
-    sums: Floats = generator.multinomial(total, counts / total, size).astype(np.float64) @ kinds
-    return sums
-
-
-def _draw_items(generator: np.random.Generator, rows: Floats, _: NDArray[Any], size: int) -> Floats:
-    """[size, k]: the same, item by item."""
-    places = generator.integers(0, len(rows), (size, len(rows)), dtype=np.int32)
-    return np.column_stack([column[places].sum(1) for column in rows.T])
-
-
-def _blocks(count: int, resamples: int) -> list[int]:
-    """Sizes of blocks of draws, so that many items don't need much memory."""
-    block = max(1, _CELLS // count)
-    return [min(block, resamples - start) for start in range(0, resamples, block)]
-
-
 def _widened(draws: Floats, value: float, facts: int) -> Floats:
     """Draws with the spread that other facts would have, see above."""
     return draws if facts == 1 else value + (draws - value) * math.sqrt(facts / (facts - 1))
@@ -305,6 +227,6 @@ def _of_score(draws: Floats, facts: int) -> tuple[float, float]:
         return ((1 - LEVEL) / 2) ** (1 / facts), 1.0
     if low == high == 0:
         return 0.0, 1 - ((1 - LEVEL) / 2) ** (1 / facts)
-    return (
-        (0.0, 1.0) if facts == 1 else (max(low, 0.0), min(high, 1.0))
-    )  # one fact says nothing about another one
+    if facts == 1:  # one fact says nothing about another one
+        return 0.0, 1.0
+    return max(low, 0.0), min(high, 1.0)

@@ -23,8 +23,9 @@ from typing import Any
 from medcare.config import RunConfig
 from medcare.config_files import read_yaml
 from medcare.evaluation.calibration import calibration
+from medcare.evaluation.draws import Pair
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
-from medcare.evaluation.resampling import LEVEL, RESAMPLES, Metric, Pair, Resampled, holm, mean_of, resample
+from medcare.evaluation.resampling import LEVEL, RESAMPLES, Metric, Resampled, holm, mean_of, resample
 from medcare.evaluation.scores import Floats, mean_rows
 from medcare.storage import write_json, write_jsonl
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from medcare.evaluation.draws import Pair
 from medcare.evaluation.judge.cases import Case
-from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate, Pair, Resampled, holm, mean_of, resample
+from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate, Resampled, holm, mean_of, resample
 from medcare.evaluation.scores import mean_rows
 
 Tree = dict[str, Any]
