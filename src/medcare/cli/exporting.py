@@ -38,17 +38,20 @@ def convert(
 
 @commands.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="A stage folder.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A stage folder; for gguf also a merged folder or a base model.")
+    ],
     out: Out,
-    format_: Annotated[str, typer.Option("--format", help="merged or lora.")] = "merged",
+    format_: Annotated[str, typer.Option("--format", help="merged, lora or gguf.")] = "merged",
     parts: Annotated[
         str, typer.Option(help="Of a LoRA: knowledge, alignment, or both in one adapter.")
     ] = "both",
     uniform: Annotated[
         bool, typer.Option("--uniform", help="Of a LoRA: one rank for all modules, as vLLM wants it.")
     ] = False,
+    type_: Annotated[str, typer.Option("--type", help="Of gguf: f32, f16, bf16 or q8_0.")] = "f16",
 ) -> None:
-    """Write a model for other programs: a plain model folder or a PEFT LoRA, with a card."""
+    """Write a model for other programs: a plain model folder, a PEFT LoRA or a GGUF file, with a card."""
     if format_ == "merged":
         from medcare.training.stages import merge
 
@@ -59,8 +62,15 @@ def export(
 
         rank = export_lora(folder, out, parts=as_parts(parts), uniform=uniform)
         typer.echo(f"Wrote {out}, rank {rank}. Load it with peft.PeftModel.from_pretrained.")
+    elif format_ == "gguf":
+        from medcare.export.gguf import as_type, export_gguf
+
+        written = export_gguf(folder, out, as_type(type_))
+        for note in written.notes:
+            typer.echo(note)
+        typer.echo(f"Wrote {written.path}. Load it with llama-server --model, or with Ollama.")
     else:
-        raise ConfigError(f"--format must be merged or lora, got '{format_}'.")
+        raise ConfigError(f"--format must be merged, lora or gguf, got '{format_}'.")
 
 
 @commands.command()

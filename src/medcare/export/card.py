@@ -43,7 +43,9 @@ def write_card(folder: Path, *, source: Path | None = None) -> Path:
     """
     manifest = read_manifest(folder)
     origin = source or Path(str(manifest.get("from") or folder))
-    write_text(folder / CARD, render_card(folder.resolve().name, manifest, _stages(origin), _results(origin)))
+    write_text(
+        folder / CARD, render_card(folder.resolve().name, manifest, stages_behind(origin), _results(origin))
+    )
     return folder / CARD
 
 
@@ -71,7 +73,7 @@ def render_card(
     )
     environment.filters["plain"] = plain
     environment.filters["percent"] = lambda value: f"{100 * float(value):.1f}"
-    front = yaml.safe_dump(_front_matter(manifest, stages), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(front_matter(manifest, stages), sort_keys=False, allow_unicode=True)
     return environment.get_template("card.md.j2").render(
         front=front,
         name=name,
@@ -93,7 +95,7 @@ def plain(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text)
 
 
-def _stages(folder: Path) -> list[dict[str, Any]]:
+def stages_behind(folder: Path) -> list[dict[str, Any]]:
     """The manifests of a stage folder and of the one that it started from, first to last."""
     if not (folder / MANIFEST).is_file():
         return []
@@ -101,7 +103,7 @@ def _stages(folder: Path) -> list[dict[str, Any]]:
     if manifest.get("stage") not in ("aggregate", "align"):
         return []
     before = manifest.get("from")
-    return [*(_stages(Path(before)) if before else []), manifest]
+    return [*(stages_behind(Path(before)) if before else []), manifest]
 
 
 def _results(origin: Path) -> dict[str, Any] | None:
@@ -121,7 +123,8 @@ def _tested_as(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> str | 
     return None
 
 
-def _front_matter(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, Any]:
+def front_matter(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a hub reads of a card: base, languages, licence, library, data; arguments as of `render_card`."""
     base, kind = manifest["base"], manifest.get("stage")
     front: dict[str, Any] = {}
     if base == EMBEDDED or (HUB_ID.fullmatch(base) and not Path(base).exists()):

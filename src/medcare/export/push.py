@@ -75,7 +75,8 @@ def prepare(folder: Path, repo: str) -> Upload:
     _check_name(repo)
     if not folder.is_dir():
         raise FolderError(f"There is no folder {folder}. Give one that medcare export or merge wrote.")
-    if not ((folder / "config.json").is_file() or (folder / _ADAPTER).is_file()):
+    kinds = ("config.json", _ADAPTER, "*.gguf")
+    if not any(path.is_file() for kind in kinds for path in folder.glob(kind)):
         raise FolderError(
             f"{folder} is no exported model. Write one first: medcare export {folder} --out DIR, or merge."
         )
