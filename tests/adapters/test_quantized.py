@@ -6,11 +6,13 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from medcare.adapters.quantized import is_quantized, quantize
 from medcare.adapters.tuner import adapted_linears, add_aggregators, strip, trainable
 from medcare.config import AdapterConfig
 from medcare.errors import AdapterError, ModelError
+from medcare.planning.ledger import Ledger
 from tests.conftest import tiny_model
 
 CONFIG = AdapterConfig(rank=2, alpha=4, experts=3, dropout=0.0)
@@ -36,6 +38,21 @@ def test_a_quantised_base_says_nearly_the_same(kind, error, family):
     inner = model.model.layers[0]
     assert is_quantized(inner.mlp.down_proj.weight)
     assert is_quantized(inner.self_attn.q_proj.weight)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_whole_weights_go_one_by_one(kind):
+    pytest.importorskip("bitsandbytes")
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 8, "num_attention_heads": 4}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", vocab_size=96, **shape))
+    inner, ledger = model.model.layers[0].mlp.down_proj.weight.nbytes, Ledger()
+    with ledger:
+        ledger.count(model.parameters(), "weights")
+        ledger.part("quantising")
+        before = ledger.alive.total()
+        quantize(model, kind)
+    assert ledger.parts["quantising"].total() < before + 5 * inner
+    assert ledger.alive["weights"] < 0.3 * before  # embedding, head and norms
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])

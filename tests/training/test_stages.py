@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from medcare.adapters.tuner import adapted_linears
 from medcare.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
 from medcare.data.records import Conversation, Message
-from medcare.errors import AdapterError, DataError, FolderError, ModelError, StorageError
+from medcare.errors import AdapterError, ConfigError, DataError, FolderError, ModelError, StorageError
 from medcare.folders import load_model
 from medcare.training import stages
 from tests.conftest import tiny_model
@@ -247,6 +247,13 @@ def test_both_stages_beside_a_quantised_base_merge_into_the_full_one(both, tiny_
         for folder in (tmp_path, both)
     ]
     assert last[0] == pytest.approx(last[1], rel=0.03)
+
+
+def test_a_quantised_base_is_not_cut_into_shards(tiny_base, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "is_sharded", lambda: True)
+    made = config(tiny_base, model=ModelConfig(base=str(tiny_base), quantization="nf4"))
+    with pytest.raises(ConfigError, match=r"quantization=nf4 can't be cut into shards.*ddp\.yaml"):
+        stages.train("aggregate", made, TALKS, tmp_path / "one", data_hash="x")
 
 
 def test_what_trains_is_told_in_numbers_that_say_something(tiny_base, tmp_path, capsys):

@@ -20,42 +20,58 @@ if TYPE_CHECKING:
     from medcare.config import Quantization
 
 
-def quantize(model: PreTrainedModel, kind: Quantization) -> None:
-    """Put quantised weights in the place of the frozen ones, layer by layer; with `none`, do nothing.
+def quantize(model: PreTrainedModel, kind: Quantization, device: torch.device | None = None) -> None:
+    """Put quantised weights in the place of the frozen ones, layer by layer, and move the model.
 
     Args:
-        model: a base model with or without branches, on the device where it will run.
-        kind: `int8` (one scale a row) or `nf4` (QLoRA's four-bit normal floats in blocks of 64).
+        model: a base model with or without branches. From a CPU, no more than one whole layer at a time
+            comes to the device.
+        kind: `int8` (one scale a row), `nf4` (QLoRA's four-bit normal floats in blocks of 64) or `none`.
+        device: where the model goes; by default where it is.
 
     Raises:
         ModelError: bitsandbytes is not installed.
     """
-    if kind == "none":
-        return
+    device = device or model.device
+    if kind != "none":
+        # Names, for a list of modules would keep every old weight until the end.
+        for name in quantized_linears(model):
+            parent, _, child = name.rpartition(".")
+            made = _quantized(model.get_submodule(name), kind)
+            setattr(model.get_submodule(parent), child, made.to(device))  # `to` is what quantises
+    model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
+
+
+def quantized_linears(model: PreTrainedModel) -> list[str]:
+    """The names of the linears that `quantize` replaces."""
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and module is not head and ".branches." not in name
+    ]
+
+
+def _quantized(linear: nn.Module, kind: Quantization) -> nn.Module:
     try:
-        import bitsandbytes
+        from bitsandbytes import nn as layers
     except ImportError as error:
         raise ModelError(
             f"model.quantization={kind} needs bitsandbytes. Install it with: pip install 'medcare[quantized]'"
         ) from error
-    head = model.get_output_embeddings()
-    for name, module in list(model.named_modules()):
-        if type(module) is not nn.Linear or module is head or ".branches." in name:
-            continue
-        i, o, bias = module.in_features, module.out_features, module.bias is not None
-        made: nn.Module
-        if kind == "int8":
-            made = bitsandbytes.nn.Linear8bitLt(i, o, bias=bias, has_fp16_weights=False)
-        else:
-            dtype = module.weight.dtype
-            made = bitsandbytes.nn.Linear4bit(i, o, bias=bias, compute_dtype=dtype, quant_type="nf4")
-        device = module.weight.device
-        made.load_state_dict(module.state_dict())
-        made.requires_grad_(False)
-        if bias:
-            made.bias.data = module.bias.data.clone()
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, made.to(device))  # `to` is what quantises
+    assert isinstance(linear, nn.Linear)
+    shape = (linear.in_features, linear.out_features, linear.bias is not None)
+    # In the model's own dtype, in which the backward pass unpacks it; and `to` quantises from a CPU only.
+    weight = linear.weight.detach().cpu()
+    made: nn.Module
+    if kind == "int8":
+        made = layers.Linear8bitLt(*shape, has_fp16_weights=False, device="meta")
+        made.weight = layers.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    else:
+        made = layers.Linear4bit(*shape, compute_dtype=weight.dtype, quant_type="nf4", device="meta")
+        made.weight = layers.Params4bit(weight, quant_type="nf4", module=made)
+    made.bias = linear.bias
+    return made.requires_grad_(False).train(linear.training)
 
 
 def is_quantized(weight: torch.Tensor) -> bool:

@@ -17,10 +17,10 @@ from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
 from medcare.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
 from medcare.checkpoint import save_branches
-from medcare.config import AdapterConfig, RunConfig, Stage
+from medcare.config import AdapterConfig, Quantization, RunConfig, Stage
 from medcare.data.chat_template import Rendered, render_all
 from medcare.data.records import Conversation
-from medcare.errors import DataError, FolderError, StorageError
+from medcare.errors import ConfigError, DataError, FolderError, StorageError
 from medcare.export.card import write_card
 from medcare.folders import claim, load_model, read_manifest, write_manifest
 from medcare.processes import is_main, main_first, wait
@@ -155,14 +155,18 @@ def merge(folder: Path, out: Path) -> None:
 def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[PreTrainedModel, str]:
     device = training_device(config.model.device)
     dtype = choose_dtype(config.model.dtype, device)
+    kind = config.model.quantization
     if is_sharded():
+        _check_shardable(kind)
         device = torch.device("cpu")  # no single device need hold the whole model: FSDP moves shard by shard
+    # Nor does it when layers come to it quantised, one by one.
+    whole = device if kind == "none" else torch.device("cpu")
     torch.manual_seed(config.seed)
     if stage == "aggregate":
         if start is not None:
             raise FolderError("Stage 'aggregate' starts from the base model: leave --from out.")
-        model = load_base(config.model.base, device=device, dtype=dtype)
-        quantize(model, config.model.quantization)
+        model = load_base(config.model.base, device=whole, dtype=dtype)
+        quantize(model, kind, device)
         add_aggregators(model, config.adapters)
         return model, config.model.base
     if start is None:
@@ -180,10 +184,18 @@ def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[P
     if "converted_from" not in manifest:  # a foreign adapter has a rank of its own
         _check_shapes(start, manifest["config"].adapters, config.adapters)
     # The method's step between the stages: noise dropped, attention merged, knowledge carried over.
-    model = load_model(start, device=str(device), dtype=str(dtype).removeprefix("torch."), noise=False)
-    quantize(model, config.model.quantization)
+    model = load_model(start, device=str(whole), dtype=str(dtype).removeprefix("torch."), noise=False)
+    quantize(model, kind, device)
     add_alignment(model, config.adapters)
     return model, manifest["base"]
+
+
+def _check_shardable(kind: Quantization) -> None:
+    if kind != "none":
+        raise ConfigError(
+            f"model.quantization={kind} can't be cut into shards (FSDP2, ZeRO-3): the scales of its weights "
+            "are not parameters. Launch with configs/ddp.yaml, or set model.quantization=none."
+        )
 
 
 def _check_shapes(start: Path, former: AdapterConfig, wanted: AdapterConfig) -> None:
