@@ -20,6 +20,7 @@ from medcare.evaluation.engines import LocalEngine, open_engine
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.predictions import predict, unanswered
 from medcare.evaluation.prompts import build_prompts
+from medcare.serving.service import Limits
 from medcare.storage import read_json, read_jsonl
 from tests.conftest import tiny_model
 from tests.data.tokenizers_by_family import tokenizer_of
@@ -118,12 +119,23 @@ def test_our_own_server_gives_the_local_answers(tiny, tmp_path):
     ]
 
 
-def test_our_own_server_has_no_log_probabilities_of_prompts(tiny_base, tmp_path):
-    config = EvaluationConfig(tokenizer=str(tiny_base), retries=0)
+def test_our_own_server_gives_the_local_log_likelihoods(tiny, tmp_path, tokenizer_folder):
+    config = EvaluationConfig(tokenizer=tokenizer_folder, max_new_tokens=6, retries=0, concurrency=3)
     with (
         running(served()) as server,
         open_engine(f"{server.url}/v1", RunConfig(evaluation=config)) as engine,
-        pytest.raises(EvaluationError, match=r"evaluation\.exams=generation"),
+    ):
+        theirs = rows(engine, tmp_path / "p.jsonl", config)
+    assert same(rows(local(tiny), tmp_path / "q" / "p.jsonl", config), theirs)
+    assert all("log_likelihoods" in theirs[item.id] for item in ITEMS if item.options)
+
+
+def test_what_our_own_server_can_not_score_is_said(tmp_path, tokenizer_folder):
+    config = EvaluationConfig(tokenizer=tokenizer_folder, retries=0)
+    with (
+        running(served(), limits=Limits(log_probabilities=10)) as server,
+        open_engine(f"{server.url}/v1", RunConfig(evaluation=config)) as engine,
+        pytest.raises(EvaluationError, match=r"at most 10 log-prob.*evaluation\.exams=generation"),
     ):
         rows(engine, tmp_path / "p.jsonl", config)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from medcare.generation import generate
 from medcare.generation.engine import Engine
-from medcare.generation.requests import Finished, Request, Token
+from medcare.generation.requests import Event, Finished, Read, Request, Token
 from medcare.generation.sampling import Sampling
 from tests.conftest import tiny_model
 
@@ -18,12 +19,12 @@ class Answers:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.events: list[list[Token | Finished]] = []
+        self.events: list[list[Event]] = []
 
-    def ask(self, prompt: list[int], **settings: object) -> Request:
+    def ask(self, prompt: list[int], *, score_prompt: bool = False, **settings: object) -> Request:
         self.events.append([])
         sampling = Sampling(**{"max_new_tokens": 12, **settings})  # type: ignore[arg-type]
-        return self.engine.add(prompt, sampling, self.events[-1].append)
+        return self.engine.add(prompt, sampling, self.events[-1].append, score_prompt=score_prompt)
 
     def run(self, steps: int = 1000) -> None:
         while self.engine.busy and steps:
@@ -206,3 +207,69 @@ def test_the_longest_row_is_the_models_or_the_caches() -> None:
     model = tiny_model("llama")
     assert Engine(model).longest == 256
     assert Engine(model, cache_tokens=100).longest == 100
+
+
+def logarithms(model: PreTrainedModel, row: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.tensor([row])).logits[0].log_softmax(-1)
+
+
+def check_prompt(model: PreTrainedModel, row: list[int], events: list[Event], alternatives: int) -> None:
+    """What was read of a prompt is what one forward pass says."""
+    read = [token for event in events if isinstance(event, Read) for token in event.tokens]
+    expected = logarithms(model, row)
+    assert [token.id for token in read] == row
+    assert (read[0].log_probability, read[0].alternatives) == (None, ())
+    for place, token in enumerate(read[1:]):
+        assert token.log_probability == pytest.approx(float(expected[place, token.id]), abs=1e-5)
+        best = expected[place].topk(alternatives).values.tolist()
+        assert [value for _, value in token.alternatives] == pytest.approx(best, abs=1e-5)
+
+
+def test_prompts_are_scored_while_others_are_answered(any_model: PreTrainedModel) -> None:
+    engine = Engine(any_model, max_rows=5, prefill_tokens=16)
+    answers, rows = Answers(engine), prompts(9, longest=40)
+    for index, row in enumerate(rows):
+        if index % 3:
+            answers.ask(row, score_prompt=True, max_new_tokens=index % 4, alternatives=index % 3)
+        else:
+            answers.ask(row, max_new_tokens=6)
+        answers.run(steps=1)
+    answers.run()
+    expected = generate(any_model, None, rows, max_new_tokens=6, stop_ids=[])
+    for index, row in enumerate(rows):
+        limit = index % 4 if index % 3 else 6
+        assert answers.tokens(index) == expected[index][:limit]
+        assert answers.end(index) == "length"
+        if index % 3:
+            check_prompt(any_model, row, answers.events[index], index % 3)
+            first = next(n for n, event in enumerate(answers.events[index]) if not isinstance(event, Read))
+            assert not any(isinstance(event, Read) for event in answers.events[index][first:])
+        else:
+            assert not any(isinstance(event, Read) for event in answers.events[index])
+
+
+@pytest.mark.parametrize("make", [sliding, recurrent])
+def test_prompts_are_scored_by_other_kinds_of_cache(make: Callable[[], PreTrainedModel]) -> None:
+    model = make()
+    answers, rows = Answers(Engine(model, prefill_tokens=7)), [*prompts(3, longest=30), [4], [5] * 300]
+    for row in rows:
+        answers.ask(row, score_prompt=True, max_new_tokens=0, alternatives=2)
+    answers.run()
+    for index, row in enumerate(rows):
+        check_prompt(model, row, answers.events[index], 2)
+        assert answers.events[index][-1] == Finished("length")
+
+
+def test_the_token_that_ends_an_answer_comes_with_its_end(llama: PreTrainedModel) -> None:
+    row = prompts(1)[0]
+    stop = generate(llama, None, [row], max_new_tokens=1, stop_ids=[])[0][0]
+    answers = Answers(Engine(llama))
+    answers.ask(row, stop_ids=(stop,), alternatives=1)
+    answers.run()
+    expected = float(logarithms(llama, row)[-1, stop])
+    (end,) = answers.events[0]
+    assert isinstance(end, Finished)
+    assert end.token is not None
+    assert end.token.id == stop
+    assert end.token.log_probability == pytest.approx(expected, abs=1e-5)

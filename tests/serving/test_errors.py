@@ -152,7 +152,7 @@ def test_prompts_that_are_none(tiny: Running, prompt: Any) -> None:
 
 
 def test_what_completions_do_not_support(tiny: Running) -> None:
-    for field, value in (("echo", True), ("suffix", "x"), ("best_of", 3), ("logprobs", True)):
+    for field, value in (("suffix", "x"), ("best_of", 3), ("logprobs", True)):
         body = {"model": "tiny", "prompt": "a", field: value}
         assert error(tiny.post(COMPLETE, json=body), 400)["param"] == field
 

@@ -20,8 +20,9 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from medcare.generation.decoder import Decoder
-from medcare.generation.requests import Finished, Request, Sink, Token
-from medcare.generation.sampling import Sampling, choose, log_probabilities
+from medcare.generation.requests import Finished, Read, Request, Sink, Token
+from medcare.generation.sampling import Sampling, choose
+from medcare.generation.scored_tokens import chosen_tokens, prompt_tokens
 
 
 @dataclass
@@ -82,9 +83,11 @@ class Engine:
         """Whether there is anything to do."""
         return bool(self._waiting or self._joining or self._running)
 
-    def add(self, prompt: Sequence[int], sampling: Sampling, sink: Sink) -> Request:
+    def add(
+        self, prompt: Sequence[int], sampling: Sampling, sink: Sink, *, score_prompt: bool = False
+    ) -> Request:
         """Put a request at the end of the queue; together with its answer it must be within `longest`."""
-        request = Request(tuple(prompt), sampling, sink)
+        request = Request(tuple(prompt), sampling, sink, score_prompt)
         self._waiting.append(request)
         return request
 
@@ -136,13 +139,18 @@ class Engine:
         padded = [[0] * (longest - len(r.prompt)) + list(r.prompt) for r in group.requests]
         ids = torch.tensor([row[start:end] for row in padded])
         first = torch.tensor([longest - len(request.prompt) for request in group.requests])
-        logits = self._forward(ids, first, group)
+        scored = any(request.score_prompt for request in group.requests)
+        logits = self._forward(ids, first, group, keep=end - start if scored else 1)
+        for request, row in zip(group.requests, logits, strict=True):
+            column = start - (longest - len(request.prompt))  # of the prompt; below 0 it is padding
+            if request.score_prompt and (tokens := prompt_tokens(request, row, column)):
+                request.sink(Read(tokens))
         if end < longest:
             return
         for request in group.requests:
             request.tokens = len(request.prompt)
         self._joining = None
-        joined = self._emit(group, logits)
+        joined = self._emit(group, logits[:, -1].float())
         if joined is not None:
             self._running = joined if self._running is None else self._merge(self._running, joined)
 
@@ -152,18 +160,19 @@ class Engine:
         logits = self._forward(ids, first, group)
         for request in group.requests:
             request.tokens += 1
-        self._running = self._emit(group, logits)
+        self._running = self._emit(group, logits[:, -1].float())
 
-    def _forward(self, ids: Tensor, first: Tensor, group: _Group) -> Tensor:
+    def _forward(self, ids: Tensor, first: Tensor, group: _Group, *, keep: int = 1) -> Tensor:
         """Compute columns and add them to the group's cache.
 
         Args:
             ids: [b, s], the columns that come after those in the cache.
             first: [b], each row's first column; what is left of it is padding.
             group: the rows.
+            keep: how many columns' logits are wanted.
 
         Returns:
-            Logits [b, v] of the last column, float32.
+            Logits [b, keep, v] of the last columns.
         """
         decoder, device = self._decoder, self._decoder.device
         start, end = group.width, group.width + ids.shape[1]
@@ -172,27 +181,31 @@ class Engine:
             output = decoder.model(
                 input_ids=ids.to(device), use_cache=True, **{decoder.cache_argument: group.cache}
             )
-            last: Tensor = output.logits[:, -1]
-            return last.float()
+            last: Tensor = output.logits[:, -keep:]
+            return last
         columns = torch.arange(end)
         mask = (columns >= first[:, None]).long().to(device)
         positions = (columns[start:] - first[:, None]).clamp(min=0).to(device)
-        return decoder.logits(ids.to(device), mask, positions, 1, group.cache)[:, -1].float()
+        return decoder.logits(ids.to(device), mask, positions, keep, group.cache)
 
     def _emit(self, group: _Group, logits: Tensor) -> _Group | None:
         """Choose each row's next token and hand it on; returns the group of the rows that go on."""
         settings = [request.sampling for request in group.requests]
         uniforms = [r.draws.random() if r.sampling.temperature > 0 else 0.0 for r in group.requests]
         tokens = choose(logits, settings, uniforms)
-        details = _details(group.requests, logits, tokens)
+        details = chosen_tokens(group.requests, logits, tokens)
         going = []
         for index, (request, token) in enumerate(zip(group.requests, tokens.tolist(), strict=True)):
+            if not request.sampling.max_new_tokens:
+                request.sink(Finished("length"))
+                continue
+            written = details.get(index) or Token(token)
             if token in request.sampling.stop_ids:
-                request.sink(Finished("stop"))
+                request.sink(Finished("stop", written))
                 continue
             request.last = token
             request.written += 1
-            request.sink(details.get(index) or Token(token))
+            request.sink(written)
             if request.written >= request.sampling.max_new_tokens:
                 request.sink(Finished("length"))
             else:
@@ -243,22 +256,3 @@ def _aligned(states: Tensor, width: int) -> Tensor:
     """
     states = states[:, :, -width:]
     return nn.functional.pad(states, (0, 0, width - states.shape[2], 0))
-
-
-def _details(requests: Sequence[Request], logits: Tensor, tokens: Tensor) -> dict[int, Token]:
-    """The tokens of the rows that ask for log-probabilities, by row."""
-    rows = [index for index, request in enumerate(requests) if request.sampling.alternatives is not None]
-    if not rows:
-        return {}
-    most = max(requests[index].sampling.alternatives or 0 for index in rows)
-    chosen, ids, values = log_probabilities(logits[rows], tokens[rows], most)
-    return {
-        row: Token(
-            token,
-            log_probability,
-            tuple(zip(best, numbers, strict=True))[: requests[row].sampling.alternatives],
-        )
-        for row, token, log_probability, best, numbers in zip(
-            rows, tokens[rows].tolist(), chosen.tolist(), ids.tolist(), values.tolist(), strict=True
-        )
-    }

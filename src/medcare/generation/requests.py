@@ -12,11 +12,12 @@ from medcare.generation.sampling import Sampling
 
 @dataclass(frozen=True)
 class Token:
-    """One token of an answer.
+    """One token of a prompt or an answer.
 
     Attributes:
         id: the token.
-        log_probability: by the model itself, before temperature; None unless it was asked for.
+        log_probability: by the model itself, before temperature; None unless it was asked for, and for the
+            first token of a prompt, which follows nothing.
         alternatives: the most likely tokens and their log-probabilities, best first.
     """
 
@@ -26,10 +27,23 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Read:
+    """The next tokens of a prompt whose log-probabilities were asked for."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True)
 class Finished:
-    """The end of an answer: `stop` for a stop token, `length` for the longest answer allowed."""
+    """The end of an answer: `stop` for a stop token, `length` for the longest answer allowed.
+
+    Attributes:
+        reason: why it ended.
+        token: the stop token, which is no part of the answer.
+    """
 
     reason: Literal["stop", "length"]
+    token: Token | None = None
 
 
 @dataclass(frozen=True)
@@ -39,10 +53,11 @@ class Failed:
     reason: str
 
 
-Event = Token | Finished | Failed
+Event = Read | Token | Finished | Failed
 
 Sink = Callable[[Event], None]
-"""Takes an answer's tokens and then its end; called by the thread that calls `Engine.step`."""
+"""Takes the prompt's tokens if they are wanted, then the answer's and its end; called by the thread that
+calls `Engine.step`."""
 
 
 @dataclass(eq=False)
@@ -53,6 +68,7 @@ class Request:
         prompt: token ids, at least one.
         sampling: how the answer is written.
         sink: where it goes.
+        score_prompt: whether the log-probabilities of the prompt's tokens go there too.
         cancelled: set it to have the row freed before the next step; nothing more arrives at the sink.
         tokens: of the prompt and the answer, as far as they are in the cache.
         last: the newest token of the answer, not yet in the cache.
@@ -62,6 +78,7 @@ class Request:
     prompt: tuple[int, ...]
     sampling: Sampling
     sink: Sink
+    score_prompt: bool = False
     cancelled: bool = False
     tokens: int = 0
     last: int = 0

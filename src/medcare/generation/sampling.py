@@ -24,7 +24,7 @@ class Sampling:
     """How one answer is written.
 
     Attributes:
-        max_new_tokens: longest answer, in tokens.
+        max_new_tokens: longest answer, in tokens; 0 for requests that only want their prompt scored.
         temperature: 0 takes the most likely token; otherwise the logits are divided by it.
         top_k: draw from the `top_k` most likely tokens only; 0 for all.
         top_p: draw from the fewest most likely tokens that together have this probability.

@@ -70,9 +70,15 @@ class TextStream:
         return certain
 
 
+@functools.lru_cache(maxsize=1 << 17)
 def token_bytes(tokenizer: PreTrainedTokenizerBase, token: int) -> bytes:
-    """What a token adds to the text, as bytes: a token may be a part of a character."""
-    piece = str(tokenizer.convert_ids_to_tokens(token))
+    """What a token adds to the text, as bytes: a token may be a part of a character.
+
+    A control token is spelt out. Ids that only fill up the vocabulary, unknown to the tokenizer, add nothing.
+    """
+    piece = tokenizer.convert_ids_to_tokens(token)
+    if not isinstance(piece, str):
+        return b""
     if _byte_level(tokenizer) and token not in tokenizer.added_tokens_decoder:
         return bytes(_bytes_of_characters()[character] for character in piece)
     if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from medcare.generation.requests import Event, Failed, Finished, Request, Token
+from medcare.generation.requests import Event, Failed, Finished, Read, Request, Token
 from medcare.generation.sampling import Sampling
 from medcare.generation.text_stream import TextStream
 from medcare.serving.failures import ApiError
@@ -25,7 +25,8 @@ class Piece:
     Attributes:
         index: which answer.
         text: the new text.
-        tokens: the tokens behind it.
+        tokens: the tokens behind it; with `echo` also those of the prompt, in a first piece, and the one that
+            ended the answer, in the last.
         finish: `stop` or `length` in the last piece of an answer.
     """
 
@@ -37,19 +38,29 @@ class Piece:
 
 @dataclass
 class _Answer:
-    """One answer under way."""
+    """One answer under way; `echo` is the prompt's text, if it is to be repeated."""
 
     stream: TextStream
+    echo: str | None = None
     request: Request | None = None
     tokens: int = 0
     unsent: list[Token] = field(default_factory=list)
     ended: bool = False
 
-    def take(self, index: int, event: Token | Finished) -> Piece | None:
+    def take(self, index: int, event: Read | Token | Finished) -> Piece | None:
         """The piece that an event completes, if it does."""
-        if isinstance(event, Finished):
+        finish: str | None
+        if isinstance(event, Read):
+            assert self.request is not None
+            self.unsent += event.tokens
+            if len(self.unsent) < len(self.request.prompt):
+                return None
+            text, finish = self.echo or "", None
+        elif isinstance(event, Finished):
             text = self.stream.close()
-            finish: str | None = "stop" if self.stream.stopped else event.reason
+            finish = "stop" if self.stream.stopped else event.reason
+            if self.echo is not None and event.token is not None:
+                self.unsent.append(event.token)
         else:
             self.tokens += 1
             self.unsent.append(event)
@@ -86,18 +97,30 @@ class Answers:
         return sum(answer.tokens for answer in self._answers)
 
     def start(
-        self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], stop: Sequence[str]
+        self,
+        prompts: Sequence[Sequence[int]],
+        samplings: Sequence[Sampling],
+        stop: Sequence[str],
+        echoes: Sequence[str] | None = None,
     ) -> None:
-        """Put one request into the model's queue for each prompt and its sampling."""
+        """Put one request into the model's queue for each prompt and its sampling.
+
+        Args:
+            prompts: token ids.
+            samplings: of each prompt.
+            stop: strings that end an answer.
+            echoes: the texts of the prompts, if each answer begins with its prompt.
+        """
         loop = asyncio.get_running_loop()
         for index, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True)):
-            answer = _Answer(TextStream(self.model.tokenizer, stop))
+            answer = _Answer(TextStream(self.model.tokenizer, stop), echoes[index] if echoes else None)
             self._answers.append(answer)
 
             def sink(event: Event, index: int = index) -> None:
                 loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
-            answer.request = self.model.engine.add(prompt, sampling, sink)
+            scored = echoes is not None and sampling.alternatives is not None
+            answer.request = self.model.engine.add(prompt, sampling, sink, score_prompt=scored)
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Yield the pieces of all answers as they come.
@@ -105,6 +128,10 @@ class Answers:
         Raises:
             ApiError: the model failed.
         """
+        for index, answer in enumerate(self._answers):
+            assert answer.request is not None
+            if answer.echo and not answer.request.score_prompt:
+                yield Piece(index, answer.echo, ())
         open_answers = len(self._answers)
         first = True
         while open_answers:
@@ -114,7 +141,7 @@ class Answers:
                 continue  # tokens that were on their way when a stop string was found
             if isinstance(event, Failed):
                 raise ApiError(500, event.reason, code="generation_failed")
-            if first:
+            if first and not isinstance(event, Read):
                 self._metrics.first_token.labels(self.model.name).observe(time.perf_counter() - self._start)
                 first = False
             piece = answer.take(index, event)

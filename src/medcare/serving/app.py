@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import format_sse_event
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -123,7 +124,8 @@ async def _whole(answers: Answers, format_: Format, request: Request) -> Respons
 
     async def collect() -> Response:
         pieces = [piece async for piece in answers.pieces()]
-        return JSONResponse(format_.whole(answers, pieces))
+        # In a thread: the log-probabilities of long prompts take a while to write down.
+        return await run_in_threadpool(lambda: JSONResponse(format_.whole(answers, pieces)))
 
     async def leave() -> Response:
         while (await request.receive())["type"] != "http.disconnect":

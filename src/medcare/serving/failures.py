@@ -120,6 +120,8 @@ def _explain(error: RequestValidationError) -> ApiError:
             param=place[0],
             code="unsupported_parameter",
         )
+    if first["type"] == "missing_field":
+        return ApiError(400, f"{first['msg']}.", param=first["ctx"]["field"], code="invalid_value")
     if not place:
         return ApiError(400, f"{first['msg']}. A JSON object (Content-Type: application/json) is required.")
     message = f"{first['msg'].removeprefix('Value error, ')}."

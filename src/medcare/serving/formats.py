@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 import uuid
 from collections.abc import Sequence
@@ -119,7 +120,7 @@ class CompletionFormat(_Envelope):
     def __init__(self, *, with_logprobs: bool) -> None:
         """Write log-probabilities or not."""
         super().__init__("cmpl", "text_completion", with_logprobs)
-        self._written: dict[int, int] = {}
+        self._offsets: dict[int, _Offsets] = {}
 
     def whole(self, answers: Answers, pieces: Sequence[Piece]) -> Json:
         """The body of a response that is not streamed."""
@@ -144,27 +145,43 @@ class CompletionFormat(_Envelope):
         return {
             "index": index,
             "text": text,
-            "logprobs": self._logprobs(answers, index, tokens) if self.with_logprobs else None,
+            "logprobs": self._logprobs(answers, index, text, tokens) if self.with_logprobs else None,
             "finish_reason": finish,
         }
 
-    def _logprobs(self, answers: Answers, index: int, tokens: Sequence[Token]) -> Json:
+    def _logprobs(self, answers: Answers, index: int, text: str, tokens: Sequence[Token]) -> Json:
         tokenizer = answers.model.tokenizer
-        spelt = [_spelling(tokenizer, token.id) for token in tokens]
-        offsets, position = [], self._written.get(index, 0)
-        for text in spelt:
-            offsets.append(position)
-            position += len(text)
-        self._written[index] = position
+        offsets = self._offsets.setdefault(index, _Offsets(tokenizer, text))
         return {
-            "tokens": spelt,
-            "token_logprobs": [token.log_probability for token in tokens],
-            "top_logprobs": [
-                {_spelling(tokenizer, other): value for other, value in token.alternatives}
-                for token in tokens
-            ],
-            "text_offset": offsets,
+            "tokens": [_spelling(tokenizer, token.id) for token in tokens],
+            "token_logprobs": [_finite(token.log_probability) for token in tokens],
+            "top_logprobs": [_best(tokenizer, token) for token in tokens],
+            "text_offset": [offsets.next(token.id) for token in tokens],
         }
+
+
+class _Offsets:
+    """Where the tokens of an answer begin in its text, in characters."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+        """Begin an answer; `text` is how it begins, as far as that is known."""
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder
+        self._hidden = {token for token, entry in added.items() if entry.special}
+        self._text = text
+        # Characters that are complete only with the next token count for that one.
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self._position: int | None = None
+
+    def next(self, token: int) -> int:
+        """The place of the next token; control tokens have no place of their own in the text."""
+        begins = self._position or 0
+        if token not in self._hidden:
+            characters = self._characters.decode(token_bytes(self._tokenizer, token))
+            if self._position is None and characters.startswith(" ") and not self._text.startswith(" "):
+                characters = characters[1:]  # some tokenizers write a space before a text
+            self._position = begins + len(characters)
+        return begins
 
 
 def _joined(pieces: Sequence[Piece]) -> dict[int, tuple[str, list[Token], str | None]]:
@@ -183,8 +200,22 @@ def _usage(answers: Answers) -> Json:
 
 def _entry(tokenizer: PreTrainedTokenizerBase, token: int, value: float) -> Json:
     raw = token_bytes(tokenizer, token)
-    # JSON has no infinity; OpenAI writes an impossible token so.
-    return {"token": _text(raw), "logprob": max(value, -9999.0), "bytes": list(raw)}
+    return {"token": _text(raw), "logprob": _finite(value), "bytes": list(raw)}
+
+
+def _best(tokenizer: PreTrainedTokenizerBase, token: Token) -> dict[str, float | None] | None:
+    """The most likely tokens in a token's place by their spelling; the first token of a prompt has none."""
+    if token.log_probability is None:
+        return None
+    found: dict[str, float | None] = {}
+    for other, value in token.alternatives:
+        found.setdefault(_spelling(tokenizer, other), _finite(value))  # of two spelt alike, the likelier
+    return found
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity; OpenAI writes the logarithm of an impossible token's probability so."""
+    return None if value is None else max(value, -9999.0)
 
 
 def _spelling(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

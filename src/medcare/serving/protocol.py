@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 MAX_ANSWERS = 8
 MAX_ALTERNATIVES = 20
@@ -123,7 +124,7 @@ class ChatRequest(GenerationRequest):
     @model_validator(mode="after")
     def _top_needs_logprobs(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs: true")
+            raise _missing("top_logprobs", "top_logprobs needs logprobs: true")
         return self
 
     @property
@@ -146,8 +147,9 @@ class CompletionRequest(GenerationRequest):
         | Annotated[list[Text], Field(min_length=1, max_length=64)]
         | Annotated[list[TokenIds], Field(min_length=1, max_length=64)]
     )
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
-    echo: Literal[False] = False
+    echo: bool = False
     best_of: int | None = None
 
     @field_validator("best_of")
@@ -156,6 +158,12 @@ class CompletionRequest(GenerationRequest):
         if value not in (None, 1):
             raise ValueError("best_of is not supported; use n")
         return value
+
+    @model_validator(mode="after")
+    def _nothing_needs_echo(self) -> CompletionRequest:
+        if self.max_tokens == 0 and not self.echo:
+            raise _missing("max_tokens", "max_tokens: 0 needs echo: true, or there is nothing to answer")
+        return self
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
@@ -170,3 +178,8 @@ class CompletionRequest(GenerationRequest):
     def alternatives(self) -> int | None:
         """As `Sampling.alternatives`."""
         return self.logprobs
+
+
+def _missing(field: str, message: str) -> PydanticCustomError:
+    """An error for a field that needs another one."""
+    return PydanticCustomError("missing_field", "{message}", {"message": message, "field": field})

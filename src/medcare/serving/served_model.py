@@ -71,6 +71,11 @@ class ServedModel:
             start: Any = self.tokenizer("")["input_ids"]
             return [*start, *encode_text(self.tokenizer, text)]
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What token ids spell, without the control tokens among them."""
+        with self._lock:
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
 
 def load_served(models: Sequence[str], *, device: str, dtype: str, **limits: int) -> list[ServedModel]:
     """Load models given as `NAME=FOLDER` or `FOLDER`.

@@ -27,6 +27,7 @@ class Limits:
         new_tokens: longest answer, where a request does not say.
         send_seconds: how long a client may leave a piece of an answer unread.
         body_seconds: how long the body of a request may take to arrive.
+        log_probabilities: most log-probabilities of prompts that one request may ask for.
     """
 
     waiting: int = 64
@@ -34,6 +35,7 @@ class Limits:
     new_tokens: int = 512
     send_seconds: float = 30.0
     body_seconds: float = 30.0
+    log_probabilities: int = 1 << 18
 
 
 class Service:
@@ -78,17 +80,25 @@ class Service:
     async def complete(self, body: CompletionRequest) -> Answers:
         """Start to continue texts; raises ApiError."""
         model = self.model(body.model)
-        prompts = []
+        prompts, echoes = [], []
         for prompt in body.prompts:
             if isinstance(prompt, str):
                 prompts.append(await run_in_threadpool(model.text_prompt, prompt))
+                echoes.append(prompt)
             elif max(prompt) >= model.vocabulary:
                 raise ApiError(400, f"Token ids must be below {model.vocabulary}.", param="prompt")
             else:
                 prompts.append(prompt)
-        return self._start(model, prompts, body)
+                echoes.append(await run_in_threadpool(model.text, prompt) if body.echo else "")
+        return self._start(model, prompts, body, echoes if body.echo else None)
 
-    def _start(self, model: ServedModel, prompts: list[list[int]], body: GenerationRequest) -> Answers:
+    def _start(
+        self,
+        model: ServedModel,
+        prompts: Sequence[list[int]],
+        body: GenerationRequest,
+        echoes: Sequence[str] | None = None,
+    ) -> Answers:
         sampling = Sampling(
             temperature=body.temperature,
             top_k=max(body.top_k, 0),
@@ -100,35 +110,52 @@ class Service:
         samplings = [
             replace(
                 sampling,
-                max_new_tokens=self._longest(model, len(prompt), body.longest),
+                max_new_tokens=self._longest(model, len(prompt), body),
                 # Each answer to one prompt draws differently, and all of them again the same next time.
                 seed=None if body.seed is None else body.seed + index % body.n,
             )
             for index, prompt in enumerate(rows)
         ]
+        if echoes is not None:
+            self._check_size(sum(map(len, rows)), body)
         self._check_room(model, len(rows))
         prompt_tokens = sum(map(len, prompts))
         answers = Answers(model, self.metrics, prompt_tokens)
-        answers.start(rows, samplings, body.stops)
+        repeated = None if echoes is None else [echo for echo in echoes for _ in range(body.n)]
+        answers.start(rows, samplings, body.stops, repeated)
         self.metrics.began(model.name, prompt_tokens)
         self.worker.wake()
         return answers
 
-    def _longest(self, model: ServedModel, prompt: int, wanted: int | None) -> int:
+    def _longest(self, model: ServedModel, prompt: int, body: GenerationRequest) -> int:
         """The longest answer to a prompt, in tokens."""
+        field = "messages" if isinstance(body, ChatRequest) else "prompt"
+        wanted = body.longest
         if not prompt:
-            raise ApiError(400, "The prompt is empty: at least one token is required.", param="prompt")
+            raise ApiError(400, "The prompt is empty: at least one token is required.", param=field)
         context = model.engine.longest
         longest = min(self.limits.new_tokens, context - prompt) if wanted is None else wanted
-        if longest < 1 or prompt + longest > context:
+        if longest < (0 if wanted == 0 else 1) or prompt + longest > context:
             asked = "" if wanted is None else f" and {wanted} of the answer"
             raise ApiError(
                 400,
                 f"This model's context is {context} tokens; the prompt has {prompt}{asked}. Shorten them.",
-                param="messages",
+                param=field,
                 code="context_length_exceeded",
             )
         return longest
+
+    def _check_size(self, tokens: int, body: GenerationRequest) -> None:
+        """Keep what is sent back about prompts within bounds; a log-probability is some 20 bytes of JSON."""
+        asked = 0 if body.alternatives is None else tokens * (1 + body.alternatives)
+        most = self.limits.log_probabilities
+        if asked > most:
+            raise ApiError(
+                400,
+                f"With echo, at most {most} log-probabilities of prompts are sent at once; this asks for "
+                f"{asked} (tokens x n x (1 + logprobs)). Send fewer prompts at once, or a smaller logprobs.",
+                param="prompt",
+            )
 
     def _check_room(self, model: ServedModel, rows: int) -> None:
         engine = model.engine
