@@ -3,7 +3,7 @@
 What differs in the file from a Hugging Face folder: tensors have other names; the rows of a Llama's query and
 key projections are reordered, since llama.cpp rotates neighbouring pairs of dimensions where transformers
 rotates a head's halves; an output projection that is the embedding is left out. Norms and biases stay in
-float32 whatever the type. Tensors are converted one by one while they are written, so that memory never holds a
+float32 whatever the type. Tensors are converted one by one while they are written, so that memory holds no
 second copy of the model.
 """
 

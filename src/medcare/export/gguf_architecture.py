@@ -41,12 +41,14 @@ ARCHITECTURES = {
     "qwen3": Architecture("qwen3", pairs=False),
 }
 _SCALINGS = ("default", "linear", "yarn", "llama3")
-# Of yarn: what llama.cpp takes from its formula alone, and where transformers' answer is the same.
-_YARN_FIXED = {
+# Of yarn: what llama.cpp has fixed. There are keys for the betas, which it was measured not to heed.
+_YARN_FIXED: dict[str, tuple[Any, ...]] = {
     "attention_factor": (None,),
     "mscale": (None,),
     "mscale_all_dim": (None,),
     "truncate": (None, True),
+    "beta_fast": (None, 32),
+    "beta_slow": (None, 1),
 }
 
 
@@ -145,5 +147,3 @@ def _rope(writer: GGUFWriter, config: PretrainedConfig) -> None:
     writer.add_rope_scaling_factor(rope.get("factor") or config.max_position_embeddings / original)
     if kind == "yarn":
         writer.add_rope_scaling_orig_ctx_len(original)
-        writer.add_rope_scaling_yarn_beta_fast(rope.get("beta_fast") or 32.0)
-        writer.add_rope_scaling_yarn_beta_slow(rope.get("beta_slow") or 1.0)
