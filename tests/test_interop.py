@@ -6,8 +6,10 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,36 +64,73 @@ def shown(*words: str) -> list[str]:
 
 
 def test_every_command_is_tried():
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 6
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_the_harness_runs_what_medcare_writes(here, monkeypatch):
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Runs a command of the harness; returns its results and what was answered to each request."""
     from lm_eval.__main__ import cli_evaluate
     from lm_eval.tasks import TaskManager
 
     # Looking through the harness's own thousands of files takes half a minute.
     monkeypatch.setattr(TaskManager.__init__, "__defaults__", (None, None, False, None))
+
+    def run(command: list[str], out: Path) -> dict[str, Any]:
+        options = ["--output_path", str(out), "--device", "cpu", "--log_samples"]
+        monkeypatch.setattr(sys, "argv", [*command, *options])
+        cli_evaluate()
+        (results,) = [read_json(path)["results"] for path in out.rglob("results*.json")]
+        samples = [row for path in sorted(out.rglob("samples*.jsonl")) for row in read_jsonl(path)]
+        return {"results": results, "answers": {row["doc"]["id"]: row["filtered_resps"] for row in samples}}
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_harness_runs_what_medcare_writes(here, harness):
     medcare(*shown("medcare harness")[1:])
     medcare(*shown("medcare harness")[1:])  # again, over what is there
-    monkeypatch.setattr(sys, "argv", [*shown("lm_eval"), "--output_path", "out", "--device", "cpu"])
-    cli_evaluate()
-    (results,) = [read_json(path)["results"] for path in (here / "out").rglob("results*.json")]
-    assert results.keys() >= {"medcare_signs", "medcare_names"}
-    assert results["medcare_signs"]["acc_bytes,none"] in (0, 1)
+    found = harness(shown("lm_eval", "--model hf"), here / "out")
+    assert found["results"].keys() >= {"medcare_signs", "medcare_names"}
+    assert found["results"]["medcare_signs"]["acc_bytes,none"] in (0, 1)
+    assert found["results"]["medcare_signs"]["acc,none"] in (0, 1)
+    assert "score,none" in found["results"]["medcare_names"]
     with pytest.raises(FolderError, match="something else than tasks"):
         medcare("harness", "runs/demo", "--out", "runs")
 
-
-def test_a_served_model_is_evaluated(here):
-    command = shown("http://localhost:8000/v1#model")
     with running(served("model")) as server:
-        command = [part.replace("http://localhost:8000", server.url) for part in command]
-        medcare(*command[1:], *(part for setting in SMALL for part in ("--set", setting)))
-    (row,) = read_jsonl(here / "runs" / "served" / "evaluation" / "model" / "predictions.jsonl")
+        command = [
+            part.replace("http://localhost:8000", server.url)
+            for part in shown("lm_eval", "local-completions")
+        ]
+        theirs = harness(command, here / "served")
+    assert theirs["results"] == found["results"]
+    assert theirs["answers"]["b"] == found["answers"]["b"]
+    pairs = list(zip(theirs["answers"]["a"], found["answers"]["a"], strict=True))
+    assert len(pairs) == 3, "two options and the white space before them"
+    for (value, greedy), (expected, expected_greedy) in pairs:
+        assert float(value) == pytest.approx(float(expected), abs=1e-4)
+        assert greedy == expected_greedy
+
+
+def test_a_served_model_is_evaluated(here, tiny_base):
+    small = [part for setting in SMALL for part in ("--set", setting)]
+    with running(served("model")) as server:
+        for setting in ("evaluation.exams=generation", "evaluation.tokenizer"):
+            command = shown("http://localhost:8000/v1#model", setting)
+            medcare(*(part.replace("http://localhost:8000", server.url) for part in command[1:]), *small)
+    (row,) = read_jsonl(predictions(here, "served"))
     assert row["order"] == [0, 1, 2, 3]
     assert isinstance(row["text"], str)
     assert (here / "runs" / "served" / "report.html").is_file()
+    medcare("evaluate", str(tiny_base), "--items", "exam.csv", "--out", "runs/local", *small)
+    (ours,), (theirs,) = (list(read_jsonl(predictions(here, name))) for name in ("local", "ranked"))
+    assert theirs["log_likelihoods"] == pytest.approx(ours["log_likelihoods"], abs=1e-4)
+
+
+def predictions(here: Path, run: str) -> Path:
+    return here / "runs" / run / "evaluation" / "model" / "predictions.jsonl"
 
 
 def test_examples_are_shown_and_are_missed(here, tiny_base):
