@@ -45,8 +45,8 @@ class Running:
         return httpx.post(f"{self.url}{path}", timeout=20, **options)  # type: ignore[arg-type]
 
 
-def served(name: str = "tiny", *, seed: int = 0, **limits: int) -> ServedModel:
-    tokenizer = tokenizer_of("chatml")
+def served(name: str = "tiny", *, seed: int = 0, family: str = "chatml", **limits: int) -> ServedModel:
+    tokenizer = tokenizer_of(family)
     model = tiny_model("llama", seed=seed, vocab=len(tokenizer))
     model.generation_config.eos_token_id = None
     return ServedModel(name, model, tokenizer, **limits)
