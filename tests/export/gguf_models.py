@@ -6,23 +6,35 @@ import functools
 import json
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 CORPUS = [
     "What causes arachnodactyly? Long, slender fingers are seen in Marfan syndrome, it's said; we'll see.",
-    "You are a careful assistant.\n\nName the finding: seizure; fever. Code J45.909 in 2024? 38.5 °C, 140/90",
+    "You are a careful assistant.\n\nThe finding: seizure; fever. Code J45.909 in 2024? 38.5 °C, 140/90",
     "患者无发热，既往有高血压病史。答案为B。 Sjögren's and Ménière’s, β-blocker, μg",
-    "user assistant system model INST end start im of turn header id  two  blanks    four\tTAB UPPER CamelCase",
+    "user assistant system model end start im of turn header id  two  blanks    four\tTAB UPPER CamelCase",
 ]
 TEXTS = [
-    "Fever, 38.5 °C;  it's J45.909.\n\n  next\tline", "高血压 140/90mmHg。", "Sjögren's 1234567 αβγ ½ Ⅳ", " a  b   c \r\n d",
-    "<|im_start|>user\nHi<|im_end|>", "<think>no</think> CamelCASE'LL don't", "🩺👩🏽‍⚕️ \u00a0x\u3000y", "", "   ",
+    "Fever, 38.5 °C;  it's J45.909.\n\n  next\tline", "高血压 140/90mmHg。", "Sjögren's 1234567 αβγ ½ Ⅳ",
+    " a  b   c \r\n d", "<|im_start|>user\nHi<|im_end|>", "<think>no</think> CamelCASE'LL don't",
+    "🩺👩🏽‍⚕️ \u00a0x\u3000y", "", "   ",
 ]  # fmt: skip
 TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SPLITS = ("gpt-2", "smollm", "qwen2", "llama-bpe", "smaug-bpe", "tekken")
@@ -61,7 +73,9 @@ def tokenizer_of(split, *, adds_bos=False):
         tree = json.loads(backend.to_str())
         tree["model"]["ignore_merges"] = True
         backend = Tokenizer.from_str(json.dumps(tree))
-    backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in ("<think>", "</think>")])
+    backend.add_tokens(
+        [AddedToken(text, special=False, normalized=False) for text in ("<think>", "</think>")]
+    )
     if adds_bos:
         backend.post_processor = processors.TemplateProcessing(
             single="<|endoftext|> $A", pair=None, special_tokens=[("<|endoftext|>", 0)]
