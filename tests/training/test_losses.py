@@ -15,6 +15,7 @@ from medcare.adapters.tuner import adapted_linears, add_aggregators, trainable
 from medcare.config import AdapterConfig
 from medcare.data.batches import collate
 from medcare.data.chat_template import Rendered
+from medcare.planning.ledger import Ledger
 from medcare.training import losses
 from medcare.training.losses import nll_sum
 from tests.conftest import tiny_model
@@ -128,6 +129,20 @@ def test_logits_are_never_whole():
         nll_sum(model, {"input_ids": ids}, ids).backward()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     assert max(event.nbytes() for event in events) < 5e6
+
+
+def test_the_first_step_takes_no_more_than_the_second_where_logits_are_scaled():
+    """It tries in pieces first; the graph of that try must be gone before whole logits are made."""
+    model = tiny_model("cohere").requires_grad_(False)
+    model.get_input_embeddings().requires_grad_()
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone(), requires_grad=False)
+    ids, ledger = torch.randint(3, 96, (4, 128)), Ledger()
+    with ledger:
+        for number in ("first", "second"):
+            ledger.part(number)
+            nll_sum(model, {"input_ids": ids}, ids).backward()
+    first, second = (part.total() for part in ledger.parts.values())
+    assert first < 1.1 * second
 
 
 def test_bfloat16_logits_are_summed_in_float32():

@@ -65,6 +65,7 @@ def nll_sum(
             # The model's output must be part of the graph: wrappers for many devices start from there.
             return cast(Tensor, nll + 0 * logits.sum())
         torch.set_rng_state(random)
+        del logits, nll, probe, made[:]  # and the graph of this try, before another is made
     with _in_place_of(head, _selecting(head, keep)):
         logits = model(**inputs, use_cache=False).logits
     return functional.cross_entropy(_wide(logits), targets, reduction="sum")
