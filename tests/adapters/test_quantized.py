@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from unittest.mock import patch
 
 import pytest
@@ -69,6 +70,23 @@ def test_branches_on_a_quantised_base_learn(kind):
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.3
+
+
+@pytest.mark.parametrize("product", ["MatMul8bitFp", "MatMul8bitLt"])  # of processors, of GPUs
+def test_an_input_is_not_kept_and_its_gradient_right(product, monkeypatch):
+    functions = pytest.importorskip("bitsandbytes").autograd._functions
+    monkeypatch.setattr(functions, "MatMul8bitFp", getattr(functions, product))
+    model, _ = quantized("int8")
+    layer = model.model.layers[0].mlp.down_proj.train()
+    x = torch.randn(2, 12, layer.in_features, requires_grad=True)
+    inner = x * 1
+    kept = weakref.ref(inner.untyped_storage())
+    output = layer(inner)
+    del inner
+    assert kept() is None
+    output.sum().backward()
+    weight = layer.weight.float() * layer.state.SCB[:, None] / 127
+    torch.testing.assert_close(x.grad, weight.sum(0).expand_as(x))
 
 
 def test_a_base_can_be_quantised_below_its_branches():

@@ -7,7 +7,8 @@ the base anew in full precision.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -53,6 +54,8 @@ def quantized_linears(model: PreTrainedModel) -> list[str]:
 
 
 def _quantized(linear: nn.Module, kind: Quantization) -> nn.Module:
+    # It says for every layer of every step that int8 rounds its inputs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         from bitsandbytes import nn as layers
     except ImportError as error:
@@ -67,11 +70,20 @@ def _quantized(linear: nn.Module, kind: Quantization) -> nn.Module:
     if kind == "int8":
         made = layers.Linear8bitLt(*shape, has_fp16_weights=False, device="meta")
         made.weight = layers.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+        made.register_forward_hook(_drop_input)
     else:
         made = layers.Linear4bit(*shape, compute_dtype=weight.dtype, quant_type="nf4", device="meta")
         made.weight = layers.Params4bit(weight, quant_type="nf4", module=made)
     made.bias = linear.bias
     return made.requires_grad_(False).train(linear.training)
+
+
+def _drop_input(_layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+    """Let go of the input, kept for the gradient of a frozen weight; checkpointing could not free it."""
+    node: Any = output.grad_fn
+    if node is not None:
+        node.A = None  # of the product for processors
+        node.tensors = (None, None, None)  # of the one for GPUs
 
 
 def is_quantized(weight: torch.Tensor) -> bool:

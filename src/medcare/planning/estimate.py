@@ -17,6 +17,7 @@ import torch
 from medcare.config import Layout, RunConfig, Stage, StageConfig
 from medcare.planning.devices import Sharing
 from medcare.planning.ledger import KINDS
+from medcare.planning.quantized import Kernels
 from medcare.planning.simulation import Shape, Step, simulate
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Setup:
         supervised: share of the tokens that the loss covers.
         sharing: how the devices share the work.
         devices: how many.
+        kernels: whose code a quantised base runs, see `Shape`.
     """
 
     model: PretrainedConfig
@@ -51,6 +53,7 @@ class Setup:
     supervised: float = 0.5
     sharing: Sharing = "single"
     devices: int = 1
+    kernels: Kernels = "gpu"
 
 
 class Estimator:
@@ -82,6 +85,7 @@ class Estimator:
             micro_batches=self.micro_batches,
             devices=setup.devices,
             sharing=setup.sharing,
+            kernels=setup.kernels,
         )
         return simulate(setup.model, setup.config, setup.stage, setup.dtype, shape)
 

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
 from medcare.config import RunConfig, Stage
 from medcare.data.chat_template import Rendered
-from medcare.planning.counting import Flops, KnownCounts
+from medcare.planning.counting import Flops, KnownCounts, Origins
 from medcare.planning.devices import Devices, Sharing, layers_of, process_group
 from medcare.planning.ledger import Ledger
+from medcare.planning.quantized import Kernels, stand_in
 from medcare.training.loop import Loop, Schedule
+from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter
 from medcare.training.stages import trained_branches
 
@@ -41,6 +43,7 @@ class Shape:
         micro_batches: micro-batches a step, on each device.
         devices: how many devices take part.
         sharing: how they share the work.
+        kernels: whose code a quantised base runs; that for processors differs, and can be measured anywhere.
     """
 
     layers: int
@@ -49,6 +52,7 @@ class Shape:
     micro_batches: int = 1
     devices: int = 1
     sharing: Sharing = "single"
+    kernels: Kernels = "gpu"
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def simulate(
 
     Args:
         model_config: the base model's, as transformers reads it; `shape.layers` overrides its depth.
-        config: the settings; accumulation and batches are `shape`'s.
+        config: the settings, `model.quantization` among them; accumulation and batches are `shape`'s.
         stage: which stage.
         dtype: of the frozen weights.
         shape: batch and devices.
@@ -96,6 +100,8 @@ def simulate(
         sizes = Counter({True: 0, False: 0})
         for parameter in model.parameters():
             sizes[parameter.requires_grad] += parameter.numel()
+        stand_in(model, config.model.quantization, shape.kernels)
+        _find_out_scaling(model)
         loop = _loop(model, config, stage, shape, Devices(mesh, shape.sharing, ledger))
         _watch(loop, ledger)
         stack.enter_context(ledger)
@@ -122,6 +128,13 @@ def _model(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     return model
+
+
+def _find_out_scaling(model: PreTrainedModel) -> None:
+    """Let the loss ask, as in the first step of a run, what the model does to its logits."""
+    ids = torch.zeros((1, 4), dtype=torch.long)
+    with KnownCounts(3), Origins(), torch.no_grad():
+        nll_sum(model, {"input_ids": ids}, ids)
 
 
 def _mask(length: int, shape: Shape) -> list[bool]:
