@@ -5,7 +5,8 @@
 Each case trains two real steps on a processor, in a process of its own, through the package's own loop. The
 profiler reports every allocation; the measured peak is the most bytes alive during the second step, of
 parameters, gradients, optimizer and all else together. The prediction is made from the shape alone, by
-extrapolating simulated steps of two and three layers. Cases on two processes talk over gloo.
+extrapolating simulated steps of two and three layers. Cases on two processes talk over gloo. Quantised cases
+run bitsandbytes' code for processors, which for int8 differs from that for GPUs in its forward pass.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from medcare.adapters.quantized import quantize
 from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
 from medcare.base_model import load_config
-from medcare.config import RunConfig, StageConfig
+from medcare.config import ModelConfig, RunConfig, StageConfig
 from medcare.data.chat_template import Rendered
 from medcare.planning.estimate import Estimator, Setup, with_stage
 from medcare.training.loop import Loop, Schedule
@@ -49,21 +51,20 @@ class Case:
     dtype: str = "float32"
     sharing: str = "single"
     supervised: float = 0.5
+    quantization: str = "none"
 
 
-SHAPES = {
-    "qwen2-small": {
-        "hidden_size": 512,
-        "intermediate_size": 1376,
-        "num_hidden_layers": 5,
-        "vocab_size": 16000,
-    },
-    "qwen2-wide": {
-        "hidden_size": 2048,
-        "intermediate_size": 5504,
-        "num_hidden_layers": 2,
-        "vocab_size": 8000,
-    },
+SMALL = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 5, "vocab_size": 16000}
+WIDE = {"hidden_size": 2048, "intermediate_size": 5504, "num_hidden_layers": 2, "vocab_size": 8000}
+WORDY = {**SMALL, "vocab_size": 64000, "head_dim": 64}
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen2-small": {"model_type": "qwen2", **SMALL},
+    "qwen2-wide": {"model_type": "qwen2", **WIDE},
+    # Cohere and Granite scale their logits, Gemma 2 caps them.
+    "cohere": {"model_type": "cohere", **WORDY, "eos_token_id": 2},
+    "granite": {"model_type": "granite", **WORDY, "logits_scaling": 8.0},
+    "gemma2": {"model_type": "gemma2", **WORDY},
+    "gemma3": {"model_type": "gemma3_text", **WORDY},
 }
 CASES = {
     "stage 1": Case("qwen2-small", "aggregate", "grouped", 256, 2),
@@ -89,6 +90,29 @@ CASES = {
         "qwen2-small", "aggregate", "packed", 192, 3, checkpointing=True, sharing="fsdp2"
     ),
     "FSDP2, stage 2": Case("qwen2-small", "align", "grouped", 256, 2, sharing="fsdp2"),
+    "Cohere, stage 1": Case("cohere", "aggregate", "grouped", 256, 4),
+    "Cohere, stage 2, bfloat16": Case("cohere", "align", "packed", 256, 3, dtype="bfloat16"),
+    "Granite, stage 1": Case("granite", "aggregate", "grouped", 256, 4),
+    "Granite, stage 2, recomputed": Case("granite", "align", "packed", 256, 3, checkpointing=True),
+    "Gemma 2, stage 1": Case("gemma2", "aggregate", "grouped", 256, 4),
+    "Gemma 2, stage 2, bfloat16": Case("gemma2", "align", "packed", 256, 3, dtype="bfloat16"),
+    "Gemma 3, stage 1": Case("gemma3", "aggregate", "grouped", 256, 4),
+    "Gemma 3, stage 2, recomputed": Case("gemma3", "align", "packed", 256, 3, checkpointing=True),
+    **{
+        f"{kind}, {name}": replace(case, dtype="bfloat16", quantization=kind)
+        for kind in ("int8", "nf4")
+        for name, case in {
+            "stage 1": Case("qwen2-small", "aggregate", "grouped", 256, 2),
+            "stage 1, recomputed": Case("qwen2-small", "aggregate", "packed", 256, 3, checkpointing=True),
+            "stage 1, accumulated": Case("qwen2-small", "aggregate", "grouped", 128, 2, accumulation=2),
+            "stage 1, width of 1.8B": Case("qwen2-wide", "aggregate", "grouped", 128, 2, checkpointing=True),
+            "stage 2, width of 1.8B": Case("qwen2-wide", "align", "packed", 128, 2),
+            "SmolLM2-135M, stage 2": Case("embedded", "align", "grouped", 128, 2),
+            "DDP, stage 1": Case("qwen2-small", "aggregate", "grouped", 256, 2, sharing="ddp"),
+        }.items()
+    },
+    "int8, stage 1, float32": Case("qwen2-small", "aggregate", "grouped", 256, 2, quantization="int8"),
+    "nf4, stage 2, float32": Case("qwen2-small", "align", "grouped", 256, 2, quantization="nf4"),
 }
 
 
@@ -135,8 +159,7 @@ def main() -> None:
 def model_config(case: Case) -> Any:
     if case.model == "embedded":
         return load_config("embedded")
-    heads = {"num_attention_heads": 8, "num_key_value_heads": 4}
-    return AutoConfig.for_model("qwen2", **SHAPES[case.model], **heads)
+    return AutoConfig.for_model(**SHAPES[case.model], num_attention_heads=8, num_key_value_heads=4)
 
 
 def run_config(case: Case) -> RunConfig:
@@ -146,7 +169,8 @@ def run_config(case: Case) -> RunConfig:
         accumulation=case.accumulation,
         orthogonality="none" if case.stage == "aggregate" else "l1",
     )
-    return with_stage(RunConfig(), case.stage, settings)
+    config = RunConfig(model=ModelConfig(quantization=case.quantization))
+    return with_stage(config, case.stage, settings)
 
 
 def predict(case: Case) -> int:
@@ -160,6 +184,7 @@ def predict(case: Case) -> int:
         case.supervised,
         case.sharing,
         1 if case.sharing == "single" else 2,
+        "processor",
     )
     amount = case.rows if case.layout == "grouped" else case.rows * case.length
     return Estimator(setup).step(amount).peak.total()
@@ -206,6 +231,7 @@ def make_loop(case: Case) -> Loop:
     else:
         add_aggregators(model, replace(adapters, experts=0, attention=()))
         add_alignment(model, adapters)
+    quantize(model, config.model.quantization)
     parameters = trainable(model, trained_branches(case.stage, config))
     if case.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
