@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear
-from medcare.adapters.dropout import SharedDropout
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
 
@@ -104,7 +103,7 @@ def test_new_branches_change_nothing():
 
 def test_router_logits_do_not_see_dropout():
     linear = aggregators(8, 8, 2, 4, 2, torch.float64).train()
-    linear.dropout = SharedDropout(0.999)
+    linear.shared.zeroed = 255
     x = torch.randn(64, 8, dtype=torch.float64)
     linear(x)
     seen = linear.branch("noise").reset_load()

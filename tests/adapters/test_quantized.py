@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from medcare.adapters.quantized import is_quantized, quantize
-from medcare.adapters.tuner import adapted_linears, add_aggregators, strip, trainable
+from medcare.adapters.tuner import adapted_linears, add_aggregators, trainable
 from medcare.config import AdapterConfig
 from medcare.errors import AdapterError, ModelError
 from medcare.planning.ledger import Ledger
@@ -111,7 +111,6 @@ def test_a_branch_is_not_merged_into_a_quantised_weight():
     with pytest.raises(AdapterError, match="full precision"):
         linear.merge("knowledge")
     assert "knowledge" in linear.branches
-    strip(model)
 
 
 def test_none_changes_nothing():

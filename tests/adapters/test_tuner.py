@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medcare.adapters.merge import Factors, join, merge_all, pad
+from medcare.adapters.merge import Factors, join, merge_all, merge_unrouted, pad
 from medcare.adapters.tuner import (
     adapted_linears,
     add_aggregators,
@@ -13,8 +13,8 @@ from medcare.adapters.tuner import (
     remove_branch,
     router_load,
     set_noise,
-    strip,
     trainable,
+    unwrap,
 )
 from medcare.config import AdapterConfig
 from medcare.errors import AdapterError
@@ -101,13 +101,31 @@ def test_noise_can_be_switched_off_for_a_while(llama):
     torch.testing.assert_close(llama(IDS).logits, without, rtol=0, atol=0)
 
 
-def test_strip_gives_the_base_back():
+def test_unwrapping_gives_the_base_back_where_no_branch_is_left():
     model = tiny_model("qwen2")
     before = model(IDS).logits
     add_aggregators(model, CONFIG)
     shake(model)
-    strip(model)
+    for name in ("noise", "knowledge"):
+        remove_branch(model, name)
+    unwrap(model)
+    assert adapted_linears(model).keys() == adapted_linears(model, "attention").keys()
+    remove_branch(model, "attention")
+    unwrap(model)
+    assert not adapted_linears(model)
     torch.testing.assert_close(model(IDS).logits, before, rtol=0, atol=0)
+
+
+def test_merging_what_can_be_leaves_the_routed_branches_at_work():
+    model = tiny_model("qwen2")
+    add_aggregators(model, CONFIG)
+    shake(model)
+    before = model(IDS).logits
+    merge_unrouted(model)
+    linears = adapted_linears(model)
+    assert linears
+    assert {name for linear in linears.values() for name in linear.branches} == {"noise"}
+    torch.testing.assert_close(model(IDS).logits, before, rtol=0, atol=1e-4)
 
 
 def test_sizes_and_load_by_name(llama):

@@ -6,12 +6,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from medcare.adapters.dropout import SharedDropout
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
+from medcare.adapters.products import expand
 from medcare.adapters.quantized import is_quantized
+from medcare.adapters.shared_input import SharedInput
 from medcare.errors import AdapterError
 
 Branch = LowRank | NoiseAggregator
@@ -20,22 +20,24 @@ Branch = LowRank | NoiseAggregator
 class AdaptedLinear(nn.Module):
     """`y = W x + bias + sum over branches`, with W frozen and every branch run in one fused product.
 
-    The branches' A are stacked into [R, i] and their B into [o, R], so that any number of them costs two
-    matrix products (DESIGN: moving from stage 1 to stage 2 is `remove("noise")`, `add("alignment", ..)`).
+    The branches' A are stacked into [R, i], with those of linears that read the same input, and their B into
+    [o, R], so that any number of branches costs two matrix products. Moving from stage 1 to stage 2 is
+    `remove("noise")`, `add("alignment", ..)`.
 
     Args:
         base: the linear layer to wrap; its parameters are frozen.
-        dropout: of the branches' input, shared with the linears beside this one; the router sees the input
-            undropped. None for no dropout.
+        shared: the input, with dropout for the branches, shared with the linears beside this one; by default
+            its own without dropout. The router sees the input undropped.
 
     Attributes:
         disabled: names of branches that are left out of `forward` for now.
     """
 
-    def __init__(self, base: nn.Linear, dropout: SharedDropout | None = None) -> None:
+    def __init__(self, base: nn.Linear, shared: SharedInput | None = None) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.dropout = dropout
+        self.shared = shared or SharedInput()
+        self.shared.linears.append(self)
         self.branches = nn.ModuleDict()
         self.disabled: frozenset[str] = frozenset()
         self.train(base.training)
@@ -58,6 +60,10 @@ class AdaptedLinear(nn.Module):
     def branch(self, name: str) -> Branch:
         """The branch of that name; KeyError if there is none."""
         return cast(Branch, self.branches[name])
+
+    def active(self) -> list[Branch]:
+        """The branches that are not switched off."""
+        return [cast(Branch, entry) for name, entry in self.branches.items() if name not in self.disabled]
 
     def add(self, name: str, branch: Branch) -> None:
         """Add a branch.
@@ -110,22 +116,17 @@ class AdaptedLinear(nn.Module):
         The branches compute in the dtype of x, whatever their own: a float32 product beside a bfloat16 model
         would cost more than the model's.
         """
-        branches = [cast(Branch, entry) for name, entry in self.branches.items() if name not in self.disabled]
+        branches = self.active()
         if not branches:
             return cast(Tensor, self.base(x))
         flat = x.reshape(-1, x.shape[-1])
         y: Tensor = self.base(flat)
-        dropped, gain = flat, 1.0
-        if self.dropout is not None and self.training:
-            dropped, gain = self.dropout(x, self).view_as(flat), self.dropout.gain
-        down = _joined([branch.down for branch in branches], dim=0).to(x.dtype)
-        up = _joined([branch.up for branch in branches], dim=1).to(y.dtype)
-        parts = functional.linear(dropped, down).split([branch.down.shape[0] for branch in branches], dim=-1)
-        weighted = [branch.weigh(part, flat, gain) for part, branch in zip(parts, branches, strict=True)]
-        # In place: the backward pass needs no values of y, and adding a second [t, o] would take longer.
-        y.addmm_(_joined(weighted, dim=-1).to(y.dtype), up.T)
+        columns = self.shared.columns(x, self, y.dtype)
+        scale = branches[0].scale
+        weighted = [
+            branch.weigh(part, flat, branch.scale / scale)
+            for part, branch in zip(columns, branches, strict=True)
+        ]
+        gain = self.shared.gain if self.training else 1.0
+        y = expand(y, weighted, [branch.up for branch in branches], gain * scale)
         return y.view(*x.shape[:-1], -1)
-
-
-def _joined(tensors: list[Tensor], dim: int) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=dim)

@@ -51,15 +51,15 @@ class LowRank(nn.Module):
         """B, [o, r]."""
         return self.lora_B
 
-    def weigh(self, columns: Tensor, x: Tensor, gain: float) -> Tensor:
-        """Weigh the columns A x, [t, r], of the input x [t, i]: with the same scale for every token.
+    def weigh(self, columns: Tensor, x: Tensor, factor: float) -> Tensor:
+        """Weigh the columns A x, [t, r], of the input x [t, i]: the same for every token.
 
         Args:
             columns: A x, of an input that may have been through dropout.
             x: the input as it came.
-            gain: what makes up for dropout.
+            factor: to multiply all by; this branch's scale in terms of the scale that is applied afterwards.
         """
-        return columns * (gain * self.scale)
+        return columns if factor == 1 else columns * factor
 
     def delta(self) -> Tensor:
         """The weight update scale * B A, [o, i], in fp32 or wider."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear
-from medcare.adapters.tuner import adapted_linears, strip
+from medcare.adapters.tuner import adapted_linears, unwrap
 from medcare.errors import AdapterError
 
 
@@ -45,10 +45,19 @@ def merge_all(model: nn.Module) -> None:
             "weighs the experts anew for every token, so no single weight equals them. Drop them first, as "
             "stage 2 does: medcare train --stage align --from DIR."
         )
-    for linear in linears.values():
+    merge_unrouted(model)
+
+
+def merge_unrouted(model: nn.Module) -> None:
+    """Fold every branch but the routed ones into the weights; linears without others are plain again.
+
+    The model answers as before but for rounding, and faster.
+    """
+    for linear in adapted_linears(model).values():
         for name in list(linear.branches):
-            linear.merge(name)
-    strip(model)
+            if linear.branch(name).mergeable:
+                linear.merge(name)
+    unwrap(model)
 
 
 def join(parts: Sequence[Factors]) -> Factors:

@@ -83,11 +83,13 @@ class NoiseAggregator(nn.Module):
             -1, chosen, weights
         )
 
-    def weigh(self, columns: Tensor, x: Tensor, gain: float) -> Tensor:
-        """Weigh the columns A x, [t, E*r], of the input x [t, i]: with scale * p_e for the experts chosen."""
-        gates = self.gates(x) * (gain * self.scale)
-        by_expert: Tensor = columns.unflatten(-1, (self.experts, self.rank))
-        return (by_expert * gates.unsqueeze(-1)).flatten(-2)
+    def weigh(self, columns: Tensor, x: Tensor, factor: float) -> Tensor:
+        """Weigh the columns A x, [t, E*r], of the input x [t, i]: by factor * p_e for the experts chosen."""
+        gates = self.gates(x)
+        if factor != 1:
+            gates = gates * factor
+        # Spread out beforehand: multiplied as [t, E, 1] it took four times as long in bfloat16.
+        return columns * gates.unsqueeze(-1).expand(-1, -1, self.rank).flatten(1)
 
     def reset_load(self) -> Tensor:
         """Return each expert's share of the routed tokens [E] since the last call, and start afresh."""

@@ -8,11 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 from torch import nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear, Branch
-from medcare.adapters.dropout import SharedDropout
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
+from medcare.adapters.shared_input import SharedInput
 from medcare.config import AdapterConfig
 from medcare.errors import AdapterError
+
+# Linears of one block that read the same tensor, in most families; where they don't, they are served apart.
+_PARALLEL = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "attention"),
+    **dict.fromkeys(("wq", "wk", "wv"), "attention"),
+    **dict.fromkeys(("gate_proj", "up_proj"), "feed_forward"),
+    **dict.fromkeys(("w1", "w3"), "feed_forward"),
+}
 
 
 def adapted_linears(model: nn.Module, branch: str | None = None) -> dict[str, AdaptedLinear]:
@@ -47,13 +55,15 @@ def adapt(model: nn.Module, names: Sequence[str], dropout: float) -> dict[str, A
     if not adapted_linears(model):
         model.requires_grad_(False)
     adapted = {}
-    shared = SharedDropout(dropout) if dropout else None
+    inputs: dict[tuple[str, str], SharedInput] = {}
     for name, module in found.items():
         if isinstance(module, AdaptedLinear):
             adapted[name] = module
             continue
         assert isinstance(module, nn.Linear)
-        adapted[name] = AdaptedLinear(module, shared)
+        parent, _, child = name.rpartition(".")
+        key = (parent, _PARALLEL.get(child, child))
+        adapted[name] = AdaptedLinear(module, inputs.setdefault(key, SharedInput(dropout)))
         _replace(model, name, adapted[name])
     return adapted
 
@@ -102,10 +112,11 @@ def add_alignment(model: nn.Module, config: AdapterConfig) -> None:
     )
 
 
-def strip(model: nn.Module) -> None:
-    """Put the plain linears back, without their branches (merge those first that should stay)."""
+def unwrap(model: nn.Module) -> None:
+    """Put the plain linears back where no branch is left."""
     for name, linear in adapted_linears(model).items():
-        _replace(model, name, linear.base)
+        if not linear.branches:
+            _replace(model, name, linear.base)
 
 
 def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Parameter]:
