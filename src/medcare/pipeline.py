@@ -196,7 +196,7 @@ def answer(model: str, question: str, max_new_tokens: int) -> str:
     """One question, one answer, greedily decoded."""
     from medcare.generation import generate
 
-    loaded = load_model(model, noise=False)
+    loaded = load_model(model, noise=False, merge=True)
     tokenizer = load_tokenizer(tokenizer_source(model))
     prompt = render_prompt(tokenizer, [Message("user", question)])
     tokens = generate(

@@ -58,7 +58,8 @@ def open_engine(model: str, config: RunConfig, *, noise: bool = False) -> Iterat
     from medcare.base_model import load_tokenizer
     from medcare.folders import load_model, tokenizer_source
 
-    loaded = load_model(model, device=config.model.device, dtype=config.model.dtype, noise=noise)
+    where = {"device": config.model.device, "dtype": config.model.dtype}
+    loaded = load_model(model, **where, noise=noise, merge=True)
     yield LocalEngine(
         loaded,
         load_tokenizer(tokenizer_source(model)),

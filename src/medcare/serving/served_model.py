@@ -98,7 +98,7 @@ def load_served(models: Sequence[str], *, device: str, dtype: str, **limits: int
     served = []
     for name, folder in named:
         say(f"Loading {name} from {folder}")
-        model = load_model(folder, device=device, dtype=dtype, noise=False)
+        model = load_model(folder, device=device, dtype=dtype, noise=False, merge=True)
         served.append(ServedModel(name, model, load_tokenizer(tokenizer_source(folder)), **limits))
     return served
 
