@@ -295,6 +295,7 @@ def test_the_folder_is_ready_for_a_hub(run, tmp_path):
     card = tmp_path / "out" / "README.md"
     # The tests' base is a folder of this machine; a hub id stands for it.
     card.write_text(card.read_text().replace("---\n", "---\nbase_model: owner/base\n", 1))
+    assert "base_model_relation: quantized" not in card.read_text()  # of the base, which it is not
     upload = prepare(tmp_path / "out", "you/model")
     assert set(upload.files) == {"model-f16.gguf", "README.md"}
 

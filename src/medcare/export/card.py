@@ -129,7 +129,7 @@ def front_matter(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> dict
     front: dict[str, Any] = {}
     if base == EMBEDDED or (HUB_ID.fullmatch(base) and not Path(base).exists()):
         front["base_model"] = EMBEDDED_HUB_ID if base == EMBEDDED else base
-        front["base_model_relation"] = {"lora": "adapter", "gguf": "quantized"}.get(str(kind), "finetune")
+        front["base_model_relation"] = "adapter" if kind == "lora" else "finetune"
     languages = _languages(stages)
     if languages:
         front["language"] = languages
