@@ -79,7 +79,8 @@ class _Expand(torch.autograd.Function):
         ctx.mark_dirty(y)
         ctx.scale = scale
         ctx.sizes, ctx.dtypes = [part.shape[1] for part in ups], [part.dtype for part in factors]
-        return y.addmm_(stacked, up.T, alpha=scale)
+        y.addmm_(stacked, up.T, alpha=scale)
+        return y
 
     @staticmethod
     @once_differentiable
