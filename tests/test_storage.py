@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from medcare.errors import DataError, StorageError
+from medcare.config_files import read_yaml
+from medcare.data.readers.rows import open_rows
+from medcare.errors import ConfigError, DataError, ModelError, StorageError
+from medcare.folders import load_model, read_manifest
 from medcare.storage import (
     append_jsonl,
     file_hash,
+    missing,
     read_json,
     read_jsonl,
+    storage_error,
     write_atomic,
     write_json,
     write_jsonl,
@@ -107,3 +113,66 @@ def test_what_is_no_json_is_not_written(tmp_path, number):
         with pytest.raises(DataError, match="nan or infinite"):
             write(path, {"loss": number})
     assert not path.exists()
+
+
+def test_what_is_there_instead_is_named(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("a")
+    os.mkfifo(tmp_path / "pipe")
+    assert missing(path, "folder") == f"{path} is a file; a folder is required"
+    assert missing(tmp_path, "file") == f"{tmp_path} is a folder; a file is required"
+    assert missing(tmp_path / "pipe", "file").endswith("pipe is a device or a pipe; a file is required")
+    assert missing(tmp_path / "none", "file") == f"{tmp_path / 'none'} does not exist"
+    assert missing(tmp_path / "none", "folder") == f"There is no folder {tmp_path / 'none'}"
+
+
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="needs a file without an end")
+def test_a_device_without_an_end_is_not_read():
+    zero = Path("/dev/zero")
+    for read, error in (
+        (read_json, DataError),
+        (file_hash, DataError),
+        (lambda path: list(read_jsonl(path)), DataError),
+        (lambda path: open_rows(str(path)), DataError),
+        (read_yaml, ConfigError),
+        (read_manifest, ModelError),
+        (load_model, ModelError),
+    ):
+        with pytest.raises(error, match=r"/dev/zero is a device or a pipe; a (file|folder) is required"):
+            read(zero)
+
+
+def test_a_pipe_is_read(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)
+    os.write(descriptor, b'{"a": 1}\n')
+    assert next(read_jsonl(path)) == {"a": 1}
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "Free some space; what was written before"),
+        (OSError(errno.EACCES, "Permission denied"), "Choose a folder in which you may write"),
+        (OSError(errno.EROFS, "Read-only file system"), "Choose a folder in which you may write"),
+        (OSError(errno.ENOTDIR, "Not a directory"), "Choose another folder."),
+        (OSError("I/O error: No space left on device (os error 28)"), "Free some space;"),
+        (OSError("I/O error: Permission denied (os error 13)"), "in which you may write"),
+        (OSError(errno.EIO, "Input/output error"), "Free some space or choose another folder"),
+        (OSError("something else"), "something else. Free some space or choose another folder"),
+    ],
+)
+def test_a_failed_write_says_what_helps(error, advice):
+    assert advice in str(storage_error(Path("a"), error))
+
+
+@pytest.mark.parametrize("place", ["/proc/medcare/a", "/dev/null/a", "{here}/a.txt/b"])
+def test_where_no_file_can_be_there_is_no_talk_of_space(place, tmp_path):
+    write_text(tmp_path / "a.txt", "a")
+    for write in (lambda path: write_text(path, "x"), lambda path: append_jsonl(path, {})):
+        with pytest.raises(StorageError) as caught:
+            write(Path(place.format(here=tmp_path)))
+        assert "Choose" in str(caught.value)
+        assert "space" not in str(caught.value)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from medcare.config import EMBEDDED
 from medcare.errors import ModelError, StorageError
-from medcare.storage import cache_dir
+from medcare.storage import cache_dir, missing
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -78,9 +78,9 @@ def resolve_base(name: str) -> str:
     if name and path.is_dir():
         return str(path.resolve())
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        found = missing(path, "folder") if name and path.exists() else f"There is no model folder {name}"
         raise ModelError(
-            f"There is no model folder {name}. Give a folder, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, "
-            f"or '{EMBEDDED}'."
+            f"{found}. Give a folder, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or '{EMBEDDED}'."
         )
     return name
 

@@ -14,6 +14,7 @@ import yaml
 
 from medcare.config import RunConfig
 from medcare.errors import ConfigError
+from medcare.storage import is_device, missing
 
 PRESETS = ("demo", "smoke", "paper")
 
@@ -57,6 +58,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not YAML or does not hold a mapping.
     """
     try:
+        if is_device(path):
+            raise ConfigError(f"{missing(Path(path), 'file')}. Check the path.")
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {path} can't be read: {error}. Check the path.") from error

@@ -17,7 +17,7 @@ from medcare.config import RunConfig
 from medcare.config_files import from_dict, read_yaml
 from medcare.errors import FolderError, ModelError
 from medcare.processes import is_main
-from medcare.storage import hold, read_json, write_json, write_text
+from medcare.storage import hold, missing, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -130,7 +130,7 @@ def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
         StorageError: it can't be written.
     """
     if folder.exists() and not folder.is_dir():
-        raise FolderError(f"{folder} is a file; a folder is required. Choose another --out.")
+        raise FolderError(f"{missing(folder, 'folder')}. Choose another --out.")
     begun = (folder / CONFIG).is_file()
     if not begun and folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise FolderError(f"{folder} is not empty and holds no run of this package. Choose another --out.")
@@ -167,7 +167,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ModelError: it does not exist.
     """
     if not folder.is_dir():
-        raise ModelError(f"There is no folder {folder}. Check the path.")
+        raise ModelError(f"{missing(folder, 'folder')}. Check the path.")
     if not (folder / MANIFEST).is_file():
         state = (
             "its stage is not finished" if (folder / CONFIG).is_file() else "this package did not write it"

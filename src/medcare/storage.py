@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medcare.errors import DataError, FolderError, StorageError
 
 LOCK = ".lock"
 _held: dict[Path, int] = {}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# No file by this name can be there, such as below /proc or below a file.
+_NO_PLACE = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ELOOP,
+)
 
 
 def cache_dir() -> Path:
@@ -40,7 +55,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         part.touch(0o666, exist_ok=False)
         mode = part.stat().st_mode  # the umask's share is taken off by now
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     try:
         write(part)
         _flush(part)
@@ -49,7 +64,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):  # not every system knows how to flush a folder
             _flush(path.parent)
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -74,11 +89,26 @@ def check_output(out: Path, inputs: Iterable[str | Path], *, beside: Iterable[st
             raise DataError(f"The output {written} is also an input. Choose another name for the output.")
 
 
+def missing(path: Path, required: Literal["file", "folder"]) -> str:
+    """Why a path is no file or no folder, as a sentence without its end."""
+    if path.exists():
+        found = "a folder" if path.is_dir() else "a file" if path.is_file() else "a device or a pipe"
+        return f"{path} is {found}; a {required} is required"
+    return f"{path} does not exist" if required == "file" else f"There is no folder {path}"
+
+
+def is_device(path: Path) -> bool:
+    """Whether a path is one of those that may never end, such as /dev/zero; raises OSError."""
+    mode = Path(path).stat().st_mode
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
 def hold(folder: Path) -> None:
     """Keep every other process from writing into a folder for as long as this one lives.
 
-    The system lets go of the lock when the process ends, however it ends. Where it can't be had (some network
-    file systems, Windows, a folder that can't be written) nothing is held.
+    The system lets go of the lock when the process ends, however it ends: the file that a killed process
+    leaves keeps nobody out, and goes when the next command there ends. Where a lock can't be had (some
+    network file systems, Windows, a folder that can't be written) nothing is held.
 
     Raises:
         FolderError: another process holds it.
@@ -156,7 +186,7 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
         with path.open("a", encoding="utf-8") as stream:
             stream.write(line)
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
 
 
 def read_json(path: Path) -> Any:
@@ -165,6 +195,7 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: the file is missing or is not JSON.
     """
+    _check_finite(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -183,6 +214,7 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
     Raises:
         DataError: the file is missing, or a line is not a JSON object.
     """
+    _check_finite(path)
     try:
         with Path(path).open(encoding="utf-8") as stream:
             for number, line in enumerate(stream, start=1):
@@ -198,6 +230,7 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
 
 def file_hash(path: Path) -> str:
     """The SHA-256 of a file, as hexadecimal text; raises DataError if it can't be read."""
+    _check_finite(path)
     try:
         with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -238,9 +271,24 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _storage_error(path: Path, error: OSError) -> StorageError:
-    reason = error.strerror or str(error)
-    return StorageError(
-        f"Could not write {path}: {reason}. Free some space or choose another folder; "
-        "what was written before is unchanged, and the same command continues from it."
-    )
+def storage_error(path: Path, error: Exception) -> StorageError:
+    """What to say of a failed write: by the system, or by a library that passes its error on as text."""
+    reason = getattr(error, "strerror", None) or str(error)
+    passed_on = re.search(r"\(os error (\d+)\)", reason)
+    number = int(passed_on[1]) if passed_on else getattr(error, "errno", None)
+    if isinstance(error, FileExistsError):  # a file where a folder would have to be
+        reason = missing(Path(error.filename or path.parent), "folder")
+    if number in _FORBIDDEN:
+        advice = "Choose a folder in which you may write; what is there is unchanged."
+    elif number in _NO_PLACE:
+        advice = "Choose another folder."
+    else:
+        advice = "Free some space" + ("" if number in _FULL else " or choose another folder")
+        advice += "; what was written before is unchanged, and the same command continues from it."
+    return StorageError(f"Could not write {path}: {reason}. {advice}")
+
+
+def _check_finite(path: Path) -> None:
+    with contextlib.suppress(OSError):  # who reads it says so
+        if is_device(path):
+            raise DataError(f"{missing(Path(path), 'file')}. Check the path.")

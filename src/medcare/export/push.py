@@ -18,7 +18,7 @@ from medcare.config import EMBEDDED
 from medcare.errors import FolderError, MedCareError
 from medcare.export.card import CARD, EMBEDDED_HUB_ID, HUB_ID
 from medcare.folders import CONFIG, MANIFEST
-from medcare.storage import read_json
+from medcare.storage import missing, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -74,7 +74,7 @@ def prepare(folder: Path, repo: str) -> Upload:
     """
     _check_name(repo)
     if not folder.is_dir():
-        raise FolderError(f"There is no folder {folder}. Give one that medcare export or merge wrote.")
+        raise FolderError(f"{missing(folder, 'folder')}. Give one that medcare export or merge wrote.")
     kinds = ("config.json", _ADAPTER, "*.gguf")
     if not any(path.is_file() for kind in kinds for path in folder.glob(kind)):
         raise FolderError(

@@ -20,11 +20,12 @@ from medcare.checkpoint import save_branches
 from medcare.config import AdapterConfig, Quantization, RunConfig, Stage
 from medcare.data.chat_template import Rendered, render_all
 from medcare.data.records import Conversation
-from medcare.errors import ConfigError, DataError, FolderError, StorageError
+from medcare.errors import ConfigError, DataError, FolderError
 from medcare.export.card import write_card
 from medcare.folders import claim, load_model, read_manifest, write_manifest
 from medcare.processes import is_main, main_first, wait
 from medcare.progress import say
+from medcare.storage import storage_error
 from medcare.training.devices import is_sharded, training_device
 from medcare.training.loop import Loop
 from medcare.training.state import FILE as CHECKPOINT
@@ -245,9 +246,7 @@ def _save_plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out:
             for path in Path(part).iterdir():
                 path.replace(out / path.name)
     except (OSError, SafetensorError) as error:  # safetensors wraps the system's error, such as a full disk
-        raise StorageError(
-            f"The merged model could not be written to {out}: {error}. Free some space."
-        ) from error
+        raise storage_error(out, error) from error
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from medcare.data.readers.json_list import Elements
 from medcare.errors import DataError
+from medcare.storage import missing
 
 HUB = "hf:"
 
@@ -89,7 +90,7 @@ def open_rows(source: str) -> Rows:
     if path.is_dir():
         raise DataError(f"{path} is a folder. Give a file, or a pattern such as '{path}/*.jsonl'.")
     if not path.is_file():
-        raise DataError(f"{path} does not exist. Check the path; a hub data set is written hf:owner/name.")
+        raise DataError(f"{missing(path, 'file')}. Check the path; a hub data set is written hf:owner/name.")
     if path.suffix.lower() not in _READERS:
         raise DataError(f"{path} is of no known kind. Known endings: {', '.join(_READERS)}.")
     unit, read = _READERS[path.suffix.lower()]

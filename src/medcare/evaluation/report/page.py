@@ -22,7 +22,7 @@ from medcare.errors import EvaluationError
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.report import examples, method, overview, tables, training, wording
 from medcare.evaluation.results import ABLATION, RESULTS
-from medcare.storage import read_json
+from medcare.storage import missing, read_json
 
 Tree = dict[str, Any]
 # A difference of this many points, and more, gets the strongest colour.
@@ -41,6 +41,8 @@ def read_results(out: Path) -> Tree:
         EvaluationError: it has none.
         DataError: results.json can't be read.
     """
+    if not out.is_dir():
+        raise EvaluationError(f"{missing(out, 'folder')}. Check the path.")
     if not (out / RESULTS).is_file():
         raise EvaluationError(
             f"{out} has no {RESULTS}, so there is nothing to report. Finish the run first: "
