@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from medcare.adapters.tuner import adapted_linears, add_aggregators, remove_branch
-from medcare.checkpoint import check_base, load_lora, load_noise, load_tensors, save_branches, save_tensors
+from medcare.checkpoint import check_base, load_lora, load_noise, save_branches
 from medcare.config import AdapterConfig
 from medcare.errors import AdapterError, FolderError, StorageError
+from medcare.lora_files import load_tensors, save_tensors
 from tests.conftest import tiny_model
 
 CONFIG = AdapterConfig(rank=4, alpha=8, experts=4, top_k=2)
@@ -125,7 +128,7 @@ def test_a_full_disk_leaves_the_former_file(tmp_path, monkeypatch):
         with open("/dev/full", "wb") as stream:  # noqa: PTH123
             stream.write(b"x" * 100_000)
 
-    monkeypatch.setattr("medcare.checkpoint.save_file", full)
+    monkeypatch.setattr("medcare.lora_files.save_file", full)
     with pytest.raises(StorageError, match="No space left"):
         save_tensors(path, {"x": torch.zeros(3)})
     monkeypatch.undo()
@@ -155,6 +158,23 @@ def test_a_rank_and_alpha_by_module_are_read_as_peft_does(tmp_path):
     save_branches(model, tmp_path, "base")
     again = PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "knowledge")
     torch.testing.assert_close(again(IDS).logits, model(IDS).logits, rtol=0, atol=1e-5)
+
+
+def test_a_folder_is_read_without_peft_and_written_without_its_warnings(tmp_path):
+    save_branches(stage_one(), tmp_path / "a", "base")
+    program = """
+import sys
+from pathlib import Path
+from medcare.lora_files import read_lora, save_lora
+factors = read_lora(Path(sys.argv[1]))
+assert not {"peft", "bitsandbytes"} & set(sys.modules)
+save_lora(Path(sys.argv[2]), factors, base="base")
+"""
+    folders = [tmp_path / "a" / "knowledge", tmp_path / "b"]
+    done = subprocess.run([sys.executable, "-c", program, *folders], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
+    assert files[0] == files[1]
 
 
 def test_an_adapter_with_trained_embeddings_is_refused(tmp_path):

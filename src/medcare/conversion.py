@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from medcare.adapters.merge import Factors
 from medcare.base_model import describe, load_config
-from medcare.checkpoint import load_tensors, read_lora, save_lora, save_tensors
 from medcare.config import AdapterConfig, ModelConfig, RunConfig
 from medcare.errors import AdapterError, FolderError
 from medcare.folders import claim, write_manifest
+from medcare.lora_files import load_tensors, read_lora, save_lora, save_tensors
 from medcare.storage import read_json
 
 _NAME = re.compile(

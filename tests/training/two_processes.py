@@ -14,11 +14,11 @@ from torch import nn
 
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch, trainable
-from medcare.checkpoint import save_tensors
 from medcare.config import AdapterConfig, EvaluationConfig, ModelConfig, RunConfig, StageConfig
 from medcare.data.chat_template import Rendered
 from medcare.data.records import Conversation, Item, Message
 from medcare.errors import ConfigError
+from medcare.lora_files import save_tensors
 from medcare.training.loop import Loop
 from tests.conftest import tiny_model
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from medcare.adapters.merge import Factors, join, pad
-from medcare.checkpoint import read_lora, save_lora
 from medcare.errors import AdapterError, ConfigError
 from medcare.export.card import write_card
 from medcare.folders import claim, read_manifest, write_manifest
+from medcare.lora_files import read_lora, save_lora
 
 Parts = Literal["knowledge", "alignment", "both"]
 _BRANCHES = {

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from medcare.adapters.shards import like, overwrite, whole
-from medcare.checkpoint import load_tensors, save_tensors
 from medcare.errors import FolderError
+from medcare.lora_files import load_tensors, save_tensors
 
 FILE = "checkpoint.safetensors"
 
