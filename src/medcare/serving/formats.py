@@ -151,7 +151,9 @@ class CompletionFormat(_Envelope):
 
     def _logprobs(self, answers: Answers, index: int, text: str, tokens: Sequence[Token]) -> Json:
         tokenizer = answers.model.tokenizer
-        offsets = self._offsets.setdefault(index, _Offsets(tokenizer, text))
+        if index not in self._offsets:
+            self._offsets[index] = _Offsets(tokenizer, text)
+        offsets = self._offsets[index]
         return {
             "tokens": [_spelling(tokenizer, token.id) for token in tokens],
             "token_logprobs": [_finite(token.log_probability) for token in tokens],
