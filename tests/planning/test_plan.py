@@ -11,13 +11,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from medcare.cli import app
-from medcare.config import RunConfig, StageConfig
+from medcare.config import ModelConfig, RunConfig, StageConfig
 from medcare.errors import ConfigError, ModelError
 from medcare.planning.estimate import largest
 from medcare.planning.hardware import GPUS, Assumptions, Gpu, message_bytes, step_seconds
-from medcare.planning.plan import Request, make_plan, pieces
-from medcare.planning.shapes import known_shapes, shape_of
+from medcare.planning.plan import make_plan, pieces
+from medcare.planning.shapes import base_of, known_shapes, shape_of
 from medcare.planning.simulation import Step
+from medcare.planning.ways import Request
 
 TINY = AutoConfig.for_model(
     "llama", hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96
@@ -27,9 +28,12 @@ CONFIG = RunConfig(aggregate=replace(STAGE, orthogonality="none"), align=replace
 
 
 class LinearEstimator:
-    """A model that takes 30 MB of weights and 40 kB a token, a quarter of it when recomputed."""
+    """A model that takes 30 MB of weights and 40 kB a token, a quarter of it when recomputed.
 
-    def __init__(self, setup):
+    int8 takes half of the weights' bytes, nf4 a quarter.
+    """
+
+    def __init__(self, setup, accumulates=False):
         self.setup = setup
 
     def tokens(self, amount):
@@ -38,6 +42,7 @@ class LinearEstimator:
     def step(self, amount):
         recomputed = self.setup.config.stage(self.setup.stage).gradient_checkpointing
         shards = self.setup.devices if self.setup.sharing == "fsdp2" else 1
+        shards *= {"none": 1, "int8": 2, "nf4": 4}[self.setup.config.model.quantization]
         peak = Counter(weights=30 * 10**6 // shards, activations=40_000 * amount // (4 if recomputed else 1))
         flops = 10**9 * amount * (4 if recomputed else 3) // 3
         return Step({"forward": Counter(weights=1), "loss": peak}, flops, frozen=15 * 10**6, trained=10**6)
@@ -45,7 +50,7 @@ class LinearEstimator:
 
 @pytest.fixture
 def linear(monkeypatch):
-    monkeypatch.setattr("medcare.planning.plan.Estimator", LinearEstimator)
+    monkeypatch.setattr("medcare.planning.ways.Estimator", LinearEstimator)
 
 
 NOTHING = Assumptions(context=0, communication=0, fragmentation=0, margin=0)
@@ -135,6 +140,7 @@ def test_with_less_memory_the_micro_batch_shrinks_then_activations_are_recompute
         option = make_plan(request(megabytes)).chosen["aggregate"]
         assert (option.possible, option.checkpointing) == (True, recomputed)
         assert batch <= option.micro_batch < 256 or recomputed
+        assert option.accumulation == round(256 / option.micro_batch)  # a step keeps its size
         assert option.total <= megabytes * 2**20
 
 
@@ -149,8 +155,34 @@ def test_more_gpus_share_the_weights(linear):
 def test_what_fits_nowhere_is_told_with_what_would(linear):
     with pytest.raises(ConfigError, match=r"tiny does not fit: stage aggregate needs .* 4 GPUs of this size"):
         make_plan(request(10))
-    with pytest.raises(ConfigError, match=r"fits: GPUs of 1 GiB, or a smaller aggregate\.max_length"):
+    with pytest.raises(ConfigError, match=r"What fits: GPUs of 1 GiB\."):
         make_plan(request(0.1))
+    longer = replace(CONFIG, aggregate=replace(CONFIG.aggregate, max_length=2048))
+    with pytest.raises(ConfigError, match=r"; a smaller aggregate\.max_length\."):
+        make_plan(request(40, config=longer))
+
+
+def test_a_quantised_base_is_advised_where_it_would_fit(linear):
+    with pytest.raises(ConfigError) as told:
+        make_plan(request(10))
+    assert "--quantization nf4 (one GPU, at least 0.0 GiB on each)" in str(told.value)
+    assert "int8" not in str(told.value)  # 15 MB
+    with pytest.raises(ConfigError, match=r"gradient checkpointing, int8, .* --quantization nf4"):
+        make_plan(quantised(10, "int8"))
+
+
+def quantised(megabytes, kind, **changes):
+    return request(megabytes, config=replace(CONFIG, model=ModelConfig(quantization=kind)), **changes)
+
+
+def test_a_quantised_base_is_not_planned_in_shards(linear):
+    made = make_plan(quantised(30, "int8", gpus=2, nodes=2))
+    assert {option.sharing for option in made.options} == {"ddp"}
+    assert len(made.options) == 4
+    assert pieces(made.request) == 6
+    option = made.chosen["align"]
+    assert (option.quantization, dict(option.peak)["weights"]) == ("int8", 15 * 10**6)
+    assert option.loading == 30 * 10**6  # bfloat16, whatever comes of it on the GPU
 
 
 def plan(folder, *options):
@@ -159,6 +191,76 @@ def plan(folder, *options):
     small += [f"--set={name}.tokens_per_batch=128" for name in ("aggregate", "align")]
     base = ["plan", str(folder), "--gpu-memory", "2", "--tokens", "1000"]
     return CliRunner().invoke(app, [*base, *small, *options])
+
+
+def shown(*options):
+    """What the command prints for a 1.8B model that is planned in no time."""
+    done = CliRunner().invoke(app, ["plan", *options])
+    assert done.exit_code == 0, done.output
+    return " ".join(done.stdout.split())
+
+
+def test_the_printed_commands_are_those_that_train(linear, tmp_path):
+    text = shown("qwen1.5-1.8b", "--gpus", "8", "--nodes", "2", "--quantization", "nf4")
+    launch = "accelerate launch --config_file configs/ddp.yaml --num_processes 16 --num_machines 2"
+    for words in (
+        launch,
+        "-m medcare train --stage align --from STAGE_1",
+        "--set model.base=Qwen/Qwen1.5-1.8B --set model.quantization=nf4",
+        "frozen weights (nf4)",
+        "DDP alone is planned",
+    ):
+        assert words in text
+    (tmp_path / "mine.yaml").write_text("model: {base: Qwen/Qwen1.5-1.8B}")
+    text = shown("--config", str(tmp_path / "mine.yaml"))
+    assert f"OUT {tmp_path}/mine.yaml --set aggregate.tokens_per_batch" in text  # it names the base itself
+    assert "model.base" not in text
+    assert "accelerate" not in text
+
+
+def test_a_command_keeps_the_size_of_a_step(linear):
+    """There is room for 3,072 tokens of 8,192, or for all of them if activations are recomputed."""
+    text = shown("qwen1.5-1.8b", "--gpu-memory", "1", "--set=align.accumulation=2")
+    assert "8,192 x 2" in text
+    for stage, count in (("aggregate", 3), ("align", 5)):
+        words = f"--set {stage}.tokens_per_batch=3072 --set {stage}.gradient_checkpointing=false"
+        assert f"{words} --set {stage}.accumulation={count}" in text
+    assert "accumulation=" not in shown("qwen1.5-1.8b")
+
+
+def test_a_local_folder_goes_before_a_known_shape(tmp_path):
+    TINY.save_pretrained(tmp_path / "qwen1.5-7b")
+    folder = str(tmp_path / "qwen1.5-7b")
+    assert shape_of(folder).hidden_size == 32
+    assert base_of(folder) == folder
+
+
+def test_a_short_name_stands_for_a_hub_id():
+    assert base_of("qwen1.5-7b") == "Qwen/Qwen1.5-7B"
+    assert base_of("Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct"
+    assert base_of("mistral-7b-instruct") == "mistralai/Mistral-7B-Instruct-v0.3"
+    assert base_of("Qwen/Qwen1.5-7B-Chat") == "Qwen/Qwen1.5-7B-Chat"
+    assert base_of("embedded") == "embedded"
+    assert base_of("./mine") == "./mine"
+
+
+def test_without_a_model_one_is_asked_for():
+    done = CliRunner().invoke(app, ["plan"])
+    assert isinstance(done.exception, ConfigError)
+    assert "medcare plan qwen1.5-7b" in str(done.exception)
+
+
+@pytest.mark.parametrize("odd", ["gpus=0", "gpu-memory=inf", "gpu-memory=nan", "tokens=-5", "price=inf"])
+def test_numbers_that_make_no_sense_are_refused(odd):
+    done = CliRunner().invoke(app, ["plan", "qwen1.5-1.8b", f"--{odd}"])
+    assert done.exit_code == 2
+    assert odd.partition("=")[0] in done.output
+
+
+def test_a_wrong_quantization_is_told():
+    done = CliRunner().invoke(app, ["plan", "qwen1.5-1.8b", "--quantization", "int4"])
+    assert isinstance(done.exception, ConfigError)
+    assert "int8" in str(done.exception)
 
 
 def test_the_command_plans_a_local_folder_as_json(tmp_path):

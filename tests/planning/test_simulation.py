@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from medcare.adapters.quantized import quantize
 from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
-from medcare.config import AdapterConfig, RunConfig, StageConfig
+from medcare.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
 from medcare.data.chat_template import Rendered
 from medcare.planning.estimate import Estimator, Setup
 from medcare.planning.simulation import Shape, simulate
@@ -31,30 +33,30 @@ def settings(stage="aggregate", **changes):
     return replace(RunConfig(adapters=AdapterConfig(rank=4, alpha=8)), **{stage: replace(made, **changes)})
 
 
+def real_loop(stage, config):
+    """A loop of two steps on a real model."""
+    model = AutoModelForCausalLM.from_config(MODEL, dtype=torch.float32)
+    if stage == "aggregate":
+        add_aggregators(model, config.adapters)
+    else:
+        add_aggregators(model, replace(config.adapters, experts=0, attention=()))
+        add_alignment(model, config.adapters)
+    quantize(model, config.model.quantization)
+    parameters = trainable(model, trained_branches(stage, config))
+    if config.stage(stage).gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    examples = [Rendered([3] * n, [2 * position >= n for position in range(n)]) for n in LENGTHS]
+    folder = Path("/nonexistent")
+    loop = Loop(model.train(), parameters, examples, config.stage(stage), seed=0, folder=folder, pad_id=0)
+    batch = tuple(range(len(examples)))
+    loop.schedule = Schedule(((batch,) * config.stage(stage).accumulation,) * 2)
+    return loop
+
+
 def measured(stage, config):
     """The profiler's peak of the second of two real steps, in bytes, with all that was there before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        model = AutoModelForCausalLM.from_config(MODEL, dtype=torch.float32)
-        if stage == "aggregate":
-            add_aggregators(model, config.adapters)
-        else:
-            add_aggregators(model, replace(config.adapters, experts=0, attention=()))
-            add_alignment(model, config.adapters)
-        parameters = trainable(model, trained_branches(stage, config))
-        if config.stage(stage).gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        examples = [Rendered([3] * n, [2 * position >= n for position in range(n)]) for n in LENGTHS]
-        loop = Loop(
-            model.train(),
-            parameters,
-            examples,
-            config.stage(stage),
-            seed=0,
-            folder=Path("/nonexistent"),
-            pad_id=0,
-        )
-        batch = tuple(range(len(examples)))
-        loop.schedule = Schedule(((batch,) * config.stage(stage).accumulation,) * 2)
+        loop = real_loop(stage, config)
         loop._step(0, Meter())
         mark = torch.ones(12_345, dtype=torch.uint8)  # found again among the events
         loop._step(1, Meter())
@@ -86,6 +88,27 @@ def test_a_simulated_step_takes_the_memory_of_a_real_one(stage, changes):
         MODEL, config, stage, torch.float32, Shape(5, (sum(LENGTHS),), micro_batches=accumulation)
     )
     assert step.peak.total() == pytest.approx(measured(stage, config), rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_quantised_step_takes_the_memory_of_a_real_one(kind, checkpointing):
+    pytest.importorskip("bitsandbytes")
+    config = settings(gradient_checkpointing=checkpointing)
+    config = replace(config, model=ModelConfig(quantization=kind))
+    shape = Shape(5, (sum(LENGTHS),), kernels="processor")
+    step = simulate(MODEL, config, "aggregate", torch.float32, shape)
+    assert step.peak.total() == pytest.approx(measured("aggregate", config), rel=0.05)
+
+
+@pytest.mark.parametrize("scaling", [1.0, 8.0])
+def test_logits_that_are_scaled_are_made_whole(scaling):
+    """The loss knows nothing of Granite's scale, unless it is 1."""
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    shape = {name: getattr(MODEL, name) for name in names}
+    model = AutoConfig.for_model("granite", **shape, vocab_size=20_000, logits_scaling=scaling)
+    step = simulate(model, settings(), "aggregate", torch.float32, Shape(2, (4096,)))
+    assert (step.peak["logits"] > 2.9 * 4 * 2048 * 20_000) == (scaling != 1)
 
 
 @pytest.mark.parametrize(("sharing", "devices"), [("single", 1), ("ddp", 4), ("fsdp2", 4)])
@@ -122,6 +145,30 @@ def test_operations_of_a_linear_stack_are_those_on_paper():
     expected = 128 * (4 * frozen + 6 * branches + 4 * head)
     assert step.flops == pytest.approx(expected, rel=0.12)  # attention, and no gradient below the first layer
     assert longer.flops > 2 * step.flops  # attention grows with the square
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("stage", ["aggregate", "align"])
+def test_operations_are_those_that_torch_counts_in_a_real_step(stage, checkpointing):
+    """Frozen linears: forward and gradient of the input; branches: those and their own gradients."""
+    config, aten = settings(stage, gradient_checkpointing=checkpointing), torch.ops.aten
+
+    # Attention on a processor, which torch's counter does not know.
+    def forward(query, key, value, *_, **__):
+        return sdpa_flop_count(query, key, value)
+
+    def backward(gradient, query, key, value, *_, **__):
+        return sdpa_backward_flop_count(gradient, query, key, value)
+
+    known = {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    loop = real_loop(stage, config)
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        loop._step(0, Meter())
+    step = simulate(MODEL, config, stage, torch.float32, Shape(5, LENGTHS))
+    assert step.flops == counter.get_total_flops()
 
 
 def test_recomputing_costs_about_a_forward_pass_and_saves_activations():

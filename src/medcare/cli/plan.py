@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,32 +17,39 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from medcare.planning.hardware import Gpu
-    from medcare.planning.plan import Option, Plan, Request
+    from medcare.planning.plan import Plan
+    from medcare.planning.ways import Option, Request
 
 commands = typer.Typer()
 
-_LAUNCHERS = {
-    "single": "",
-    "ddp": "accelerate launch --config_file configs/ddp.yaml -m ",
-    "fsdp2": "accelerate launch --config_file configs/fsdp2.yaml -m ",
-}
+_MOST = 4096  # machines, and GPUs in each
 
 
 @commands.command()
 def plan(
-    model: Annotated[str, typer.Argument(help="A known shape (qwen1.5-7b ...), a folder, or 'embedded'.")],
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs in each machine.")] = 1,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A known shape (qwen1.5-7b ...), a folder, a hub id, or 'embedded'. Default: the config's."
+        ),
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, max=_MOST, help="GPUs in each machine.")] = 1,
     gpu: Annotated[
         str, typer.Option(help="Kind of GPU: rate and memory (a100, h100, rtx4090 ...).")
     ] = "a100",
     gpu_memory: Annotated[
-        float | None, typer.Option(min=1, help="GiB of each GPU; default: the kind's.")
+        float | None, typer.Option(min=1, max=10_000, help="GiB of each GPU; default: the kind's.")
     ] = None,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, max=_MOST, help="Machines.")] = 1,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of each stage's data: adds steps and hours.")
+        int | None, typer.Option(min=1, max=10**15, help="Tokens of each stage's data: adds steps and hours.")
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="Of a GPU for an hour: adds the cost.")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, max=10**6, help="Of a GPU for an hour: adds the cost.")
+    ] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="Of the frozen base, int8 or nf4: as --set model.quantization=nf4.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML of settings, as for `run`; default: the paper's.")
     ] = None,
@@ -52,19 +60,22 @@ def plan(
     utilisation: Annotated[
         float, typer.Option(min=0.01, max=1, help="Share of the GPU's peak rate reached; assumed.")
     ] = 0.4,
-    network: Annotated[float, typer.Option(min=0.01, help="GB/s between machines.")] = 12.5,
+    network: Annotated[float, typer.Option(min=0.01, max=10**5, help="GB/s between machines.")] = 12.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Say what memory, settings, hours and cost a model takes, from its shape alone."""
     from medcare.config_files import load_config
     from medcare.planning.hardware import Assumptions
-    from medcare.planning.plan import Request
-    from medcare.planning.shapes import shape_of
+    from medcare.planning.shapes import base_of, shape_of
+    from medcare.planning.ways import Request
 
+    given = [*(set_ or ()), *([] if quantization is None else [f"model.quantization={quantization}"])]
+    named = model if model is not None else _base(config, given)
+    base = base_of(named)
     request = Request(
-        name=model,
-        model=shape_of(model),
-        config=load_config(config, settings=[f"model.base={json.dumps(model)}", *(set_ or ())]),
+        name=named,
+        model=shape_of(named),
+        config=load_config(config, settings=[f"model.base={json.dumps(base)}", *given]),
         gpu=_gpu(gpu, gpu_memory),
         gpus=gpus,
         nodes=nodes,
@@ -77,12 +88,22 @@ def plan(
     if as_json:
         typer.echo(json.dumps(_tree(made), indent=2))
     else:
-        _show(made, _given(config, set_ or []))
+        known = config is not None and load_config(config).model.base == base
+        settings = [*([] if known else [f"model.base={base}"]), *given]
+        files = [] if config is None else [str(config)]
+        _show(made, [*files, *(f"--set {shlex.quote(setting)}" for setting in settings)])
 
 
-def _given(config: Path | None, settings: list[str]) -> str:
-    """What the plan was asked for, as it is given to `train`."""
-    return " ".join([*([str(config)] if config else []), *(f"--set {entry}" for entry in settings)])
+def _base(config: Path | None, given: list[str]) -> str:
+    """The settings' base."""
+    from medcare.config_files import load_config
+
+    if config is None and not any(entry.startswith("model.base=") for entry in given):
+        raise ConfigError(
+            "There is no model to plan for. Name one, as in: medcare plan qwen1.5-7b; or give --config with "
+            "settings that name it."
+        )
+    return load_config(config, settings=given).model.base
 
 
 def _made(request: Request) -> Plan:
@@ -126,7 +147,7 @@ def _tree(made: Plan) -> dict[str, Any]:
     }
 
 
-def _show(made: Plan, given: str) -> None:
+def _show(made: Plan, given: list[str]) -> None:
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
@@ -143,10 +164,30 @@ def _show(made: Plan, given: str) -> None:
     hours = made.hours()
     if hours is not None:
         cost = sum(option.cost or 0.0 for option in made.chosen.values())
-        console.print(f"Both stages: {hours:.2f} h" + (f", cost {cost:,.2f}" if request.price else "") + ".")
+        console.print(f"Both stages: {hours:,.2f} h" + (f", cost {cost:,.2f}" if request.price else "") + ".")
+    for note in _notes(made):
+        console.print(note)
     for stage, option in made.chosen.items():
         largest = f"{stage}: the largest micro-batch that fits has about {made.largest[stage]:,} tokens."
-        console.print(f"{largest}\n  {_command(option, request.name, given)}", soft_wrap=True)
+        console.print(f"{largest}\n  {_command(made.request, option, given)}", soft_wrap=True)
+
+
+def _notes(made: Plan) -> list[str]:
+    """What the tables don't say."""
+    request, option = made.request, made.chosen["aggregate"]
+    size, processes = option.loading / 2**30, request.gpus
+    together = f", {processes * size:,.0f} GiB for the {processes} of a machine" if processes > 1 else ""
+    notes = [
+        f"Each process loads the base whole into the machine's own memory first: {size:.1f} GiB{together}."
+    ]
+    if option.quantization != "none":
+        notes.append(
+            f"Hours leave out the time in which {option.quantization} weights are unpacked, and were checked "
+            "on no GPU."
+        )
+        if request.devices > 1:
+            notes.append("FSDP2 and ZeRO-3 can't cut a quantised base into shards: DDP alone is planned.")
+    return notes
 
 
 def _ways(made: Plan) -> Table:
@@ -165,7 +206,7 @@ def _ways(made: Plan) -> Table:
             f"{option.stage}{'*' if made.chosen[option.stage] is option else ''}",
             option.sharing,
             "yes" if option.checkpointing else "no",
-            f"{option.micro_batch:,}",
+            f"{option.micro_batch:,}" + (f" x {option.accumulation}" if option.accumulation > 1 else ""),
             f"{option.total / 2**30:.1f}",
             *(shown if option.possible else ["does not fit", "", ""]),
         )
@@ -182,7 +223,10 @@ def _memory(made: Plan) -> Table:
     for stage in made.chosen:
         table.add_column(stage, justify="right")
     peaks = [dict(option.peak) for option in made.chosen.values()]
-    for kind, name in KINDS.items():
+    names = dict(KINDS)
+    if made.request.config.model.quantization != "none":
+        names["weights"] += f" ({made.request.config.model.quantization})"
+    for kind, name in names.items():
         table.add_row(name, *(f"{peak.get(kind, 0) / 2**30:.2f}" for peak in peaks))
     options = made.chosen.values()
     table.add_row("driver, fragments (assumed)", *(f"{option.overhead / 2**30:.2f}" for option in options))
@@ -190,17 +234,33 @@ def _memory(made: Plan) -> Table:
     return table
 
 
-def _command(option: Option, base: str, given: str) -> str:
+def _command(request: Request, option: Option, given: list[str]) -> str:
     """What trains that way; data and folder are for the reader to name."""
     stage = option.stage
     settings = {
-        "model.base": base,
-        f"{stage}.tokens_per_batch": option.micro_batch,
-        f"{stage}.gradient_checkpointing": str(option.checkpointing).lower(),
+        "tokens_per_batch": option.micro_batch,
+        "gradient_checkpointing": str(option.checkpointing).lower(),
     }
+    if option.accumulation != request.config.stage(stage).accumulation:
+        settings["accumulation"] = option.accumulation
     start = " --from STAGE_1" if stage == "align" else ""
-    words = [*([given] if given else []), *(f"--set {key}={value}" for key, value in settings.items())]
+    words = [*given, *(f"--set {stage}.{key}={value}" for key, value in settings.items())]
     return (
-        f"{_LAUNCHERS[option.sharing]}medcare train --stage {stage}{start} --data DATA.jsonl --out OUT "
+        f"{_launcher(request, option)}medcare train --stage {stage}{start} --data DATA.jsonl --out OUT "
         + " ".join(words)
     )
+
+
+def _launcher(request: Request, option: Option) -> str:
+    """What starts a process for each GPU; on several machines, on each of them."""
+    if request.devices == 1:
+        return ""
+    words = (
+        f"accelerate launch --config_file configs/{option.sharing}.yaml --num_processes {request.devices} "
+    )
+    if request.nodes > 1:
+        words += (
+            f"--num_machines {request.nodes} --machine_rank NUMBER --main_process_ip ADDRESS "
+            "--main_process_port 29500 "
+        )
+    return f"{words}-m "

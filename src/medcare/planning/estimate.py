@@ -57,11 +57,16 @@ class Setup:
 
 
 class Estimator:
-    """Steps of one setup, for any batch."""
+    """Steps of one setup, for any batch.
 
-    def __init__(self, setup: Setup) -> None:
+    Args:
+        setup: what the steps have in common.
+        accumulates: whether a step has several micro-batches, whatever the settings say.
+    """
+
+    def __init__(self, setup: Setup, *, accumulates: bool = False) -> None:
         self.setup = setup
-        self.micro_batches = min(2, setup.config.stage(setup.stage).accumulation)
+        self.micro_batches = 2 if accumulates else min(2, setup.config.stage(setup.stage).accumulation)
         self.layers = int(setup.model.get_text_config().num_hidden_layers)
         self._known: dict[int, Step] = {}
 

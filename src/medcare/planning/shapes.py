@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -12,6 +13,8 @@ from medcare.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+_TUNED = ("-Chat", "-Instruct")  # of the same shape as the model without
 
 
 def known_shapes() -> dict[str, dict[str, Any]]:
@@ -30,11 +33,27 @@ def shape_of(name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
     shapes = known_shapes()
-    shape = shapes.get(name.lower().rpartition("/")[2].removesuffix("-chat").removesuffix("-instruct"))
-    if shape is not None:
-        known: PretrainedConfig = AutoConfig.for_model(**shape)
+    shape = shapes.get(_plain(name))
+    if shape is not None and not Path(name).is_dir():
+        known: PretrainedConfig = AutoConfig.for_model(**{k: v for k, v in shape.items() if k != "hub"})
         return known
     try:
         return load_config(name)
     except ModelError as error:
         raise ModelError(f"{error} Shapes known by name: {', '.join(shapes)}.") from error
+
+
+def base_of(name: str) -> str:
+    """The `model.base` behind a name that `shape_of` takes: a hub id for one out of `known_shapes`."""
+    shape = known_shapes().get(_plain(name))
+    if shape is None or "/" in name or Path(name).is_dir():
+        return name
+    tuned = next((end for end in _TUNED if name.lower().endswith(end.lower())), "")
+    return str(shape["hub"]).format(tuned)
+
+
+def _plain(name: str) -> str:
+    short = name.lower().rpartition("/")[2]
+    for end in _TUNED:
+        short = short.removesuffix(end.lower())
+    return short
