@@ -15,7 +15,7 @@ import yaml
 from medcare.config import EvaluationConfig, RunConfig, TrackingConfig
 from medcare.errors import FolderError
 from medcare.folders import CONFIG, claim
-from medcare.storage import LOCK
+from medcare.locks import LOCK
 
 WORK = {"stage": "run"}
 ANOTHER = """
@@ -88,6 +88,30 @@ def test_no_lock_is_left_behind_and_none_keeps_a_folder_from_being_used(tmp_path
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / LOCK).write_text("1")
     assert not claim(tmp_path / "new", RunConfig(), WORK)
+
+
+def test_what_a_killed_process_was_writing_goes_when_the_folder_is_claimed_again(tmp_path: Path) -> None:
+    claim(tmp_path, RunConfig(), WORK)
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".model.safetensors.0123abcd.part").write_text("half")
+    (tmp_path / ".part-a1b2_c3d").mkdir()
+    (tmp_path / ".part-a1b2_c3d" / "model.safetensors").write_text("half")
+    for name in (".notes.part", ".part-of-mine", "x.0123abcd.part"):
+        (tmp_path / name).write_text("mine")
+    assert not claim(tmp_path, RunConfig(), WORK)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        CONFIG, LOCK, ".notes.part", ".part-of-mine", "x.0123abcd.part"
+    }  # fmt: skip
+
+
+def test_unfinished_files_of_a_process_at_work_stay(tmp_path: Path) -> None:
+    first = another(tmp_path)
+    assert first.stdout.readline() == "claimed\n"
+    (tmp_path / ".model.safetensors.0123abcd.part").write_text("half")
+    with pytest.raises(FolderError, match="Another process"):
+        claim(tmp_path, RunConfig(), WORK)
+    assert (tmp_path / ".model.safetensors.0123abcd.part").exists()
+    first.communicate("")
 
 
 def test_a_refused_folder_is_left_without_a_lock(tmp_path: Path) -> None:

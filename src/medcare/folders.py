@@ -16,8 +16,9 @@ from medcare.checkpoint import check_base, load_lora, load_noise
 from medcare.config import RunConfig
 from medcare.config_files import from_dict, read_yaml
 from medcare.errors import FolderError, ModelError
+from medcare.locks import hold
 from medcare.processes import is_main
-from medcare.storage import hold, missing, read_json, write_json, write_text
+from medcare.storage import missing, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,7 +6,6 @@ and only then take the real name. A crash, a full disk or Ctrl-C leaves the form
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import hashlib
@@ -19,10 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from medcare.errors import DataError, FolderError, StorageError
+from medcare.errors import DataError, StorageError
 
-LOCK = ".lock"
-_held: dict[Path, int] = {}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # No file by this name can be there, such as below /proc or below a file.
@@ -101,61 +98,6 @@ def is_device(path: Path) -> bool:
     """Whether a path is one of those that may never end, such as /dev/zero; raises OSError."""
     mode = Path(path).stat().st_mode
     return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
-
-
-def hold(folder: Path) -> None:
-    """Keep every other process from writing into a folder for as long as this one lives.
-
-    The system lets go of the lock when the process ends, however it ends: the file that a killed process
-    leaves keeps nobody out, and goes when the next command there ends. Where a lock can't be had (some
-    network file systems, Windows, a folder that can't be written) nothing is held.
-
-    Raises:
-        FolderError: another process holds it.
-    """
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        return
-    path = folder.resolve() / LOCK
-    if _is_held(path):
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 20).decode(errors="replace")
-        os.close(descriptor)
-        if not isinstance(error, BlockingIOError):
-            return
-        raise FolderError(
-            f"Another process is writing to {folder} (pid {holder or 'unknown'}). Wait for its end, stop it, "
-            "or choose another --out."
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}".encode())
-    _held[path] = descriptor
-    if not _is_held(path):  # its former holder deleted the file in the meantime
-        hold(folder)
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        return path in _held and os.path.samestat(os.fstat(_held[path]), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-@atexit.register
-def _let_go() -> None:
-    """Leave no lock file behind."""
-    for path in _held:
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from medcare.data.records import Item
 from medcare.evaluation.predictions import unanswered
-from medcare.storage import LOCK, read_jsonl
+from medcare.locks import LOCK
+from medcare.storage import read_jsonl
 from tests.training.two_processes import CASES, STOP, answers, both_stages, finish, make, stop_early
 
 ROOT = Path(__file__).parents[2]
