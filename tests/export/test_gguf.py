@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -16,13 +17,12 @@ from medcare.cli import app
 from medcare.config import EMBEDDED
 from medcare.errors import AdapterError, ConfigError, FolderError, ModelError, StorageError
 from medcare.export import gguf as exporter
-from medcare.export.gguf import as_type, export_gguf
+from medcare.export.gguf import export_gguf
 from medcare.export.lora import export_lora
 from medcare.export.push import prepare
 from medcare.folders import load_model
 from medcare.training.stages import merge
-from tests.conftest import tiny_model
-from tests.export.gguf_models import VOCABULARY, save, tokenizer_of
+from tests.export.gguf_models import save
 from tests.export.stage_folders import stage_folders
 
 FAMILIES = {"llama": "llama-bpe", "mistral": "tekken", "qwen2": "qwen2", "qwen3": "qwen2"}
@@ -360,12 +360,6 @@ def test_damaged_folders_are_told_in_a_sentence(run, damage, tmp_path):
 
 def test_the_package_may_be_missing(run, tmp_path, monkeypatch):
     folder, _ = run
-    monkeypatch.setitem(__import__("sys").modules, "gguf", None)
+    monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ModelError, match=r"medcare\[gguf\]"):
         export_gguf(folder / "align", tmp_path / "out")
-
-
-def test_types_by_name():
-    assert as_type("bf16") == "bf16"
-    assert tiny_model("llama").config.vocab_size < VOCABULARY  # the two helpers are not mixed up
-    assert len(tokenizer_of("gpt-2")) < VOCABULARY
