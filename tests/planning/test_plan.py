@@ -73,7 +73,7 @@ def test_the_largest_amount_fits_and_is_nearly_the_largest(fixed, slope, square,
     def needs(amount):
         return fixed + slope * amount + square * slope * amount * amount // 2**17
 
-    found = largest(needs, room, start=start, unit=unit, tries=8)
+    found = largest(needs, room, start=start, unit=unit)
     if needs(start) > room:
         assert found == 0
         return
@@ -226,6 +226,13 @@ def test_a_command_keeps_the_size_of_a_step(linear):
         words = f"--set {stage}.tokens_per_batch=3072 --set {stage}.gradient_checkpointing=false"
         assert f"{words} --set {stage}.accumulation={count}" in text
     assert "accumulation=" not in shown("qwen1.5-1.8b")
+
+
+def test_settings_are_printed_as_they_were_given(linear):
+    lists = "adapters.attention=[q_proj, v_proj]"
+    text = shown("qwen1.5-1.8b", "--set", lists, "--set=align.tokens_per_batch=4096")
+    assert f"--set '{lists}'" in text
+    assert text.count("align.tokens_per_batch=4096") == 2  # also told to stage 1, once in each command
 
 
 def test_a_local_folder_goes_before_a_known_shape(tmp_path):

@@ -90,8 +90,7 @@ def plan(
     else:
         known = config is not None and load_config(config).model.base == base
         settings = [*([] if known else [f"model.base={base}"]), *given]
-        files = [] if config is None else [str(config)]
-        _show(made, [*files, *(f"--set {shlex.quote(setting)}" for setting in settings)])
+        _show(made, [] if config is None else [str(config)], settings)
 
 
 def _base(config: Path | None, given: list[str]) -> str:
@@ -147,10 +146,10 @@ def _tree(made: Plan) -> dict[str, Any]:
     }
 
 
-def _show(made: Plan, given: list[str]) -> None:
+def _show(made: Plan, files: list[str], given: list[str]) -> None:
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False)
     request, assumed = made.request, made.request.assumptions
     fixed = assumed.context + (assumed.communication if request.devices > 1 else 0.0)
     console.print(
@@ -169,7 +168,8 @@ def _show(made: Plan, given: list[str]) -> None:
         console.print(note)
     for stage, option in made.chosen.items():
         largest = f"{stage}: the largest micro-batch that fits has about {made.largest[stage]:,} tokens."
-        console.print(f"{largest}\n  {_command(made.request, option, given)}", soft_wrap=True)
+        words = [*files, *_settings(made.request, option, given)]
+        console.print(f"{largest}\n  {_command(made.request, option, words)}", soft_wrap=True)
 
 
 def _notes(made: Plan) -> list[str]:
@@ -234,21 +234,24 @@ def _memory(made: Plan) -> Table:
     return table
 
 
-def _command(request: Request, option: Option, given: list[str]) -> str:
-    """What trains that way; data and folder are for the reader to name."""
+def _settings(request: Request, option: Option, given: list[str]) -> list[str]:
+    """Those the plan was asked for, and then its own."""
     stage = option.stage
-    settings = {
-        "tokens_per_batch": option.micro_batch,
-        "gradient_checkpointing": str(option.checkpointing).lower(),
+    own = {
+        f"{stage}.tokens_per_batch": str(option.micro_batch),
+        f"{stage}.gradient_checkpointing": str(option.checkpointing).lower(),
     }
     if option.accumulation != request.config.stage(stage).accumulation:
-        settings["accumulation"] = option.accumulation
-    start = " --from STAGE_1" if stage == "align" else ""
-    words = [*given, *(f"--set {stage}.{key}={value}" for key, value in settings.items())]
-    return (
-        f"{_launcher(request, option)}medcare train --stage {stage}{start} --data DATA.jsonl --out OUT "
-        + " ".join(words)
-    )
+        own[f"{stage}.accumulation"] = str(option.accumulation)
+    others = [entry for entry in given if entry.partition("=")[0] not in own]
+    return [f"--set {shlex.quote(entry)}" for entry in (*others, *map("=".join, own.items()))]
+
+
+def _command(request: Request, option: Option, words: list[str]) -> str:
+    """What trains that way; data and folder are for the reader to name."""
+    start = " --from STAGE_1" if option.stage == "align" else ""
+    train = f"medcare train --stage {option.stage}{start} --data DATA.jsonl --out OUT"
+    return " ".join([f"{_launcher(request, option)}{train}", *words])
 
 
 def _launcher(request: Request, option: Option) -> str:

@@ -7,6 +7,7 @@ operations. Two depths therefore give every other; benchmarks/plan_accuracy.py c
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -110,11 +111,12 @@ def _at_depth(low: Step, high: Step, layers: int, micro_batches: int) -> Step:
     return Step(parts, flops, line(low.frozen, high.frozen), line(low.trained, high.trained))
 
 
-def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tries: int = 3) -> int:
+def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tries: int = 4) -> int:
     """The largest amount that needs at most `room`, or not much below it.
 
-    What is needed is nearly linear in the amount, so tries go where a line through two known amounts reaches
-    `room`, and every other one to the middle, in case the line is bent.
+    Bytes grow with the amount and, where a packed row's attention has a mask, with its square: tries go where
+    the parabola through three known amounts reaches `room`, and every other one to the middle of what is
+    still open, in case the curve has a kink.
 
     Args:
         needs: bytes by amount; slow.
@@ -129,20 +131,36 @@ def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tr
     known = {start: needs(start)}
     if known[start] > room:
         return 0
-    following = 2 * start
+    following = start + max(1, start // unit) * unit
     for turn in range(tries):
         known[following] = needs(following)
         fitting = sorted(amount for amount in known if known[amount] <= room)
         beyond = sorted(amount for amount in known if known[amount] > room)
-        low, high = (fitting[-1], beyond[0]) if beyond else fitting[-2:]
-        slope = (known[high] - known[low]) / (high - low)
-        target = low + 0.98 * (room - known[low]) / slope if slope > 0 else _MOST
-        if beyond and turn % 2:
-            target = (low + high) / 2
-        following = start + max(0, round(min(target, _MOST)) - start) // unit * unit
+        goal = known[fitting[-1]] + 0.98 * (room - known[fitting[-1]])
+        nearest = sorted([*fitting[-2:], *beyond[:1]] if beyond else fitting[-3:])
+        target = min(_reaching(goal, [(amount, known[amount]) for amount in nearest]), _MOST)
+        if len(known) == 2:  # no parabola yet
+            target = min(target, 16 * following)
+        if beyond and turn % 2 and turn < tries - 1:
+            target = min(target, (fitting[-1] + beyond[0]) / 2)
+        following = start + max(0, round(target) - start) // unit * unit
         if following in known or following < 1.05 * fitting[-1]:
             break
     return max(amount for amount in known if known[amount] <= room)
+
+
+def _reaching(goal: float, points: list[tuple[int, int]]) -> float:
+    """Where the line through two points, or the parabola through three, comes to `goal`."""
+    (first, low), (last, high) = points[-2:]
+    slope, bend = (high - low) / (last - first), 0.0
+    if len(points) > 2:
+        before, lowest = points[0]
+        bend = (slope - (low - lowest) / (first - before)) / (last - before)
+        slope += bend * (last - first)  # at the last point
+    under = slope * slope - 4 * bend * (high - goal)
+    if bend > 0 and under >= 0:
+        return last + (math.sqrt(under) - slope) / (2 * bend)
+    return last + (goal - high) / slope if slope > 0 else math.inf
 
 
 def with_stage(config: RunConfig, stage: Stage, settings: StageConfig) -> RunConfig:

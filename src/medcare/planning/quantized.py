@@ -61,7 +61,11 @@ class _Int8(nn.Module):
 
     def unpacked(self, dtype: torch.dtype) -> Tensor:
         """The weight [o, i]."""
-        return self.weight.to(dtype).mul_(self.scales.unsqueeze(1).mul(1 / 127))
+        weight = self.weight.to(dtype)
+        if self.kernels == "processor" and dtype != torch.float32:
+            # Inside of the product of two dtypes, torch holds copies of its operand and of its result.
+            _ = weight.float(), weight.float()
+        return weight.mul_(self.scales.unsqueeze(1).mul(1 / 127))
 
     def integers(self, x: Tensor) -> Tensor:
         """The product [t, o] of rounded x [t, i] and the weight: in int32, float16 and x's dtype in turn."""
