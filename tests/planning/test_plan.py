@@ -208,6 +208,7 @@ def test_the_printed_commands_are_those_that_train(linear, tmp_path):
         "-m medcare train --stage align --from STAGE_1",
         "--set model.base=Qwen/Qwen1.5-1.8B --set model.quantization=nf4",
         "frozen weights (nf4)",
+        "on 2 machines with 8 GPUs each, of 80 GiB",
         "DDP alone is planned",
     ):
         assert words in text

@@ -153,7 +153,7 @@ def _show(made: Plan, files: list[str], given: list[str]) -> None:
     request, assumed = made.request, made.request.assumptions
     fixed = assumed.context + (assumed.communication if request.devices > 1 else 0.0)
     console.print(
-        f"{request.name} on {request.nodes} x {request.gpus} GPUs of {request.gpu.memory:g} GiB. Memory is "
+        f"{request.name} on {_machines(request)} of {request.gpu.memory:g} GiB. Memory is "
         f"that of a simulated step; assumed are {assumed.utilisation:.0%} of {request.gpu.tflops:g} TFLOP/s, "
         f"{fixed:.1f} GiB for driver and buffers, {assumed.fragmentation:.0%} fragmentation, and "
         f"{assumed.margin:.0%} to be left free."
@@ -172,6 +172,11 @@ def _show(made: Plan, files: list[str], given: list[str]) -> None:
         console.print(f"{largest}\n  {_command(made.request, option, words)}", soft_wrap=True)
 
 
+def _machines(request: Request) -> str:
+    gpus = "one GPU" if request.gpus == 1 else f"{request.gpus} GPUs"
+    return gpus if request.nodes == 1 else f"{request.nodes} machines with {gpus} each,"
+
+
 def _notes(made: Plan) -> list[str]:
     """What the tables don't say."""
     request, option = made.request, made.chosen["aggregate"]
@@ -182,8 +187,8 @@ def _notes(made: Plan) -> list[str]:
     ]
     if option.quantization != "none":
         notes.append(
-            f"Hours leave out the time in which {option.quantization} weights are unpacked, and were checked "
-            "on no GPU."
+            f"Rates and hours leave out the time that it takes to unpack {option.quantization} weights, and "
+            "were checked on no GPU."
         )
         if request.devices > 1:
             notes.append("FSDP2 and ZeRO-3 can't cut a quantised base into shards: DDP alone is planned.")
