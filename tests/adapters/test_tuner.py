@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from medcare.adapters.merge import Factors, join, merge_all, merge_unrouted, pad
 from medcare.adapters.tuner import (
@@ -70,6 +73,18 @@ def test_merge_with_noise_is_refused_and_changes_nothing(llama):
     with pytest.raises(AdapterError, match="router"):
         merge_all(llama)
     torch.testing.assert_close(llama(IDS).logits, before, rtol=0, atol=0)
+
+
+def test_a_model_without_linear_layers_is_told_so():
+    config = GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=32)
+    with pytest.raises(AdapterError, match="GPT2LMHeadModel has no linear layers"):
+        add_aggregators(GPT2LMHeadModel(config), CONFIG)
+
+
+def test_names_that_are_none_are_answered_with_those_that_are(llama):
+    with pytest.raises(AdapterError, match=r"called fc_in.* has these: down_proj \(2x\)") as caught:
+        add_aggregators(llama, replace(CONFIG, feed_forward=("fc_in",)))
+    assert "lm_head" not in str(caught.value)
 
 
 def test_alignment_beside_noise_is_refused(llama):

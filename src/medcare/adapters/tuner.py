@@ -179,12 +179,21 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _no_match(model: nn.Module, missing: list[str]) -> str:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     counts = Counter(
-        name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
     )
-    there = ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items())) or "none"
+    kind = type(model).__name__
+    if not counts:
+        return (
+            f"{kind} has no linear layers to put branches beside: its own are of another kind, such as GPT-2's "
+            "Conv1D or experts in one tensor. Choose a base with linear ones, as LLaMA, Qwen, Mistral and Gemma."
+        )
+    there = ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))
     return (
-        f"No linear layer is called {' or '.join(missing)}. {type(model).__name__} has these: {there}. "
+        f"No linear layer is called {' or '.join(missing)}. {kind} has these: {there}. "
         "Set adapters.feed_forward and adapters.attention to names out of this list."
     )
 
