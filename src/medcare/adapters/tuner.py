@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -179,7 +180,8 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _no_match(model: nn.Module, missing: list[str]) -> str:
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    find_head: Any = getattr(model, "get_output_embeddings", None)
+    head = find_head() if find_head else None
     counts = Counter(
         name.rpartition(".")[2]
         for name, module in model.named_modules()
@@ -188,8 +190,8 @@ def _no_match(model: nn.Module, missing: list[str]) -> str:
     kind = type(model).__name__
     if not counts:
         return (
-            f"{kind} has no linear layers to put branches beside: its own are of another kind, such as GPT-2's "
-            "Conv1D or experts in one tensor. Choose a base with linear ones, as LLaMA, Qwen, Mistral and Gemma."
+            f"{kind} has no linear layers to put branches beside: its own are of another kind, such as "
+            "GPT-2's Conv1D or experts in one tensor. Choose a base like LLaMA, Qwen, Mistral or Gemma."
         )
     there = ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))
     return (
