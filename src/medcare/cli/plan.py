@@ -25,43 +25,50 @@ commands = typer.Typer()
 _MOST = 4096  # machines, and GPUs in each
 
 
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        help="A known shape (qwen1.5-7b ...), a folder, a hub id, or 'embedded'. Default: the config's."
+    ),
+]
+Gpus = Annotated[int, typer.Option(min=1, max=_MOST, help="GPUs in each machine.")]
+Kind = Annotated[str, typer.Option(help="Kind of GPU: rate and memory (a100, h100, rtx4090 ...).")]
+Memory = Annotated[
+    float | None, typer.Option(min=1, max=10_000, help="GiB of each GPU; default: the kind's.")
+]
+Nodes = Annotated[int, typer.Option(min=1, max=_MOST, help="Machines.")]
+Tokens = Annotated[
+    int | None, typer.Option(min=1, max=10**15, help="Tokens of each stage's data: adds steps and hours.")
+]
+Price = Annotated[float | None, typer.Option(min=0, max=10**6, help="Of a GPU for an hour: adds the cost.")]
+Quantization = Annotated[
+    str | None, typer.Option(help="Of the frozen base, int8 or nf4: as --set model.quantization=nf4.")
+]
+Config = Annotated[Path | None, typer.Option(help="YAML of settings, as for `run`; default: the paper's.")]
+Supervised = Annotated[float, typer.Option(min=0.01, max=1, help="Share of the tokens that are answers.")]
+Utilisation = Annotated[
+    float, typer.Option(min=0.01, max=1, help="Share of the GPU's peak rate reached; assumed.")
+]
+Network = Annotated[float, typer.Option(min=0.01, max=10**5, help="GB/s between machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
 @commands.command()
 def plan(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="A known shape (qwen1.5-7b ...), a folder, a hub id, or 'embedded'. Default: the config's."
-        ),
-    ] = None,
-    gpus: Annotated[int, typer.Option(min=1, max=_MOST, help="GPUs in each machine.")] = 1,
-    gpu: Annotated[
-        str, typer.Option(help="Kind of GPU: rate and memory (a100, h100, rtx4090 ...).")
-    ] = "a100",
-    gpu_memory: Annotated[
-        float | None, typer.Option(min=1, max=10_000, help="GiB of each GPU; default: the kind's.")
-    ] = None,
-    nodes: Annotated[int, typer.Option(min=1, max=_MOST, help="Machines.")] = 1,
-    tokens: Annotated[
-        int | None, typer.Option(min=1, max=10**15, help="Tokens of each stage's data: adds steps and hours.")
-    ] = None,
-    price: Annotated[
-        float | None, typer.Option(min=0, max=10**6, help="Of a GPU for an hour: adds the cost.")
-    ] = None,
-    quantization: Annotated[
-        str | None, typer.Option(help="Of the frozen base, int8 or nf4: as --set model.quantization=nf4.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML of settings, as for `run`; default: the paper's.")
-    ] = None,
+    model: Model = None,
+    gpus: Gpus = 1,
+    gpu: Kind = "a100",
+    gpu_memory: Memory = None,
+    nodes: Nodes = 1,
+    tokens: Tokens = None,
+    price: Price = None,
+    quantization: Quantization = None,
+    config: Config = None,
     set_: Settings = None,
-    supervised: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of the tokens that are answers.")
-    ] = 0.5,
-    utilisation: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of the GPU's peak rate reached; assumed.")
-    ] = 0.4,
-    network: Annotated[float, typer.Option(min=0.01, max=10**5, help="GB/s between machines.")] = 12.5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    supervised: Supervised = 0.5,
+    utilisation: Utilisation = 0.4,
+    network: Network = 12.5,
+    as_json: AsJson = False,
 ) -> None:
     """Say what memory, settings, hours and cost a model takes, from its shape alone."""
     from medcare.config_files import load_config
