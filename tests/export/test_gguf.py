@@ -327,6 +327,9 @@ def test_the_command_says_what_it_wrote(run, tmp_path):
         (["--type", "q4_k"], ConfigError, "f32, f16, bf16, q8_0"),
         (["--out", "model.gguf"], ConfigError, "--out model"),
         (["--format", "onnx"], ConfigError, "merged, lora or gguf"),
+        (["--format", "lora", "--type", "f16"], ConfigError, "--type goes with --format gguf"),
+        (["--parts", "knowledge"], ConfigError, "--parts goes with --format lora"),
+        (["--format", "merged", "--uniform"], ConfigError, "--uniform goes with --format lora"),
     ],
 )
 def test_a_wrong_command(run, arguments, error, said, tmp_path):

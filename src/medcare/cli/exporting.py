@@ -44,14 +44,17 @@ def export(
     out: Out,
     format_: Annotated[str, typer.Option("--format", help="merged, lora or gguf.")] = "merged",
     parts: Annotated[
-        str, typer.Option(help="Of a LoRA: knowledge, alignment, or both in one adapter.")
-    ] = "both",
+        str | None, typer.Option(help="Of a LoRA: knowledge, alignment, or both (default) in one adapter.")
+    ] = None,
     uniform: Annotated[
         bool, typer.Option("--uniform", help="Of a LoRA: one rank for all modules, as vLLM wants it.")
     ] = False,
-    type_: Annotated[str, typer.Option("--type", help="Of gguf: f32, f16, bf16 or q8_0.")] = "f16",
+    type_: Annotated[
+        str | None, typer.Option("--type", help="Of gguf: f32, f16 (default), bf16 or q8_0.")
+    ] = None,
 ) -> None:
     """Write a model for other programs: a plain model folder, a PEFT LoRA or a GGUF file, with a card."""
+    _check_options(format_, {"--parts": parts, "--uniform": uniform or None, "--type": type_})
     if format_ == "merged":
         from medcare.training.stages import merge
 
@@ -60,17 +63,26 @@ def export(
     elif format_ == "lora":
         from medcare.export.lora import as_parts, export_lora
 
-        rank = export_lora(folder, out, parts=as_parts(parts), uniform=uniform)
+        rank = export_lora(folder, out, parts=as_parts(parts or "both"), uniform=uniform)
         typer.echo(f"Wrote {out}, rank {rank}. Load it with peft.PeftModel.from_pretrained.")
-    elif format_ == "gguf":
+    else:
         from medcare.export.gguf import as_type, export_gguf
 
-        written = export_gguf(folder, out, as_type(type_))
+        written = export_gguf(folder, out, as_type(type_ or "f16"))
         for note in written.notes:
             typer.echo(note)
         typer.echo(f"Wrote {written.path}. Load it with llama-server --model, or with Ollama.")
-    else:
+
+
+def _check_options(format_: str, options: dict[str, object]) -> None:
+    """Refuse a format that there is not, and options of another one, which would do nothing."""
+    own = {"merged": (), "lora": ("--parts", "--uniform"), "gguf": ("--type",)}
+    if format_ not in own:
         raise ConfigError(f"--format must be merged, lora or gguf, got '{format_}'.")
+    for name, value in options.items():
+        if value is not None and name not in own[format_]:
+            of = next(other for other, names in own.items() if name in names)
+            raise ConfigError(f"{name} goes with --format {of} only, got --format {format_}. Leave one out.")
 
 
 @commands.command()
