@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from medcare.config import EMBEDDED
-from medcare.errors import ModelError, StorageError
+from medcare.errors import ModelError, StorageError, first_line
 from medcare.storage import cache_dir, missing
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
         raise ModelError(
-            f"The device '{name}' can't be used here: {reason}. Try cpu (--device or model.device)."
+            f"The device '{name}' can't be used here: {first_line(error)}. "
+            "Try cpu (--device or model.device)."
         ) from error
     return device
 
@@ -178,10 +178,9 @@ class _explained:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, OSError | ValueError | KeyError | json.JSONDecodeError | SafetensorError):
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise ModelError(
-                f"The model '{self.name}' can't be loaded: {reason}. A folder with config.json, safetensors "
-                f"weights and a tokenizer is required, or a hub id, or '{EMBEDDED}'."
+                f"The model '{self.name}' can't be loaded: {first_line(error)}. A folder with config.json, "
+                f"safetensors weights and a tokenizer is required, or a hub id, or '{EMBEDDED}'."
             ) from error
 
 

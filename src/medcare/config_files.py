@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from medcare.config import RunConfig
-from medcare.errors import ConfigError
-from medcare.storage import is_device, missing
+from medcare.errors import ConfigError, first_line
+from medcare.storage import refuse_device
 
 PRESETS = ("demo", "smoke", "paper")
 
@@ -57,9 +57,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, is not YAML or does not hold a mapping.
     """
+    refuse_device(path, ConfigError)
     try:
-        if is_device(path):
-            raise ConfigError(f"{missing(Path(path), 'file')}. Check the path.")
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {path} can't be read: {error}. Check the path.") from error
@@ -113,7 +112,7 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
-    return str(error).splitlines()[0].rstrip(".")
+    return first_line(error)
 
 
 def _build(cls: type[Any], tree: Any, prefix: str, default: Any = None) -> Any:

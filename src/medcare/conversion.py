@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from medcare.adapters.merge import Factors
 from medcare.base_model import describe, load_config
 from medcare.config import AdapterConfig, ModelConfig, RunConfig
-from medcare.errors import AdapterError, FolderError
+from medcare.errors import AdapterError, FolderError, first_line
 from medcare.folders import claim, write_manifest
 from medcare.lora_files import load_tensors, read_lora, save_lora, save_tensors
 from medcare.storage import read_json
@@ -207,8 +207,7 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors, such as code, and is not read. Only tensors are accepted."
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FolderError(f"{path} is damaged: {reason}. Copy the checkpoint again.") from error
+        raise FolderError(f"{path} is damaged: {first_line(error)}. Copy the checkpoint again.") from error
     if not isinstance(tree, dict) or not all(isinstance(value, Tensor) for value in tree.values()):
         raise FolderError(f"{path} must hold tensors by name, got {type(tree).__name__}.")
     return tree

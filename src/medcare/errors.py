@@ -57,3 +57,8 @@ class EvaluationError(MedCareError):
     """Tasks, predictions or gold answers that cannot be scored together."""
 
     exit_code = 8
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, as the inside of a sentence; its class if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

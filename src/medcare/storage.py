@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from medcare.errors import DataError, StorageError
+from medcare.errors import DataError, MedCareError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -94,10 +94,12 @@ def missing(path: Path, required: Literal["file", "folder"]) -> str:
     return f"{path} does not exist" if required == "file" else f"There is no folder {path}"
 
 
-def is_device(path: Path) -> bool:
-    """Whether a path is one of those that may never end, such as /dev/zero; raises OSError."""
-    mode = Path(path).stat().st_mode
-    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+def refuse_device(path: Path, error: type[MedCareError] = DataError) -> None:
+    """Raise `error` for one of those that may never end, such as /dev/zero."""
+    with contextlib.suppress(OSError):  # who reads it says so
+        mode = Path(path).stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise error(f"{missing(Path(path), 'file')}. Check the path.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -137,7 +139,7 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: the file is missing or is not JSON.
     """
-    _check_finite(path)
+    refuse_device(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -156,7 +158,7 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
     Raises:
         DataError: the file is missing, or a line is not a JSON object.
     """
-    _check_finite(path)
+    refuse_device(path)
     try:
         with Path(path).open(encoding="utf-8") as stream:
             for number, line in enumerate(stream, start=1):
@@ -172,7 +174,7 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
 
 def file_hash(path: Path) -> str:
     """The SHA-256 of a file, as hexadecimal text; raises DataError if it can't be read."""
-    _check_finite(path)
+    refuse_device(path)
     try:
         with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -228,9 +230,3 @@ def storage_error(path: Path, error: Exception) -> StorageError:
         advice = "Free some space" + ("" if number in _FULL else " or choose another folder")
         advice += "; what was written before is unchanged, and the same command continues from it."
     return StorageError(f"Could not write {path}: {reason}. {advice}")
-
-
-def _check_finite(path: Path) -> None:
-    with contextlib.suppress(OSError):  # who reads it says so
-        if is_device(path):
-            raise DataError(f"{missing(Path(path), 'file')}. Check the path.")

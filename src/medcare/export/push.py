@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from medcare.config import EMBEDDED
-from medcare.errors import FolderError, MedCareError
+from medcare.errors import FolderError, MedCareError, first_line
 from medcare.export.card import CARD, EMBEDDED_HUB_ID, HUB_ID
 from medcare.folders import CONFIG, MANIFEST
+from medcare.locks import LOCK
 from medcare.storage import missing, read_json
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _NOTICE = "not a medical device"
 _ADAPTER = "adapter_config.json"
-_PRIVATE = {CONFIG, MANIFEST, ".lock"}  # every export has them: left behind
+_PRIVATE = {CONFIG, MANIFEST, LOCK}  # every export has them: left behind
 _SENT = re.compile(
     r"README\.md|LICENSE|config\.json|generation_config\.json|adapter_config\.json|[\w-]*\.safetensors|"
     r"[\w-]*\.safetensors\.index\.json|tokenizer[\w-]*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|"
@@ -137,7 +138,7 @@ def push(upload: Upload, *, private: bool = True) -> str:
         }.get(status or 0, "Try again later")
         raise PushError(f"The hub refused {upload.repo} (HTTP {status}). {advice}.") from error
     except (HTTPError, OSError) as error:  # no connection, or a file that went away
-        raise PushError(f"The hub could not be reached: {_first_line(error)}. Try again later.") from error
+        raise PushError(f"The hub could not be reached: {first_line(error)}. Try again later.") from error
     return str(commit.commit_url)
 
 
@@ -148,7 +149,7 @@ def _check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise PushError(f"{_first_line(error)}. Give owner/name.") from error
+        raise PushError(f"{first_line(error)}. Give owner/name.") from error
     if "/" not in repo:
         raise PushError(f"'{repo}' names no owner. Give owner/name.")
 
@@ -219,7 +220,3 @@ def _check_local(path: Path) -> None:
     found = _LOCAL.search(_read(path))
     if found:
         raise FolderError(f"{path} names a path of this machine, {found[0]}. Put a hub id in its place.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcare.data.readers.json_list import Elements
-from medcare.errors import DataError
+from medcare.errors import DataError, first_line
 from medcare.storage import missing
 
 HUB = "hf:"
@@ -254,8 +254,7 @@ def _explained(source: str, advice: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise DataError(f"{source} can't be read: {reason}.{advice}") from error
+        raise DataError(f"{source} can't be read: {first_line(error)}.{advice}") from error
 
 
 _READERS: dict[str, tuple[Literal["line", "row"], Callable[[Path], Iterator[Row]]]] = {
