@@ -272,8 +272,7 @@ def share_trained(ours: nn.Module) -> Any:
     """The same model with the same numbers in parameters of its own, its experts looped over."""
     model = copy.deepcopy(ours, {id(entry): entry for entry in ours.parameters() if not entry.requires_grad})
     for name, linear in adapted_linears(model, "noise").items():
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, Looped(linear))
+        model.set_submodule(name, Looped(linear))
     return model
 
 

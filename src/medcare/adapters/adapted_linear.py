@@ -113,8 +113,8 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [.., i] to [.., o].
 
-        The branches compute in the dtype of x, whatever their own: a float32 product beside a bfloat16 model
-        would cost more than the model's.
+        The branches compute in the dtype of W x, whatever their own: a float32 product beside a bfloat16
+        model would cost more than the model's.
         """
         branches = self.active()
         if not branches:

@@ -37,9 +37,8 @@ def quantize(model: PreTrainedModel, kind: Quantization, device: torch.device | 
     if kind != "none":
         # Names, for a list of modules would keep every old weight until the end.
         for name in quantized_linears(model):
-            parent, _, child = name.rpartition(".")
             made = _quantized(model.get_submodule(name), kind)
-            setattr(model.get_submodule(parent), child, made.to(device))  # `to` is what quantises
+            model.set_submodule(name, made.to(device))  # `to` is what quantises
     model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
 
 

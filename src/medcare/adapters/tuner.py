@@ -65,7 +65,7 @@ def adapt(model: nn.Module, names: Sequence[str], dropout: float) -> dict[str, A
         parent, _, child = name.rpartition(".")
         key = (parent, _PARALLEL.get(child, child))
         adapted[name] = AdaptedLinear(module, inputs.setdefault(key, SharedInput(dropout)))
-        _replace(model, name, adapted[name])
+        model.set_submodule(name, adapted[name])
     return adapted
 
 
@@ -117,7 +117,7 @@ def unwrap(model: nn.Module) -> None:
     """Put the plain linears back where no branch is left."""
     for name, linear in adapted_linears(model).items():
         if not linear.branches:
-            _replace(model, name, linear.base)
+            model.set_submodule(name, linear.base)
 
 
 def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Parameter]:
@@ -172,11 +172,6 @@ def _check_rank(linear: AdaptedLinear, rank: int) -> None:
 
 def _matches(name: str, wanted: set[str]) -> bool:
     return name in wanted or name.rpartition(".")[2] in wanted
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
 
 
 def _no_match(model: nn.Module, missing: list[str]) -> str:

@@ -78,7 +78,7 @@ def render_card(
         front=front,
         name=name,
         embedded=manifest["base"] == EMBEDDED,
-        base=_shown_base(manifest["base"]),
+        base=shown_base(manifest["base"]),
         manifest=manifest,
         config=manifest["config"].to_dict(),
         stages=stages,
@@ -127,8 +127,8 @@ def front_matter(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> dict
     """What a hub reads of a card: base, languages, licence, library, data; arguments as of `render_card`."""
     base, kind = manifest["base"], manifest.get("stage")
     front: dict[str, Any] = {}
-    if base == EMBEDDED or (HUB_ID.fullmatch(base) and not Path(base).exists()):
-        front["base_model"] = EMBEDDED_HUB_ID if base == EMBEDDED else base
+    if (public := hub_id(base)) is not None:
+        front["base_model"] = public
         front["base_model_relation"] = "adapter" if kind == "lora" else "finetune"
     languages = _languages(stages)
     if languages:
@@ -178,8 +178,13 @@ def _data(manifest: dict[str, Any]) -> list[dict[str, str]]:
     return [{"stage": stage, "name": shown, "licence": licence, "hash": digest}]
 
 
-def _shown_base(base: str) -> str:
-    """A base's name without the folders of the machine it lay on."""
+def hub_id(base: str) -> str | None:
+    """The id under which others find a base; None for a folder of this machine."""
     if base == EMBEDDED:
         return EMBEDDED_HUB_ID
-    return base if HUB_ID.fullmatch(base) and not Path(base).exists() else Path(base).name
+    return base if HUB_ID.fullmatch(base) and not Path(base).exists() else None
+
+
+def shown_base(base: str) -> str:
+    """A base's name without the folders of the machine it lay on."""
+    return hub_id(base) or Path(base).name

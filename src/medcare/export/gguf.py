@@ -18,7 +18,7 @@ from medcare.adapters.merge import merge_all
 from medcare.base_model import describe, load_config, load_tokenizer
 from medcare.config import ModelConfig, RunConfig
 from medcare.errors import AdapterError, ConfigError, ModelError
-from medcare.export.card import front_matter, stages_behind, write_card
+from medcare.export.card import front_matter, shown_base, stages_behind, write_card
 from medcare.export.gguf_architecture import (
     Architecture,
     check,
@@ -252,7 +252,7 @@ def _describe(writer: GGUFWriter, manifest: dict[str, Any], front: dict[str, Any
     """The metadata that people read: name, notice, licence, base, languages; and the type of the weights."""
     from gguf import GGML_QUANT_VERSION, LlamaFileType
 
-    base = str(front.get("base_model") or Path(manifest["base"]).name)
+    base = shown_base(manifest["base"])
     short = base.rpartition("/")[2]
     trained = "stage" in manifest
     writer.add_type("model")

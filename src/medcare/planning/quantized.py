@@ -35,11 +35,9 @@ def stand_in(model: PreTrainedModel, kind: Quantization, kernels: Kernels) -> No
     if kind == "none":
         return
     for name in quantized_linears(model):
-        parent, _, child = name.rpartition(".")
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
-        made = _Int8(linear, kernels) if kind == "int8" else _Nf4(linear)
-        setattr(model.get_submodule(parent), child, made)
+        model.set_submodule(name, _Int8(linear, kernels) if kind == "int8" else _Nf4(linear))
 
 
 class _Int8(nn.Module):
