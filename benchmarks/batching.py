@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 
 from medcare.adapters.tuner import add_aggregators, trainable
-from medcare.base_model import choose_device, choose_dtype, load_base, load_tokenizer
-from medcare.config import AdapterConfig
-from medcare.data.batches import collate, plan
-from medcare.data.benchmark import build
-from medcare.data.chat_template import Rendered, render_all
+from medcare.benchmark import build
 from medcare.data.readers import conversations
-from medcare.storage import write_json
+from medcare.foundation.storage import write_json
+from medcare.models.base_model import choose_device, choose_dtype, load_base, load_tokenizer
+from medcare.settings.config import AdapterConfig
+from medcare.text.batches import collate, plan
+from medcare.text.chat_template import Rendered, render_all
 from medcare.training.losses import nll_sum
 
 LAYOUTS = ("grouped", "packed")

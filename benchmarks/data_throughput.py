@@ -85,7 +85,7 @@ def in_a_process(task: str, file: Path, tokenizer: str) -> dict[str, Any]:
 def measure(task: str, file: Path, tokenizer: str) -> dict[str, Any]:
     loaded = None
     if task == "pack":
-        from medcare.base_model import load_tokenizer
+        from medcare.models.base_model import load_tokenizer
 
         loaded = load_tokenizer(tokenizer)
     start, busy = time.perf_counter(), time.process_time()
@@ -110,9 +110,9 @@ def read_and_check(file: Path, _: Any) -> dict[str, Any]:
 
 
 def read_render_tokenise_pack(file: Path, tokenizer: Any) -> dict[str, Any]:
-    from medcare.data.batches import collate, plan
-    from medcare.data.chat_template import render_all
     from medcare.data.readers import conversations
+    from medcare.text.batches import collate, plan
+    from medcare.text.chat_template import render_all
 
     read = tokens = places = batches = 0
     for pool in pools(conversations(str(file))):

@@ -4,11 +4,11 @@
     python benchmarks/describe_benchmark.py --write docs/benchmark.md   replace those in the page
 
 Exams: *majority* chooses the option that is most often an answer in training, *string matching* the option
-spelt most like the question, *best shortcut* is the best of all in `medcare.data.benchmark.shortcuts`. Forms:
+spelt most like the question, *best shortcut* is the best of all in `medcare.benchmark.shortcuts`. Forms:
 *majority* always gives the most common training answer; *string matching* is the best of
-`medcare.data.benchmark.forms_shortcuts`, or, for labels, the answer of the training text with most words in
+`medcare.benchmark.forms_shortcuts`, or, for labels, the answer of the training text with most words in
 common. All of these are scored as a model is. The table holds, for tasks with a chance level, the accuracy of
-the best shortcut: of those of the exams, and of `medcare.data.benchmark.label_shortcuts`.
+the best shortcut: of those of the exams, and of `medcare.benchmark.label_shortcuts`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from medcare.config_files import load_config
-from medcare.data.benchmark import Benchmark, build, write
-from medcare.data.benchmark.forms_shortcuts import SHORTCUTS as READERS
-from medcare.data.benchmark.forms_shortcuts import Spotter, answers
-from medcare.data.benchmark.forms_vocabulary import Vocabulary
-from medcare.data.benchmark.label_shortcuts import label_accuracies, text_of
-from medcare.data.benchmark.ontology import load_ontology
-from medcare.data.benchmark.shortcuts import SHORTCUTS, accuracy, all_accuracies, similarity, words
-from medcare.data.benchmark.task_data import TaskData
-from medcare.data.records import Conversation, Item
+from medcare.benchmark import Benchmark, build, write
+from medcare.benchmark.forms_shortcuts import SHORTCUTS as READERS
+from medcare.benchmark.forms_shortcuts import Spotter, answers
+from medcare.benchmark.forms_vocabulary import Vocabulary
+from medcare.benchmark.label_shortcuts import label_accuracies, text_of
+from medcare.benchmark.ontology import load_ontology
+from medcare.benchmark.shortcuts import SHORTCUTS, accuracy, all_accuracies, similarity, words
+from medcare.benchmark.task_data import TaskData
 from medcare.data.task_card import TaskCard
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.scores import METRICS
-from medcare.storage import write_jsonl, write_text
+from medcare.foundation.storage import write_jsonl, write_text
+from medcare.settings.files import load_config
+from medcare.text.records import Conversation, Item
 
 START = "<!-- cards: written by benchmarks/describe_benchmark.py -->\n"
 WHOLE_TEST = ("most common option", "most common answer of other items")  # no model sees all items

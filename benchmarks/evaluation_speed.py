@@ -25,17 +25,17 @@ from typing import Any
 
 import torch
 
-from medcare.base_model import choose_device, choose_dtype, load_base, load_tokenizer
-from medcare.config import EvaluationConfig, RunConfig
-from medcare.data.chat_template import render_answer, render_prompt, stop_ids
 from medcare.data.files import read_conversations, read_items
-from medcare.data.records import Item
-from medcare.errors import EvaluationError
 from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.prompts import Prompt, build_prompts
+from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import write_json
+from medcare.models.base_model import choose_device, choose_dtype, load_base, load_tokenizer
 from medcare.pipeline import prepare_data
-from medcare.storage import write_json
+from medcare.settings.config import EvaluationConfig, RunConfig
+from medcare.text.chat_template import render_answer, render_prompt, stop_ids
+from medcare.text.records import Item
 
 BATCH = 8
 NEW_TOKENS = 32

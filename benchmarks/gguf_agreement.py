@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from llama_cpp import GGML_TYPE_F32, Llama, llama_cpp
 
-from medcare.base_model import load_tokenizer
-from medcare.data.chat_template import render_prompt
-from medcare.data.records import Message
+from medcare.adapters.folders import load_model, tokenizer_source
 from medcare.export.gguf import Type, export_gguf
-from medcare.folders import load_model, tokenizer_source
-from medcare.storage import write_json
+from medcare.foundation.storage import write_json
+from medcare.models.base_model import load_tokenizer
+from medcare.text.chat_template import render_prompt
+from medcare.text.records import Message
 
 TEXTS = (
     "", " ", "  two  blanks ", "\ttab\tand\nline\r\nend\n\n", "   \n  \n x",

@@ -26,12 +26,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.quantized import quantize
 from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
-from medcare.base_model import load_config
-from medcare.config import ModelConfig, RunConfig, StageConfig
-from medcare.data.chat_template import Rendered
+from medcare.models.base_model import load_config
+from medcare.models.quantized import quantize
 from medcare.planning.estimate import Estimator, Setup, with_stage
+from medcare.settings.config import ModelConfig, RunConfig, StageConfig
+from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule
 from medcare.training.meter import Meter
 from medcare.training.stages import trained_branches

@@ -17,12 +17,12 @@ from typing import get_args
 
 import torch
 
-from medcare.adapters.quantized import quantize
 from medcare.adapters.tuner import add_aggregators, trainable
-from medcare.base_model import load_base, load_tokenizer
-from medcare.config import AdapterConfig, Quantization, StageConfig
-from medcare.data.benchmark import build
-from medcare.data.chat_template import render_all
+from medcare.benchmark import build
+from medcare.models.base_model import load_base, load_tokenizer
+from medcare.models.quantized import quantize
+from medcare.settings.config import AdapterConfig, Quantization, StageConfig
+from medcare.text.chat_template import render_all
 from medcare.training.loop import Loop
 from medcare.training.meter import Meter
 

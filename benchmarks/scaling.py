@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from medcare.adapters.tuner import add_aggregators, trainable
-from medcare.config import AdapterConfig
+from medcare.settings.config import AdapterConfig
 from medcare.training.losses import nll_sum
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"

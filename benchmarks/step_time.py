@@ -41,8 +41,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from medcare.adapters.adapted_linear import AdaptedLinear
 from medcare.adapters.orthogonality import penalty
 from medcare.adapters.tuner import adapted_linears, add_aggregators, add_alignment, trainable
-from medcare.base_model import load_base
-from medcare.config import AdapterConfig
+from medcare.models.base_model import load_base
+from medcare.settings.config import AdapterConfig
 from medcare.training.losses import nll_sum
 
 QWEN = {"model_type": "qwen2", "vocab_size": 1024}

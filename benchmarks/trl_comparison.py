@@ -29,11 +29,11 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from medcare.adapters.tuner import adapted_linears, add_aggregators, trainable
-from medcare.base_model import load_base, load_tokenizer
-from medcare.config import AdapterConfig, StageConfig
-from medcare.data.batches import collate
-from medcare.data.benchmark import build
-from medcare.data.chat_template import Rendered, render_all
+from medcare.benchmark import build
+from medcare.models.base_model import load_base, load_tokenizer
+from medcare.settings.config import AdapterConfig, StageConfig
+from medcare.text.batches import collate
+from medcare.text.chat_template import Rendered, render_all
 from medcare.training.loop import Loop
 from medcare.training.meter import Meter
 

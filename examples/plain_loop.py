@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 import medcare
+from medcare.adapters.folders import tokenizer_source
 from medcare.adapters.orthogonality import measure, project
-from medcare.base_model import load_tokenizer
-from medcare.data.batches import collate, plan
-from medcare.data.chat_template import render_all
 from medcare.data.readers import conversations
-from medcare.folders import tokenizer_source
+from medcare.models.base_model import load_tokenizer
+from medcare.text.batches import collate, plan
+from medcare.text.chat_template import render_all
 from medcare.training.losses import nll_sum
 
 

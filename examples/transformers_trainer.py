@@ -14,11 +14,11 @@ from pathlib import Path
 from transformers import Trainer, TrainingArguments
 
 import medcare
-from medcare.base_model import load_tokenizer
-from medcare.data.batches import collate
-from medcare.data.chat_template import render_all
+from medcare.adapters.folders import read_manifest, tokenizer_source
 from medcare.data.readers import conversations
-from medcare.folders import read_manifest, tokenizer_source
+from medcare.models.base_model import load_tokenizer
+from medcare.text.batches import collate
+from medcare.text.chat_template import render_all
 
 
 def main() -> None:

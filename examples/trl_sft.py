@@ -15,8 +15,8 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 import medcare
-from medcare.base_model import load_tokenizer
 from medcare.data.readers import conversations
+from medcare.models.base_model import load_tokenizer
 
 
 def sft(model, tokenizer, rows, folder, callbacks=()):

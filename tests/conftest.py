@@ -43,7 +43,7 @@ def llama() -> PreTrainedModel:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as a user has one: two layers, random weights, a tokenizer with a ChatML template."""
-    from tests.data.tokenizers_by_family import tokenizer_of
+    from tests.text.tokenizers_by_family import tokenizer_of
 
     folder = tmp_path_factory.mktemp("base") / "tiny-llama"
     tokenizer = tokenizer_of("chatml")

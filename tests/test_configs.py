@@ -9,9 +9,9 @@ import pytest
 from typer.main import get_command
 
 from medcare.cli import app
-from medcare.config import STAGES
-from medcare.config_files import load_config
 from medcare.planning.shapes import shape_of
+from medcare.settings.config import STAGES
+from medcare.settings.files import load_config
 
 FOLDER = Path(__file__).parents[1] / "configs"
 RUNS = ("1.8b", "7b", "14b")

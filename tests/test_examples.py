@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from medcare.adapters.folders import load_model
 from medcare.adapters.orthogonality import measure
-from medcare.folders import load_model
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from medcare.cli import app
-from medcare.data.records import Item
 from medcare.data.task_card import TaskCard
-from medcare.errors import EvaluationError, FolderError
-from medcare.storage import read_json, read_jsonl, write_json, write_jsonl
+from medcare.foundation.errors import EvaluationError, FolderError
+from medcare.foundation.storage import read_json, read_jsonl, write_json, write_jsonl
+from medcare.text.records import Item
 from tests.serving.conftest import running, served
 
 TEXT = (Path(__file__).parents[1] / "docs" / "interop.md").read_text(encoding="utf-8")

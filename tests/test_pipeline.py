@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from medcare.config_files import load_config
-from medcare.errors import DataError, FolderError
+from medcare.foundation.errors import DataError, FolderError
+from medcare.foundation.storage import read_json, read_jsonl
 from medcare.pipeline import evaluate_model, run_pipeline
-from medcare.storage import read_json, read_jsonl
+from medcare.settings.files import load_config
 
 SETTINGS = (
     "model.dtype=float32", "model.device=cpu", "benchmark.facts_per_task=1", "benchmark.items_per_task=1",

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medcare.adapters.folders import load_model
     from medcare.api import attach, evaluate, merge, run, save_stage, train
-    from medcare.config import AdapterConfig, RunConfig
-    from medcare.config_files import load_config
-    from medcare.folders import load_model
+    from medcare.settings.config import AdapterConfig, RunConfig
+    from medcare.settings.files import load_config
     from medcare.training.callback import KeepOrthogonal
 
 __all__ = [
@@ -30,11 +30,11 @@ __all__ = [
 ]
 
 _HOME = {
-    "AdapterConfig": "config",
+    "AdapterConfig": "settings.config",
     "KeepOrthogonal": "training.callback",
-    "RunConfig": "config",
-    "load_config": "config_files",
-    "load_model": "folders",
+    "RunConfig": "settings.config",
+    "load_config": "settings.files",
+    "load_model": "adapters.folders",
 }
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from medcare.errors import MedCareError
+from medcare.foundation.errors import MedCareError
 
 _INTERRUPTED = 130
 

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcare import pipeline
+from medcare.adapters.folders import claim, read_manifest
 from medcare.adapters.tuner import add_aggregators, add_alignment
 from medcare.adapters.tuner import trainable as let_train
-from medcare.config import AdapterConfig, RunConfig, Stage, as_stage
-from medcare.config_files import from_dict, load_config
 from medcare.data.readers import conversations as read_conversations
-from medcare.errors import ConfigError, FolderError
 from medcare.evaluation.engines import LocalEngine
-from medcare.folders import claim, read_manifest
-from medcare.processes import is_main, wait
-from medcare.storage import read_json
+from medcare.foundation.errors import ConfigError, FolderError
+from medcare.foundation.processes import is_main, wait
+from medcare.foundation.storage import read_json
+from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_stage
+from medcare.settings.files import from_dict, load_config
 from medcare.training import stages
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(out: str | Path, config: RunConfig | None = None) -> dict[str, Any]:
         What `results.json` holds.
 
     Raises:
-        MedCareError: see `medcare.errors`; what was written stays.
+        MedCareError: see `medcare.foundation.errors`; what was written stays.
     """
     report = pipeline.run_pipeline(config or load_config(), Path(out))
     wait()
@@ -76,7 +76,7 @@ def train(
         `steps`, the last `loss`, `seconds` and `tokens`; empty if the folder was finished already.
 
     Raises:
-        MedCareError: see `medcare.errors`.
+        MedCareError: see `medcare.foundation.errors`.
     """
     config, stage, out = config or load_config(), as_stage(stage), Path(out)
     origin = None if start is None else Path(start)
@@ -100,7 +100,7 @@ def merge(folder: str | Path, out: str | Path) -> Path:
 
     Raises:
         AdapterError: the folder has a noise aggregator, which can't be merged.
-        MedCareError: see `medcare.errors`.
+        MedCareError: see `medcare.foundation.errors`.
     """
     stages.merge(Path(folder), Path(out))
     return Path(out)
@@ -131,7 +131,7 @@ def evaluate(
     Raises:
         ConfigError: a model in memory comes without its tokenizer.
         FolderError: `out` is in use.
-        MedCareError: see `medcare.errors`.
+        MedCareError: see `medcare.foundation.errors`.
     """
     config = config or load_config()
     if items is not None:

@@ -19,26 +19,26 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from medcare.base_model import load_tokenizer
-from medcare.config import RunConfig, Stage
-from medcare.data.benchmark import build, write
-from medcare.data.chat_template import render_prompt, stop_ids
+from medcare.adapters.folders import claim, load_model, tokenizer_source, write_manifest
+from medcare.benchmark import build, write
 from medcare.data.files import read_items
 from medcare.data.readers import conversations as read_conversations
-from medcare.data.records import Item, Message
 from medcare.evaluation.engines import Engine, open_engine
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.identity import identities
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
-from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
 from medcare.evaluation.test_set import adopt, adopted, read_test_items
 from medcare.export.card import write_card
-from medcare.folders import claim, load_model, tokenizer_source, write_manifest
-from medcare.processes import is_main, main_first, wait
-from medcare.progress import say
-from medcare.storage import file_hash, read_json, write_json
+from medcare.foundation.processes import is_main, main_first, wait
+from medcare.foundation.progress import say
+from medcare.foundation.storage import file_hash, read_json, write_json
+from medcare.models.base_model import load_tokenizer
+from medcare.reports import write_report
+from medcare.settings.config import RunConfig, Stage
+from medcare.text.chat_template import render_prompt, stop_ids
+from medcare.text.records import Item, Message
 from medcare.training import stages
 
 PHASES = "phases.json"

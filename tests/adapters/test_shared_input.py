@@ -13,7 +13,7 @@ from medcare.adapters.low_rank import LowRank
 from medcare.adapters.products import expand, project
 from medcare.adapters.shared_input import SharedInput
 from medcare.adapters.tuner import adapted_linears, add_aggregators, set_noise
-from medcare.config import AdapterConfig
+from medcare.settings.config import AdapterConfig
 from tests.conftest import tiny_model
 
 

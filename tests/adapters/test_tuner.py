@@ -19,8 +19,8 @@ from medcare.adapters.tuner import (
     trainable,
     unwrap,
 )
-from medcare.config import AdapterConfig
-from medcare.errors import AdapterError
+from medcare.foundation.errors import AdapterError
+from medcare.settings.config import AdapterConfig
 from tests.conftest import tiny_model
 
 CONFIG = AdapterConfig(rank=4, alpha=8, experts=4, top_k=2)

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from medcare.cli import app
-from medcare.errors import ConfigError, EvaluationError
-from medcare.storage import write_jsonl
+from medcare.foundation.errors import ConfigError, EvaluationError
+from medcare.foundation.storage import write_jsonl
 from tests.evaluation.made_up_run import write_run
 
 ROW = {"sample_id": "1", "target": "相关", "answer_choices": ["相关", "不相关"], "task_dataset": "KUAKE-IR"}

@@ -18,15 +18,15 @@ import pytest
 from typer.testing import CliRunner
 
 from medcare.cli import app
-from medcare.errors import ConfigError, EvaluationError
-from medcare.evaluation.judge import rubric
+from medcare.foundation.errors import ConfigError, EvaluationError
+from medcare.foundation.storage import read_json, read_jsonl, write_jsonl
+from medcare.judging import rubric
 from medcare.serving.served_model import ServedModel
-from medcare.storage import read_json, read_jsonl, write_jsonl
 from tests.conftest import tiny_model
-from tests.data.tokenizers_by_family import tokenizer_of
-from tests.evaluation.judge.fake_server import GOOD, content, failure, fake_judge, in_turn, verdict
+from tests.judging.fake_server import GOOD, content, failure, fake_judge, in_turn, verdict
 from tests.serving.conftest import running
 from tests.test_readme import commands
+from tests.text.tokenizers_by_family import tokenizer_of
 
 KEY = "sk-secret-0123456789"
 COUNT = 8

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from medcare.errors import AdapterError, ConfigError, DataError, FolderError, ModelError
+from medcare.foundation.errors import AdapterError, ConfigError, DataError, FolderError, ModelError
 
 CPU = ("--set", "model.device=cpu", "--set", "model.dtype=float32")
 

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from medcare.cli import app
-from medcare.errors import ConfigError, ModelError
+from medcare.foundation.errors import ConfigError, ModelError
 from tests.conftest import tiny_model
-from tests.data.tokenizers_by_family import tokenizer_of
+from tests.text.tokenizers_by_family import tokenizer_of
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from medcare.data.check import bad_file, check, language
 from medcare.data.readers import conversations
-from medcare.errors import DataError, StorageError
+from medcare.foundation.errors import DataError, StorageError
 from tests.data.readers.samples import write
-from tests.data.tokenizers_by_family import tokenizer_of
+from tests.text.tokenizers_by_family import tokenizer_of
 
 
 def ask(prompt: str, answer: str) -> dict[str, str]:
@@ -96,7 +96,7 @@ def test_the_language_is_guessed_from_the_letters(text: str, expected: str) -> N
 
 
 def test_lengths_in_tokens_are_those_of_the_rendered_conversation(tmp_path: Path) -> None:
-    from medcare.data.chat_template import render
+    from medcare.text.chat_template import render
 
     tokenizer = tokenizer_of("chatml")
     rows = [ask("What is asthma?", "A disease of the airways."), ask("x", "y")]

@@ -9,7 +9,7 @@ import pytest
 
 from medcare.data.leakage import find_leakage, removed_file
 from medcare.data.readers import conversations
-from medcare.errors import DataError
+from medcare.foundation.errors import DataError
 from tests.data.readers.samples import SAMPLES, write
 
 CASE = "患者男性四十岁三天前无明显诱因出现发热咳嗽伴胸痛呼吸困难最可能的诊断是"

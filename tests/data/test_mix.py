@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from medcare.data.files import read_conversations
 from medcare.data.mix import build
 from medcare.data.recipe import Recipe, load_recipe, shares
-from medcare.errors import ConfigError, DataError
-from medcare.storage import file_hash
+from medcare.foundation.errors import ConfigError, DataError
+from medcare.foundation.storage import file_hash
 from tests.data.readers.samples import SAMPLES, write
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medcare.data.overlap import KINDS, find, units
-from medcare.errors import DataError
+from medcare.foundation.errors import DataError
 
 WORDS = " ".join(f"w{number}" for number in range(40))
 HAN = "患者男性四十岁三天前无明显诱因出现发热咳嗽伴胸痛呼吸困难"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
+from medcare.reports import write_report
 from tests.evaluation.made_up_run import write_run
 
 

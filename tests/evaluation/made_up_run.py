@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from medcare.config import RunConfig
-from medcare.data.records import Item
 from medcare.data.task_card import TaskCard
-from medcare.storage import write_json, write_jsonl, write_text
+from medcare.foundation.storage import write_json, write_jsonl, write_text
+from medcare.settings.config import RunConfig
+from medcare.text.records import Item
 
 TERMS = (
     "Arachnodactyly", "Bradycardia", "Cataract", "Dysarthria", "Exostoses", "Focal seizure", "Glaucoma",
@@ -225,8 +225,8 @@ def _write_training(folder: Path, steps: int, layers: int) -> None:
 
 
 if __name__ == "__main__":
-    from medcare.evaluation.report import write_report
     from medcare.evaluation.results import write_results
+    from medcare.reports import write_report
 
     write_results(write_run(Path(sys.argv[1])))
     print(write_report(Path(sys.argv[1])))

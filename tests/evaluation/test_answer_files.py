@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from medcare.errors import EvaluationError
 from medcare.evaluation.answer_files import pair_answers, read_rows
-from medcare.storage import write_jsonl
+from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import write_jsonl
 
 
 def answer_file(folder, *rows):

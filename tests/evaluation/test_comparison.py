@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medcare.errors import EvaluationError
 from medcare.evaluation.comparison import compare
-from medcare.storage import read_json, read_jsonl, write_json, write_jsonl, write_text
+from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import read_json, read_jsonl, write_json, write_jsonl, write_text
 from tests.evaluation.made_up_run import write_run
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medcare.cli import app
-from medcare.storage import read_jsonl, write_jsonl
+from medcare.foundation.storage import read_jsonl, write_jsonl
 from tests.evaluation.cblue.goldens import read_golden
 from tests.evaluation.made_up_run import write_run
 

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 import torch
 
-from medcare.config import EvaluationConfig, ModelConfig, RunConfig
-from medcare.data.records import Conversation, Item, Message
-from medcare.errors import ConfigError, EvaluationError, FolderError
 from medcare.evaluation.engines import LocalEngine, open_engine
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.predictions import predict, unanswered
 from medcare.evaluation.prompts import build_prompts
+from medcare.foundation.errors import ConfigError, EvaluationError, FolderError
+from medcare.foundation.storage import read_json, read_jsonl
 from medcare.serving.service import Limits
-from medcare.storage import read_json, read_jsonl
+from medcare.settings.config import EvaluationConfig, ModelConfig, RunConfig
+from medcare.text.records import Conversation, Item, Message
 from tests.conftest import tiny_model
-from tests.data.tokenizers_by_family import tokenizer_of
 from tests.serving.conftest import running, served
+from tests.text.tokenizers_by_family import tokenizer_of
 
 ITEMS = [
     Item(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medcare.errors import EvaluationError
 from medcare.evaluation.exam_scores import ExamItem, read_exam_item, score_exam, score_exam_files
 from medcare.evaluation.scores import METRICS
-from medcare.storage import write_jsonl
+from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import write_jsonl
 
 OPTIONS = ("肺炎", "支气管炎", "哮喘", "肺癌")
 

@@ -8,12 +8,12 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from medcare.config_files import load_config
-from medcare.errors import FolderError
 from medcare.evaluation import identity
 from medcare.evaluation.identity import identities
+from medcare.foundation.errors import FolderError
+from medcare.foundation.storage import write_json, write_jsonl
 from medcare.pipeline import evaluate_model, predict_file
-from medcare.storage import write_json, write_jsonl
+from medcare.settings.files import load_config
 
 EXAM = {"question": "Which vitamin?", "opa": "A", "opb": "B", "opc": "C", "opd": "D", "cop": 4, "id": "1"}
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from medcare.data.records import Item
 from medcare.data.task_card import TaskCard
-from medcare.errors import EvaluationError
 from medcare.evaluation.cblue.score import score
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.marking import mark, metric_of
+from medcare.foundation.errors import EvaluationError
+from medcare.text.records import Item
 from tests.evaluation.cblue.goldens import read_golden
 
 EXAM = TaskCard("exam", "knowledge", "options", "accuracy", "", "")

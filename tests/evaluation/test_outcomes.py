@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from medcare.errors import DataError, EvaluationError
 from medcare.evaluation.outcomes import model_names, read_outcomes
-from medcare.storage import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+from medcare.foundation.errors import DataError, EvaluationError
+from medcare.foundation.storage import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 
 
 def task(folder, name):

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.config import EvaluationConfig
-from medcare.data.records import Conversation, Item, Message
-from medcare.errors import EvaluationError
 from medcare.evaluation.exam_answers import extract_letters
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.questions import ask
+from medcare.foundation.errors import EvaluationError
+from medcare.settings.config import EvaluationConfig
+from medcare.text.records import Conversation, Item, Message
 
 OPTIONS = ("aspirin", "ibuprofen (oral)", "none. Of these", "heparin")
 LISTED = "Which thins?\nA. aspirin\nB. ibuprofen (oral)\nC. none. Of these\nD. heparin"

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from medcare.errors import EvaluationError
 from medcare.evaluation.resampling import holm, interval, mcnemar, mean_of, resample
 from medcare.evaluation.scores import mean_rows, set_rows
+from medcare.foundation.errors import EvaluationError
 
 PAIR = ("old", "new")
 

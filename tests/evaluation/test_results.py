@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from medcare.errors import EvaluationError
-from medcare.evaluation.report import write_report
 from medcare.evaluation.results import pairs, write_results
-from medcare.storage import read_json, read_jsonl, write_jsonl
+from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import read_json, read_jsonl, write_jsonl
+from medcare.reports import write_report
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from medcare.data.files import read_items
-from medcare.errors import DataError, EvaluationError
 from medcare.evaluation.cblue.score import score
 from medcare.evaluation.cblue.tasks import TASKS
-from medcare.evaluation.report import write_report
 from medcare.evaluation.results import write_results
 from medcare.evaluation.test_set import adopt, adopted
-from medcare.storage import read_json, write_jsonl
+from medcare.foundation.errors import DataError, EvaluationError
+from medcare.foundation.storage import read_json, write_jsonl
+from medcare.reports import write_report
 from tests.evaluation.cblue.goldens import read_golden
 
 

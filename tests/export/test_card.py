@@ -10,10 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcare.config import RunConfig
-from medcare.config_files import from_dict
 from medcare.export.card import render_card
 from medcare.export.lora import export_lora
+from medcare.settings.config import RunConfig
+from medcare.settings.files import from_dict
 from medcare.training.stages import merge
 from tests.export.stage_folders import stage_folders
 

@@ -13,14 +13,14 @@ from gguf import GGMLQuantizationType, GGUFReader
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from medcare.adapters.folders import load_model
 from medcare.cli import app
-from medcare.config import EMBEDDED
-from medcare.errors import AdapterError, ConfigError, FolderError, ModelError, StorageError
 from medcare.export import gguf as exporter
 from medcare.export.gguf import export_gguf
 from medcare.export.lora import export_lora
 from medcare.export.push import prepare
-from medcare.folders import load_model
+from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError, StorageError
+from medcare.settings.config import EMBEDDED
 from medcare.training.stages import merge
 from tests.export.gguf_models import save
 from tests.export.stage_folders import stage_folders

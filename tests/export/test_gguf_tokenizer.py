@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from medcare.errors import ModelError
 from medcare.export.gguf import export_gguf
 from medcare.export.gguf_tokenizer import read_vocabulary
-from tests.data.tokenizers_by_family import tokenizer_of as family_tokenizer
+from medcare.foundation.errors import ModelError
 from tests.export.gguf_models import READ_BACK, SPLITS, TEMPLATE, TEXTS, VOCABULARY, save, tokenizer_of
+from tests.text.tokenizers_by_family import tokenizer_of as family_tokenizer
 
 
 def tree_of(tokenizer):

@@ -10,10 +10,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from medcare.adapters.folders import load_model
 from medcare.adapters.tuner import remove_branch
-from medcare.errors import AdapterError, ConfigError, FolderError
 from medcare.export.lora import as_parts, export_lora
-from medcare.folders import load_model
+from medcare.foundation.errors import AdapterError, ConfigError, FolderError
 from tests.export.stage_folders import stage_folders
 
 IDS = torch.arange(3, 27).reshape(2, 12)

@@ -15,8 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from typer.testing import CliRunner
 
 from medcare.cli import app
-from medcare.errors import ConfigError, FolderError
 from medcare.export.push import PushError, prepare, push
+from medcare.foundation.errors import ConfigError, FolderError
 from tests.export.stage_folders import stage_folders
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from medcare.errors import EvaluationError
+from medcare.foundation.errors import EvaluationError
 from medcare.generation import options as scoring
 from medcare.generation import score_options, stream_option_scores
 

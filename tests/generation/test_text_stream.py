@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medcare.generation.text_stream import TextStream, token_bytes
-from tests.data.tokenizers_by_family import FAMILIES, tokenizer_of
+from tests.text.tokenizers_by_family import FAMILIES, tokenizer_of
 
 TEXTS = st.text(st.sampled_from("ab eén 患者无热😀\n.,"), max_size=25)
 

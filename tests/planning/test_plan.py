@@ -11,14 +11,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from medcare.cli import app
-from medcare.config import ModelConfig, RunConfig, StageConfig
-from medcare.errors import ConfigError, ModelError
+from medcare.foundation.errors import ConfigError, ModelError
 from medcare.planning.estimate import largest
 from medcare.planning.hardware import GPUS, Assumptions, Gpu, message_bytes, step_seconds
 from medcare.planning.plan import make_plan, pieces
 from medcare.planning.shapes import base_of, known_shapes, shape_of
 from medcare.planning.simulation import Step
 from medcare.planning.ways import Request
+from medcare.settings.config import ModelConfig, RunConfig, StageConfig
 
 TINY = AutoConfig.for_model(
     "llama", hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96

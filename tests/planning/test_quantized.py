@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.quantized import quantize, quantized_linears
+from medcare.models.quantized import quantize, quantized_linears
 from medcare.planning.ledger import Ledger
 from medcare.planning.quantized import stand_in
 

@@ -11,12 +11,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.quantized import quantize
 from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
-from medcare.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
-from medcare.data.chat_template import Rendered
+from medcare.models.quantized import quantize
 from medcare.planning.estimate import Estimator, Setup
 from medcare.planning.simulation import Shape, simulate
+from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
+from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule
 from medcare.training.meter import Meter
 from medcare.training.stages import trained_branches

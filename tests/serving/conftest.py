@@ -18,7 +18,7 @@ from medcare.serving.app import create_app
 from medcare.serving.served_model import ServedModel
 from medcare.serving.service import Limits, Service
 from tests.conftest import tiny_model
-from tests.data.tokenizers_by_family import tokenizer_of
+from tests.text.tokenizers_by_family import tokenizer_of
 
 
 @dataclass

@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
 from medcare.serving.server import _is_loopback, serve
 from medcare.serving.service import Limits, Service
 from tests.serving.conftest import Running, running, served

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from medcare.data.files import read_conversations
-from medcare.data.records import Message
 from medcare.generation import generate
 from medcare.generation.sampling import Sampling
 from medcare.serving.chat import Chat, PipedTerminal, RichTerminal, _printable, messages
 from medcare.serving.served_model import ServedModel
+from medcare.text.records import Message
 from tests.serving.conftest import served
 
 

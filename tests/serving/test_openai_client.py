@@ -8,10 +8,10 @@ import openai
 import pytest
 import torch
 
-from medcare.data.records import Message
 from medcare.generation import generate
 from medcare.generation.text_stream import token_bytes
 from medcare.serving import NOTICE
+from medcare.text.records import Message
 from tests.serving.conftest import Running, running, served
 
 QUESTION = [{"role": "user", "content": "What causes arachnodactyly?"}]

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from medcare.data.files import write_records
-from medcare.data.records import Item, Message
 from medcare.generation import generate
 from medcare.serving.runs import Runs, score
+from medcare.text.records import Item, Message
 from tests.serving.conftest import Running, running, served, slow_down
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

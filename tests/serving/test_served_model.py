@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from medcare.data.records import Message
-from medcare.errors import ConfigError, ModelError
+from medcare.foundation.errors import ConfigError, ModelError
 from medcare.serving.served_model import _name, load_served
+from medcare.text.records import Message
 from tests.conftest import tiny_model
-from tests.data.tokenizers_by_family import FAMILIES, tokenizer_of
 from tests.serving.conftest import served
+from tests.text.tokenizers_by_family import FAMILIES, tokenizer_of
 
 
 @pytest.fixture

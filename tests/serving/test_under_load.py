@@ -21,8 +21,8 @@ import pytest
 
 from medcare.serving.service import Limits
 from tests.conftest import tiny_model
-from tests.data.tokenizers_by_family import tokenizer_of
 from tests.serving.conftest import Running, running, served, slow_down, wait_for
+from tests.text.tokenizers_by_family import tokenizer_of
 
 QUESTION = [{"role": "user", "content": "What is fever?"}]
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medcare.data.records import Item
 from medcare.evaluation.predictions import unanswered
-from medcare.locks import LOCK
-from medcare.storage import read_jsonl
+from medcare.foundation.locks import LOCK
+from medcare.foundation.storage import read_jsonl
+from medcare.text.records import Item
 from tests.training.two_processes import CASES, STOP, answers, both_stages, finish, make, stop_early
 
 ROOT = Path(__file__).parents[2]

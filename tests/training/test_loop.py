@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch, trainable
-from medcare.config import AdapterConfig, StageConfig
-from medcare.data.chat_template import Rendered
-from medcare.errors import FolderError, TrainingError
-from medcare.storage import read_jsonl
+from medcare.foundation.errors import FolderError, TrainingError
+from medcare.foundation.storage import read_jsonl
+from medcare.settings.config import AdapterConfig, StageConfig
+from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule, learning_rate
 from medcare.training.meter import Meter
 from medcare.training.state import former_facts

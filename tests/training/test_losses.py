@@ -12,10 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from medcare.adapters.tuner import adapted_linears, add_aggregators, trainable
-from medcare.config import AdapterConfig
-from medcare.data.batches import collate
-from medcare.data.chat_template import Rendered
 from medcare.planning.ledger import Ledger
+from medcare.settings.config import AdapterConfig
+from medcare.text.batches import collate
+from medcare.text.chat_template import Rendered
 from medcare.training import losses
 from medcare.training.losses import nll_sum
 from tests.conftest import tiny_model

@@ -15,11 +15,18 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from medcare.adapters.folders import load_model
 from medcare.adapters.tuner import adapted_linears
-from medcare.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
-from medcare.data.records import Conversation, Message
-from medcare.errors import AdapterError, ConfigError, DataError, FolderError, ModelError, StorageError
-from medcare.folders import load_model
+from medcare.foundation.errors import (
+    AdapterError,
+    ConfigError,
+    DataError,
+    FolderError,
+    ModelError,
+    StorageError,
+)
+from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
+from medcare.text.records import Conversation, Message
 from medcare.training import stages
 from tests.conftest import tiny_model
 
@@ -219,7 +226,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_what_was_there(both, tmp_pa
 
     script = (
         "import signal, sys, pathlib; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from medcare.training import stages; from medcare.errors import StorageError\n"
+        "from medcare.training import stages; from medcare.foundation.errors import StorageError\n"
         "try:\n    stages.merge(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
         "except StorageError as error:\n    print(error); sys.exit(7)"
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from medcare.config import RunConfig, TrackingConfig
-from medcare.config_files import load_config
-from medcare.data.records import Conversation, Message
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
+from medcare.settings.config import RunConfig, TrackingConfig
+from medcare.settings.files import load_config
+from medcare.text.records import Conversation, Message
 from medcare.training import stages
 from medcare.training.tracking import scalars
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from medcare.adapters.lora_files import save_tensors
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch, trainable
-from medcare.config import AdapterConfig, EvaluationConfig, ModelConfig, RunConfig, StageConfig
-from medcare.data.chat_template import Rendered
-from medcare.data.records import Conversation, Item, Message
-from medcare.errors import ConfigError
-from medcare.lora_files import save_tensors
+from medcare.foundation.errors import ConfigError
+from medcare.settings.config import AdapterConfig, EvaluationConfig, ModelConfig, RunConfig, StageConfig
+from medcare.text.chat_template import Rendered
+from medcare.text.records import Conversation, Item, Message
 from medcare.training.loop import Loop
 from tests.conftest import tiny_model
 
@@ -122,10 +122,10 @@ def both_stages(folder: Path, base: Path, *, processes: int) -> None:
 
 def answers(folder: Path, base: Path) -> None:
     """Predictions of the base model, as the evaluation writes them."""
-    from medcare.base_model import load_base, load_tokenizer
     from medcare.evaluation.engines import LocalEngine
     from medcare.evaluation.predictions import predict
     from medcare.evaluation.prompts import build_prompts
+    from medcare.models.base_model import load_base, load_tokenizer
 
     items = [
         Item(

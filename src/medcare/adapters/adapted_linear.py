@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.adapters.products import expand
-from medcare.adapters.quantized import is_quantized
 from medcare.adapters.shared_input import SharedInput
-from medcare.errors import AdapterError
+from medcare.foundation.errors import AdapterError
+from medcare.models.quantized import is_quantized
 
 Branch = LowRank | NoiseAggregator
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear
 from medcare.adapters.tuner import adapted_linears, unwrap
-from medcare.errors import AdapterError
+from medcare.foundation.errors import AdapterError
 
 
 class Factors(NamedTuple):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear
 from medcare.adapters.shards import overwrite, whole
-from medcare.config import Orthogonality
+from medcare.settings.config import Orthogonality
 
 
 def branch_pairs(

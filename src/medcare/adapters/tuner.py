@@ -12,8 +12,8 @@ from medcare.adapters.adapted_linear import AdaptedLinear, Branch
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.adapters.shared_input import SharedInput
-from medcare.config import AdapterConfig
-from medcare.errors import AdapterError
+from medcare.foundation.errors import AdapterError
+from medcare.settings.config import AdapterConfig
 
 # Linears of one block that read the same tensor, in most families; where they don't, they are served apart.
 _PARALLEL = {

@@ -59,11 +59,11 @@ def check(
     """Validate a data file and explain what is wrong; exits with 3 if there are bad rows."""
     from medcare.data.check import bad_file
     from medcare.data.check import check as check_data
-    from medcare.errors import DataError
+    from medcare.foundation.errors import DataError
 
     loaded: Any = None
     if tokenizer is not None:
-        from medcare.base_model import load_tokenizer
+        from medcare.models.base_model import load_tokenizer
 
         loaded = load_tokenizer(tokenizer)
     report = check_data(source, format, tokenizer=loaded, max_length=max_length, write_good=write_good)
@@ -113,7 +113,7 @@ def overlap(
 ) -> None:
     """Find training rows that repeat evaluation rows; exits with 3 if there are any, unless removed."""
     from medcare.data.leakage import find_leakage
-    from medcare.errors import DataError
+    from medcare.foundation.errors import DataError
 
     found = find_leakage(
         train,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
 
 commands = typer.Typer()
 
@@ -30,7 +30,7 @@ def convert(
     ] = None,
 ) -> None:
     """Turn a checkpoint of the method's reference code, or a foreign LoRA, into a stage folder."""
-    from medcare.conversion import convert as convert_folder
+    from medcare.export.conversion import convert as convert_folder
 
     stage = convert_folder(folder, base, out, attention=attention)
     typer.echo(f"Wrote {out}, a folder of stage {stage}.")

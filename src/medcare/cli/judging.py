@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from medcare.evaluation.judge.client import Endpoint
-    from medcare.evaluation.judge.rating import Cost
-    from medcare.evaluation.judge.tables import Table
+    from medcare.judging.client import Endpoint
+    from medcare.judging.rating import Cost
+    from medcare.judging.tables import Table
 
 commands = typer.Typer()
 
@@ -79,8 +79,8 @@ def judge(
     if terms is not None:
         raise ConfigError("--terms is for --offline; a judge knows its terms.")
     endpoint = _endpoint(url, model, key_env, max_tokens, timeout)
-    from medcare.evaluation.judge.judging import Settings, judge_files
-    from medcare.evaluation.judge.tables import tables
+    from medcare.judging.judging import Settings, judge_files
+    from medcare.judging.tables import tables
 
     settings = Settings(repeat, concurrency, rate, seed)
     agree = _agreement(url, price_in, price_out, yes=yes)
@@ -92,7 +92,7 @@ def judge(
 
 
 def _score_offline(predictions: list[Path], gold: Path, out: Path, terms: Path | None, seed: int) -> None:
-    from medcare.evaluation.writing_files import score_writing_files, writing_tables
+    from medcare.judging.writing_files import score_writing_files, writing_tables
 
     _print(writing_tables(score_writing_files(predictions, gold, out, terms=terms, seed=seed)))
     typer.echo(f"Wrote {out / 'judge-free.json'}, judge-free.md and judge-free.jsonl.")
@@ -102,7 +102,7 @@ def _endpoint(url: str, model: str, key_env: str, max_tokens: int, timeout: floa
     if not url or not model:
         raise ConfigError("A judge is needed: give --url and --model, or --offline for scores without one.")
     try:
-        from medcare.evaluation.judge.client import Endpoint
+        from medcare.judging.client import Endpoint
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"A judge needs the package {error.name}. Install it with: pip install 'medcare[judge]'"
@@ -121,7 +121,7 @@ def _key(variable: str) -> str:
 
 def _agreement(url: str, price_in: float, price_out: float, *, yes: bool) -> Callable[[Cost], None]:
     """Says what judging will take, and stops it where nobody has agreed."""
-    from medcare.progress import say
+    from medcare.foundation.progress import say
 
     def agree(cost: Cost) -> None:
         if not cost.calls:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medcare.cli.runs import Settings
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,10 +71,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what memory, settings, hours and cost a model takes, from its shape alone."""
-    from medcare.config_files import load_config
     from medcare.planning.hardware import Assumptions
     from medcare.planning.shapes import base_of, shape_of
     from medcare.planning.ways import Request
+    from medcare.settings.files import load_config
 
     given = [*(set_ or ()), *([] if quantization is None else [f"model.quantization={quantization}"])]
     named = model if model is not None else _base(config, given)
@@ -102,7 +102,7 @@ def plan(
 
 def _base(config: Path | None, given: list[str]) -> str:
     """The settings' base."""
-    from medcare.config_files import load_config
+    from medcare.settings.files import load_config
 
     if config is None and not any(entry.startswith("model.base=") for entry in given):
         raise ConfigError(
@@ -113,8 +113,8 @@ def _base(config: Path | None, given: list[str]) -> str:
 
 
 def _made(request: Request) -> Plan:
+    from medcare.foundation.progress import track
     from medcare.planning.plan import make_plan, pieces
-    from medcare.progress import track
 
     with track("plan", pieces(request)) as task:
         return make_plan(request, task.advance)

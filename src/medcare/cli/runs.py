@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from medcare.config import RunConfig, as_stage
-from medcare.config_files import PRESETS
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
+from medcare.settings.config import RunConfig, as_stage
+from medcare.settings.files import PRESETS
 
 commands = typer.Typer()
 
@@ -67,7 +67,7 @@ def train(
     if knowledge is not None:
         if from_ is not None or name != "align":
             raise ConfigError("--knowledge goes with --stage align and without --from.")
-        from medcare.conversion import adopt
+        from medcare.export.conversion import adopt
 
         from_ = adopt(knowledge, settings, out.parent / f"{out.name}-knowledge")
     from medcare.pipeline import train_stage
@@ -142,14 +142,14 @@ def predict(
 @commands.command()
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
     """Write report.html, report.md and results.csv of a run again."""
-    from medcare.evaluation.report import write_report
+    from medcare.reports import write_report
 
     typer.echo(f"Wrote {write_report(folder)}.")
 
 
 def _compare(first: str, second: str, out: Path | None) -> None:
     from medcare.evaluation.comparison import compare
-    from medcare.evaluation.report.comparison import comparison_markdown, write_comparison
+    from medcare.reports.comparison import comparison_markdown, write_comparison
 
     tree = compare(first, second)
     for warning in tree["warnings"]:
@@ -161,6 +161,6 @@ def _compare(first: str, second: str, out: Path | None) -> None:
 
 
 def _config(path: Path | None, preset: str | None, settings: list[str] | None) -> RunConfig:
-    from medcare.config_files import load_config
+    from medcare.settings.files import load_config
 
     return load_config(path, preset=preset, settings=settings or ())

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
 
 commands = typer.Typer()
 

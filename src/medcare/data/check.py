@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from medcare.data.chat_template import render_all
 from medcare.data.duplicates import Duplicates, Repeats
 from medcare.data.files import line
 from medcare.data.overlap import units
 from medcare.data.readers import Bad, Reading, open_data
-from medcare.data.records import Conversation
-from medcare.errors import DataError
-from medcare.storage import check_output, write_atomic
+from medcare.foundation.errors import DataError
+from medcare.foundation.storage import check_output, write_atomic
+from medcare.text.chat_template import render_all
+from medcare.text.records import Conversation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medcare.data.records import Conversation, Item, Message
-from medcare.errors import DataError
-from medcare.storage import read_jsonl, write_jsonl
+from medcare.foundation.errors import DataError
+from medcare.foundation.storage import read_jsonl, write_jsonl
+from medcare.text.records import Conversation, Item, Message
 
 
 def read_conversations(path: Path) -> Iterator[Conversation]:

@@ -13,9 +13,9 @@ from medcare.data.files import line
 from medcare.data.overlap import Index, Overlap
 from medcare.data.readers import FORMATS, Bad, Reading, expand, open_data
 from medcare.data.readers.shapes import Turns
-from medcare.data.records import Conversation, Item
-from medcare.errors import DataError
-from medcare.storage import check_output, write_atomic
+from medcare.foundation.errors import DataError
+from medcare.foundation.storage import check_output, write_atomic
+from medcare.text.records import Conversation, Item
 
 _EXAMPLES = 20
 _REMOVED = ".removed.jsonl"

@@ -26,10 +26,10 @@ from medcare.data.files import line
 from medcare.data.readers import Bad, conversations, expand
 from medcare.data.readers.rows import HUB
 from medcare.data.recipe import Recipe, Source, load_recipe, shares
-from medcare.data.records import Conversation
-from medcare.errors import DataError
-from medcare.progress import say, track
-from medcare.storage import check_output, file_hash, write_atomic, write_json
+from medcare.foundation.errors import DataError
+from medcare.foundation.progress import say, track
+from medcare.foundation.storage import check_output, file_hash, write_atomic, write_json
+from medcare.text.records import Conversation
 
 _MANIFEST = ".manifest.json"
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from medcare.errors import DataError
+from medcare.foundation.errors import DataError
 
 Kind = Literal["exact", "normalised", "ngram", "near"]
 KINDS: tuple[Kind, ...] = ("exact", "normalised", "ngram", "near")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcare.config_files import build, read_yaml
 from medcare.data.readers import FORMATS
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
+from medcare.settings.files import build, read_yaml
 
 _MOST_ROWS = 10**9  # of a mix; each takes 16 bytes of memory
 _MOST_WEIGHT = 1e9

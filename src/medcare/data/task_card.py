@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from medcare.data.records import Family
+from medcare.text.records import Family
 
 Form = Literal["options", "label", "list", "typed_list", "tuples", "text", "cblue"]
 Metric = Literal["accuracy", "macro_f1", "micro_f1", "rouge_l", "weighted_f1", "tree_edit_ratio"]

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medcare.errors import EvaluationError
-from medcare.storage import read_jsonl
+from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import read_jsonl
 
 _SHOWN = 3
 

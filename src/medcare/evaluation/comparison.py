@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from medcare.config import RunConfig
 from medcare.evaluation.outcomes import TaskOutcomes, outcomes_of
 from medcare.evaluation.resampling import RESAMPLES
 from medcare.evaluation.results import results, settle
 from medcare.evaluation.sides import UNKNOWN, Side, check_same_cards, check_same_items, read_side
+from medcare.settings.config import RunConfig
 
 Tree = dict[str, Any]
 

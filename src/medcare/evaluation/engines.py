@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from medcare.config import RunConfig
-from medcare.data.chat_template import render_answer, render_prompt, stop_ids
 from medcare.evaluation.prompts import Prompt
+from medcare.settings.config import RunConfig
+from medcare.text.chat_template import render_answer, render_prompt, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,8 +55,8 @@ def open_engine(model: str, config: RunConfig, *, noise: bool = False) -> Iterat
         with ServerEngine(model, settings) as server:
             yield server
         return
-    from medcare.base_model import load_tokenizer
-    from medcare.folders import load_model, tokenizer_source
+    from medcare.adapters.folders import load_model, tokenizer_source
+    from medcare.models.base_model import load_tokenizer
 
     where = {"device": config.model.device, "dtype": config.model.dtype}
     loaded = load_model(model, **where, noise=noise, merge=True)

@@ -9,12 +9,12 @@ from typing import Any
 
 from medcare.data.readers import items as read_items
 from medcare.data.readers import open_data
-from medcare.errors import DataError, EvaluationError
 from medcare.evaluation.answer_files import answer_text, pair_rows, read_rows, row_id
 from medcare.evaluation.exam_answers import extract_letters
 from medcare.evaluation.exam_patterns import LETTERS
 from medcare.evaluation.resampling import interval
 from medcare.evaluation.scores import Floats, mean_rows
+from medcare.foundation.errors import DataError, EvaluationError
 
 
 @dataclass(frozen=True)

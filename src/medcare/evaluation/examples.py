@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcare.config import STAGES, RunConfig
 from medcare.data.overlap import Index
-from medcare.data.records import Conversation, Item, Message
-from medcare.errors import DataError, EvaluationError
 from medcare.evaluation.questions import ask, listed_answer
+from medcare.foundation.errors import DataError, EvaluationError
+from medcare.settings.config import STAGES, RunConfig
+from medcare.text.records import Conversation, Item, Message
 
 # 13-grams that more test items than this share are a task's instruction, as in `medcare data overlap`.
 _BOILERPLATE = 10

@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from medcare.folders import MANIFEST, plain_source
-from medcare.storage import file_hash, read_json
+from medcare.adapters.folders import MANIFEST, plain_source
+from medcare.foundation.storage import file_hash, read_json
 
 # Beyond this many bytes of weights, reading them takes too long; names, sizes and times stand in.
 _MOST_READ = 4 << 30

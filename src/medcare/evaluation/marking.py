@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from medcare.data.records import Item, fixed_options
 from medcare.data.task_card import TaskCard
-from medcare.errors import EvaluationError
 from medcare.evaluation.cblue import metrics as cblue_metrics
 from medcare.evaluation.cblue.score import item_rows, readable
 from medcare.evaluation.cblue.tasks import CblueItem, find_task
 from medcare.evaluation.exam_scores import read_choice
 from medcare.evaluation.parsing import Answer, normalise, parse
 from medcare.evaluation.scores import METRICS, Floats, chosen_option, class_rows, mean_rows, rouge_l, set_rows
+from medcare.foundation.errors import EvaluationError
+from medcare.text.records import Item, fixed_options
 
 # The forms that a metric can score; tasks of the form `cblue` bring their own.
 _FORMS = {

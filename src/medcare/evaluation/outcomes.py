@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcare.data.files import read_items
-from medcare.data.records import Item, fixed_options
 from medcare.data.task_card import TaskCard
-from medcare.errors import EvaluationError
 from medcare.evaluation.exam_scores import is_order
 from medcare.evaluation.marking import Outcome, Prediction, mark, metric_of
 from medcare.evaluation.scores import Floats
-from medcare.storage import read_json, read_jsonl
+from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import read_json, read_jsonl
+from medcare.text.records import Item, fixed_options
 
 PREDICTIONS = "predictions.jsonl"
 # The order in which the models of a run came to be; others follow by name.

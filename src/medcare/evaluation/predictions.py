@@ -23,13 +23,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medcare import processes
-from medcare.data.records import Item
-from medcare.errors import FolderError
 from medcare.evaluation.engines import Engine
 from medcare.evaluation.prompts import Prompt, Prompts
-from medcare.progress import track
-from medcare.storage import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+from medcare.foundation import processes
+from medcare.foundation.errors import FolderError
+from medcare.foundation.progress import track
+from medcare.foundation.storage import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+from medcare.text.records import Item
 
 SETTINGS = "prompts.json"
 # Files from before there were settings hold answers to prompts of this kind.

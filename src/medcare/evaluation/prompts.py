@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medcare.config import EvaluationConfig
-from medcare.data.records import Item, Message
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.questions import ask
+from medcare.settings.config import EvaluationConfig
+from medcare.text.records import Item, Message
 
 
 @dataclass(frozen=True)

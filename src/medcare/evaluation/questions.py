@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from medcare.data.records import Item
+from medcare.text.records import Item
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

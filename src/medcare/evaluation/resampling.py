@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medcare.config import RunConfig
-from medcare.errors import EvaluationError
 from medcare.evaluation.draws import Pair, bootstrap, by_fact, permute, totals
 from medcare.evaluation.scores import METRICS, Floats
+from medcare.foundation.errors import EvaluationError
+from medcare.settings.config import RunConfig
 
 RESAMPLES = 10_000
 LEVEL = 0.95

@@ -20,14 +20,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from medcare.config import RunConfig
-from medcare.config_files import read_yaml
 from medcare.evaluation.calibration import calibration
 from medcare.evaluation.draws import Pair
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Metric, Resampled, holm, mean_of, resample
 from medcare.evaluation.scores import Floats, mean_rows
-from medcare.storage import write_json, write_jsonl
+from medcare.foundation.storage import write_json, write_jsonl
+from medcare.settings.config import RunConfig
+from medcare.settings.files import read_yaml
 
 RESULTS, OUTCOMES = "results.json", "outcomes.jsonl"
 SPLITS = ("taught", "held_out")

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from medcare.config import EvaluationConfig
-from medcare.data.chat_template import render_answer
-from medcare.errors import ConfigError, EvaluationError
 from medcare.evaluation.prompts import Prompt
+from medcare.foundation.errors import ConfigError, EvaluationError
+from medcare.settings.config import EvaluationConfig
+from medcare.text.chat_template import render_answer
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -90,7 +90,7 @@ class ServerEngine:
                 "Ranking options by log-likelihood on a server needs the model's tokenizer here: set "
                 "evaluation.tokenizer to its folder or hub id, or evaluation.exams=generation."
             )
-        from medcare.base_model import load_tokenizer
+        from medcare.models.base_model import load_tokenizer
 
         tokenizer = load_tokenizer(self._settings.tokenizer)
         # Rendered one after another: fast tokenizers may not be called by two threads at once.

@@ -13,10 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medcare.config import RunConfig
-from medcare.config_files import read_yaml
-from medcare.data.records import Item
-from medcare.errors import EvaluationError
 from medcare.evaluation.outcomes import (
     PREDICTIONS,
     Cards,
@@ -25,7 +21,11 @@ from medcare.evaluation.outcomes import (
     read_predictions,
     read_tests,
 )
-from medcare.storage import file_hash, read_json
+from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import file_hash, read_json
+from medcare.settings.config import RunConfig
+from medcare.settings.files import read_yaml
+from medcare.text.records import Item
 
 _NAMED = 3
 UNKNOWN = "not recorded"

@@ -10,12 +10,12 @@ from pathlib import Path
 from medcare.data.files import read_items, write_records
 from medcare.data.readers import items as read_any
 from medcare.data.readers import open_data
-from medcare.data.records import Item
 from medcare.data.task_card import TaskCard
-from medcare.errors import DataError
 from medcare.evaluation.cblue.score import check_items
 from medcare.evaluation.cblue.tasks import CblueItem, find_task
-from medcare.storage import read_json, write_json
+from medcare.foundation.errors import DataError
+from medcare.foundation.storage import read_json, write_json
+from medcare.text.records import Item
 
 
 def adopt(source: str, folder: Path, *, exams: str = "likelihood") -> None:

@@ -14,10 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from medcare.adapters.folders import (
+    MANIFEST,
+    claim,
+    load_model,
+    plain_source,
+    read_manifest,
+    tokenizer_source,
+    write_manifest,
+)
 from medcare.adapters.merge import merge_all
-from medcare.base_model import describe, load_config, load_tokenizer
-from medcare.config import ModelConfig, RunConfig
-from medcare.errors import AdapterError, ConfigError, ModelError
 from medcare.export.card import front_matter, shown_base, stages_behind, write_card
 from medcare.export.gguf_architecture import (
     Architecture,
@@ -27,16 +33,10 @@ from medcare.export.gguf_architecture import (
     rope_factors,
 )
 from medcare.export.gguf_tokenizer import read_vocabulary, write_vocabulary
-from medcare.folders import (
-    MANIFEST,
-    claim,
-    load_model,
-    plain_source,
-    read_manifest,
-    tokenizer_source,
-    write_manifest,
-)
-from medcare.storage import file_hash, write_atomic
+from medcare.foundation.errors import AdapterError, ConfigError, ModelError
+from medcare.foundation.storage import file_hash, write_atomic
+from medcare.models.base_model import describe, load_config, load_tokenizer
+from medcare.settings.config import ModelConfig, RunConfig
 
 if TYPE_CHECKING:
     import numpy as np

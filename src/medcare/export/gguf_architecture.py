@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medcare.errors import ModelError
+from medcare.foundation.errors import ModelError
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -12,8 +12,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medcare.data.chat_template import stop_ids
-from medcare.errors import ModelError
+from medcare.foundation.errors import ModelError
+from medcare.text.chat_template import stop_ids
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -14,11 +14,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Literal, get_args
 
+from medcare.adapters.folders import claim, read_manifest, write_manifest
+from medcare.adapters.lora_files import read_lora, save_lora
 from medcare.adapters.merge import Factors, join, pad
-from medcare.errors import AdapterError, ConfigError
 from medcare.export.card import write_card
-from medcare.folders import claim, read_manifest, write_manifest
-from medcare.lora_files import read_lora, save_lora
+from medcare.foundation.errors import AdapterError, ConfigError
 
 Parts = Literal["knowledge", "alignment", "both"]
 _BRANCHES = {

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from medcare.errors import EvaluationError
+from medcare.foundation.errors import EvaluationError
 from medcare.generation.decoder import Decoder, Progress, batches, common_prefix, evaluating
 
 # Most logits held at once; 2^27 floats are 512 MiB.

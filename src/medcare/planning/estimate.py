@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medcare.config import Layout, RunConfig, Stage, StageConfig
 from medcare.planning.devices import Sharing
 from medcare.planning.ledger import KINDS
 from medcare.planning.quantized import Kernels
 from medcare.planning.simulation import Shape, Step, simulate
+from medcare.settings.config import Layout, RunConfig, Stage, StageConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

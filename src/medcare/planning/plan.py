@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from medcare.config import STAGES, Quantization, Stage
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
 from medcare.planning.devices import Sharing
 from medcare.planning.hardware import GIB
 from medcare.planning.ways import STATIC, Option, Request, Way, sharings
+from medcare.settings.config import STAGES, Quantization, Stage
 
 _NAMES: dict[Sharing, str] = {"single": "one GPU", "ddp": "DDP", "fsdp2": "FSDP2"}
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medcare.adapters.quantized import quantized_linears
+from medcare.models.quantized import quantized_linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from medcare.config import Quantization
+    from medcare.settings.config import Quantization
 
 Kernels = Literal["gpu", "processor"]
 _BLOCK = 64  # weights of nf4 that share a scale

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from medcare.base_model import load_config
-from medcare.errors import ModelError
+from medcare.foundation.errors import ModelError
+from medcare.models.base_model import load_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
-from medcare.config import RunConfig, Stage
-from medcare.data.chat_template import Rendered
 from medcare.planning.counting import Flops, KnownCounts, Origins
 from medcare.planning.devices import Devices, Sharing, layers_of, process_group
 from medcare.planning.ledger import Ledger
 from medcare.planning.quantized import Kernels, stand_in
+from medcare.settings.config import RunConfig, Stage
+from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule
 from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medcare.config import Layout, Quantization, RunConfig, Stage
 from medcare.planning.devices import Sharing
 from medcare.planning.estimate import Estimator, Setup, largest, with_stage
 from medcare.planning.hardware import GIB, GPUS, Assumptions, Gpu, message_bytes, step_seconds
+from medcare.settings.config import Layout, Quantization, RunConfig, Stage
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -12,14 +12,14 @@ from typing import Protocol
 from rich.console import Console
 from rich.markup import escape
 
-from medcare.data.records import Message
-from medcare.errors import MedCareError
+from medcare.foundation.errors import MedCareError
+from medcare.foundation.storage import write_jsonl
 from medcare.generation.requests import Event, Token
 from medcare.generation.sampling import Sampling
 from medcare.generation.text_stream import TextStream
 from medcare.serving import NOTICE
 from medcare.serving.served_model import ServedModel
-from medcare.storage import write_jsonl
+from medcare.text.records import Message
 
 HELP = """\
 /reset         forget the conversation; the system message stays

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medcare.data.chat_template import render_answer
 from medcare.data.files import read_items
-from medcare.data.records import Item, Message, fixed_options
 from medcare.generation.options import score_options
 from medcare.serving.failures import ApiError
 from medcare.serving.served_model import ServedModel
+from medcare.text.chat_template import render_answer
+from medcare.text.records import Item, Message, fixed_options
 
 REPORT, ITEMS = "report.html", Path("data", "items.jsonl")
 

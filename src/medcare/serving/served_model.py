@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from medcare.base_model import load_tokenizer
-from medcare.data.chat_template import encode_text, render_prompt, stop_ids
-from medcare.data.records import Message
-from medcare.errors import ConfigError, ModelError
-from medcare.folders import load_model, tokenizer_source
+from medcare.adapters.folders import load_model, tokenizer_source
+from medcare.foundation.errors import ConfigError, ModelError
+from medcare.foundation.progress import say
 from medcare.generation.engine import Engine
 from medcare.generation.greedy import end_of_turn_ids
-from medcare.progress import say
+from medcare.models.base_model import load_tokenizer
+from medcare.text.chat_template import encode_text, render_prompt, stop_ids
+from medcare.text.records import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -14,8 +14,8 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from medcare.errors import ConfigError
-from medcare.progress import say
+from medcare.foundation.errors import ConfigError
+from medcare.foundation.progress import say
 from medcare.serving import NOTICE
 from medcare.serving.app import create_app
 from medcare.serving.service import Service

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from fastapi.concurrency import run_in_threadpool
 
-from medcare.data.records import Message
 from medcare.generation.sampling import Sampling
 from medcare.serving.answers import Answers
 from medcare.serving.failures import ApiError
@@ -15,6 +14,7 @@ from medcare.serving.metrics import Metrics
 from medcare.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest
 from medcare.serving.served_model import ServedModel
 from medcare.serving.worker import Worker
+from medcare.text.records import Message
 
 
 @dataclass(frozen=True)

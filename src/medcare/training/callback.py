@@ -8,8 +8,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
-from medcare.config import Orthogonality
-from medcare.errors import AdapterError
+from medcare.foundation.errors import AdapterError
+from medcare.settings.config import Orthogonality
 
 
 class KeepOrthogonal(TrainerCallback):

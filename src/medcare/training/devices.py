@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from medcare import processes
 from medcare.adapters.noise_aggregator import NoiseAggregator
-from medcare.base_model import choose_device
-from medcare.errors import ConfigError
+from medcare.foundation import processes
+from medcare.foundation.errors import ConfigError
+from medcare.models.base_model import choose_device
 from medcare.training.zero import ZeroDevices
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
 from medcare.adapters.shards import gathered, whole
 from medcare.adapters.tuner import router_load, set_noise
-from medcare.config import Layout, StageConfig
-from medcare.data.batches import IGNORED, Batch, collate, plan
-from medcare.data.chat_template import Rendered
-from medcare.errors import TrainingError
-from medcare.progress import delayed_interrupt, track
-from medcare.storage import append_jsonl, read_jsonl, write_jsonl
+from medcare.foundation.errors import TrainingError
+from medcare.foundation.progress import delayed_interrupt, track
+from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
+from medcare.settings.config import Layout, StageConfig
+from medcare.text.batches import IGNORED, Batch, collate, plan
+from medcare.text.chat_template import Rendered
 from medcare.training.devices import agree, expert_loads, make_accelerator, sum_loads
 from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter

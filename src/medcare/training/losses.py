@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medcare.data.batches import IGNORED
+from medcare.text.batches import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

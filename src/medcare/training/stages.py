@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from medcare.adapters.branch_files import save_branches
+from medcare.adapters.folders import claim, load_model, read_manifest, write_manifest
 from medcare.adapters.merge import merge_all
-from medcare.adapters.quantized import quantize
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
-from medcare.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
-from medcare.checkpoint import save_branches
-from medcare.config import AdapterConfig, Quantization, RunConfig, Stage
-from medcare.data.chat_template import Rendered, render_all
-from medcare.data.records import Conversation
-from medcare.errors import ConfigError, DataError, FolderError
 from medcare.export.card import write_card
-from medcare.folders import claim, load_model, read_manifest, write_manifest
-from medcare.processes import is_main, main_first, wait
-from medcare.progress import say
-from medcare.storage import storage_error
+from medcare.foundation.errors import ConfigError, DataError, FolderError
+from medcare.foundation.processes import is_main, main_first, wait
+from medcare.foundation.progress import say
+from medcare.foundation.storage import storage_error
+from medcare.models.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
+from medcare.models.quantized import quantize
+from medcare.settings.config import AdapterConfig, Quantization, RunConfig, Stage
+from medcare.text.chat_template import Rendered, render_all
+from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded, training_device
 from medcare.training.loop import Loop
 from medcare.training.state import FILE as CHECKPOINT

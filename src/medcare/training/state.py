@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from medcare.adapters.lora_files import load_tensors, save_tensors
 from medcare.adapters.shards import like, overwrite, whole
-from medcare.errors import FolderError
-from medcare.lora_files import load_tensors, save_tensors
+from medcare.foundation.errors import FolderError
 
 FILE = "checkpoint.safetensors"
 

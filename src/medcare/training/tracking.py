@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medcare.config import RunConfig, Stage
-from medcare.errors import ConfigError
+from medcare.foundation.errors import ConfigError
+from medcare.settings.config import RunConfig, Stage
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

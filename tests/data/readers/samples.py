@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medcare.data.records import Message
+from medcare.text.records import Message
 
 QUESTION = "人体最大的器官是"
 OPTIONS = ("皮肤", "肝脏", "小肠", "肺")

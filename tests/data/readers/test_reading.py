@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medcare.data.readers import FORMATS, Bad, conversations, items, open_data
-from medcare.data.records import Conversation, Item, Message
-from medcare.errors import DataError
+from medcare.foundation.errors import DataError
+from medcare.text.records import Conversation, Item, Message
 from tests.data.readers.samples import EXAM, LETTERED, OPTIONS, QUESTION, SAMPLES, TARGET, write
 
 in_scratch = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medcare.data.readers.rows import expand, open_rows, parse_hub
-from medcare.errors import DataError
+from medcare.foundation.errors import DataError
 
 
 def read(path: Path, text: str | bytes):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from medcare.errors import DataError, EvaluationError
 from medcare.evaluation.cblue.score import score, score_files
 from medcare.evaluation.cblue.tasks import TASKS, CblueItem, find_task
-from medcare.storage import write_jsonl
+from medcare.foundation.errors import DataError, EvaluationError
+from medcare.foundation.storage import write_jsonl
 
 NER = {
     "sample_id": "dev-1",

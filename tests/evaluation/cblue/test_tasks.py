@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from medcare.errors import EvaluationError
 from medcare.evaluation.cblue.families import FAMILIES
 from medcare.evaluation.cblue.metrics import METRICS
 from medcare.evaluation.cblue.tasks import TASKS, find_task
+from medcare.foundation.errors import EvaluationError
 
 
 def test_every_task_can_be_scored():

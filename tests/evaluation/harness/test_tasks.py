@@ -11,8 +11,6 @@ import pytest
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from medcare.config import EvaluationConfig
-from medcare.data.records import Item
 from medcare.data.task_card import TaskCard
 from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.harness.files import write_tasks
@@ -20,9 +18,11 @@ from medcare.evaluation.marking import metric_of
 from medcare.evaluation.outcomes import read_outcomes
 from medcare.evaluation.predictions import predict
 from medcare.evaluation.prompts import build_prompts
-from medcare.storage import read_jsonl, write_json, write_jsonl
+from medcare.foundation.storage import read_jsonl, write_json, write_jsonl
+from medcare.settings.config import EvaluationConfig
+from medcare.text.records import Item
 from tests.conftest import tiny_model
-from tests.data.tokenizers_by_family import tokenizer_of
+from tests.text.tokenizers_by_family import tokenizer_of
 
 QUESTIONS = [
     ("Which finding is a seizure?", ("fever", "seizure of Marfan", "Long fingers"), (1,)),

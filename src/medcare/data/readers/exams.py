@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medcare.data.readers.shapes import Columns, RowError, kind, missing, text
-from medcare.data.records import Message
+from medcare.text.records import Message
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # "A asthma", "B. asthma", "C、哮喘", "(D) asthma"

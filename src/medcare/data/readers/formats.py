@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medcare.data.readers.exams import Exam
 from medcare.data.readers.shapes import Columns, Pair, Turns
-from medcare.errors import DataError
+from medcare.foundation.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from medcare.data.readers.exams import Exam
 from medcare.data.readers.formats import FORMATS, Format, detect, named
 from medcare.data.readers.rows import Row, open_rows
 from medcare.data.readers.shapes import Columns, RowError, Turns, kind
-from medcare.data.records import Conversation, Family, Item, Message, Split
-from medcare.errors import DataError
-from medcare.progress import say
+from medcare.foundation.errors import DataError
+from medcare.foundation.progress import say
+from medcare.text.records import Conversation, Family, Item, Message, Split
 
 # Rows that are looked at to recognise the format.
 _FIRST_ROWS = 1000

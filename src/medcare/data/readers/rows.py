@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcare.data.readers.json_list import Elements
-from medcare.errors import DataError, first_line
-from medcare.storage import missing
+from medcare.foundation.errors import DataError, first_line
+from medcare.foundation.storage import missing
 
 HUB = "hf:"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcare.data.records import Message, Role
+from medcare.text.records import Message, Role
 
 _ROLES: dict[str, Role] = {
     "system": "system",

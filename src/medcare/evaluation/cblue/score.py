@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medcare.errors import EvaluationError
 from medcare.evaluation.answer_files import pair_answers, read_rows, row_id
 from medcare.evaluation.cblue.answers import (
     ELEMENT_READERS,
@@ -22,6 +21,7 @@ from medcare.evaluation.cblue.tasks import CblueItem, CblueTask
 from medcare.evaluation.cblue.text2dt import has_nodes
 from medcare.evaluation.resampling import interval
 from medcare.evaluation.scores import Floats
+from medcare.foundation.errors import EvaluationError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from medcare.errors import EvaluationError
+from medcare.foundation.errors import EvaluationError
 
 Grammar = Literal[
     "entities",

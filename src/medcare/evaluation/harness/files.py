@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from medcare.data.files import read_items
-from medcare.data.records import Item, fixed_options
 from medcare.data.task_card import TaskCard
-from medcare.errors import FolderError
 from medcare.evaluation.test_set import adopt
-from medcare.storage import read_json, write_jsonl, write_text
+from medcare.foundation.errors import FolderError
+from medcare.foundation.storage import read_json, write_jsonl, write_text
+from medcare.text.records import Item, fixed_options
 
 PREFIX = "medcare"
 _EXAM, _FORM = "exam_template", "form_template"

@@ -11,9 +11,9 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
-from medcare.data.records import Item
 from medcare.data.task_card import TaskCard
 from medcare.evaluation.marking import mark, metric_of
+from medcare.text.records import Item
 
 _MARK = "\uf8ff"
 Document = dict[str, Any]

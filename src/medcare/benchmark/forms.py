@@ -1,0 +1,32 @@
+"""The alignment-required half of the embedded benchmark: strict answer forms over clinical text."""
+
+from __future__ import annotations
+
+from medcare.benchmark.forms_dialogue import DIALOGUE
+from medcare.benchmark.forms_extraction import EXTRACTION
+from medcare.benchmark.forms_labels import LABELS
+from medcare.benchmark.forms_matching import MATCHING
+from medcare.benchmark.forms_recipe import Recipe
+from medcare.benchmark.forms_relations import RELATIONS
+from medcare.benchmark.forms_vocabulary import Vocabulary
+from medcare.benchmark.forms_writer import build_task
+from medcare.benchmark.ontology import Ontology
+from medcare.benchmark.task_data import TaskData
+
+RECIPES: tuple[Recipe, ...] = (*EXTRACTION, *RELATIONS, *LABELS, *MATCHING, *DIALOGUE)
+
+
+def build_forms(ontology: Ontology, seed: int, align_per_task: int, items_per_task: int) -> list[TaskData]:
+    """All alignment tasks, the same bytes for the same arguments on any machine.
+
+    Args:
+        ontology: where the terms come from.
+        seed: of every random choice.
+        align_per_task: training conversations of each task.
+        items_per_task: test items of each task in each split.
+
+    Raises:
+        DataError: a task can't give so many different examples.
+    """
+    words = Vocabulary.of(ontology)
+    return [build_task(recipe, words, seed, align_per_task, items_per_task) for recipe in RECIPES]

@@ -1,0 +1,253 @@
+"""Extraction from notes: what is said of the patient, and not of relatives, not denied, not stopped."""
+
+from __future__ import annotations
+
+import random
+
+from medcare.benchmark.forms_recipe import Draw, Example, Recipe
+from medcare.benchmark.sentences import RELATIVES, Statement, note, paragraph
+
+TYPES = ("finding", "disease", "gene", "drug")
+_KINDS = {"finding": "findings", "disease": "diseases", "gene": "genes", "drug": "drugs"}
+_APPLIES = {"finding": ("present",), "disease": ("present",), "gene": ("gene",), "drug": ("drug",)}
+_DOES_NOT = {
+    "finding": ("absent", "absent", "family", "resolved"),
+    "disease": ("absent", "family"),
+    "gene": ("gene_absent",),
+    "drug": ("drug_absent",),
+}
+
+_ONSETS = (
+    "since [birth|infancy|childhood|adolescence]",
+    "since age {n}",
+    "for [the last|] {m} [days|weeks|months|years]",
+    "since last [week|month|year|spring|summer|autumn|winter]",
+    "since [January|February|March|April|June|July|August|October|November]",
+)
+
+# What happens to a medicine -> wordings, none of which uses the answer's word.
+_CHANGES = {
+    "started": (
+        "[begin|began|initiated] {x} {dose}",
+        "{x} {dose} was [added|introduced|newly prescribed]",
+        "new: {x} {dose}",
+    ),
+    "stopped": (
+        "[discontinued|came off] {x} {dose}",
+        "{x} {dose} was [withdrawn|discontinued|taken off the list]",
+        "[no longer|not any more] on {x} {dose}",
+    ),
+    "raised": (
+        "{x} [increased|up-titrated|doubled] to {dose}",
+        "[increase|stepped up] {x} to {dose}",
+        "higher dose of {x}, now {dose}",
+    ),
+    "lowered": (
+        "{x} [reduced|cut|tapered|halved] to {dose}",
+        "[reduce|stepped down] {x} to {dose}",
+        "lower dose of {x}, now {dose}",
+    ),
+}
+_OTHER_DRUGS = (
+    "allergic to {x}",
+    "{r} takes {x} {dose}",
+    "{x} {dose} was offered but declined",
+    "never [took|had] {x}",
+    "{x} [is contraindicated|must be avoided]",
+)
+
+
+def _relative(rng: random.Random) -> dict[str, str]:
+    return {"r": rng.choice(RELATIVES)}
+
+
+def _typed_entities(draw: Draw) -> Example:
+    rng = draw.rng
+    types = [rng.choice(TYPES) for _ in range(3)]
+    holds = [True, False, rng.random() < 0.4]
+    rng.shuffle(holds)
+    terms: list[str] = []
+    for kind in types:
+        terms += draw.terms(_KINDS[kind], 1, beside=terms)
+    statements = [
+        Statement(rng.choice((_APPLIES if true else _DOES_NOT)[kind]), (term,), _relative(rng))
+        for kind, term, true in zip(types, terms, holds, strict=True)
+    ]
+    found: dict[str, list[str]] = {}
+    for kind, term, true in zip(types, terms, holds, strict=True):
+        if true:
+            found.setdefault(kind, []).append(term)
+    target = "; ".join(f"{kind}: {', '.join(found[kind])}" for kind in TYPES if kind in found)
+    return Example(note(rng, statements), target, tuple(terms))
+
+
+def _negated_findings(draw: Draw) -> Example:
+    rng = draw.rng
+    kinds = [] if draw.turn % 10 == 9 else ["absent"]
+    kinds += rng.sample(("present", "family", "suspected", "present"), 2)
+    groups = _grouped(draw, [rng.choice((1, 1, 2)) for _ in kinds])
+    statements = [Statement(kind, group, _relative(rng)) for kind, group in zip(kinds, groups, strict=True)]
+    rng.shuffle(statements)
+    denied = [term for statement in statements if statement.kind == "absent" for term in statement.terms]
+    return Example(note(rng, statements), "; ".join(denied) or "none", _all_terms(groups))
+
+
+def _family_history(draw: Draw) -> Example:
+    rng = draw.rng
+    nobody = draw.turn % 10 == 9
+    kinds = [
+        "family_absent" if nobody else "family",
+        *rng.sample(("family_absent", "present", "absent", *(() if nobody else ("family",))), 2),
+    ]
+    relatives = rng.sample(RELATIVES, len(kinds))
+    groups = _grouped(draw, [rng.choice((1, 1, 1, 2)) for _ in kinds])
+    statements = [
+        Statement(kind, group, {"r": relative})
+        for kind, group, relative in zip(kinds, groups, relatives, strict=True)
+    ]
+    rng.shuffle(statements)
+    pairs = [
+        f"({statement.slots['r']} | {term})"
+        for statement in statements
+        if statement.kind == "family"
+        for term in statement.terms
+    ]
+    return Example(note(rng, statements), "; ".join(pairs) or "none", _all_terms(groups))
+
+
+def _finding_events(draw: Draw) -> Example:
+    rng = draw.rng
+    statuses = [rng.choice(("present", "absent", "suspected", "resolved", "present")) for _ in range(2)]
+    terms = draw.findings(2)
+    statements, events = [], []
+    for status, term in zip(statuses, terms, strict=True):
+        onset = ""
+        if status == "present" and rng.random() < 0.8:
+            onset = draw.wording(_ONSETS, n=str(rng.randint(2, 40)), m=str(rng.randint(2, 11)))
+        statements.append(Statement(status, (f"{term} {onset}".strip(),)))
+        events.append(f"({term} | {status} | {onset or 'none'})")
+    return Example(note(rng, statements, opener=False), "; ".join(events), tuple(terms))
+
+
+def _drug_courses(draw: Draw) -> Example:
+    rng = draw.rng
+    drugs = draw.terms("drugs", 3)
+    sentences, courses = [], []
+    for change, drug in zip(rng.sample(sorted(_CHANGES), 2), drugs, strict=False):
+        dose = _dose(rng)
+        sentences.append(draw.wording(_CHANGES[change], x=drug, dose=dose))
+        courses.append(f"({drug} | {dose} | {change})")
+    other = draw.wording(_OTHER_DRUGS, x=drugs[2], dose=_dose(rng), **_relative(rng))
+    sentences.insert(rng.randint(0, 2), other)
+    return Example(paragraph(sentences), "; ".join(courses), tuple(drugs))
+
+
+def _dose(rng: random.Random) -> str:
+    return f"{rng.choice((1, 2, 5, 10, 15, 20, 25, 40, 50, 75, 80, 100, 150, 200, 250, 300, 400, 500))} mg"
+
+
+def _grouped(draw: Draw, counts: list[int]) -> list[tuple[str, ...]]:
+    """Different findings in groups of these sizes."""
+    terms = iter(draw.findings(sum(counts)))
+    return [tuple(next(terms) for _ in range(count)) for count in counts]
+
+
+def _all_terms(groups: list[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(term for group in groups for term in group)
+
+
+EXTRACTION = (
+    Recipe(
+        name="typed_entities",
+        form="typed_list",
+        metric="micro_f1",
+        measures="Types what the patient has and takes, and leaves out what is denied, past or a relative's.",
+        labels=TYPES,
+        sources=("hpo", "drugs"),
+        training=(
+            "Current entities of the patient by type: finding, disease, gene, drug.",
+            "List what the patient has or takes by type (finding: ...; disease: ...; gene: ...; drug: ...).",
+            "Extract finding, disease, gene and drug of the patient, as type: name; type: name.",
+            "Which finding, disease, gene or drug applies to the patient? type: name; type: name",
+            "Entities of the patient, not those of relatives or denied ones, as type: name; type: name:",
+        ),
+        testing=(
+            "Give the patient's current entities by type: finding, disease, gene or drug.",
+            "Sort what the patient has or takes as type: name; type: name (finding, disease, gene, drug).",
+        ),
+        make=_typed_entities,
+    ),
+    Recipe(
+        name="negated_findings",
+        form="list",
+        metric="micro_f1",
+        measures="Finds what a note says the patient does not have.",
+        training=(
+            "List the negated findings, separated by semicolons, or none.",
+            "Which findings are negated? Separate them by semicolons. If there are none: none.",
+            "Extract the findings that the patient does not have (finding; finding), or none.",
+            "Negated findings (finding; finding, or none):",
+            "What does the note say the patient does not have? Answer finding; finding or none.",
+        ),
+        testing=(
+            "Write down the negated findings (finding; finding), or none.",
+            "Give all findings that the patient does not have, separated by semicolons, or none.",
+        ),
+        make=_negated_findings,
+    ),
+    Recipe(
+        name="family_history",
+        form="tuples",
+        metric="micro_f1",
+        measures="Ties conditions to the relatives who have them.",
+        training=(
+            "Extract the family history as (relative | condition), or none.",
+            "Which relative has which condition? (relative | condition) or none",
+            "Family history, as (relative | condition); (relative | condition) or none:",
+            "List the conditions of relatives: (relative | condition); if there are none: none.",
+            "Who in the family has what? Form: (relative | condition), or none.",
+        ),
+        testing=(
+            "Write the family history as pairs (relative | condition), or none.",
+            "List each relative who has a condition: (relative | condition), or none.",
+        ),
+        make=_family_history,
+    ),
+    Recipe(
+        name="finding_events",
+        form="tuples",
+        metric="micro_f1",
+        measures="Reads status and time of each finding of the patient.",
+        training=(
+            "Findings as (finding | present, absent, suspected or resolved | time or none):",
+            "Extract (finding | status | time or none). Status: present, absent, suspected, resolved.",
+            "For each finding: (finding | present/absent/suspected/resolved | time or none).",
+            "Status and time of each finding, as (finding | status | time or none):",
+            "Is each finding present, absent, suspected, resolved? (finding | status | time or none)",
+        ),
+        testing=(
+            "Write status (present, absent, suspected, resolved) and time as (finding | status | time).",
+            "Give each finding as (finding | status | time or none).",
+        ),
+        make=_finding_events,
+    ),
+    Recipe(
+        name="drug_courses",
+        form="tuples",
+        metric="micro_f1",
+        measures="Reads dose and change of each medicine that the patient really gets or got.",
+        sources=("drugs",),
+        training=(
+            "Drugs of the patient as (drug | dose | started, stopped, raised or lowered):",
+            "Extract (drug | dose | started/stopped/raised/lowered) for the patient.",
+            "Which drugs were started, stopped, raised or lowered? (drug | dose | change)",
+            "Changes of the patient's drugs, as (drug | dose | change):",
+            "For each drug of the patient: (drug | dose | started, stopped, raised or lowered).",
+        ),
+        testing=(
+            "Write the patient's drug changes as (drug | dose | started, stopped, raised or lowered).",
+            "Was the drug started, stopped, raised or lowered? (drug | dose | change) for each.",
+        ),
+        make=_drug_courses,
+    ),
+)

@@ -1,0 +1,291 @@
+"""Checkpoints of other programs as stage folders: the method's reference code, and foreign LoRA adapters.
+
+The reference code (BlueZeros/MedCare) leaves a folder with config.json, adapter_config.json and
+
+    adapter_model.safetensors or .bin   MODULE.lora_A.weight, MODULE.lora_B.weight       attention, stage 1
+    non_lora_trainables.bin, stage 1    MODULE.share_experts.lora_A.weight .. lora_B     knowledge
+                                        MODULE.switch.weight, .bias                      router
+                                        MODULE.experts.E.lora_A_E.weight .. lora_B_E     experts
+    the same or model.safetensors, 2    MODULE.base.lora_A.weight .. lora_B              knowledge
+                                        MODULE.orth.lora_A.weight .. lora_B              alignment
+
+with or without `base_model.model.` before MODULE. A foreign adapter is an ordinary PEFT LoRA folder; what it
+has on feed-forward layers becomes knowledge, what it has on attention is merged when stage 2 starts.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medcare.adapters.folders import claim, write_manifest
+from medcare.adapters.lora_files import load_tensors, read_lora, save_lora, save_tensors
+from medcare.adapters.merge import Factors
+from medcare.foundation.errors import AdapterError, FolderError, first_line
+from medcare.foundation.storage import read_json
+from medcare.models.base_model import describe, load_config
+from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
+
+_NAME = re.compile(
+    r"(?:base_model\.)?(?:model\.(?=model\.))?(?P<module>.+?)\."
+    r"(?:(?P<router>switch\.(?:weight|bias))"
+    r"|experts\.(?P<expert>\d+)\.lora_(?P<side>[AB])_(?P=expert)\.weight"
+    r"|(?:(?P<part>share_experts|base|orth)\.)?lora_(?P<factor>[AB])(?:\.default)?\.weight)"
+)
+_PICKLED, _PLAIN = "non_lora_trainables.bin", "adapter_model"
+_PARTS = {"share_experts": "knowledge", "base": "knowledge", "orth": "alignment"}
+
+Pairs = dict[str, dict[str, dict[str, Tensor]]]
+"""Tensors by branch, module and factor (`A`, `B`)."""
+
+
+@dataclass
+class Found:
+    """What a checkpoint holds, by module name.
+
+    Attributes:
+        branches: A and B by branch (`attention`, `knowledge`, `alignment`).
+        noise: `noise.safetensors`'s tensors (see checkpoint.py).
+        adapters: the settings that the shapes and files tell.
+    """
+
+    adapters: AdapterConfig
+    branches: dict[str, dict[str, Factors]] = field(default_factory=dict)
+    noise: dict[str, Tensor] = field(default_factory=dict)
+
+
+def convert(folder: Path, base: str, out: Path, *, attention: Path | None = None) -> str:
+    """Write a reference checkpoint or a PEFT LoRA folder as a stage folder.
+
+    Args:
+        folder: the checkpoint; no pickled code in it is run.
+        base: the base model that it was trained on.
+        out: the stage folder to write.
+        attention: of a stage-2 checkpoint, the stage-1 checkpoint whose attention adapter had been merged
+            into its base, if `base` is the model before that.
+
+    Returns:
+        The stage that it holds: `aggregate` or `align`.
+
+    Raises:
+        AdapterError: its names or shapes are none of these layouts, or don't fit the base.
+        FolderError: a file is missing, damaged or holds code, or `out` is in use.
+        ModelError: there is no such base.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise FolderError(f"{folder} has no adapter_config.json. Give the folder that the training wrote.")
+    if any((folder / name).is_file() for name in (_PICKLED, "model.safetensors")):
+        found = _read_reference(folder)
+    else:
+        found = read_foreign(folder, AdapterConfig())
+    if attention is not None:
+        if "alignment" not in found.branches or "attention" in found.branches:
+            raise AdapterError(f"{folder} is no stage-2 checkpoint without attention: leave --attention out.")
+        found.branches["attention"] = _read_reference(attention).branches.get("attention", {})
+        names = sorted({name.rpartition(".")[2] for name in found.branches["attention"]})
+        found.adapters = replace(found.adapters, attention=tuple(names))
+    return _write(found, folder, base, out)
+
+
+def adopt(folder: Path, config: RunConfig, out: Path) -> Path:
+    """Write a foreign PEFT LoRA folder as the stage-1 folder that stage 2 starts from; see `convert`."""
+    _write(read_foreign(folder, config.adapters), folder, config.model.base, out)
+    return out
+
+
+def read_foreign(folder: Path, adapters: AdapterConfig) -> Found:
+    """Read an ordinary PEFT LoRA folder.
+
+    Raises:
+        AdapterError: it adapts no feed-forward layer, or others than feed-forward and attention.
+        FolderError: it is not complete.
+    """
+    branches: dict[str, dict[str, Factors]] = {"attention": {}, "knowledge": {}}
+    for name, part in read_lora(folder).items():
+        leaf = name.rpartition(".")[2]
+        if leaf not in (*adapters.feed_forward, *adapters.attention):
+            raise AdapterError(
+                f"{folder} adapts {name}; stage 2 takes adapters of {', '.join(adapters.feed_forward)} and "
+                f"{', '.join(adapters.attention)}. Set adapters.feed_forward and adapters.attention to the "
+                "base's names, or merge the adapter with PEFT and give the merged model as the base."
+            )
+        branches["knowledge" if leaf in adapters.feed_forward else "attention"][name] = part
+    if not branches["knowledge"]:
+        raise AdapterError(
+            f"{folder} adapts attention alone, but knowledge is a branch of the feed-forward layers "
+            f"({', '.join(adapters.feed_forward)}). Merge it with PEFT and give the merged model as the base."
+        )
+    first = next(iter(branches["knowledge"].values()))
+    rank = max(1, first.down.shape[0] // 2)
+    told = replace(adapters, rank=rank, alpha=first.scale * rank, experts=0)
+    return Found(told, {name: parts for name, parts in branches.items() if parts})
+
+
+def _read_reference(folder: Path) -> Found:
+    config = read_json(folder / "adapter_config.json")
+    model = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    try:
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        top_k = int(model.get("num_experts_per_token", 2))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FolderError(f"{folder}: r, lora_alpha and num_experts_per_token must be numbers.") from error
+    scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
+    pairs, routed = _by_branch(folder)
+    branches = {
+        branch: {module: _pair(module, pair, scale, folder) for module, pair in modules.items()}
+        for branch, modules in pairs.items()
+    }
+    if not branches.get("knowledge"):
+        raise AdapterError(
+            f"{folder} holds no knowledge branch (share_experts or base): it was trained without one, or "
+            f"{_PICKLED} is missing."
+        )
+    noise, experts = _noise(routed, folder)
+    leaf = {
+        branch: tuple(sorted({name.rpartition(".")[2] for name in parts}))
+        for branch, parts in branches.items()
+    }
+    told = AdapterConfig(
+        feed_forward=leaf["knowledge"],
+        attention=leaf.get("attention", ()),
+        rank=rank,
+        alpha=scale * rank,
+        dropout=float(config.get("lora_dropout") or 0.0),
+        experts=experts,
+        top_k=min(top_k, experts) if experts else top_k,
+    )
+    return Found(told, branches, noise)
+
+
+def _by_branch(folder: Path) -> tuple[Pairs, dict[str, dict[str, Tensor]]]:
+    """A reference checkpoint's tensors: of the branches, and of the noise aggregators by module."""
+    pairs: Pairs = defaultdict(lambda: defaultdict(dict))
+    routed: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in _tensors(folder).items():
+        name = _NAME.fullmatch(key)
+        if name is None:
+            raise AdapterError(f"{folder} holds {key}, which the reference code's layout has no place for.")
+        if name["factor"]:
+            in_mlp = ".mlp." in name["module"]
+            if name["part"] and not in_mlp:
+                raise AdapterError(
+                    f"{folder} holds {key}: orthogonal branches on attention (wrap_attn_orth) have no place "
+                    "in a stage folder. Merge the checkpoint with the reference code."
+                )
+            branch = _PARTS.get(name["part"] or "", "knowledge" if in_mlp else "attention")
+            pairs[branch][name["module"]][name["factor"]] = tensor
+        else:
+            what = name["router"] or f"{name['side']}{name['expert']}"
+            routed[name["module"]][what] = tensor
+    return pairs, routed
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name in (f"{_PLAIN}.safetensors", "model.safetensors"):
+        if (folder / name).is_file():
+            found |= load_tensors(folder / name)
+    for name in (f"{_PLAIN}.bin", _PICKLED):
+        if (folder / name).is_file():
+            found |= _load_pickled(folder / name)
+    return found
+
+
+def _load_pickled(path: Path) -> dict[str, Tensor]:
+    """Read tensors that torch.save wrote; nothing but tensors is unpickled."""
+    try:
+        tree: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise FolderError(
+            f"{path} holds more than tensors, such as code, and is not read. Only tensors are accepted."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise FolderError(f"{path} is damaged: {first_line(error)}. Copy the checkpoint again.") from error
+    if not isinstance(tree, dict) or not all(isinstance(value, Tensor) for value in tree.values()):
+        raise FolderError(f"{path} must hold tensors by name, got {type(tree).__name__}.")
+    return tree
+
+
+def _pair(module: str, pair: dict[str, Tensor], scale: float, folder: Path) -> Factors:
+    if set(pair) != {"A", "B"}:
+        raise AdapterError(f"{folder}: {module} must have lora_A and lora_B, got lora_{''.join(pair)} alone.")
+    down, up = pair["A"].float(), pair["B"].float()
+    if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1]:
+        raise AdapterError(
+            f"{folder}: {module} must have lora_A [r, i] and lora_B [o, r], got {list(down.shape)} and "
+            f"{list(up.shape)}. The checkpoint is of another layout or damaged."
+        )
+    return Factors(down, up, scale)
+
+
+def _noise(routed: dict[str, dict[str, Tensor]], folder: Path) -> tuple[dict[str, Tensor], int]:
+    """The noise aggregators as noise.safetensors holds them, and their number of experts (0: none)."""
+    tensors: dict[str, Tensor] = {}
+    experts = 0
+    for module, parts in routed.items():
+        experts = sum(key[0] == "A" for key in parts)
+        wanted = {"switch.weight", "switch.bias", *(f"{s}{e}" for s in "AB" for e in range(experts))}
+        if set(parts) != wanted or experts == 0:
+            raise AdapterError(
+                f"{folder}: {module} must have switch.weight, switch.bias, and lora_A and lora_B of every "
+                f"expert, got {', '.join(sorted(parts))}. The checkpoint is not complete."
+            )
+        try:
+            tensors[f"{module}.lora_A"] = torch.stack([parts[f"A{e}"].float() for e in range(experts)])
+            tensors[f"{module}.lora_B"] = torch.stack([parts[f"B{e}"].float() for e in range(experts)])
+        except RuntimeError as error:
+            raise AdapterError(f"{folder}: the experts of {module} differ in shape.") from error
+        tensors[f"{module}.router.weight"] = parts["switch.weight"].float()
+        tensors[f"{module}.router.bias"] = parts["switch.bias"].float()
+    return tensors, experts
+
+
+def _write(found: Found, folder: Path, base: str, out: Path) -> str:
+    model = _skeleton(base)
+    for parts in found.branches.values():
+        for name, part in parts.items():
+            _check_shape(model, name, (part.up.shape[0], part.down.shape[1]), folder, base)
+    for key, tensor in found.noise.items():
+        name, _, which = key.rpartition(".")
+        if which == "lora_A":
+            outer = found.noise[f"{name}.lora_B"].shape[1]
+            _check_shape(model, name, (outer, tensor.shape[2]), folder, base)
+    stage = "align" if "alignment" in found.branches else "aggregate"
+    config = RunConfig(model=ModelConfig(base=base), adapters=found.adapters)
+    settings = {"stage": stage, "data": None, "from": None, "converted_from": str(folder.resolve())}
+    if claim(out, config, settings):
+        return stage
+    for branch, parts in found.branches.items():
+        save_lora(out / branch, parts, base=base)
+    if found.noise:
+        metadata = {"top_k": str(found.adapters.top_k), "scale": repr(found.adapters.scale), "format": "pt"}
+        save_tensors(out / "noise.safetensors", found.noise, metadata)
+    write_manifest(out, config, {**settings, "base": base, "base_facts": describe(model), "result": {}})
+    return stage
+
+
+def _skeleton(base: str) -> Any:
+    """The base's modules and their shapes, without weights."""
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(base)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _check_shape(model: nn.Module, name: str, got: tuple[int, int], folder: Path, base: str) -> None:
+    module = dict(model.named_modules()).get(name)
+    required = tuple(module.weight.shape) if isinstance(module, nn.Linear) else None
+    if required != got:
+        there = f"{list(required)}" if required else "no such linear layer"
+        raise AdapterError(
+            f"{folder} was made for another base model: its branch on {name} is {list(got)}, the base {base} "
+            f"has {there}. Give the base that it was trained on with --base."
+        )

@@ -1,0 +1,232 @@
+"""Files are written whole or not at all.
+
+Everything the package writes goes through here: the bytes land in a sibling file, are flushed to the disk
+and only then take the real name. A crash, a full disk or Ctrl-C leaves the former file as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from medcare.foundation.errors import DataError, MedCareError, StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# No file by this name can be there, such as below /proc or below a file.
+_NO_PLACE = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ELOOP,
+)
+
+
+def cache_dir() -> Path:
+    """Where converted models and ontologies are kept: $MEDCARE_CACHE, else ~/.cache/medcare."""
+    return Path(os.environ.get("MEDCARE_CACHE") or Path.home() / ".cache" / "medcare")
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Run `write` on a temporary sibling of `path`, then rename it to `path`.
+
+    Raises:
+        StorageError: the disk is full or the folder can't be written; `path` is unchanged.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+        part.touch(0o666, exist_ok=False)
+        mode = part.stat().st_mode  # the umask's share is taken off by now
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
+        write(part)
+        _flush(part)
+        part.chmod(mode)  # `write` may have put another file there
+        part.replace(path)
+        with contextlib.suppress(OSError):  # not every system knows how to flush a folder
+            _flush(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def check_output(out: Path, inputs: Iterable[str | Path], *, beside: Iterable[str] = ()) -> None:
+    """Refuse to write over what is about to be read; to be called before reading.
+
+    Args:
+        out: the file to write.
+        inputs: what will be read: files, and names of other sources, which are passed over.
+        beside: endings that are added to the name of `out` for the files that go beside it.
+
+    Raises:
+        DataError: one of the files to be written is an input or a folder.
+    """
+    read = {Path(source).expanduser().resolve() for source in inputs}
+    for written in (out, *(Path(f"{out}{ending}") for ending in beside)):
+        if written.is_dir():
+            raise DataError(f"The output {written} is a folder; a file is required. Name a file in it.")
+        if written.resolve() in read:
+            raise DataError(f"The output {written} is also an input. Choose another name for the output.")
+
+
+def missing(path: Path, required: Literal["file", "folder"]) -> str:
+    """Why a path is no file or no folder, as a sentence without its end."""
+    if path.exists():
+        found = "a folder" if path.is_dir() else "a file" if path.is_file() else "a device or a pipe"
+        return f"{path} is {found}; a {required} is required"
+    return f"{path} does not exist" if required == "file" else f"There is no folder {path}"
+
+
+def refuse_device(path: Path, error: type[MedCareError] = DataError) -> None:
+    """Raise `error` for one of those that may never end, such as /dev/zero."""
+    with contextlib.suppress(OSError):  # who reads it says so
+        mode = Path(path).stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise error(f"{missing(Path(path), 'file')}. Check the path.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomic(path, lambda part: _write_bytes(part, text.encode("utf-8")))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with a stable key order as given, atomically; raises as `append_jsonl`."""
+    write_text(path, _to_json(path, value, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line, atomically; raises DataError as `append_jsonl`."""
+    write_text(path, "".join(_to_json(path, row) + "\n" for row in rows))
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Append one line in a single write, so that a crash loses at most this line.
+
+    Raises:
+        DataError: a number in it is not finite: JSON has no way to write nan and infinity.
+        StorageError: it can't be written.
+    """
+    line = _to_json(path, row) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: the file is missing or is not JSON.
+    """
+    refuse_device(path)
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. Check the path.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} should be a JSON file but can't be read as one: {error}.") from error
+
+
+def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file.
+
+    Args:
+        path: the file.
+        torn_tail: leave out a last line that has no newline, which a killed `append_jsonl` leaves behind.
+
+    Raises:
+        DataError: the file is missing, or a line is not a JSON object.
+    """
+    refuse_device(path)
+    try:
+        with Path(path).open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip() and not (torn_tail and not line.endswith("\n")):
+                    yield _parse_row(path, number, line)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} should be UTF-8 text: {error}.") from error
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}. A JSONL file is required.") from error
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal text; raises DataError if it can't be read."""
+    refuse_device(path)
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}. Check the path.") from error
+
+
+def _to_json(path: Path, value: Any, *, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not written: it would hold a number that is nan or infinite, which JSON can't. "
+            "The model or the data behind it gives no finite numbers; look there."
+        ) from error
+
+
+def _parse_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: a JSON object is required, got {type(row).__name__}.")
+    return row
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def storage_error(path: Path, error: Exception) -> StorageError:
+    """What to say of a failed write: by the system, or by a library that passes its error on as text."""
+    reason = getattr(error, "strerror", None) or str(error)
+    passed_on = re.search(r"\(os error (\d+)\)", reason)
+    number = int(passed_on[1]) if passed_on else getattr(error, "errno", None)
+    if isinstance(error, FileExistsError):  # a file where a folder would have to be
+        reason = missing(Path(error.filename or path.parent), "folder")
+    if number in _FORBIDDEN:
+        advice = "Choose a folder in which you may write; what is there is unchanged."
+    elif number in _NO_PLACE:
+        advice = "Choose another folder."
+    else:
+        advice = "Free some space" + ("" if number in _FULL else " or choose another folder")
+        advice += "; what was written before is unchanged, and the same command continues from it."
+    return StorageError(f"Could not write {path}: {reason}. {advice}")

@@ -1,0 +1,125 @@
+"""The whole way: files of answers in; judged.jsonl, judge.json and judge.md out."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from medcare.foundation.progress import track
+from medcare.foundation.storage import file_hash, write_json, write_jsonl, write_text
+from medcare.judging import rubric
+from medcare.judging.cache import Cache, Verdict
+from medcare.judging.cases import read_answers, read_cases
+from medcare.judging.client import Client, Endpoint
+from medcare.judging.means import Tree
+from medcare.judging.pacing import Pace
+from medcare.judging.rating import Cost, Request, estimate, rate, requests
+from medcare.judging.reference_scores import read_reference_scores
+from medcare.judging.summary import Ratings, summary
+from medcare.judging.tables import markdown, tables
+
+CACHE, JUDGED, SUMMARY, READABLE = "cache.jsonl", "judged.jsonl", "judge.json", "judge.md"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to ask.
+
+    Attributes:
+        repeats: verdicts on each answer.
+        concurrency: most requests under way at once.
+        per_minute: most requests started in a minute; None: no limit.
+        seed: of the order in which files are judged, and of the statistics.
+    """
+
+    repeats: int = 1
+    concurrency: int = 8
+    per_minute: float | None = None
+    seed: int = 0
+
+
+def judge_files(
+    predictions: Sequence[Path],
+    gold: Path,
+    out: Path,
+    endpoint: Endpoint,
+    settings: Settings,
+    *,
+    agree: Callable[[Cost], None],
+    reference_scores: Path | None = None,
+) -> Tree:
+    """Have answers judged and write what came of it.
+
+    Args:
+        predictions: JSONL files of answers, one a model.
+        gold: JSONL of the tasks.
+        out: folder to write; verdicts that its cache holds are not asked for again.
+        endpoint: the judge.
+        settings: how to ask.
+        agree: called with the cost before anything is sent; raises to stop here.
+        reference_scores: JSONL of scores to hold the judge's against.
+
+    Returns:
+        The tree of judge.json.
+
+    Raises:
+        DataError: a file is missing or malformed.
+        EvaluationError: files don't belong together, or the judge can't be used.
+        StorageError: the folder can't be written.
+    """
+    cases = read_cases(gold)
+    files = read_answers(predictions, cases)
+    paths = {"gold": gold, **{file.name: file.path for file in files}}
+    reference = None
+    if reference_scores:
+        names, ids = [file.name for file in files], {case.id for case in cases}
+        reference = read_reference_scores(reference_scores, names, ids)
+        paths["reference_scores"] = reference_scores
+    wanted = requests(cases, files, model=endpoint.model, repeats=settings.repeats, seed=settings.seed)
+    client = Client(endpoint, Pace(settings.per_minute))
+    verdicts = _ask(wanted, client, Cache(out / CACHE), settings.concurrency, agree)
+    ratings = Ratings(cases, files, wanted, verdicts)
+    tree: Tree = {
+        **_made_with(client, settings, paths),
+        **summary(ratings, seed=settings.seed, reference=reference),
+    }
+    _write(out, ratings, tree)
+    return tree
+
+
+def _ask(
+    wanted: Sequence[Request],
+    client: Client,
+    cache: Cache,
+    concurrency: int,
+    agree: Callable[[Cost], None],
+) -> dict[str, Verdict]:
+    """The verdicts, of the cache and of the judge, once its cost is agreed to."""
+    cost = estimate(wanted, cache)
+    agree(cost)
+    with track("Judging", cost.calls + cost.known) as task:
+        task.start_at(cost.known)
+        return asyncio.run(rate(wanted, client, cache, concurrency=concurrency, advance=task.advance))
+
+
+def _write(out: Path, ratings: Ratings, tree: Tree) -> None:
+    write_jsonl(out / JUDGED, ratings.rows())
+    write_json(out / SUMMARY, tree)
+    write_text(out / READABLE, markdown(tables(tree), title="Clinical writing, judged by a language model"))
+
+
+def _made_with(client: Client, settings: Settings, paths: Mapping[str, Path]) -> Tree:
+    """What the ratings rest on."""
+    endpoint = client.endpoint
+    return {
+        "judge": {"model": endpoint.model, "url": endpoint.url, "max_tokens": endpoint.max_tokens},
+        "rubric": {"version": rubric.version(), "dimensions": rubric.DIMENSIONS, "scale": [1, 5]},
+        "settings": {"repeats": settings.repeats, "seed": settings.seed},
+        "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in paths.items()},
+        "versions": {"python": platform.python_version(), "medcare": metadata.version("medcare")},
+        "calls_now": client.calls,
+    }

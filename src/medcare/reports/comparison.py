@@ -1,0 +1,187 @@
+"""The comparison of two models as a page with a forest plot, as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medcare.foundation.storage import write_json, write_text
+from medcare.reports import wording
+from medcare.reports.charts import Tick, ticks
+from medcare.reports.page import page, render
+
+Tree = dict[str, Any]
+COLUMNS = (
+    "family", "task", "split", "metric", "mode", "n", "a", "a_low", "a_high", "b", "b_low", "b_high",
+    "better", "worse", "difference", "low", "high", "test", "p", "p_holm", "p_holm_family", "verdict",
+)  # fmt: skip
+# Shorter than this the SHA-256 of a file still tells files apart.
+_HASH = 12
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One line of the forest plot; positions are percent of its width.
+
+    Attributes:
+        title: the task, or the mean of a family.
+        note: metric and items.
+        family: a key of `wording.FAMILIES`.
+        entry: `a`, `b` and `difference` as the comparison has them.
+        at: the difference.
+        low: lower end of its interval.
+        high: upper end.
+        mean: whether it is a family's mean.
+    """
+
+    title: str
+    note: str
+    family: str
+    entry: Tree
+    at: float
+    low: float
+    high: float
+    mean: bool = False
+
+
+def write_comparison(tree: Tree, out: Path) -> Path:
+    """Write comparison.json, .csv, .md and .html into a folder.
+
+    Args:
+        tree: of `medcare.evaluation.comparison.compare`.
+        out: the folder.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StorageError: a file can't be written.
+    """
+    write_json(out / "comparison.json", tree)
+    write_text(out / "comparison.csv", comparison_csv(tree))
+    write_text(out / "comparison.md", comparison_markdown(tree))
+    write_text(out / "comparison.html", page(_context(tree), "comparison.html.j2"))
+    return out / "comparison.html"
+
+
+def comparison_markdown(tree: Tree) -> str:
+    """What the comparison shows, as Markdown."""
+    return render("comparison.md.j2", _context(tree))
+
+
+def comparison_csv(tree: Tree) -> str:
+    """One row a family and split, with an empty `task`, then one a task. Values are shares of 1."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in _csv_rows(tree):
+        writer.writerow(row)
+    return stream.getvalue()
+
+
+def _csv_rows(tree: Tree) -> Iterator[Tree]:
+    for family, splits in tree["families"].items():
+        for split, entry in splits.items():
+            yield {"family": family, "split": split, "metric": "mean", "n": entry["n"], **_numbers(entry)}
+    for name, task in tree["tasks"].items():
+        shown = {key: task[key] for key in ("family", "metric", "mode", "n", "better", "worse")}
+        yield {"task": name, "split": "all", **shown, **_numbers(task)}
+
+
+def _numbers(entry: Tree) -> Tree:
+    difference = dict(entry["difference"])
+    found = {"difference": difference.pop("value"), **difference}
+    for side in ("a", "b"):
+        score = entry[side]
+        found |= {side: score["value"], f"{side}_low": score["low"], f"{side}_high": score["high"]}
+    return found
+
+
+def _context(tree: Tree) -> Tree:
+    limit, marks = _axis(tree)
+    shown = [task for task in tree["tasks"].values() if task["difference"]["verdict"] != _NOISE]
+    return {
+        "title": f"{tree['a']['name']} against {tree['b']['name']}",
+        "tree": tree,
+        "notice": wording.NOTICE,
+        "rows": list(_forest(tree, limit)),
+        "ticks": marks,
+        "counts": {
+            "tasks": len(tree["tasks"]),
+            "better": sum(task["difference"]["verdict"] == "better" for task in shown),
+            "worse": sum(task["difference"]["verdict"] == "worse" for task in shown),
+        },
+        "sentences": list(_sentences(tree)),
+        "settings": [{**row, "a": _short(row["a"]), "b": _short(row["b"])} for row in tree["settings"]],
+        "changed": any(row["matters"] for row in tree["settings"]),
+    }
+
+
+_NOISE = "no difference shown"
+
+
+def _sentences(tree: Tree) -> Iterator[str]:
+    """What the families' means show."""
+    for family, splits in tree["families"].items():
+        for split, entry in splits.items():
+            name = f"{wording.FAMILIES.get(family, family)}, {wording.SPLITS.get(split, split)}"
+            yield f"{name} ({_count(entry)}): {_finding(entry['difference'])}"
+
+
+def _finding(difference: Tree) -> str:
+    facts = (
+        f"95\u00a0% interval {wording.points_interval(difference)}; {wording.p_value(difference['p_holm'])}"
+    )
+    size = wording.points(difference["value"])
+    if difference["verdict"] == _NOISE:
+        return f"{size} points, no difference shown ({facts})."
+    return f"B is {difference['verdict']} by {size.lstrip('+').lstrip(_MINUS)} points ({facts})."
+
+
+_MINUS = "\u2212"
+
+
+def _count(entry: Tree) -> str:
+    tasks = f"{entry['tasks']} task{'s' if entry['tasks'] != 1 else ''}"
+    return f"{tasks}, {entry['n']:,} item{'s' if entry['n'] != 1 else ''}"
+
+
+def _axis(tree: Tree) -> tuple[float, list[Tick]]:
+    """The largest difference that the plot has room for, and its ticks."""
+    entries = [*tree["tasks"].values(), *(part for s in tree["families"].values() for part in s.values())]
+    ends = [abs(entry["difference"][key]) for entry in entries for key in ("low", "high", "value")]
+    steps = ticks(max(ends), most=2)
+    limit = steps[-1]
+    values = sorted({sign * step for step in steps for sign in (-1, 1)})
+    return limit, [Tick(_place(value, limit), wording.points(value).removesuffix(".0")) for value in values]
+
+
+def _place(value: float, limit: float) -> float:
+    return round(50 + 50 * value / limit, 2)
+
+
+def _forest(tree: Tree, limit: float) -> Iterator[ForestRow]:
+    for family, splits in tree["families"].items():
+        for split, entry in splits.items():
+            title = f"Mean, {wording.SPLITS.get(split, split)}"
+            yield _row(title, _count(entry), family, entry, limit, mean=True)
+        for name, task in tree["tasks"].items():
+            if task["family"] == family:
+                metric = wording.METRICS.get(task["metric"], task["metric"])
+                note = f"{metric}, {task['n']:,} items"
+                yield _row(wording.task_name(name), note, family, task, limit)
+
+
+def _row(title: str, note: str, family: str, entry: Tree, limit: float, *, mean: bool = False) -> ForestRow:
+    difference = entry["difference"]
+    at, low, high = (_place(difference[key], limit) for key in ("value", "low", "high"))
+    return ForestRow(title, note, family, entry, at, low, high, mean)
+
+
+def _short(value: str) -> str:
+    is_hash = len(value) >= 40 and all(char in "0123456789abcdef" for char in value[:40])
+    return f"{value[:_HASH]}…{value[value.find('+') :] if '+' in value else ''}" if is_hash else value or "–"

@@ -1,0 +1,181 @@
+"""What the report says first: the main numbers, each family's means, and what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medcare.evaluation.results import ABLATION
+from medcare.reports.wording import FAMILIES, SPLITS, duration, model_name, percent, sentence
+
+Tree = dict[str, Any]
+_EMBEDDED = "SmolLM2-135M-Instruct"
+_COMMIT = 10
+
+
+@dataclass(frozen=True)
+class Group:
+    """The mean over a family's tasks on one split.
+
+    Attributes:
+        title: the family and the split.
+        note: how many tasks and items.
+        scores: value, low and high of each model.
+        chance: the mean score of guessing, where every task has one.
+    """
+
+    title: str
+    note: str
+    scores: dict[str, dict[str, float]]
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A main number.
+
+    Attributes:
+        title: what is measured.
+        note: how.
+        scores: value, low and high of each model.
+        sentences: what the comparisons show.
+    """
+
+    title: str
+    note: str
+    scores: dict[str, dict[str, float]]
+    sentences: tuple[str, ...]
+
+
+def overview(results: Tree) -> dict[str, list[Group]]:
+    """The groups of each family: taught facts, held-out facts, all items."""
+    found: dict[str, list[Group]] = {}
+    for family, splits in results["summary"].items():
+        found[family] = [
+            Group(
+                f"{FAMILIES.get(family, family)}, {SPLITS.get(split, split)}",
+                _counted(entry, chance := _chance(results, family, split)),
+                entry["scores"],
+                chance,
+            )
+            for split, entry in splits.items()
+        ]
+    return found
+
+
+def headlines(results: Tree) -> list[Headline]:
+    """Knowledge on taught facts and alignment on all items: what the two stages are for."""
+    found = []
+    for family, wanted in (("knowledge", "taught"), ("alignment", "all")):
+        splits = results["summary"].get(family)
+        if not splits:
+            continue
+        split = wanted if wanted in splits else "all"
+        entry = splits[split]
+        what = "Mean score" if family == "alignment" else "Mean accuracy"
+        found.append(
+            Headline(
+                f"{FAMILIES[family]}, {SPLITS[split]}",
+                f"{what}, {_counted(entry, _chance(results, family, split))}",
+                {model: score for model, score in entry["scores"].items() if model != ABLATION},
+                tuple(
+                    sentence(comparison, *pair.split("->"))
+                    for pair, comparison in entry["comparisons"].items()
+                    if ABLATION not in pair
+                ),
+            )
+        )
+    return found
+
+
+def title(models: Sequence[str], base: str) -> str:
+    """The report's title."""
+    name = base_name(base)
+    return f"{name}, trained in two stages" if "align" in models else f"Evaluation of {name}"
+
+
+def tested_model(config: Tree, manifest: Tree) -> str:
+    """The base of a run, or the model that an evaluation folder names in its settings."""
+    model = config["model"]
+    return model if isinstance(model, str) else str(manifest.get("base", model["base"]))
+
+
+def base_name(base: str) -> str:
+    """A base model's name for readers: the last part of a path."""
+    return _EMBEDDED if base == "embedded" else base.rstrip("/").rpartition("/")[2]
+
+
+def lede(results: Tree) -> str:
+    """One sentence on what was tested."""
+    tasks = results["tasks"].values()
+    counts = [
+        f"{sum(task['family'] == family for task in tasks)} {name.lower()}"
+        for family, name in FAMILIES.items()
+        if family in results["summary"]
+    ]
+    items = sum(task["n"] for task in tasks)
+    *others, last = [model_name(model) for model in results["models"]]
+    models = f"{', '.join(others)} and {last}" if others else last
+    return f"{items:,} test items of {' and '.join(counts)} tasks, answered by {models}."
+
+
+def facts(config: Tree, manifest: Tree, stage: Tree) -> dict[str, str]:
+    """What ran, as label and value.
+
+    Args:
+        config: the settings of the run.
+        manifest: the run's manifest.json, empty if there is none.
+        stage: a stage's manifest.json, empty if there is none.
+    """
+    found = {"Base model" if stage else "Model": base_name(tested_model(config, manifest))}
+    shape = stage.get("base_facts", {})
+    if shape.get("num_hidden_layers"):
+        found["Architecture"] = (
+            f"{shape['model_type']}, {shape['num_hidden_layers']} layers of {shape['hidden_size']:,}"
+        )
+    if stage:
+        adapters = config["adapters"]
+        experts = f", {adapters['top_k']} of {adapters['experts']} experts" if adapters["experts"] else ""
+        found["Adapters"] = f"rank {adapters['rank']}{experts}"
+    if manifest.get("phases"):
+        found["Time"] = duration(sum(manifest["phases"].values()))
+    found["Seed"] = str(config["seed"])
+    if manifest.get("git_commit"):
+        commit, _, changes = manifest["git_commit"].partition("+")
+        found["Commit"] = commit[:_COMMIT] + (" with changes" if changes else "")
+    return found
+
+
+def phases(manifest: Tree) -> list[Tree]:
+    """Name and seconds of each phase; the stages in their models' colours, all else in grey."""
+    return [
+        {
+            "name": _phase_name(name),
+            "seconds": seconds,
+            "kind": f"m-{name}" if name in ("aggregate", "align") else "m-base",
+        }
+        for name, seconds in manifest.get("phases", {}).items()
+    ]
+
+
+def _phase_name(name: str) -> str:
+    if name.startswith("evaluate "):
+        return f"Test of {model_name(name.removeprefix('evaluate ')).lower()}"
+    return model_name(name) if name in ("aggregate", "align") else name.capitalize()
+
+
+def _counted(entry: Tree, chance: float | None) -> str:
+    tasks = f"{entry['tasks']} task{'s' if entry['tasks'] != 1 else ''}"
+    guessing = "" if chance is None else f"; guessing: {percent(chance)} %"
+    return f"{tasks}, {entry['n']:,} item{'s' if entry['n'] != 1 else ''}{guessing}"
+
+
+def _chance(results: Tree, family: str, split: str) -> float | None:
+    """The mean of what guessing scores in a family's tasks, where every one of them tells it."""
+    values = [
+        task["chance"]
+        for task in results["tasks"].values()
+        if task["family"] == family and (split == "all" or split in task["splits"])
+    ]
+    return None if None in values or not values else sum(values) / len(values)

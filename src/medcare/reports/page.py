@@ -1,0 +1,211 @@
+"""Rendering: one context, and the templates that take it (HTML, Markdown, SVG)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import PackageLoader, StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
+
+from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
+from medcare.evaluation.results import ABLATION, RESULTS
+from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import missing, read_json
+from medcare.reports import examples, method, overview, tables, training, wording
+from medcare.settings.config import RunConfig
+from medcare.settings.files import read_yaml
+
+Tree = dict[str, Any]
+# A difference of this many points, and more, gets the strongest colour.
+_STRONGEST = 0.4
+
+
+def render(template: str, context: Tree) -> str:
+    """Fill a template of this package. HTML and SVG escape whatever they are given."""
+    return _environment().get_template(template).render(context)
+
+
+def read_results(out: Path) -> Tree:
+    """The scores of a folder.
+
+    Raises:
+        EvaluationError: it has none.
+        DataError: results.json can't be read.
+    """
+    if not out.is_dir():
+        raise EvaluationError(f"{missing(out, 'folder')}. Check the path.")
+    if not (out / RESULTS).is_file():
+        raise EvaluationError(
+            f"{out} has no {RESULTS}, so there is nothing to report. Finish the run first: "
+            f"medcare run --out {out}"
+        )
+    results: Tree = read_json(out / RESULTS)
+    return results
+
+
+def build_context(out: Path, results: Tree) -> Tree:
+    """Everything that report.html and report.md show, read from a folder.
+
+    Raises:
+        EvaluationError: the predictions are not those that the results were made from.
+        DataError: a file can't be read.
+    """
+    tasks = read_outcomes(out)
+    config = {
+        **RunConfig().to_dict(),
+        **(read_yaml(out / "config.yaml") if (out / "config.yaml").is_file() else {}),
+    }
+    manifest = _optional(out / "manifest.json")
+    benchmark = read_json(out / "data" / "benchmark.json")
+    stages, maps = training.read_stages(out)
+    models = results["models"]
+    _check_same(out, results, tasks)
+    compared = [pair.split("->") for pair in next(iter(results["tasks"].values()))["comparisons"]]
+    groups = overview.overview(results)
+    return {
+        "title": overview.title(models, overview.tested_model(config, manifest)),
+        "lede": overview.lede(results),
+        "notice": wording.NOTICE,
+        "facts": overview.facts(config, manifest, _optional(out / "aggregate" / "manifest.json")),
+        "phases": overview.phases(manifest),
+        "results": results,
+        "models": models,
+        "headlines": overview.headlines(results),
+        "overview": groups,
+        "any_chance": any(group.chance is not None for family in groups.values() for group in family),
+        "any_unparsable": any(task["mode"] == "generation" for task in results["tasks"].values()),
+        "splits": [split for split in ("taught", "held_out") if _has_split(results, split)],
+        "pairs": compared,
+        "change": _main_pair(compared),
+        "change_counts": _change_counts(results),
+        "stages": stages,
+        "maps": maps,
+        "most_load": max((map.most for map in maps), default=0.0),
+        "samples": examples.samples(tasks),
+        "errors": examples.errors(tasks),
+        "cause_shares": examples.cause_shares(tasks),
+        "method": method.lines(results),
+        "overlap": tables.overlap_table(benchmark.get("overlap") or {}),
+        "provenance": _provenance(config, manifest, benchmark),
+    }
+
+
+def page(context: Tree, template: str = "report.html.j2") -> str:
+    """A page: style and script inside, and a policy that lets no other script run."""
+    script = _text("script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Both are this package's own files, so they are not escaped.
+    own = {"style": Markup(_text("style.css")), "script": Markup(script), "script_hash": digest}  # noqa: S704
+    return render(template, {**context, **own})
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        loader=PackageLoader("medcare.reports"),
+        autoescape=lambda name: name is None or ".md" not in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        {
+            name: getattr(wording, name)
+            for name in (
+                "model_name", "task_name", "percent", "points", "interval", "points_interval", "p_value",
+                "duration", "visible",
+            )
+        }
+    )  # fmt: skip
+    environment.filters["family_name"] = lambda family: wording.FAMILIES.get(family, family)
+    environment.filters["model_class"] = _model_class
+    environment.filters["strength"] = _strength
+    environment.globals.update(
+        split_names=wording.SPLITS,
+        metric_names=wording.METRICS,
+        mode_names=wording.MODES,
+        test_names=wording.TESTS,
+        causes=examples.CAUSES,
+    )
+    return environment
+
+
+def _model_class(model: str) -> str:
+    return f"m-{model}" if model in wording.MODELS else "m-other"
+
+
+def _strength(comparison: Tree) -> int:
+    """How strong a cell's colour is, percent."""
+    share = min(1.0, abs(float(comparison["value"])) / _STRONGEST)
+    return round(14 + 36 * share)
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _optional(path: Path) -> Tree:
+    tree: Tree = read_json(path) if path.is_file() else {}
+    return tree
+
+
+def _check_same(out: Path, results: Tree, tasks: Sequence[TaskOutcomes]) -> None:
+    """Scores and shown answers must belong together."""
+    now = {
+        task.card.name: {
+            model: float(task.metric(rows.sum(0, keepdims=True))[0]) for model, rows in task.rows.items()
+        }
+        for task in tasks
+    }
+    then = {
+        name: {model: score["value"] for model, score in task["scores"].items()}
+        for name, task in results["tasks"].items()
+    }
+    same = list(now) == list(then) and all(list(now[name]) == list(then[name]) for name in now)
+    if not same or any(
+        abs(now[name][model] - then[name][model]) > 1e-5 for name in now for model in now[name]
+    ):
+        raise EvaluationError(
+            f"{out / RESULTS} was made from other predictions than the folder holds now. To score them "
+            "again, remove report.html and repeat the command that made the folder."
+        )
+
+
+def _has_split(results: Tree, split: str) -> bool:
+    return any(split in task["splits"] for task in results["tasks"].values())
+
+
+def _change_counts(results: Tree) -> dict[str, Counter[str]]:
+    """For each pair of models, on how many tasks the second is `better`, `worse`, or `lower` within noise."""
+    counts: dict[str, Counter[str]] = {}
+    for task in results["tasks"].values():
+        for pair, entry in task["comparisons"].items():
+            count = counts.setdefault(pair, Counter(better=0, worse=0, lower=0))
+            count[entry["verdict"]] += 1
+            count["lower"] += entry["verdict"] == "no difference shown" and entry["value"] < 0
+    return counts
+
+
+def _main_pair(compared: list[list[str]]) -> list[str] | None:
+    """The comparison from the first model to the last, which is the last one made."""
+    found = [pair for pair in compared if ABLATION not in pair]
+    return found[-1] if found else None
+
+
+def _provenance(config: Tree, manifest: Tree, benchmark: Tree) -> dict[str, str]:
+    found = {"Settings": yaml.safe_dump(config, sort_keys=False)}
+    if manifest:
+        facts = {key: manifest[key] for key in ("versions", "git_commit", "data") if key in manifest}
+        found["Versions and data hashes"] = json.dumps(facts, indent=2, ensure_ascii=False)
+    if benchmark.get("counts"):
+        found["Benchmark"] = json.dumps(benchmark["counts"], indent=2, ensure_ascii=False)
+    return found

@@ -1,0 +1,280 @@
+"""All settings, as frozen dataclasses: YAML in, `--set key=value` over it, unknown keys are errors.
+
+The defaults are the paper's (its section 4.1 and appendix) but for the size of a step, 8,192 tokens, which
+suits data of thousands of rows; `presets/` beside it has the paper's own and the demonstration's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from medcare.foundation.errors import ConfigError
+
+Orthogonality = Literal["l1", "frobenius", "projection", "none"]
+Layout = Literal["grouped", "packed"]
+Stage = Literal["aggregate", "align"]
+Quantization = Literal["none", "int8", "nf4"]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+EMBEDDED = "embedded"
+_MOST_EXPERTS = 1024
+MOST_EPOCHS = 10_000  # all their batches are planned before the first step
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The base model and where it runs.
+
+    Attributes:
+        base: `embedded` (SmolLM2-135M-Instruct out of a PyPI package), a folder, or a hub id.
+        dtype: `auto` takes bfloat16 where the hardware computes in it and float32 elsewhere.
+        device: `auto` takes a GPU if there is one.
+        quantization: train beside a frozen base in 8 bits (`int8`) or 4 (`nf4`); see docs/performance.md.
+    """
+
+    base: str = EMBEDDED
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    quantization: Quantization = "none"
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Shapes of the branches (paper section 4.1).
+
+    Attributes:
+        feed_forward: names of the linears that get knowledge, noise and alignment branches.
+        attention: names of the linears that get LoRA in stage 1.
+        rank: rank of attention LoRA and of each expert; knowledge and alignment have twice that.
+        alpha: every branch is scaled by alpha / rank.
+        dropout: on the branches' input.
+        experts: number of experts in the noise aggregator; 0 leaves it out.
+        top_k: experts used for each token.
+        noise_drop: probability that a training step runs without the noise aggregator, so that the
+            knowledge branch learns to do alone what it will have to do alone. The paper's is 0.
+    """
+
+    feed_forward: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    experts: int = 8
+    top_k: int = 2
+    noise_drop: float = 0.0
+
+    @property
+    def wide_rank(self) -> int:
+        """Rank of the knowledge and of the alignment branch, 2r."""
+        return 2 * self.rank
+
+    @property
+    def scale(self) -> float:
+        """The factor of every branch."""
+        return self.alpha / self.rank
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.rank >= 1, "adapters.rank", "at least 1", self.rank)
+        _require(0 < self.alpha < math.inf, "adapters.alpha", "above 0 and finite", self.alpha)
+        _require(0 <= self.dropout < 1, "adapters.dropout", "from 0 to below 1", self.dropout)
+        _require(0 <= self.noise_drop < 1, "adapters.noise_drop", "from 0 to below 1", self.noise_drop)
+        _require(
+            0 <= self.experts <= _MOST_EXPERTS, "adapters.experts", f"from 0 to {_MOST_EXPERTS}", self.experts
+        )
+        if self.experts:
+            _require(
+                1 <= self.top_k <= self.experts, "adapters.top_k", f"from 1 to {self.experts}", self.top_k
+            )
+        _require(bool(self.feed_forward), "adapters.feed_forward", "at least one name", self.feed_forward)
+        both = sorted(set(self.feed_forward) & set(self.attention))
+        _require(not both, "adapters.attention", "other linears than adapters.feed_forward's", both)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """How one stage trains.
+
+    Attributes:
+        data: conversations in any format of docs/data.md, a file or `hf:owner/name`; empty means the
+            embedded benchmark's own.
+        epochs: passes over the data.
+        learning_rate: the peak, after the warm-up; then cosine down to 0.
+        warmup: share of the steps that warm up.
+        weight_decay: AdamW's.
+        clip: largest gradient norm.
+        batching: `grouped` by length with padding, `packed` into rows without, or `auto`: packed on a GPU,
+            grouped on a CPU, where packed rows are slower in float32 and no faster in bfloat16.
+        tokens_per_batch: tokens in one micro-batch, padding included.
+        accumulation: micro-batches a step, on each device.
+        max_length: tokens; longer examples are left out and reported, never cut.
+        gradient_checkpointing: recompute activations instead of keeping them.
+        orthogonality: how the alignment branch is kept orthogonal (stage 2 only).
+        orthogonality_weight: lambda, the weight of the penalty.
+        train_knowledge: whether the knowledge branch goes on learning in stage 2.
+        checkpoint_seconds: time between two checkpoints.
+        log_every: steps between two rows of metrics.jsonl.
+    """
+
+    data: str = ""
+    epochs: int = 1
+    learning_rate: float = 2e-4
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    batching: Literal["auto", "grouped", "packed"] = "auto"
+    tokens_per_batch: int = 8192
+    accumulation: int = 1
+    max_length: int = 3072
+    gradient_checkpointing: bool = False
+    orthogonality: Orthogonality = "l1"
+    orthogonality_weight: float = 1.0
+    train_knowledge: bool = True
+    checkpoint_seconds: float = 300.0
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("epochs", "tokens_per_batch", "accumulation", "max_length", "log_every"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        _require(self.epochs <= MOST_EPOCHS, "epochs", f"at most {MOST_EPOCHS}", self.epochs)
+        _require(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
+        _require(self.clip > 0, "clip", "above 0", self.clip)
+        for name in ("weight_decay", "orthogonality_weight"):
+            _require(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
+        _require(self.checkpoint_seconds >= 0, "checkpoint_seconds", "at least 0", self.checkpoint_seconds)
+        _require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Size of the embedded benchmark (see docs/benchmark.md).
+
+    Attributes:
+        facts_per_task: facts taught in stage 1 for each knowledge task.
+        items_per_task: test items of each task and split.
+        align_per_task: stage-2 examples of each alignment task.
+        aggregate_forms: examples of each alignment task mixed into stage 1.
+    """
+
+    facts_per_task: int = 24
+    items_per_task: int = 16
+    align_per_task: int = 60
+    aggregate_forms: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("facts_per_task", "items_per_task", "align_per_task"):
+            _require(getattr(self, name) >= 1, f"benchmark.{name}", "at least 1", getattr(self, name))
+        _require(self.aggregate_forms >= 0, "benchmark.aggregate_forms", "at least 0", self.aggregate_forms)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How models are tested.
+
+    Attributes:
+        items: a test set of one's own, see `evaluation.test_set.adopt`; empty: the embedded benchmark.
+        exams: how questions with options are answered: each option's log-likelihood as the answer, or a
+            generated text out of which the chosen letters are read.
+        shots: solved examples before each question, never test items.
+        shots_from: where they are drawn from, in any format of docs/data.md; empty means the embedded
+            benchmark's training conversations.
+        shuffle_options: show the options in an order drawn by the seed.
+        max_new_tokens: longest free-text answer.
+        tokens_per_batch: padded tokens in one batch.
+        noise_ablation: also test the stage-1 model with its noise aggregator still on (the paper's figure 6).
+        tokenizer: of a model behind a server, a folder or base name; only log-likelihoods need it.
+        api_key_env: the environment variable that holds a server's API key; empty means that it needs none.
+        concurrency: requests under way at a server at the same time.
+        retries: how often a failed request to a server is tried again.
+    """
+
+    items: str = ""
+    exams: Literal["likelihood", "generation"] = "likelihood"
+    shots: int = 0
+    shots_from: str = ""
+    shuffle_options: bool = False
+    max_new_tokens: int = 64
+    tokens_per_batch: int = 4096
+    noise_ablation: bool = False
+    tokenizer: str = ""
+    api_key_env: str = ""
+    concurrency: int = 8
+    retries: int = 4
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("max_new_tokens", "tokens_per_batch", "concurrency"):
+            _require(getattr(self, name) >= 1, f"evaluation.{name}", "at least 1", getattr(self, name))
+        for name in ("shots", "retries"):
+            _require(getattr(self, name) >= 0, f"evaluation.{name}", "at least 0", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where else the metrics of training go, beside metrics.jsonl.
+
+    Attributes:
+        trackers: any of the four, each from its own package; none by default.
+        project: the name that the runs are gathered under.
+    """
+
+    trackers: tuple[Tracker, ...] = ()
+    project: str = "medcare"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run: data, both stages, merge, evaluation."""
+
+    seed: int = 17
+    model: ModelConfig = field(default_factory=ModelConfig)
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    aggregate: StageConfig = field(default_factory=lambda: StageConfig(orthogonality="none"))
+    align: StageConfig = field(default_factory=lambda: StageConfig(epochs=3))
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(0 <= self.seed < 2**32, "seed", "from 0 to 2^32 - 1", self.seed)
+
+    def is_embedded(self) -> bool:
+        """Whether it is the embedded base that trains, on the embedded benchmark's conversations."""
+        return self.model.base == EMBEDDED and not (self.aggregate.data or self.align.data)
+
+    def stage(self, name: str) -> StageConfig:
+        """The settings of one stage; raises ConfigError if there is no such stage."""
+        return self.aggregate if as_stage(name) == "aggregate" else self.align
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for YAML or JSON."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def as_stage(name: str) -> Stage:
+    """The stage of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for stage in STAGES:
+        if name == stage:
+            return stage
+    raise ConfigError(f"The stage must be {' or '.join(STAGES)}, got {name!r}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _require(ok: bool, key: str, required: str, got: object) -> None:
+    if not ok:
+        raise ConfigError(f"{key} must be {required}, got {got!r}.")

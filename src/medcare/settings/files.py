@@ -1,0 +1,175 @@
+"""Reading a `RunConfig`: a preset, a YAML file over it, then `key=value` settings over both."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from medcare.foundation.errors import ConfigError, first_line
+from medcare.foundation.storage import refuse_device
+from medcare.settings.config import RunConfig
+
+PRESETS = ("demo", "smoke", "paper")
+
+T = TypeVar("T")
+
+
+def load_config(
+    path: Path | None = None, *, preset: str | None = None, settings: Sequence[str] = ()
+) -> RunConfig:
+    """Build the configuration of a run.
+
+    Args:
+        path: a YAML file.
+        preset: what it is laid over, a name out of `PRESETS`. None means `demo` for a run of the embedded
+            base on its own data, whose size and rates suit nothing else, and otherwise the defaults of
+            `medcare.settings.config`, which are the paper's.
+        settings: `key=value` with dotted keys, for example `align.learning_rate=1e-4`.
+
+    Raises:
+        ConfigError: a file that can't be read, an unknown key, a value of the wrong type or out of range.
+    """
+    tree: dict[str, Any] = {} if path is None else read_yaml(path)
+    for setting in settings:
+        _apply(tree, setting)
+    own: RunConfig = _build(RunConfig, tree, "")
+    if preset is None and own.is_embedded():
+        preset = "demo"
+    if preset is None:
+        return own
+    if preset not in PRESETS:
+        raise ConfigError(f"There is no preset '{preset}'. Choose one of: {', '.join(PRESETS)}.")
+    text = resources.files("medcare.settings").joinpath(f"presets/{preset}.yaml").read_text(encoding="utf-8")
+    config: RunConfig = _build(RunConfig, _laid_over(yaml.safe_load(text), tree), "")
+    return config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML or does not hold a mapping.
+    """
+    refuse_device(path, ConfigError)
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} can't be read: {error}. Check the path.") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an endless number, an impossible date
+        raise ConfigError(f"{path} is not valid YAML: {_in_one_line(error)}.") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys to values, got a {type(tree).__name__}.")
+    return tree
+
+
+def from_dict(tree: dict[str, Any]) -> RunConfig:
+    """The configuration that `RunConfig.to_dict` came from; raises ConfigError like `load_config`."""
+    config: RunConfig = _build(RunConfig, tree, "")
+    return config
+
+
+def build(cls: type[T], tree: dict[str, Any]) -> T:
+    """Build any dataclass of settings from a mapping; raises ConfigError like `load_config`."""
+    built: T = _build(cls, tree, "")
+    return built
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {**below, **above}
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            both[key] = _laid_over(below[key], value)
+    return both
+
+
+def _apply(tree: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set takes key=value, got '{setting}'. Example: --set align.epochs=2")
+    *parents, leaf = key.strip().split(".")
+    for parent in parents:
+        branch = tree.setdefault(parent, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"--set {setting}: '{parent}' is a value, not a group of settings.")
+        tree = branch
+    try:
+        tree[leaf] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML: {_in_one_line(error)}.") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """What is wrong and where; YAML's own message draws the lines around it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return first_line(error)
+
+
+def _build(cls: type[Any], tree: Any, prefix: str, default: Any = None) -> Any:
+    """A dataclass of the values in `tree`; what it leaves out is as in `default`, or as the class says."""
+    where = prefix.rstrip(".") or "the config"
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where} must be a group of settings, got {tree!r}.")
+    hints = get_type_hints(cls)
+    defaults = {entry.name: entry for entry in dataclasses.fields(cls)}
+    values = {}
+    for key, value in tree.items():
+        if key not in defaults:
+            close = difflib.get_close_matches(str(key), defaults, n=1)
+            advice = f"Did you mean '{prefix}{close[0]}'?" if close else f"Known: {', '.join(defaults)}."
+            raise ConfigError(f"Unknown setting '{prefix}{key}'. {advice}")
+        values[key] = _convert(hints[key], value, f"{prefix}{key}", defaults[key])
+    try:
+        return cls(**values) if default is None else dataclasses.replace(default, **values)
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(prefix) else f"{prefix}{text}") from None
+
+
+def _convert(hint: Any, value: Any, key: str, entry: dataclasses.Field[Any] | None = None) -> Any:
+    if dataclasses.is_dataclass(hint):
+        # The stages differ in their defaults: 3 epochs for align, no penalty for aggregate.
+        made = entry.default_factory if entry else dataclasses.MISSING
+        default = None if made is dataclasses.MISSING else made()
+        return _build(hint, value, f"{key}.", default)  # type: ignore[arg-type]
+    origin = get_origin(hint)
+    if origin is Literal:
+        # YAML reads an unquoted `none` as the text "none" but `null` and `no` as other things.
+        if value not in get_args(hint):
+            raise ConfigError(f"{key} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}.")
+        return value
+    if origin in (Union, types.UnionType):
+        options = get_args(hint)
+        return (
+            None if value is None else _convert(next(o for o in options if o is not type(None)), value, key)
+        )
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise ConfigError(f"{key} must be a list, got {value!r}. Example: [first, second]")
+        return tuple(_convert(get_args(hint)[0], entry, key) for entry in value)
+    return _scalar(hint, value, key)
+
+
+def _scalar(hint: Any, value: Any, key: str) -> Any:
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads `1e-4` as text because it lacks a dot.
+        try:
+            value = float(value)
+        except ValueError:
+            raise ConfigError(f"{key} must be a number, got {value!r}.") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{key} must be {names[hint]}, got {value!r}.")
+    return value

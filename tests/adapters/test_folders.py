@@ -1,0 +1,139 @@
+"""Whether a folder may be continued."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medcare.adapters.folders import CONFIG, claim
+from medcare.foundation.errors import FolderError
+from medcare.foundation.locks import LOCK
+from medcare.settings.config import EvaluationConfig, RunConfig, TrackingConfig
+
+WORK = {"stage": "run"}
+ANOTHER = """
+import sys
+from pathlib import Path
+from medcare.settings.config import RunConfig
+from medcare.foundation.errors import FolderError
+from medcare.adapters.folders import claim
+try:
+    claim(Path(sys.argv[1]), RunConfig(), {"stage": "run"})
+except FolderError as error:
+    sys.exit(str(error))
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def another(folder: Path) -> subprocess.Popen[str]:
+    """A process that claims the folder and holds it until it is killed."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", ANOTHER, folder], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def test_a_run_is_continued_with_its_own_settings_only(tmp_path: Path) -> None:
+    assert not claim(tmp_path / "run", RunConfig(), WORK)
+    assert not claim(tmp_path / "run", RunConfig(), WORK)
+    with pytest.raises(FolderError, match=r"differs in evaluation\.shots, seed"):
+        claim(tmp_path / "run", RunConfig(seed=3, evaluation=EvaluationConfig(shots=1)), WORK)
+
+
+def test_what_changes_no_result_may_change(tmp_path: Path) -> None:
+    claim(tmp_path, RunConfig(), WORK)
+    evaluation = EvaluationConfig(concurrency=1, retries=9, api_key_env="KEY")
+    claim(tmp_path, RunConfig(evaluation=evaluation, tracking=TrackingConfig(project="other")), WORK)
+
+
+def test_settings_that_came_later_have_their_defaults_in_an_older_run(tmp_path: Path) -> None:
+    claim(tmp_path, RunConfig(), WORK)
+    tree = yaml.safe_load((tmp_path / CONFIG).read_text())
+    del tree["evaluation"]["shots"], tree["tracking"]
+    (tmp_path / CONFIG).write_text(yaml.safe_dump(tree))
+    claim(tmp_path, RunConfig(), WORK)
+    config = RunConfig()
+    with pytest.raises(FolderError, match=r"evaluation\.shots"):
+        claim(tmp_path, replace(config, evaluation=replace(config.evaluation, shots=2)), WORK)
+
+
+def test_a_folder_is_one_process_s_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+    first = another(tmp_path / "run")
+    assert first.stdout.readline() == "claimed\n"
+    with pytest.raises(FolderError, match=rf"Another process is writing to .*run \(pid {first.pid}\)"):
+        claim(tmp_path / "run", RunConfig(), WORK)
+    first.kill()
+    first.communicate()
+    assert not claim(tmp_path / "run", RunConfig(), WORK)
+    assert not claim(tmp_path / "run", RunConfig(), WORK), "again, by the same process"
+    claim(tmp_path / "run" / "aggregate", RunConfig(), WORK)
+    second = another(tmp_path / "run")
+    assert "Another process is writing" in second.communicate()[1]
+
+
+def test_no_lock_is_left_behind_and_none_keeps_a_folder_from_being_used(tmp_path: Path) -> None:
+    first = another(tmp_path)
+    assert first.stdout.readline() == "claimed\n"
+    assert (tmp_path / LOCK).exists()
+    first.communicate("")
+    assert [entry.name for entry in tmp_path.iterdir()] == [CONFIG]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / LOCK).write_text("1")
+    assert not claim(tmp_path / "new", RunConfig(), WORK)
+
+
+def test_what_a_killed_process_was_writing_goes_when_the_folder_is_claimed_again(tmp_path: Path) -> None:
+    claim(tmp_path, RunConfig(), WORK)
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".model.safetensors.0123abcd.part").write_text("half")
+    (tmp_path / ".part-a1b2_c3d").mkdir()
+    (tmp_path / ".part-a1b2_c3d" / "model.safetensors").write_text("half")
+    for name in (".notes.part", ".part-of-mine", "x.0123abcd.part"):
+        (tmp_path / name).write_text("mine")
+    assert not claim(tmp_path, RunConfig(), WORK)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        CONFIG, LOCK, ".notes.part", ".part-of-mine", "x.0123abcd.part"
+    }  # fmt: skip
+
+
+def test_unfinished_files_of_a_process_at_work_stay(tmp_path: Path) -> None:
+    first = another(tmp_path)
+    assert first.stdout.readline() == "claimed\n"
+    (tmp_path / ".model.safetensors.0123abcd.part").write_text("half")
+    with pytest.raises(FolderError, match="Another process"):
+        claim(tmp_path, RunConfig(), WORK)
+    assert (tmp_path / ".model.safetensors.0123abcd.part").exists()
+    first.communicate("")
+
+
+def test_a_refused_folder_is_left_without_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FolderError, match="not empty"):
+        claim(tmp_path, RunConfig(), WORK)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_only_the_main_process_of_a_job_takes_the_lock(tmp_path: Path, monkeypatch) -> None:
+    first = another(tmp_path)
+    assert first.stdout.readline() == "claimed\n"
+    monkeypatch.setenv("RANK", "1")
+    assert not claim(tmp_path, RunConfig(), WORK)
+    first.communicate("")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_in_the_file_system_work_goes_on(tmp_path: Path, monkeypatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "not here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert not claim(tmp_path / "run", RunConfig(), WORK)
+    assert (tmp_path / "run" / CONFIG).exists()

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import shutil
+import time
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from medcare.foundation.errors import ModelError
+from medcare.models.base_model import choose_device, load_base, load_config, load_tokenizer, resolve_base
+
+
+def load(name):
+    return load_base(str(name), device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "gone"])
+def test_a_damaged_download_is_one_sentence(damage, tiny_base, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    weights = folder / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "overwritten":
+        weights.write_bytes(b"\xff" * weights.stat().st_size)
+    else:
+        weights.unlink()
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert "can't be loaded" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nope", "./nope", "/nope", "~/nope", "a/b/c", ""])
+def test_a_mistyped_folder_is_not_asked_for_at_the_hub(name, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(ModelError, match="no model folder"):
+        resolve_base(name)
+
+
+def test_a_hub_id_is_passed_on():
+    assert resolve_base("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def test_without_a_way_to_the_hub_nothing_is_retried(monkeypatch):
+    def waited(_: float) -> None:
+        raise AssertionError("a retry")
+
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(time, "sleep", waited)
+    for load in (load_config, load_tokenizer):
+        with pytest.raises(ModelError, match="'nobody/nothing' can't be loaded") as caught:
+            load("nobody/nothing")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_none_is_told_in_whole_sentences():
+    with pytest.raises(ModelError, match=r"'tpu9' can't be used here: .*[^.]\. Try cpu"):
+        choose_device("tpu9")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medcare.text.batches import IGNORED, collate, plan
+from medcare.text.chat_template import Rendered
+from medcare.training.losses import nll_sum
+from tests.conftest import FAMILIES, tiny_model
+
+LAYOUTS = ("grouped", "packed")
+
+
+def examples(count: int = 5) -> list[Rendered]:
+    draw = torch.Generator().manual_seed(1)
+    made = []
+    for index in range(count):
+        length = 4 + 3 * index
+        ids = torch.randint(3, 90, (length,), generator=draw).tolist()
+        made.append(Rendered(ids, [position >= length // 2 for position in range(length)]))
+    return made
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma3_text"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_batch_has_the_loss_of_its_examples_one_by_one(family, attention, layout):
+    model = tiny_model(family)
+    model.set_attn_implementation(attention)
+    alone = [collate([example], pad_id=0) for example in examples()]
+    expected = sum(nll_sum(model, batch.inputs, batch.labels) for batch in alone)
+    together = collate(examples(), pad_id=0, layout=layout)
+    found = nll_sum(model, together.inputs, together.labels)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    assert together.supervised == sum(batch.supervised for batch in alone)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_of_a_batch_are_those_of_its_examples(layout):
+    model = tiny_model("qwen2")
+    for example in examples():
+        batch = collate([example], pad_id=0)
+        nll_sum(model, batch.inputs, batch.labels).backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    batch = collate(examples(), pad_id=0, layout=layout)
+    nll_sum(model, batch.inputs, batch.labels).backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_packed_example_can_not_be_told_from_its_neighbours():
+    model = tiny_model("mistral")
+    first, second, other = examples(3)
+    for neighbour in (second, other):
+        batch = collate([neighbour, first], pad_id=0, layout="packed")
+        logits = model(**batch.inputs, use_cache=False).logits[0, len(neighbour.ids) :]
+        alone = model(torch.tensor([first.ids])).logits[0]
+        torch.testing.assert_close(logits, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_an_example_supervised_from_its_first_token_is_not_predicted_from_another():
+    eager = Rendered([5, 6, 7], [True, True, True])
+    for layout in LAYOUTS:
+        batch = collate([eager, eager], pad_id=0, layout=layout)
+        assert (batch.labels != IGNORED).sum() == batch.supervised == 4
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=300),
+    budget=st.integers(1, 200),
+    layout=st.sampled_from(LAYOUTS),
+    epoch=st.integers(0, 3),
+)
+def test_every_example_is_in_one_batch_and_no_batch_is_too_large(lengths, budget, layout, epoch):
+    batches = plan(lengths, tokens_per_batch=budget, epoch=epoch, seed=7, layout=layout)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        taken = [lengths[index] for index in batch]
+        size = sum(taken) if layout == "packed" else len(taken) * max(taken)
+        assert size <= budget or len(batch) == 1
+
+
+def test_the_plan_depends_on_seed_and_epoch_alone():
+    lengths = [5 + index % 17 for index in range(200)]
+    first = plan(lengths, tokens_per_batch=128, epoch=0, seed=1)
+    assert first == plan(lengths, tokens_per_batch=128, epoch=0, seed=1)
+    assert first != plan(lengths, tokens_per_batch=128, epoch=1, seed=1)
+    assert first != plan(lengths, tokens_per_batch=128, epoch=0, seed=2)
+
+
+def test_packing_leaves_little_room_and_grouping_little_padding():
+    lengths = [10 + (7 * index) % 90 for index in range(1000)]
+    packed = plan(lengths, tokens_per_batch=1024, epoch=0, seed=1, layout="packed")
+    assert sum(lengths) / (len(packed) * 1024) > 0.97
+    grouped = plan(lengths, tokens_per_batch=1024, epoch=0, seed=1)
+    padded = sum(len(batch) * max(lengths[index] for index in batch) for batch in grouped)
+    assert sum(lengths) / padded > 0.97
