@@ -5,7 +5,7 @@ a run again continues it.
 
     DIR/config.yaml, manifest.json      settings; versions, seed, data hashes, commit, seconds by phase
     DIR/data/                           training conversations, test items, task cards, overlap check
-    DIR/aggregate/, DIR/align/          stage folders (see checkpoint.py)
+    DIR/aggregate/, DIR/align/          stage folders (see adapters/branch_files.py)
     DIR/model/                          the merged model, a plain Hugging Face folder
     DIR/evaluation/NAME/                predictions of base, aggregate and align
     DIR/results.json, report.html

@@ -17,7 +17,7 @@ from medcare.settings.files import load_config
 
 # A change here is a change of the benchmark: scores from before can't be compared with scores from after.
 # After a change of the preset's seed only DEFAULT_HASHES needs new values. This prints those that differ:
-#     python -m pytest tests/data/benchmark/test_build.py -k "same_seed or default_sizes" -vv
+#     python -m pytest tests/benchmark/test_build.py -k "same_seed or default_sizes" -vv
 # Seed 17 with 24 facts, 16 items, 60 examples and none of them in stage 1.
 HASHES = {
     "aggregate.jsonl": "053ef2c6eef521c010997fd8f9a4a3b63b4b7c9aecee83fdfba3f93ad475ed52",

@@ -52,7 +52,7 @@ class Found:
 
     Attributes:
         branches: A and B by branch (`attention`, `knowledge`, `alignment`).
-        noise: `noise.safetensors`'s tensors (see checkpoint.py).
+        noise: `noise.safetensors`'s tensors (see adapters/branch_files.py).
         adapters: the settings that the shapes and files tell.
     """
 
