@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from medcare.cli import app
 from tests.export.stage_folders import stage_folders
-from tests.export.test_push import front
 from tests.export.test_conversion import stage_one, stage_two
+from tests.export.test_push import front
 from tests.test_readme import SMALL
 
 TEXT = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
