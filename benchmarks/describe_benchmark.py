@@ -4,11 +4,11 @@
     python benchmarks/describe_benchmark.py --write docs/benchmark.md   replace those in the page
 
 Exams: *majority* chooses the option that is most often an answer in training, *string matching* the option
-spelt most like the question, *best shortcut* is the best of all in `medcare.benchmark.shortcuts`. Forms:
-*majority* always gives the most common training answer; *string matching* is the best of
-`medcare.benchmark.forms_shortcuts`, or, for labels, the answer of the training text with most words in
+spelt most like the question, *best shortcut* is the best of all in `medcare.benchmark.exams.shortcuts`.
+Forms: *majority* always gives the most common training answer; *string matching* is the best of
+`medcare.benchmark.forms.shortcuts`, or, for labels, the answer of the training text with most words in
 common. All of these are scored as a model is. The table holds, for tasks with a chance level, the accuracy of
-the best shortcut: of those of the exams, and of `medcare.benchmark.label_shortcuts`.
+the best shortcut: of those of the exams, and of `medcare.benchmark.forms.label_shortcuts`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from medcare.benchmark import Benchmark, build, write
-from medcare.benchmark.forms_shortcuts import SHORTCUTS as READERS
-from medcare.benchmark.forms_shortcuts import Spotter, answers
-from medcare.benchmark.forms_vocabulary import Vocabulary
-from medcare.benchmark.label_shortcuts import label_accuracies, text_of
+from medcare.benchmark.exams.shortcuts import SHORTCUTS, accuracy, all_accuracies, similarity, words
+from medcare.benchmark.forms.label_shortcuts import label_accuracies, text_of
+from medcare.benchmark.forms.shortcuts import SHORTCUTS as READERS
+from medcare.benchmark.forms.shortcuts import Spotter, answers
+from medcare.benchmark.forms.vocabulary import Vocabulary
 from medcare.benchmark.ontology import load_ontology
-from medcare.benchmark.shortcuts import SHORTCUTS, accuracy, all_accuracies, similarity, words
 from medcare.benchmark.task_data import TaskData
 from medcare.data.task_card import TaskCard
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from medcare.benchmark.bundles import BUNDLE
-from medcare.benchmark.exams import EXAMS
-from medcare.benchmark.shortcuts import (
+from medcare.benchmark.exams.build import EXAMS
+from medcare.benchmark.exams.bundles import BUNDLE
+from medcare.benchmark.exams.shortcuts import (
     SHORTCUTS,
     accuracy,
     all_accuracies,

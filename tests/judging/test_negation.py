@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.benchmark.sentences import RELATIVES, Statement, note
+from medcare.benchmark.forms.sentences import RELATIVES, Statement, note
 from medcare.judging.negation import status
 
 AFFIRMED = """

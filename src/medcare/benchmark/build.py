@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from medcare.benchmark.exams import build_exams
-from medcare.benchmark.forms import build_forms
+from medcare.benchmark.exams.build import build_exams
+from medcare.benchmark.forms.build import build_forms
 from medcare.benchmark.ontology import load_ontology
 from medcare.data.files import write_records
 from medcare.data.overlap import find

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from medcare.benchmark.shortcuts import words
+from medcare.benchmark.exams.shortcuts import words
 from medcare.data.overlap import units
 from medcare.text.records import Conversation
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from medcare.benchmark.exams.shortcuts import stems
 from medcare.benchmark.ontology import Code, Ontology
-from medcare.benchmark.shortcuts import stems
 
 _IN_BRACKETS = re.compile(r"\(([A-Z]\d[^)]*)\)?")
 _AT_END = re.compile(r"\s*\([A-Z]\d[^)]*\)?$")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.benchmark.sentences import (
+from medcare.benchmark.forms.sentences import (
     CLAUSES,
     RULES,
     Statement,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from functools import cache
 from random import Random
 
-from medcare.benchmark.bundles import Bundle, Fact, Question, Side, Wrong
-from medcare.benchmark.exam import Exam, fact_exam
-from medcare.benchmark.exam_findings import askable, nearness, other_answer
+from medcare.benchmark.exams.bundles import Bundle, Fact, Question, Side, Wrong
+from medcare.benchmark.exams.exam import Exam, fact_exam
+from medcare.benchmark.exams.findings import askable, nearness, other_answer
 from medcare.benchmark.ontology import Disease, Ontology, is_plain
 
 _LONGEST_NAME = 45  # characters; prompts are short

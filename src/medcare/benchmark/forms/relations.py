@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medcare.benchmark.forms_recipe import Draw, Example, NoDrawError, Recipe
-from medcare.benchmark.sentences import paragraph
+from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, Recipe
+from medcare.benchmark.forms.sentences import paragraph
 
 # Relation -> wordings. {d} disease, {f} finding, {g} gene.
 _DISEASE = {

@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, combinations
 from random import Random
 
-from medcare.benchmark import exam_codes, exam_diseases, exam_findings, exam_statements
-from medcare.benchmark.bundles import Bundle, Question, is_even, side_of
-from medcare.benchmark.exam import SOURCES, Exam
+from medcare.benchmark.exams import codes, diseases, findings, statements
+from medcare.benchmark.exams.bundles import Bundle, Question, is_even, side_of
+from medcare.benchmark.exams.exam import SOURCES, Exam
+from medcare.benchmark.exams.shortcuts import SHORTCUTS, Quota, answer_texts, credit, majority_accuracy
 from medcare.benchmark.mentions import Mentions, runs
 from medcare.benchmark.ontology import Ontology
-from medcare.benchmark.shortcuts import SHORTCUTS, Quota, answer_texts, credit, majority_accuracy
 from medcare.benchmark.task_data import TaskData
 from medcare.data.task_card import TaskCard
 from medcare.foundation.errors import DataError
@@ -25,10 +25,10 @@ from medcare.text.records import Conversation, Item, Message, Split
 WORDINGS_PER_FACT = 3
 _MAJORITY = "most common training answer"
 EXAMS: tuple[Exam, ...] = (
-    *exam_findings.EXAMS,
-    *exam_diseases.EXAMS,
-    *exam_codes.EXAMS,
-    *exam_statements.EXAMS,
+    *findings.EXAMS,
+    *diseases.EXAMS,
+    *codes.EXAMS,
+    *statements.EXAMS,
 )
 
 

@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from medcare.benchmark import forms_writer
-from medcare.benchmark.forms import RECIPES
-from medcare.benchmark.forms_frames import ACTS, CRITERIA, SECTIONS
-from medcare.benchmark.forms_queries import INTENTS, TITLES
-from medcare.benchmark.forms_recipe import Example
-from medcare.benchmark.forms_shortcuts import SHORTCUTS, answers
-from medcare.benchmark.forms_writer import build_task
-from medcare.benchmark.label_shortcuts import cell, fit, halves, label_accuracies, text_of, won
+from medcare.benchmark.forms import writer as forms_writer
+from medcare.benchmark.forms.build import RECIPES
+from medcare.benchmark.forms.frames import ACTS, CRITERIA, SECTIONS
+from medcare.benchmark.forms.label_shortcuts import cell, fit, halves, label_accuracies, text_of, won
+from medcare.benchmark.forms.queries import INTENTS, TITLES
+from medcare.benchmark.forms.recipe import Example
+from medcare.benchmark.forms.shortcuts import SHORTCUTS, answers
+from medcare.benchmark.forms.writer import build_task
 from medcare.data.overlap import units
 from medcare.evaluation.parsing import parse
 from medcare.evaluation.scores import METRICS, rouge_l, set_rows

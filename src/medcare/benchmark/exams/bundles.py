@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from itertools import islice
 from random import Random
 
-from medcare.benchmark.shortcuts import overlap, similarity, stems, trigrams, words
+from medcare.benchmark.exams.shortcuts import overlap, similarity, stems, trigrams, words
 from medcare.text.records import Split
 
 BUNDLE = 4

@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from functools import cache
 
-from medcare.benchmark.bundles import Fact, Wrong
-from medcare.benchmark.exam import Exam, fact_exam
+from medcare.benchmark.exams.bundles import Fact, Wrong
+from medcare.benchmark.exams.exam import Exam, fact_exam
+from medcare.benchmark.exams.shortcuts import stems
 from medcare.benchmark.ontology import Finding, Ontology, is_plain
-from medcare.benchmark.shortcuts import stems
 from medcare.data.overlap import units
 
 # Combinations such as "Bracket epiphysis of the middle phalanx of the 4th toe" are names made by rule.

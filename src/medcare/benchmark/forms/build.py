@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from medcare.benchmark.forms_dialogue import DIALOGUE
-from medcare.benchmark.forms_extraction import EXTRACTION
-from medcare.benchmark.forms_labels import LABELS
-from medcare.benchmark.forms_matching import MATCHING
-from medcare.benchmark.forms_recipe import Recipe
-from medcare.benchmark.forms_relations import RELATIONS
-from medcare.benchmark.forms_vocabulary import Vocabulary
-from medcare.benchmark.forms_writer import build_task
+from medcare.benchmark.forms.dialogue import DIALOGUE
+from medcare.benchmark.forms.extraction import EXTRACTION
+from medcare.benchmark.forms.labels import LABELS
+from medcare.benchmark.forms.matching import MATCHING
+from medcare.benchmark.forms.recipe import Recipe
+from medcare.benchmark.forms.relations import RELATIONS
+from medcare.benchmark.forms.vocabulary import Vocabulary
+from medcare.benchmark.forms.writer import build_task
 from medcare.benchmark.ontology import Ontology
 from medcare.benchmark.task_data import TaskData
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.benchmark.bundles import BUNDLE, Fact, Question, bundle_facts, is_even, side_of
-from medcare.benchmark.shortcuts import SHORTCUTS, credit
+from medcare.benchmark.exams.bundles import BUNDLE, Fact, Question, bundle_facts, is_even, side_of
+from medcare.benchmark.exams.shortcuts import SHORTCUTS, credit
 
 WORDS = st.sampled_from(["renal", "cyst", "heart", "valve", "defect", "thin", "bone", "rash"])
 TEXTS = st.lists(WORDS, min_size=1, max_size=3).map(" ".join)

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from medcare.benchmark.forms_queries import ASKING
-from medcare.benchmark.forms_vocabulary import Pool, Vocabulary
-from medcare.benchmark.sentences import RELATIVES, age_of, expand
+from medcare.benchmark.forms.queries import ASKING
+from medcare.benchmark.forms.sentences import RELATIVES, age_of, expand
+from medcare.benchmark.forms.vocabulary import Pool, Vocabulary
 from medcare.data.task_card import Form, Metric, TaskCard
 
 _SOURCES = {

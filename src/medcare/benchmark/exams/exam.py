@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from medcare.benchmark.bundles import TRIES, Bundle, Fact, Side, Wrong, bundle_facts
+from medcare.benchmark.exams.bundles import TRIES, Bundle, Fact, Side, Wrong, bundle_facts
 from medcare.benchmark.ontology import Ontology
 
 Source = Literal["hpo", "annotations", "icd10cm"]

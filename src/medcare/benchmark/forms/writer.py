@@ -15,11 +15,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from medcare.benchmark.forms_recipe import Draw, Example, NoDrawError, Recipe
-from medcare.benchmark.forms_vocabulary import Pool, Vocabulary
-from medcare.benchmark.label_shortcuts import Guess, cell, fit, won
+from medcare.benchmark.exams.shortcuts import Quota
+from medcare.benchmark.forms.label_shortcuts import Guess, cell, fit, won
+from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, Recipe
+from medcare.benchmark.forms.vocabulary import Pool, Vocabulary
 from medcare.benchmark.mentions import runs
-from medcare.benchmark.shortcuts import Quota
 from medcare.benchmark.task_data import TaskData
 from medcare.data.overlap import units
 from medcare.foundation.errors import DataError

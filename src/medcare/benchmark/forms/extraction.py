@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from medcare.benchmark.forms_recipe import Draw, Example, Recipe
-from medcare.benchmark.sentences import RELATIVES, Statement, note, paragraph
+from medcare.benchmark.forms.recipe import Draw, Example, Recipe
+from medcare.benchmark.forms.sentences import RELATIVES, Statement, note, paragraph
 
 TYPES = ("finding", "disease", "gene", "drug")
 _KINDS = {"finding": "findings", "disease": "diseases", "gene": "genes", "drug": "drugs"}

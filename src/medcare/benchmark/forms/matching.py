@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from medcare.benchmark.forms_queries import ASIDES, INTENTS, QUESTIONS, TITLES
-from medcare.benchmark.forms_recipe import Draw, Example, NoDrawError, Recipe
-from medcare.benchmark.forms_vocabulary import alike
-from medcare.benchmark.sentences import RELATIVES, Statement, capital, note
+from medcare.benchmark.forms.queries import ASIDES, INTENTS, QUESTIONS, TITLES
+from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, Recipe
+from medcare.benchmark.forms.sentences import RELATIVES, Statement, capital, note
+from medcare.benchmark.forms.vocabulary import alike
 from medcare.data.overlap import units
 
 _SAME = ("different", "same")

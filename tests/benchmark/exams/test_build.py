@@ -5,12 +5,12 @@ from string import Formatter
 
 import pytest
 
-from medcare.benchmark import exams as module
-from medcare.benchmark.bundles import Question
-from medcare.benchmark.exams import EXAMS, WORDINGS_PER_FACT, build_exams
-from medcare.benchmark.exclusions import condition, covers
+from medcare.benchmark.exams import build as module
+from medcare.benchmark.exams.build import EXAMS, WORDINGS_PER_FACT, build_exams
+from medcare.benchmark.exams.bundles import Question
+from medcare.benchmark.exams.exclusions import condition, covers
+from medcare.benchmark.exams.shortcuts import stems
 from medcare.benchmark.mentions import Mentions, runs
-from medcare.benchmark.shortcuts import stems
 from medcare.data.overlap import find
 from medcare.foundation.errors import DataError
 from medcare.text.records import Conversation, Message

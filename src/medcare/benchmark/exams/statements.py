@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from medcare.benchmark.bundles import Bundle, Question, Side
-from medcare.benchmark.exam import Exam, fact_exam
-from medcare.benchmark.exam_findings import askable, not_a_kind_of, parent_facts
+from medcare.benchmark.exams.bundles import Bundle, Question, Side
+from medcare.benchmark.exams.exam import Exam, fact_exam
+from medcare.benchmark.exams.findings import askable, not_a_kind_of, parent_facts
+from medcare.benchmark.exams.shortcuts import SHORTCUTS, credit
 from medcare.benchmark.ontology import Ontology
-from medcare.benchmark.shortcuts import SHORTCUTS, credit
 
 _GROUP = 5  # findings of a group: three asked about, two to teach with
 _ASKED = 3

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from medcare.benchmark.forms_frames import ACTS, CRITERIA, SECTIONS
-from medcare.benchmark.forms_queries import INTENTS
-from medcare.benchmark.forms_recipe import Draw, Example, Recipe
-from medcare.benchmark.sentences import RELATIVES, capital, paragraph
+from medcare.benchmark.forms.frames import ACTS, CRITERIA, SECTIONS
+from medcare.benchmark.forms.queries import INTENTS
+from medcare.benchmark.forms.recipe import Draw, Example, Recipe
+from medcare.benchmark.forms.sentences import RELATIVES, capital, paragraph
 
 _TOPICS = (
     "{x} study, [inclusion|exclusion]",

@@ -1,6 +1,6 @@
 import pytest
 
-from medcare.benchmark.exclusions import condition, covers, targets
+from medcare.benchmark.exams.exclusions import condition, covers, targets
 
 
 def test_a_note_is_a_condition_and_codes():

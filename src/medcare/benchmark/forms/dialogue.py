@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medcare.benchmark.forms_recipe import Draw, Example, Recipe
-from medcare.benchmark.sentences import RELATIVES, capital
+from medcare.benchmark.forms.recipe import Draw, Example, Recipe
+from medcare.benchmark.forms.sentences import RELATIVES, capital
 
 _STATUSES = ("present", "absent", "unknown")
 

@@ -9,11 +9,11 @@ from collections import Counter
 
 import pytest
 
-from medcare.benchmark.forms import RECIPES, build_forms
-from medcare.benchmark.forms_recipe import Draw, Example, NoDrawError
-from medcare.benchmark.forms_vocabulary import DRUGS, KINDS, alike
-from medcare.benchmark.forms_writer import build_task
-from medcare.benchmark.label_shortcuts import text_of
+from medcare.benchmark.forms.build import RECIPES, build_forms
+from medcare.benchmark.forms.label_shortcuts import text_of
+from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError
+from medcare.benchmark.forms.vocabulary import DRUGS, KINDS, alike
+from medcare.benchmark.forms.writer import build_task
 from medcare.benchmark.task_data import TaskData
 from medcare.data.overlap import find, units
 from medcare.evaluation.parsing import parse
@@ -224,8 +224,8 @@ def digest(data: list[TaskData]) -> str:
 
 def test_same_seed_same_bytes_in_any_process(ontology):
     code = (
-        "from tests.benchmark.test_forms import digest\n"
-        "from medcare.benchmark.forms import build_forms\n"
+        "from tests.benchmark.forms.test_build import digest\n"
+        "from medcare.benchmark.forms.build import build_forms\n"
         "from medcare.benchmark.ontology import load_ontology\n"
         "print(digest(build_forms(load_ontology(), 7, 12, 6)))"
     )

@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from functools import cache
 
-from medcare.benchmark import exclusions
-from medcare.benchmark.bundles import Fact, Wrong
-from medcare.benchmark.exam import Exam, fact_exam
-from medcare.benchmark.exam_findings import other_answer
+from medcare.benchmark.exams import exclusions
+from medcare.benchmark.exams.bundles import Fact, Wrong
+from medcare.benchmark.exams.exam import Exam, fact_exam
+from medcare.benchmark.exams.findings import other_answer
 from medcare.benchmark.ontology import Code, Ontology, is_plain
 
 _VAGUE = re.compile(

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from medcare.benchmark.forms_vocabulary import DRUGS, Vocabulary
-from medcare.benchmark.label_shortcuts import text_of
-from medcare.benchmark.sentences import RELATIVES
-from medcare.benchmark.shortcuts import similarity, trigrams
+from medcare.benchmark.exams.shortcuts import similarity, trigrams
+from medcare.benchmark.forms.label_shortcuts import text_of
+from medcare.benchmark.forms.sentences import RELATIVES
+from medcare.benchmark.forms.vocabulary import DRUGS, Vocabulary
 from medcare.text.records import Item
 
 _TOKEN = re.compile(r"[A-Za-z0-9-]+")

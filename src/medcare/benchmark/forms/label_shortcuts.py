@@ -1,7 +1,7 @@
 """Ways to guess a label from how a text looks, without reading it: what a good score must clearly beat.
 
 Each is fitted on a task's training texts and answers for a test text. Labels come in bundles, one of each,
-whose texts look the same (`cell`), so none of these does better than chance (see `forms_writer`).
+whose texts look the same (`cell`), so none of these does better than chance (see `writer`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from medcare.benchmark.shortcuts import overlap, similarity, trigrams, words
+from medcare.benchmark.exams.shortcuts import overlap, similarity, trigrams, words
 from medcare.benchmark.task_data import TaskData
 from medcare.data.overlap import units
 
