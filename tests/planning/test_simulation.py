@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
+from medcare.foundation.errors import PlanError
 from medcare.models.quantized import quantize
+from medcare.planning.counting import TimeLimit
 from medcare.planning.estimate import Estimator, Setup
 from medcare.planning.simulation import Shape, simulate
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
@@ -178,3 +180,30 @@ def test_recomputing_costs_about_a_forward_pass_and_saves_activations():
     )
     assert 1.2 < again.flops / kept.flops < 1.6
     assert again.peak["activations"] < 0.4 * kept.peak["activations"]
+
+
+def test_of_a_model_for_images_the_language_model_is_simulated():
+    text = AutoConfig.for_model("gemma3").get_text_config()
+    sizes = {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 34, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 600, "layer_types": None,
+    }  # fmt: skip
+    shrunk = type(text).from_dict({**text.to_dict(), **sizes})
+    whole = AutoConfig.for_model("gemma3", text_config=shrunk.to_dict())
+    shape = Shape(layers=2, rows=(32, 32))
+    step = simulate(whole, settings(), "aggregate", torch.float32, shape)
+    assert step == simulate(shrunk, settings(), "aggregate", torch.float32, shape)
+    assert step.frozen < 600 * 64 * 2 + 2 * 64 * 64 * 16  # two layers, not the 34 of the configuration
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2_5_vl"])
+def test_a_model_that_can_not_be_simulated_is_told_so(kind):
+    broken = AutoConfig.for_model(kind)
+    broken.get_text_config().num_attention_heads = 0
+    with pytest.raises(PlanError, match=rf"{kind} can't be simulated(.|\n)*Plan with a base"):
+        simulate(broken, settings(), "aggregate", torch.float32, Shape(layers=2, rows=(32,)))
+
+
+def test_a_simulation_ends_at_its_limit():
+    with TimeLimit(-1), pytest.raises(PlanError, match="still being simulated"):
+        torch.zeros(3) + 1

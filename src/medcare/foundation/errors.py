@@ -53,6 +53,12 @@ class TrainingError(MedCareError):
     exit_code = 10
 
 
+class PlanError(MedCareError):
+    """A model whose step can't be simulated, so that nothing is known of its memory and time."""
+
+    exit_code = 11
+
+
 class EvaluationError(MedCareError):
     """Tasks, predictions or gold answers that cannot be scored together."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from medcare.foundation.errors import PlanError
 
 
 class Flops(TorchDispatchMode):
@@ -49,6 +52,30 @@ class Flops(TorchDispatchMode):
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
         return result
+
+
+class TimeLimit(TorchDispatchMode):
+    """Ends a simulation that takes too long, such as one of a model whose depth could not be reduced.
+
+    Args:
+        seconds: from now on, as measured whenever an operation runs.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation; raises PlanError after the end."""
+        if time.monotonic() > self._end:
+            raise PlanError(
+                f"One step of this model was still being simulated after {self.seconds:g} s. Plan with a "
+                "base of a like shape out of the list (medcare plan --help)."
+            )
+        return func(*args, **(kwargs or {}))
 
 
 class KnownCounts(TorchDispatchMode):

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
-from medcare.planning.counting import Flops, KnownCounts, Origins
+from medcare.foundation.errors import MedCareError, PlanError, first_line
+from medcare.planning.counting import Flops, KnownCounts, Origins, TimeLimit
 from medcare.planning.devices import Devices, Sharing, layers_of, process_group
 from medcare.planning.ledger import Ledger
 from medcare.planning.quantized import Kernels, stand_in
@@ -30,6 +31,9 @@ from medcare.training.stages import trained_branches
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+
+_SECONDS = 120  # for one step; those of known families take a few
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,32 @@ def simulate(
         stage: which stage.
         dtype: of the frozen weights.
         shape: batch and devices.
+
+    Raises:
+        PlanError: the model can't be built or run on fake tensors, or takes too long.
     """
+    try:
+        return _simulate(model_config, config, stage, dtype, shape)
+    except MedCareError:
+        raise
+    except Exception as error:  # whatever the model's own code raises when it meets a tensor without numbers
+        raise PlanError(
+            f"A step of {model_config.model_type} can't be simulated without its weights: "
+            f"{first_line(error)}. "
+            "Plan with a base of a like shape out of the list (medcare plan --help)."
+        ) from error
+
+
+def _simulate(
+    model_config: PretrainedConfig, config: RunConfig, stage: Stage, dtype: torch.dtype, shape: Shape
+) -> Step:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     ledger, flops = Ledger(), Flops()
     with ExitStack() as stack:
         mesh = stack.enter_context(process_group(shape.devices))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(TimeLimit(_SECONDS))
         stack.enter_context(KnownCounts(sum(sum(_mask(length, shape)[1:]) for length in shape.rows)))
         model = _model(model_config, config, stage, dtype, shape.layers)
         sizes = Counter({True: 0, False: 0})
@@ -116,7 +139,8 @@ def _model(
     """The model of a stage with its branches, as `stages` prepares it."""
     from transformers import AutoModelForCausalLM
 
-    changed = type(model_config).from_dict({**model_config.to_dict(), **_depth(model_config, layers)})
+    text = model_config.get_text_config()  # of a model for images too, what trains is its language model
+    changed = type(text).from_dict({**text.to_dict(), **_depth(text, layers)})
     model: PreTrainedModel = AutoModelForCausalLM.from_config(changed, dtype=dtype)
     if stage == "aggregate":
         add_aggregators(model, config.adapters)
@@ -143,11 +167,14 @@ def _mask(length: int, shape: Shape) -> list[bool]:
 
 
 def _depth(model_config: PretrainedConfig, layers: int) -> dict[str, Any]:
-    depth: dict[str, Any] = {"num_hidden_layers": layers}
-    kinds = getattr(model_config, "layer_types", None)
-    if kinds:
-        depth["layer_types"] = (list(kinds) * layers)[:layers]
-    return depth
+    """The depth, and every list with an entry for each layer, such as `layer_types`, cut to it."""
+    former = model_config.num_hidden_layers
+    lists = {
+        name: (list(value) * layers)[:layers]
+        for name, value in model_config.to_dict().items()
+        if isinstance(value, list) and len(value) == former
+    }
+    return {**lists, "num_hidden_layers": layers}
 
 
 def _loop(model: PreTrainedModel, config: RunConfig, stage: Stage, shape: Shape, devices: Devices) -> Loop:
