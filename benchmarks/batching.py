@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from medcare.adapters.tuner import add_aggregators, trainable
+from medcare.adapters.tuner import add_branches, trainable
 from medcare.benchmark import build
 from medcare.data.readers import conversations
 from medcare.foundation.storage import write_json
@@ -88,7 +88,7 @@ def main() -> None:
 def adapted(name: str, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
     """The base model with the branches of stage 1, ready to train."""
     model = load_base(name, device=device, dtype=dtype)
-    add_aggregators(model, AdapterConfig())
+    add_branches(model, "aggregate", AdapterConfig())
     trainable(model, ["knowledge", "noise", "attention"])
     return model.train()
 

@@ -26,7 +26,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
+from medcare.adapters.branches import trained_in
+from medcare.adapters.tuner import add_branches, trainable
 from medcare.models.base_model import load_config
 from medcare.models.quantized import quantize
 from medcare.planning.estimate import Estimator, Setup, with_stage
@@ -34,7 +35,6 @@ from medcare.settings.config import ModelConfig, RunConfig, StageConfig
 from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule
 from medcare.training.meter import Meter
-from medcare.training.stages import trained_branches
 
 
 @dataclass(frozen=True)
@@ -234,12 +234,12 @@ def make_loop(case: Case) -> Loop:
     model = AutoModelForCausalLM.from_config(model_config(case), dtype=getattr(torch, case.dtype))
     adapters = config.adapters
     if case.stage == "aggregate":
-        add_aggregators(model, adapters)
+        add_branches(model, "aggregate", adapters)
     else:
-        add_aggregators(model, replace(adapters, experts=0, attention=()))
-        add_alignment(model, adapters)
+        add_branches(model, "aggregate", replace(adapters, experts=0, attention=()))
+        add_branches(model, "align", adapters)
     quantize(model, config.model.quantization)
-    parameters = trainable(model, trained_branches(case.stage, config))
+    parameters = trainable(model, trained_in(case.stage, train_knowledge=config.align.train_knowledge))
     if case.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     examples = [

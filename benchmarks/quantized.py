@@ -17,7 +17,7 @@ from typing import get_args
 
 import torch
 
-from medcare.adapters.tuner import add_aggregators, trainable
+from medcare.adapters.tuner import add_branches, trainable
 from medcare.benchmark import build
 from medcare.models.base_model import load_base, load_tokenizer
 from medcare.models.quantized import quantize
@@ -75,7 +75,7 @@ def loop(kind: Quantization, dtype: torch.dtype, tokens: int) -> Loop:
     model = load_base("embedded", device=torch.device("cpu"), dtype=dtype)
     quantize(model, kind)
     torch.manual_seed(1)
-    add_aggregators(model, AdapterConfig(rank=8, alpha=16, dropout=0.0))
+    add_branches(model, "aggregate", AdapterConfig(rank=8, alpha=16, dropout=0.0))
     parameters = trainable(model.train(), ["knowledge", "noise", "attention"])
     made = build(17, facts_per_task=8, items_per_task=1, align_per_task=8, aggregate_forms=0)
     talks = [*made.aggregate[::2], *made.align]

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.tuner import add_aggregators, trainable
+from medcare.adapters.tuner import add_branches, trainable
 from medcare.settings.config import AdapterConfig
 from medcare.training.losses import nll_sum
 
@@ -111,7 +111,7 @@ def make(size: Size) -> tuple[Any, dict[str, Tensor], Tensor]:
     )
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     adapters = AdapterConfig(rank=size.rank, alpha=2.0 * size.rank, experts=size.experts)
-    add_aggregators(model, adapters)
+    add_branches(model, "aggregate", adapters)
     trainable(model, ["knowledge", "noise", "attention"])
     ids = torch.randint(3, size.vocabulary, (1, size.length))
     inputs = {"input_ids": ids, "position_ids": torch.arange(size.length)[None]}

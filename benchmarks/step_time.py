@@ -40,7 +40,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from medcare.adapters.adapted_linear import AdaptedLinear
 from medcare.adapters.orthogonality import penalty
-from medcare.adapters.tuner import adapted_linears, add_aggregators, add_alignment, trainable
+from medcare.adapters.tuner import adapted_linears, add_branches, trainable
 from medcare.models.base_model import load_base
 from medcare.settings.config import AdapterConfig
 from medcare.training.losses import nll_sum
@@ -261,10 +261,10 @@ def medcare(base: nn.Module, stage: int, config: AdapterConfig) -> Any:
     model = share(base)
     torch.manual_seed(3)
     if stage == 1:
-        add_aggregators(model, config)
+        add_branches(model, "aggregate", config)
     else:
-        add_aggregators(model, AdapterConfig(dropout=config.dropout, experts=0, attention=()))
-        add_alignment(model, config)
+        add_branches(model, "aggregate", AdapterConfig(dropout=config.dropout, experts=0, attention=()))
+        add_branches(model, "align", config)
     return model
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
-from medcare.adapters.tuner import adapted_linears, add_aggregators, trainable
+from medcare.adapters.tuner import adapted_linears, add_branches, trainable
 from medcare.benchmark import build
 from medcare.models.base_model import load_base, load_tokenizer
 from medcare.settings.config import AdapterConfig, StageConfig
@@ -135,7 +135,7 @@ def base_model(name: str, dtype: torch.dtype) -> Any:
 def medcare(name: str, dtype: torch.dtype) -> Any:
     model = base_model(name, dtype)
     torch.manual_seed(1)
-    add_aggregators(model, ADAPTERS)
+    add_branches(model, "aggregate", ADAPTERS)
     return model.train()
 
 

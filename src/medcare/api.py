@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcare import pipeline
+from medcare.adapters.branches import trained_in
 from medcare.adapters.folders import claim, read_manifest
-from medcare.adapters.tuner import add_aggregators, add_alignment
+from medcare.adapters.tuner import add_branches
 from medcare.adapters.tuner import trainable as let_train
 from medcare.data.readers import conversations as read_conversations
 from medcare.evaluation.engines import LocalEngine
@@ -164,12 +165,8 @@ def attach(
     Raises:
         AdapterError: a module name matches nothing, or a branch is there that must not be.
     """
-    shapes = adapters or AdapterConfig()
-    if as_stage(stage) == "aggregate":
-        add_aggregators(model, shapes)
-        return let_train(model, ("knowledge", "noise", "attention"))
-    add_alignment(model, shapes)
-    return let_train(model, ("knowledge", "alignment") if train_knowledge else ("alignment",))
+    add_branches(model, as_stage(stage), adapters or AdapterConfig())
+    return let_train(model, trained_in(stage, train_knowledge=train_knowledge))
 
 
 def save_stage(

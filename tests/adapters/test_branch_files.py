@@ -13,10 +13,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from medcare.adapters.branch_files import check_base, load_lora, load_noise, save_branches
-from medcare.adapters.lora_files import load_tensors, save_tensors
-from medcare.adapters.tuner import adapted_linears, add_aggregators, remove_branch
+from medcare.adapters.branch_files import load_branch, save_branches
+from medcare.adapters.branches import SPECS
+from medcare.adapters.tuner import adapted_linears, add_branches, remove_branch
 from medcare.foundation.errors import AdapterError, FolderError, StorageError
+from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig
 from tests.conftest import tiny_model
 
@@ -26,7 +27,7 @@ IDS = torch.arange(24).reshape(2, 12)
 
 def stage_one(family="llama"):
     model = tiny_model(family)
-    add_aggregators(model, CONFIG)
+    add_branches(model, "aggregate", CONFIG)
     torch.manual_seed(3)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):
@@ -50,8 +51,8 @@ def test_a_peft_adapter_becomes_a_branch(tmp_path):
     save_branches(model, tmp_path, "base")
     remove_branch(model, "noise")
     again = tiny_model("llama")
-    load_lora(again, tmp_path / "knowledge", "knowledge")
-    load_lora(again, tmp_path / "attention", "attention")
+    load_branch(again, SPECS["knowledge"], tmp_path / "knowledge")
+    load_branch(again, SPECS["attention"], tmp_path / "attention")
     torch.testing.assert_close(again(IDS).logits, model(IDS).logits, rtol=0, atol=1e-6)
 
 
@@ -66,9 +67,9 @@ def test_noise_has_the_documented_names_and_shapes_and_comes_back(tmp_path):
     assert tensors[f"{name}.lora_B"].shape == (4, 64, 4)
     assert len(tensors) == 4 * 6
     again = tiny_model("llama")
-    load_lora(again, tmp_path / "knowledge", "knowledge")
-    load_lora(again, tmp_path / "attention", "attention")
-    load_noise(again, tmp_path / "noise.safetensors")
+    load_branch(again, SPECS["knowledge"], tmp_path / "knowledge")
+    load_branch(again, SPECS["attention"], tmp_path / "attention")
+    load_branch(again, SPECS["noise"], tmp_path / "noise.safetensors")
     torch.testing.assert_close(again(IDS).logits, model(IDS).logits, rtol=0, atol=1e-6)
     assert adapted_linears(again, "noise")[name].branch("noise").top_k == 2
 
@@ -84,13 +85,11 @@ def test_the_adapter_config_names_the_base_and_the_paper_scale(tmp_path):
 def test_another_base_is_refused_by_shape_and_by_name(tmp_path):
     save_branches(stage_one(), tmp_path, "base")
     with pytest.raises(AdapterError, match="another base"):
-        load_lora(tiny_model("llama", hidden=48), tmp_path / "knowledge", "knowledge")
+        load_branch(tiny_model("llama", hidden=48), SPECS["knowledge"], tmp_path / "knowledge")
     model = tiny_model("llama")
     model.model.layers = model.model.layers[:1]
     with pytest.raises(AdapterError, match="another base"):
-        load_lora(model, tmp_path / "knowledge", "knowledge")
-    with pytest.raises(AdapterError, match="hidden_size 32"):
-        check_base({"hidden_size": 48}, {"base": "x", "base_facts": {"hidden_size": 32}}, tmp_path)
+        load_branch(model, SPECS["knowledge"], tmp_path / "knowledge")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_peft_options_that_a_branch_lacks_are_refused(tmp_path, option):
     path = tmp_path / "knowledge" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **option}))
     with pytest.raises(AdapterError, match=next(iter(option))):
-        load_lora(tiny_model("llama"), tmp_path / "knowledge", "knowledge")
+        load_branch(tiny_model("llama"), SPECS["knowledge"], tmp_path / "knowledge")
 
 
 def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
@@ -128,7 +127,7 @@ def test_a_full_disk_leaves_the_former_file(tmp_path, monkeypatch):
         with open("/dev/full", "wb") as stream:  # noqa: PTH123
             stream.write(b"x" * 100_000)
 
-    monkeypatch.setattr("medcare.adapters.lora_files.save_file", full)
+    monkeypatch.setattr("medcare.models.tensor_files.save_file", full)
     with pytest.raises(StorageError, match="No space left"):
         save_tensors(path, {"x": torch.zeros(3)})
     monkeypatch.undo()
@@ -153,7 +152,7 @@ def test_a_rank_and_alpha_by_module_are_read_as_peft_does(tmp_path):
     foreign = get_peft_model(tiny_model("llama"), config)
     foreign.save_pretrained(tmp_path / "foreign")
     model = tiny_model("llama")
-    load_lora(model, tmp_path / "foreign", "knowledge")
+    load_branch(model, SPECS["knowledge"], tmp_path / "foreign")
     torch.testing.assert_close(model(IDS).logits, foreign.eval()(IDS).logits, rtol=0, atol=1e-5)
     save_branches(model, tmp_path, "base")
     again = PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "knowledge")
@@ -165,7 +164,7 @@ def test_a_folder_is_read_without_peft_and_written_without_its_warnings(tmp_path
     program = """
 import sys
 from pathlib import Path
-from medcare.adapters.lora_files import read_lora, save_lora
+from medcare.adapters.branch_files import read_lora, save_lora
 factors = read_lora(Path(sys.argv[1]))
 assert not {"peft", "bitsandbytes"} & set(sys.modules)
 save_lora(Path(sys.argv[2]), factors, base="base")
@@ -182,7 +181,7 @@ def test_an_adapter_with_trained_embeddings_is_refused(tmp_path):
     path = tmp_path / "knowledge" / "adapter_model.safetensors"
     save_file({**load_file(path), "base_model.model.model.embed_tokens.weight": torch.zeros(96, 32)}, path)
     with pytest.raises(AdapterError, match="embed_tokens"):
-        load_lora(tiny_model("llama"), tmp_path / "knowledge", "knowledge")
+        load_branch(tiny_model("llama"), SPECS["knowledge"], tmp_path / "knowledge")
 
 
 def test_a_rank_that_the_tensors_contradict_is_refused(tmp_path):
@@ -190,4 +189,4 @@ def test_a_rank_that_the_tensors_contradict_is_refused(tmp_path):
     path = tmp_path / "knowledge" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "r": 3}))
     with pytest.raises(AdapterError, match="don't belong together"):
-        load_lora(tiny_model("llama"), tmp_path / "knowledge", "knowledge")
+        load_branch(tiny_model("llama"), SPECS["knowledge"], tmp_path / "knowledge")

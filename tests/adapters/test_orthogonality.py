@@ -6,19 +6,25 @@ from torch import nn
 
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
-from medcare.adapters.tuner import add_branch
+from medcare.adapters.targets import find_linears
+from medcare.adapters.tuner import attach
 from tests.conftest import tiny_model
 
 
 def two_branches(rank: int = 4) -> nn.Module:
     model = tiny_model("llama")
-    for name in ("knowledge", "alignment"):
-        add_branch(
-            model,
-            name,
-            ["up_proj", "down_proj"],
-            lambda layer: LowRank(layer.in_features, layer.out_features, rank, 2.0),
-        )
+    linears = find_linears(model, ["up_proj", "down_proj"])
+    names = ("knowledge", "alignment")
+    attach(
+        model,
+        {
+            name: {
+                module: LowRank(linear.in_features, linear.out_features, rank, 2.0)
+                for module, linear in linears.items()
+            }
+            for name in names
+        },
+    )
     return model
 
 

@@ -8,11 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from medcare.adapters.adapted_linear import AdaptedLinear
+from medcare.adapters.adapted_linear import AdaptedLinear, SharedInput, down_product, up_product
 from medcare.adapters.low_rank import LowRank
-from medcare.adapters.products import expand, project
-from medcare.adapters.shared_input import SharedInput
-from medcare.adapters.tuner import adapted_linears, add_aggregators, set_noise
+from medcare.adapters.tuner import adapted_linears, add_branches, set_noise
 from medcare.settings.config import AdapterConfig
 from tests.conftest import tiny_model
 
@@ -86,7 +84,7 @@ def test_a_linear_with_an_input_of_its_own_after_all_gets_its_own_columns():
 
 def test_nothing_of_a_pass_is_kept_after_it():
     model = tiny_model("llama")
-    add_aggregators(model, AdapterConfig(rank=2, alpha=4, experts=2, dropout=0.5))
+    add_branches(model, "aggregate", AdapterConfig(rank=2, alpha=4, experts=2, dropout=0.5))
     model.train()
     for without in (False, True):
         set_noise(model, enabled=not without)
@@ -98,7 +96,7 @@ def test_nothing_of_a_pass_is_kept_after_it():
 
 def test_a_copied_model_shares_among_its_own_linears():
     model = tiny_model("llama")
-    add_aggregators(model, AdapterConfig(rank=2, alpha=4, experts=2, dropout=0.5))
+    add_branches(model, "aggregate", AdapterConfig(rank=2, alpha=4, experts=2, dropout=0.5))
     model.train()
     model(torch.arange(6)[None]).logits.sum().backward()
     other = copy.deepcopy(model)
@@ -153,8 +151,8 @@ def test_both_products_and_their_gradients_are_those_of_autograd(t, i, o, ranks,
     downs = [torch.randn(r, i, **double) for r in ranks]
     ups = [torch.randn(o, r, **double) for r in ranks]
     mask = (torch.rand(t, i) > 0.5).to(torch.int8) if masked else None
-    columns = project(x, mask, downs, torch.float64)
-    ours = expand(y.clone(), [column * number for number, column in enumerate(columns, 1)], ups, 0.5)
+    columns = down_product(x, mask, downs, torch.float64)
+    ours = up_product(y.clone(), [column * number for number, column in enumerate(columns, 1)], ups, 0.5)
     seen = x if mask is None else x * mask
     theirs = y + sum(
         0.5 * number * seen @ a.T @ b.T for number, (a, b) in enumerate(zip(downs, ups, strict=True), 1)
@@ -172,7 +170,7 @@ def test_both_products_and_their_gradients_are_those_of_autograd(t, i, o, ranks,
 def test_factors_of_full_precision_beside_a_model_of_half():
     """The products are the model's, the gradients have the factors' own dtype."""
     model = tiny_model("llama").bfloat16()
-    add_aggregators(model, AdapterConfig(rank=2, alpha=4, experts=2))
+    add_branches(model, "aggregate", AdapterConfig(rank=2, alpha=4, experts=2))
     model.train()
     loss = model(torch.arange(6)[None], labels=torch.arange(6)[None]).loss
     loss.backward()
@@ -182,7 +180,7 @@ def test_factors_of_full_precision_beside_a_model_of_half():
 
 def test_autocast_computes_in_its_dtype_and_trains():
     model = tiny_model("llama")
-    add_aggregators(model, AdapterConfig(rank=2, alpha=4, experts=2))
+    add_branches(model, "aggregate", AdapterConfig(rank=2, alpha=4, experts=2))
     ids = torch.arange(6)[None]
     model.train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -199,7 +197,7 @@ def test_recomputed_layers_draw_the_same_masks():
     for checkpointing in (False, True):
         model = tiny_model("llama")
         torch.manual_seed(5)
-        add_aggregators(model, AdapterConfig(rank=2, alpha=4, experts=2, dropout=0.3))
+        add_branches(model, "aggregate", AdapterConfig(rank=2, alpha=4, experts=2, dropout=0.3))
         for linear in adapted_linears(model).values():
             for branch in linear.branches.values():
                 nn.init.normal_(branch.lora_B, std=0.1)

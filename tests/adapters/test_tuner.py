@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from medcare.adapters.merge import Factors, join, merge_all, merge_unrouted, pad
+from medcare.adapters.low_rank import Factors
+from medcare.adapters.merge import join, merge_all, merge_unrouted, pad
 from medcare.adapters.tuner import (
     adapted_linears,
-    add_aggregators,
-    add_alignment,
+    add_branches,
     branch_parameters,
     remove_branch,
     router_load,
@@ -37,7 +37,7 @@ def shake(model: nn.Module) -> None:
 
 def test_stage_one_attaches_to_every_family(any_model):
     before = any_model(IDS).logits
-    add_aggregators(any_model, CONFIG)
+    add_branches(any_model, "aggregate", CONFIG)
     torch.testing.assert_close(any_model(IDS).logits, before, rtol=0, atol=0)
     assert len(adapted_linears(any_model, "knowledge")) == 6
     assert len(adapted_linears(any_model, "noise")) == 6
@@ -47,10 +47,10 @@ def test_stage_one_attaches_to_every_family(any_model):
 
 
 def test_both_stages_then_merge_equals_the_branched_model(any_model):
-    add_aggregators(any_model, CONFIG)
+    add_branches(any_model, "aggregate", CONFIG)
     shake(any_model)
     remove_branch(any_model, "noise")
-    add_alignment(any_model, CONFIG)
+    add_branches(any_model, "align", CONFIG)
     shake(any_model)
     branched = any_model(IDS).logits
     merge_all(any_model)
@@ -59,7 +59,7 @@ def test_both_stages_then_merge_equals_the_branched_model(any_model):
 
 
 def test_only_the_named_branches_train(llama):
-    add_aggregators(llama, CONFIG)
+    add_branches(llama, "aggregate", CONFIG)
     names = trainable(llama, ["knowledge"])
     assert names
     assert all(".branches.knowledge." in name for name in names)
@@ -67,7 +67,7 @@ def test_only_the_named_branches_train(llama):
 
 
 def test_merge_with_noise_is_refused_and_changes_nothing(llama):
-    add_aggregators(llama, CONFIG)
+    add_branches(llama, "aggregate", CONFIG)
     shake(llama)
     before = llama(IDS).logits
     with pytest.raises(AdapterError, match="router"):
@@ -78,33 +78,33 @@ def test_merge_with_noise_is_refused_and_changes_nothing(llama):
 def test_a_model_without_linear_layers_is_told_so():
     config = GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=32)
     with pytest.raises(AdapterError, match="GPT2LMHeadModel has no linear layers"):
-        add_aggregators(GPT2LMHeadModel(config), CONFIG)
+        add_branches(GPT2LMHeadModel(config), "aggregate", CONFIG)
 
 
 def test_names_that_are_none_are_answered_with_those_that_are(llama):
     with pytest.raises(AdapterError, match=r"called fc_in.* has these: down_proj \(2x\)") as caught:
-        add_aggregators(llama, replace(CONFIG, feed_forward=("fc_in",)))
+        add_branches(llama, "aggregate", replace(CONFIG, feed_forward=("fc_in",)))
     assert "lm_head" not in str(caught.value)
 
 
 def test_alignment_beside_noise_is_refused(llama):
-    add_aggregators(llama, CONFIG)
+    add_branches(llama, "aggregate", CONFIG)
     with pytest.raises(AdapterError, match="noise"):
-        add_alignment(llama, CONFIG)
+        add_branches(llama, "align", CONFIG)
 
 
 def test_alignment_without_knowledge_is_refused(llama):
     with pytest.raises(AdapterError, match="knowledge"):
-        add_alignment(llama, CONFIG)
+        add_branches(llama, "align", CONFIG)
 
 
 def test_a_name_that_matches_nothing_is_told_with_the_names_there_are(llama):
     with pytest.raises(AdapterError, match=r"fc1.*down_proj \(2x\)"):
-        add_aggregators(llama, AdapterConfig(feed_forward=("fc1",)))
+        add_branches(llama, "aggregate", AdapterConfig(feed_forward=("fc1",)))
 
 
 def test_noise_can_be_switched_off_for_a_while(llama):
-    add_aggregators(llama, CONFIG)
+    add_branches(llama, "aggregate", CONFIG)
     shake(llama)
     with_noise = llama(IDS).logits
     set_noise(llama, enabled=False)
@@ -119,7 +119,7 @@ def test_noise_can_be_switched_off_for_a_while(llama):
 def test_unwrapping_gives_the_base_back_where_no_branch_is_left():
     model = tiny_model("qwen2")
     before = model(IDS).logits
-    add_aggregators(model, CONFIG)
+    add_branches(model, "aggregate", CONFIG)
     shake(model)
     for name in ("noise", "knowledge"):
         remove_branch(model, name)
@@ -133,7 +133,7 @@ def test_unwrapping_gives_the_base_back_where_no_branch_is_left():
 
 def test_merging_what_can_be_leaves_the_routed_branches_at_work():
     model = tiny_model("qwen2")
-    add_aggregators(model, CONFIG)
+    add_branches(model, "aggregate", CONFIG)
     shake(model)
     before = model(IDS).logits
     merge_unrouted(model)
@@ -144,7 +144,7 @@ def test_merging_what_can_be_leaves_the_routed_branches_at_work():
 
 
 def test_sizes_and_load_by_name(llama):
-    add_aggregators(llama, CONFIG)
+    add_branches(llama, "aggregate", CONFIG)
     sizes = branch_parameters(llama)
     assert sizes["knowledge"] == 2 * 3 * 8 * (32 + 64)
     assert sizes["noise"] == 2 * (3 * 4 * 4 * (32 + 64) + 4 * (32 + 32 + 64) + 3 * 4)
@@ -155,8 +155,8 @@ def test_sizes_and_load_by_name(llama):
 
 
 def test_join_is_the_sum_of_the_branches(llama):
-    add_aggregators(llama, AdapterConfig(rank=4, experts=0))
-    add_alignment(llama, AdapterConfig(rank=3, alpha=9))
+    add_branches(llama, "aggregate", AdapterConfig(rank=4, experts=0))
+    add_branches(llama, "align", AdapterConfig(rank=3, alpha=9))
     shake(llama)
     linear = next(iter(adapted_linears(llama, "alignment").values()))
     branches = [linear.branch(name) for name in ("knowledge", "alignment")]
@@ -171,7 +171,7 @@ def test_join_is_the_sum_of_the_branches(llama):
 
 def test_bfloat16_base_keeps_float32_branches():
     model = tiny_model("llama").to(torch.bfloat16)
-    add_aggregators(model, CONFIG)
+    add_branches(model, "aggregate", CONFIG)
     assert all(p.dtype == torch.float32 for p in trainable(model, ["knowledge", "noise"]).values())
     assert model(IDS).logits.dtype == torch.bfloat16
 
@@ -179,4 +179,4 @@ def test_bfloat16_base_keeps_float32_branches():
 @pytest.mark.parametrize(("rank", "told"), [(17, "rank 34 .* 32 x 64"), (10**9, "rank 2000000000")])
 def test_a_rank_above_the_width_of_a_layer_is_told_before_any_memory_is_taken(llama, rank, told):
     with pytest.raises(AdapterError, match=told):
-        add_aggregators(llama, AdapterConfig(rank=rank))
+        add_branches(llama, "aggregate", AdapterConfig(rank=rank))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from medcare.adapters.folders import claim, load_model
-from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch
+from medcare.adapters.tuner import add_branches, remove_branch
 from medcare.models.base_model import load_base
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
 from medcare.training.stages import save
@@ -30,7 +30,7 @@ def stage_folders(base, root, adapters=ADAPTERS):
     config = RunConfig(model=ModelConfig(base=str(base), device="cpu", dtype="float32"), adapters=adapters)
     facts = {"base": str(base), "data": "0" * 64, "result": {"steps": 3, "tokens": 120}}
     model = load_base(str(base), device=torch.device("cpu"), dtype=torch.float32).eval()
-    add_aggregators(model, adapters)
+    add_branches(model, "aggregate", adapters)
     shake(model, 1)
     first = {"stage": "aggregate", "from": None, "data": facts["data"]}
     claim(root / "aggregate", config, first)
@@ -38,7 +38,7 @@ def stage_folders(base, root, adapters=ADAPTERS):
     remove_branch(model, "noise")
     aggregate = model
     model = load_model(root / "aggregate", device="cpu", dtype="float32", noise=False)
-    add_alignment(model, adapters)
+    add_branches(model, "align", adapters)
     shake(model, 2)
     second = {"stage": "align", "from": str(root / "aggregate"), "data": facts["data"]}
     claim(root / "align", config, second)

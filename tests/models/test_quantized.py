@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.tuner import adapted_linears, add_aggregators, trainable
+from medcare.adapters.tuner import adapted_linears, add_branches, trainable
 from medcare.foundation.errors import AdapterError, ModelError
 from medcare.models.quantized import is_quantized, quantize
 from medcare.planning.ledger import Ledger
@@ -59,7 +59,7 @@ def test_whole_weights_go_one_by_one(kind):
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 def test_branches_on_a_quantised_base_learn(kind):
     model, _ = quantized(kind)
-    add_aggregators(model, CONFIG)
+    add_branches(model, "aggregate", CONFIG)
     parameters = trainable(model, ["knowledge", "noise", "attention"])
     optimizer = torch.optim.AdamW(parameters.values(), lr=1e-2)
     losses = []
@@ -93,7 +93,7 @@ def test_a_base_can_be_quantised_below_its_branches():
     """As stage 2 does, after attention is merged: branches and routers stay as they are."""
     pytest.importorskip("bitsandbytes")
     model = tiny_model("llama", hidden=64)
-    add_aggregators(model, CONFIG)
+    add_branches(model, "aggregate", CONFIG)
     with torch.no_grad():
         full = model(IDS).logits
     quantize(model, "int8")
@@ -106,7 +106,7 @@ def test_a_base_can_be_quantised_below_its_branches():
 
 def test_a_branch_is_not_merged_into_a_quantised_weight():
     model, _ = quantized("int8")
-    add_aggregators(model, CONFIG)
+    add_branches(model, "aggregate", CONFIG)
     linear = next(iter(adapted_linears(model, "knowledge").values()))
     with pytest.raises(AdapterError, match="full precision"):
         linear.merge("knowledge")

@@ -11,7 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
+from medcare.adapters.branches import trained_in
+from medcare.adapters.tuner import add_branches, trainable
 from medcare.foundation.errors import PlanError
 from medcare.models.quantized import quantize
 from medcare.planning.counting import TimeLimit
@@ -21,7 +22,6 @@ from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig, Stage
 from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule
 from medcare.training.meter import Meter
-from medcare.training.stages import trained_branches
 
 MODEL = AutoConfig.for_model(
     "qwen2", hidden_size=64, intermediate_size=192, num_hidden_layers=5, num_attention_heads=4,
@@ -39,12 +39,12 @@ def real_loop(stage, config):
     """A loop of two steps on a real model."""
     model = AutoModelForCausalLM.from_config(MODEL, dtype=torch.float32)
     if stage == "aggregate":
-        add_aggregators(model, config.adapters)
+        add_branches(model, "aggregate", config.adapters)
     else:
-        add_aggregators(model, replace(config.adapters, experts=0, attention=()))
-        add_alignment(model, config.adapters)
+        add_branches(model, "aggregate", replace(config.adapters, experts=0, attention=()))
+        add_branches(model, "align", config.adapters)
     quantize(model, config.model.quantization)
-    parameters = trainable(model, trained_branches(stage, config))
+    parameters = trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
     if config.stage(stage).gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     examples = [Rendered([3] * n, [2 * position >= n for position in range(n)]) for n in LENGTHS]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch, trainable
+from medcare.adapters.tuner import add_branches, remove_branch, trainable
 from medcare.foundation.errors import FolderError, TrainingError
 from medcare.foundation.storage import read_jsonl
 from medcare.settings.config import AdapterConfig, StageConfig
@@ -48,7 +48,7 @@ def examples(count=16):
 
 def stage_one(dropout=0.0):
     model = tiny_model("llama")
-    add_aggregators(model, replace(ADAPTERS, dropout=dropout))
+    add_branches(model, "aggregate", replace(ADAPTERS, dropout=dropout))
     return model, trainable(model, ["knowledge", "noise", "attention"])
 
 
@@ -56,7 +56,7 @@ def stage_two(train_knowledge=True):
     model, _ = stage_one()
     remove_branch(model, "noise")
     remove_branch(model, "attention")
-    add_alignment(model, ADAPTERS)
+    add_branches(model, "align", ADAPTERS)
     torch.manual_seed(6)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.tuner import adapted_linears, add_aggregators, trainable
+from medcare.adapters.tuner import adapted_linears, add_branches, trainable
 from medcare.planning.ledger import Ledger
 from medcare.settings.config import AdapterConfig
 from medcare.text.batches import collate
@@ -51,7 +51,8 @@ def adapted(family, **changes):
     )
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     names = ("fc1", "fc2") if family == "phi" else AdapterConfig.feed_forward
-    add_aggregators(model, AdapterConfig(rank=2, alpha=4, experts=3, feed_forward=names, attention=()))
+    config = AdapterConfig(rank=2, alpha=4, experts=3, feed_forward=names, attention=())
+    add_branches(model, "aggregate", config)
     for linear in adapted_linears(model).values():
         for branch in linear.branches.values():
             nn.init.normal_(branch.lora_B, std=0.3)

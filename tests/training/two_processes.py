@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medcare.adapters.lora_files import save_tensors
 from medcare.adapters.shards import gather_branches
-from medcare.adapters.tuner import add_aggregators, add_alignment, remove_branch, trainable
+from medcare.adapters.tuner import add_branches, remove_branch, trainable
 from medcare.foundation.errors import ConfigError
+from medcare.models.tensor_files import save_tensors
 from medcare.settings.config import AdapterConfig, EvaluationConfig, ModelConfig, RunConfig, StageConfig
 from medcare.text.chat_template import Rendered
 from medcare.text.records import Conversation, Item, Message
@@ -54,12 +54,12 @@ def make(case: str, folder: Path, *, processes: int) -> Loop:
     stage = replace(STAGE, accumulation=STAGE.accumulation // processes)
     torch.manual_seed(11)  # branches are initialised alike on every process
     model = tiny_model("llama")  # as `tiny_base`: accelerate keeps the class of layers to shard
-    add_aggregators(model, ADAPTERS)
+    add_branches(model, "aggregate", ADAPTERS)
     branches = ["knowledge", "noise", "attention"]
     if not case.startswith("aggregate"):
         remove_branch(model, "noise")
         remove_branch(model, "attention")
-        add_alignment(model, ADAPTERS)
+        add_branches(model, "align", ADAPTERS)
         kind = "projection" if case == "projection" else "l1"
         stage = replace(stage, orthogonality=kind)
         branches = ["alignment"] if case == "frozen_knowledge" else ["knowledge", "alignment"]

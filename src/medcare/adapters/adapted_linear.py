@@ -1,28 +1,101 @@
-"""A frozen linear layer with named low-rank branches beside it."""
+"""The forward of the method: a frozen linear layer with low-rank branches beside it.
+
+    y = W x + bias + sum over branches of  scale * B weigh(A x)
+
+A leads the input down to a few columns, B leads them up again, and `weigh` is what tells one branch from
+another: LoRA leaves its columns as they are, routed experts multiply theirs by what a router says of the
+token (see low_rank.py and noise_aggregator.py). `plain_forward` is this equation as code.
+
+All below it is the fast form of that, with the same result but for rounding; tests hold it to the plain one.
+Every A of the branches is stacked into one [R, i] matrix and every B into one [o, R] matrix, so that any
+number of branches costs two thin products. Linears that read the same tensor, as query, key and value do,
+share the first product and one draw of dropout (`SharedInput`). Both products have backward passes of their
+own, which keep and move little: autograd's would keep the dropped input and its mask beside the input, in
+full width, and pass over every factor three times to stack and cast it; these keep the input and a byte for
+each of its entries.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from medcare.adapters.low_rank import LowRank
-from medcare.adapters.noise_aggregator import NoiseAggregator
-from medcare.adapters.products import expand
-from medcare.adapters.shared_input import SharedInput
 from medcare.foundation.errors import AdapterError
 from medcare.models.quantized import is_quantized
 
-Branch = LowRank | NoiseAggregator
+_STEPS = 1 << 8  # a dropout probability is a multiple of one in this many: a byte of random bits an entry
+
+
+class Branch(nn.Module, ABC):
+    """What stands beside a linear layer and adds `scale * B weigh(A x)` to its output.
+
+    Attributes:
+        mergeable: whether the branch is linear in x, so that a weight update equals it (`delta`).
+        keys: the names that files have for its tensors.
+        scale: the factor of all that it adds.
+    """
+
+    mergeable: ClassVar[bool]
+    keys: ClassVar[tuple[str, ...]]
+    scale: float
+
+    @property
+    @abstractmethod
+    def down(self) -> Tensor:
+        """A, [R, i]."""
+
+    @property
+    @abstractmethod
+    def up(self) -> Tensor:
+        """B, [o, R]."""
+
+    @abstractmethod
+    def weigh(self, columns: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
+        """Weigh the columns A x [.., R] of an input, and multiply all of them by a number.
+
+        Args:
+            columns: A x, of an input that may have been through dropout.
+            x: the input as it came, [.., i].
+            factor: the number.
+        """
+
+    def delta(self) -> Tensor:
+        """The weight update [o, i] that equals a mergeable branch, in fp32 or wider."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All of its tensors under their `keys`; views, which can be written to."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, str]:
+        """What a file must say beside the tensors."""
+
+    @classmethod
+    @abstractmethod
+    def shaped_as(
+        cls, tensors: Mapping[str, Tensor], facts: Mapping[str, str], device: torch.device | None = None
+    ) -> Branch:
+        """A new branch with the shapes of these `tensors` and with these `facts`."""
+
+
+def plain_forward(base: nn.Linear, branches: Sequence[Branch], x: Tensor) -> Tensor:
+    """The equation, term by term, in one dtype and without dropout: [.., i] to [.., o]."""
+    y: Tensor = base(x)
+    for branch in branches:
+        y = y + branch.scale * branch.weigh(x @ branch.down.T, x) @ branch.up.T
+    return y
 
 
 class AdaptedLinear(nn.Module):
-    """`y = W x + bias + sum over branches`, with W frozen and every branch run in one fused product.
+    """A frozen linear layer with named branches; its forward is the fast form of `plain_forward`.
 
-    The branches' A are stacked into [R, i], with those of linears that read the same input, and their B into
-    [o, R], so that any number of branches costs two matrix products. Moving from stage 1 to stage 2 is
-    `remove("noise")`, `add("alignment", ..)`.
+    Moving from stage 1 to stage 2 is `remove("noise")`, `add("alignment", ..)`.
 
     Args:
         base: the linear layer to wrap; its parameters are frozen.
@@ -63,23 +136,15 @@ class AdaptedLinear(nn.Module):
 
     def active(self) -> list[Branch]:
         """The branches that are not switched off."""
-        return [cast(Branch, entry) for name, entry in self.branches.items() if name not in self.disabled]
+        return [cast(Branch, branch) for name, branch in self.branches.items() if name not in self.disabled]
 
     def add(self, name: str, branch: Branch) -> None:
         """Add a branch.
 
         Raises:
-            AdapterError: the name is taken, or the branch's width differs from the layer's.
+            AdapterError: as `check_fits`.
         """
-        if name in self.branches:
-            raise AdapterError(f"The branch '{name}' is there already. Remove it before adding another.")
-        got = (branch.up.shape[0], branch.down.shape[1])
-        required = (self.out_features, self.in_features)
-        if got != required:
-            raise AdapterError(
-                f"The branch '{name}' maps {got[1]} to {got[0]} features, the layer {required[1]} to "
-                f"{required[0]}: the adapter was made for another base model. Load it on its own base."
-            )
+        check_fits(self, name, branch)
         self.branches[name] = branch.train(self.training)
 
     def remove(self, name: str) -> None:
@@ -99,7 +164,6 @@ class AdaptedLinear(nn.Module):
                 f"The branch '{name}' can't be merged: its router weighs the experts anew for every token, "
                 f"so no single weight matrix equals it. Drop it first; the method does so after stage 1."
             )
-        assert isinstance(branch, LowRank)
         if is_quantized(self.base.weight):
             raise AdapterError(
                 f"The branch '{name}' can't be merged into a quantised weight. Merge a stage folder instead, "
@@ -124,9 +188,196 @@ class AdaptedLinear(nn.Module):
         columns = self.shared.columns(x, self, y.dtype)
         scale = branches[0].scale
         weighted = [
-            branch.weigh(part, flat, branch.scale / scale)
-            for part, branch in zip(columns, branches, strict=True)
+            branch.weigh(own, flat, branch.scale / scale)
+            for own, branch in zip(columns, branches, strict=True)
         ]
         gain = self.shared.gain if self.training else 1.0
-        y = expand(y, weighted, [branch.up for branch in branches], gain * scale)
+        y = up_product(y, weighted, [branch.up for branch in branches], gain * scale)
         return y.view(*x.shape[:-1], -1)
+
+
+def check_fits(linear: nn.Linear | AdaptedLinear, name: str, branch: Branch) -> None:
+    """Refuse a branch that a linear can't take.
+
+    Raises:
+        AdapterError: the name is taken there, or the branch's widths differ from the layer's.
+    """
+    if isinstance(linear, AdaptedLinear) and name in linear.branches:
+        raise AdapterError(f"The branch '{name}' is there already. Remove it before adding another.")
+    got = (branch.up.shape[0], branch.down.shape[1])
+    required = (linear.out_features, linear.in_features)
+    if got != required:
+        raise AdapterError(
+            f"The branch '{name}' maps {got[1]} to {got[0]} features, the layer {required[1]} to "
+            f"{required[0]}: the adapter was made for another base model. Load it on its own base."
+        )
+
+
+class SharedInput:
+    """The input of one or several linears, with dropout, multiplied by every A of their branches at once.
+
+    The first linear that comes with a tensor does it for all, the others take theirs from it. If one turns
+    out to read another tensor, it is done again for that. Entries that stay are not scaled: the branches
+    multiply their few columns by `gain` instead.
+
+    Args:
+        dropout: as `drop` takes it.
+
+    Attributes:
+        zeroed: how many of 256 entries are zeroed.
+        linears: those that are expected to read the same tensor.
+        gain: what makes up for the zeroed entries, 1 / (1 - probability).
+    """
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        self.linears: list[AdaptedLinear] = []
+        self._input: Tensor | None = None
+        self._waiting: dict[int, list[Tensor]] = {}
+        self.drop(dropout)
+
+    def drop(self, probability: float) -> None:
+        """Zero an entry with this probability from now on, rounded to 1/256, but not to 0 from above."""
+        self.zeroed = min(max(round(probability * _STEPS), 1), _STEPS - 1) if probability else 0
+        self.gain = _STEPS / (_STEPS - self.zeroed)
+
+    def columns(self, x: Tensor, reader: AdaptedLinear, dtype: torch.dtype) -> list[Tensor]:
+        """A x of each of a linear's active branches.
+
+        Args:
+            x: the input, [.., i].
+            reader: the linear that asks; if it asks again about the same tensor, it is another pass, and the
+                draw is another one.
+            dtype: to compute in.
+
+        Returns:
+            For each branch, [t, r].
+        """
+        if self._input is not x or id(reader) not in self._waiting:
+            self._input, self._waiting = x, self._compute(x, reader, dtype)
+        mine = self._waiting.pop(id(reader))
+        if not self._waiting:
+            # Or it would keep a whole recomputed layer alive when gradients are checkpointed.
+            self._input = None
+        return mine
+
+    def _compute(self, x: Tensor, reader: AdaptedLinear, dtype: torch.dtype) -> dict[int, list[Tensor]]:
+        flat = x.reshape(-1, x.shape[-1])
+        mask = self._draw(flat) if reader.training and self.zeroed else None
+        downs = {id(linear): [branch.down for branch in linear.active()] for linear in self.linears}
+        columns = iter(down_product(flat, mask, [down for own in downs.values() for down in own], dtype))
+        return {linear: [next(columns) for _ in own] for linear, own in downs.items() if own}
+
+    def _draw(self, x: Tensor) -> Tensor:
+        """Ones and zeros of the shape of x, a byte each."""
+        if x.device.type != "cpu":
+            return torch.empty_like(x, dtype=torch.int8).bernoulli_(1 - self.zeroed / _STEPS)
+        # Processors draw one number after another: eight entries out of each are many times as fast.
+        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int8)[: x.numel()].view(x.shape)
+        return (bits >= self.zeroed - _STEPS // 2).view(torch.int8)
+
+
+def down_product(x: Tensor, mask: Tensor | None, downs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The columns A (x * mask) of every A.
+
+    Args:
+        x: [t, i].
+        mask: ones and zeros [t, i], or None for all ones.
+        downs: the A, each [r, i].
+        dtype: to compute in, whatever those of x and A are.
+
+    Returns:
+        For each A, [t, r].
+    """
+    return list(_DownProduct.apply(x, mask, dtype, *downs))  # type: ignore[no-untyped-call]
+
+
+def up_product(y: Tensor, columns: Sequence[Tensor], ups: Sequence[Tensor], scale: float) -> Tensor:
+    """Add `scale * columns B^T` of every B to y, in place: adding a second [t, o] would take longer.
+
+    Args:
+        y: [t, o]; its dtype is computed in.
+        columns: for each B, [t, r].
+        ups: the B, each [o, r].
+        scale: of all of them.
+
+    Returns:
+        y.
+    """
+    return cast(Tensor, _UpProduct.apply(y, scale, len(ups), *columns, *ups))  # type: ignore[no-untyped-call]
+
+
+class _DownProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor | None, dtype: torch.dtype, *downs: Tensor) -> Any:
+        down = _stacked(downs, 0, dtype)
+        ctx.save_for_backward(x, mask, down)
+        ctx.sizes, ctx.dtypes = [part.shape[0] for part in downs], [part.dtype for part in downs]
+        return (_dropped(x, mask, dtype) @ down.T).split(ctx.sizes, dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, mask, down = ctx.saved_tensors
+        grad = _stacked(grads, 1, down.dtype)
+        grad_x: Tensor | None = None
+        grad_downs: list[Tensor | None] = [None] * len(ctx.sizes)
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ down
+            if mask is not None:
+                grad_x.mul_(mask)
+            grad_x = grad_x.to(x.dtype)
+        if any(ctx.needs_input_grad[3:]):
+            grad_down = grad.T @ _dropped(x, mask, down.dtype)
+            grad_downs = _parted(grad_down, ctx.sizes, 0, ctx.dtypes)
+        return grad_x, None, None, *grad_downs
+
+
+class _UpProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, scale: float, branches: int, *factors: Tensor) -> Tensor:
+        columns, ups = factors[:branches], factors[branches:]
+        stacked, up = _stacked(columns, 1, y.dtype), _stacked(ups, 1, y.dtype)
+        ctx.save_for_backward(stacked, up)
+        ctx.mark_dirty(y)
+        ctx.scale = scale
+        ctx.sizes, ctx.dtypes = [part.shape[1] for part in ups], [part.dtype for part in factors]
+        y.addmm_(stacked, up.T, alpha=scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        columns, up = ctx.saved_tensors
+        branches = len(ctx.sizes)
+        scaled = {"beta": 0, "alpha": ctx.scale}
+        nothing = grad.new_empty(1)  # multiplied by beta, and so never read
+        grad_ups: list[Tensor | None] = [None] * branches
+        grad_columns = torch.addmm(nothing, grad, up, **scaled)
+        if any(ctx.needs_input_grad[3 + branches :]):
+            grad_up = torch.addmm(nothing, grad.T, columns, **scaled)
+            grad_ups = _parted(grad_up, ctx.sizes, 1, ctx.dtypes[branches:])
+        return grad, None, None, *_parted(grad_columns, ctx.sizes, 1, ctx.dtypes[:branches]), *grad_ups
+
+
+def _dropped(x: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype) if mask is None else x.to(dtype) * mask
+
+
+def _stacked(parts: Sequence[Tensor], dim: int, dtype: torch.dtype) -> Tensor:
+    """Side by side in `dtype`, in one pass over each."""
+    if len(parts) == 1:
+        return parts[0].to(dtype)
+    sizes = [part.shape[dim] for part in parts]
+    shape = list(parts[0].shape)
+    shape[dim] = sum(sizes)
+    out = parts[0].new_empty(shape, dtype=dtype)
+    for slot, part in zip(out.split(sizes, dim), parts, strict=True):
+        slot.copy_(part)
+    return out
+
+
+def _parted(
+    whole: Tensor, sizes: Sequence[int], dim: int, dtypes: Sequence[torch.dtype]
+) -> list[Tensor | None]:
+    return [part.to(dtype) for part, dtype in zip(whole.split(sizes, dim), dtypes, strict=True)]

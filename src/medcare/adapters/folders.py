@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from medcare.adapters.branch_files import check_base, load_lora, load_noise
+from medcare.adapters.branch_files import load_branch
+from medcare.adapters.branches import SPECS, stored_in
 from medcare.adapters.merge import merge_branch, merge_unrouted
-from medcare.foundation.errors import FolderError, ModelError
+from medcare.foundation.errors import AdapterError, FolderError, ModelError
 from medcare.foundation.locks import hold
 from medcare.foundation.processes import is_main
 from medcare.foundation.storage import missing, read_json, write_json, write_text
@@ -66,11 +67,11 @@ def load_model(
         return plain
     if (path / "adapter_config.json").is_file():
         model = load_base(_peft_base(path), device=where, dtype=precision)
-        load_lora(model, path, "knowledge")
+        load_branch(model, SPECS["knowledge"], path)
     else:
         manifest = _stage_manifest(path)
         model = load_base(manifest["base"], device=where, dtype=precision)
-        check_base(describe(model), manifest, path)
+        _check_base(describe(model), manifest, path)
         _attach(model, path, manifest, noise=noise)
     if merge:
         merge_unrouted(model)
@@ -107,17 +108,28 @@ def _stage_manifest(path: Path) -> dict[str, Any]:
 
 
 def _attach(model: PreTrainedModel, path: Path, manifest: dict[str, Any], *, noise: bool) -> None:
-    dropout = manifest["config"].adapters.dropout
-    plain = manifest["stage"] == "align" or not noise
-    if (path / "attention").is_dir():
-        load_lora(model, path / "attention", "attention", dropout=dropout)
-        if plain:
-            merge_branch(model, "attention")
-    load_lora(model, path / "knowledge", "knowledge", dropout=dropout)
-    if (path / "noise.safetensors").is_file() and not plain:
-        load_noise(model, path / "noise.safetensors", dropout=dropout)
-    if (path / "alignment").is_dir():
-        load_lora(model, path / "alignment", "alignment", dropout=dropout)
+    """Put a stage folder's branches onto its base: as they trained, or as stage 2 takes them over."""
+    as_trained = manifest["stage"] == "aggregate" and noise
+    for spec in stored_in(path):
+        stays = as_trained or spec.in_align == "trains"
+        if stays or spec.mergeable:
+            load_branch(model, spec, path / spec.path, dropout=manifest["config"].adapters.dropout)
+        if not stays and spec.mergeable:
+            merge_branch(model, spec.name)
+
+
+def _check_base(model_facts: dict[str, Any], manifest: dict[str, Any], folder: Path) -> None:
+    """Refuse a base whose architecture differs from the one that the folder's branches were trained on."""
+    made_for = manifest.get("base_facts", {})
+    differing = [key for key, value in made_for.items() if model_facts.get(key) != value]
+    if differing:
+        details = ", ".join(
+            f"{key} {made_for[key]} (this model: {model_facts.get(key)})" for key in differing
+        )
+        raise AdapterError(
+            f"{folder} was trained on another base, {manifest.get('base')}: {details}. "
+            "Load it on its own base."
+        )
 
 
 def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:

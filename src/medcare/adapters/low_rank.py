@@ -7,22 +7,28 @@ mathematics in different places (paper section 3.2).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from medcare.adapters.adapted_linear import Branch
 
-class LowRank(nn.Module):
-    """The update `scale * B A x`, with A [r, i] Kaiming-uniform and B [o, r] zero.
 
-    Every branch offers the same three things, so that an `AdaptedLinear` can run several of them as one
-    product: `down` [R, i], `up` [o, R] and `weigh`, which weighs the R columns in between.
+class Factors(NamedTuple):
+    """The update scale * B A of one linear layer, with A `down` [r, i] and B `up` [o, r]."""
 
-    Attributes:
-        mergeable: whether the branch is linear in x and can be folded into the weight.
-    """
+    down: Tensor
+    up: Tensor
+    scale: float
+
+
+class LowRank(Branch):
+    """The update `scale * B A x`, with A [r, i] Kaiming-uniform and B [o, r] zero."""
 
     mergeable = True
+    keys = ("lora_A", "lora_B")
 
     def __init__(
         self,
@@ -51,18 +57,33 @@ class LowRank(nn.Module):
         """B, [o, r]."""
         return self.lora_B
 
-    def weigh(self, columns: Tensor, x: Tensor, factor: float) -> Tensor:
-        """Weigh the columns A x, [t, r], of the input x [t, i]: the same for every token.
+    @property
+    def factors(self) -> Factors:
+        """A, B and scale, which are all of it."""
+        return Factors(self.lora_A, self.lora_B, self.scale)
 
-        Args:
-            columns: A x, of an input that may have been through dropout.
-            x: the input as it came.
-            factor: to multiply all by; this branch's scale in terms of the scale that is applied afterwards.
-        """
+    def tensors(self) -> dict[str, Tensor]:
+        """As of `Branch`: lora_A [r, i], lora_B [o, r]."""
+        return {"lora_A": self.lora_A, "lora_B": self.lora_B}
+
+    def facts(self) -> dict[str, str]:
+        """As of `Branch`."""
+        return {"scale": repr(self.scale)}
+
+    @classmethod
+    def shaped_as(
+        cls, tensors: Mapping[str, Tensor], facts: Mapping[str, str], device: torch.device | None = None
+    ) -> LowRank:
+        """As of `Branch`."""
+        (rank, in_features), out_features = tensors["lora_A"].shape, tensors["lora_B"].shape[0]
+        return cls(in_features, out_features, rank, float(facts["scale"]), device=device)
+
+    def weigh(self, columns: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
+        """All alike, whatever the input."""
         return columns if factor == 1 else columns * factor
 
     def delta(self) -> Tensor:
-        """The weight update scale * B A, [o, i], in fp32 or wider."""
+        """As of `Branch`: scale * B A."""
         dtype = torch.promote_types(self.lora_A.dtype, torch.float32)
         return self.scale * (self.lora_B.to(dtype) @ self.lora_A.to(dtype))
 

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medcare.adapters.adapted_linear import AdaptedLinear
+from medcare.adapters.low_rank import Factors
 from medcare.adapters.tuner import adapted_linears, unwrap
 from medcare.foundation.errors import AdapterError
-
-
-class Factors(NamedTuple):
-    """The update scale * B A of one linear layer, with A `down` [r, i] and B `up` [o, r]."""
-
-    down: Tensor
-    up: Tensor
-    scale: float
 
 
 def merge_branch(model: nn.Module, name: str) -> None:

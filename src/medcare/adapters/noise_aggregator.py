@@ -8,13 +8,16 @@ to particular tasks, and is dropped afterwards.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medcare.adapters.adapted_linear import Branch
 
-class NoiseAggregator(nn.Module):
+
+class NoiseAggregator(Branch):
     """Routed low-rank experts in the fused form.
 
     The experts' A are stacked into one [E*r, i] matrix and their B into one [o, E*r] matrix; the routing
@@ -28,6 +31,7 @@ class NoiseAggregator(nn.Module):
     """
 
     mergeable = False
+    keys = ("router.weight", "router.bias", "lora_A", "lora_B")
 
     def __init__(
         self,
@@ -66,8 +70,28 @@ class NoiseAggregator(nn.Module):
 
     @property
     def expert_B(self) -> Tensor:
-        """The experts' B in the order of the artifact, [E, o, r]."""
+        """The experts' B in the order of the artifact, [E, o, r]; a view."""
         return self.lora_B.permute(1, 0, 2)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As of `Branch`: router.weight [E, i], router.bias [E], lora_A [E, r, i], lora_B [E, o, r]."""
+        router = {"router.weight": self.router.weight, "router.bias": self.router.bias}
+        return {**router, "lora_A": self.lora_A, "lora_B": self.expert_B}
+
+    def facts(self) -> dict[str, str]:
+        """As of `Branch`."""
+        return {"top_k": str(self.top_k), "scale": repr(self.scale)}
+
+    @classmethod
+    def shaped_as(
+        cls, tensors: Mapping[str, Tensor], facts: Mapping[str, str], device: torch.device | None = None
+    ) -> NoiseAggregator:
+        """As of `Branch`."""
+        experts, rank, width = tensors["lora_A"].shape
+        out_features, top_k = tensors["lora_B"].shape[1], int(facts["top_k"])
+        return cls(
+            width, out_features, rank, float(facts["scale"]), experts=experts, top_k=top_k, device=device
+        )
 
     def gates(self, x: Tensor) -> Tensor:
         """Routing weights [.., E]: top-K of the softmax, renormalised to sum to 1, zero elsewhere."""
@@ -83,13 +107,13 @@ class NoiseAggregator(nn.Module):
             -1, chosen, weights
         )
 
-    def weigh(self, columns: Tensor, x: Tensor, factor: float) -> Tensor:
-        """Weigh the columns A x, [t, E*r], of the input x [t, i]: by factor * p_e for the experts chosen."""
+    def weigh(self, columns: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
+        """By p_e of the columns' expert, [.., E*r]: zero for experts not chosen."""
         gates = self.gates(x)
         if factor != 1:
             gates = gates * factor
-        # Spread out beforehand: multiplied as [t, E, 1] it took four times as long in bfloat16.
-        return columns * gates.unsqueeze(-1).expand(-1, -1, self.rank).flatten(1)
+        # Spread out beforehand: multiplied as [.., E, 1] it took four times as long in bfloat16.
+        return columns * gates.unsqueeze(-1).expand(*gates.shape, self.rank).flatten(-2)
 
     def reset_load(self) -> Tensor:
         """Return each expert's share of the routed tokens [E] since the last call, and start afresh."""

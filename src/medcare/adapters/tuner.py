@@ -1,19 +1,18 @@
-"""Putting branches onto a model, by module name, and taking them off again."""
+"""Putting branches onto a model and taking them off again."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from medcare.adapters.adapted_linear import AdaptedLinear, Branch
-from medcare.adapters.low_rank import LowRank
+from medcare.adapters.adapted_linear import AdaptedLinear, Branch, SharedInput, check_fits
+from medcare.adapters.branches import BRANCHES, added_in
 from medcare.adapters.noise_aggregator import NoiseAggregator
-from medcare.adapters.shared_input import SharedInput
+from medcare.adapters.targets import find_linears
 from medcare.foundation.errors import AdapterError
-from medcare.settings.config import AdapterConfig
+from medcare.settings.config import AdapterConfig, Stage
 
 # Linears of one block that read the same tensor, in most families; where they don't, they are served apart.
 _PARALLEL = {
@@ -33,84 +32,78 @@ def adapted_linears(model: nn.Module, branch: str | None = None) -> dict[str, Ad
     }
 
 
-def adapt(model: nn.Module, names: Sequence[str], dropout: float) -> dict[str, AdaptedLinear]:
-    """Wrap every linear whose last name, or whole dotted name, is in `names`; freeze the whole rest.
-
-    Linears that are wrapped already stay as they are, so that adding twice does no harm.
-
-    Returns:
-        The adapted linears by their module name in the model.
+def add_branches(model: nn.Module, stage: Stage, config: AdapterConfig) -> None:
+    """Put the branches that a stage adds beside the model's linears, or change nothing.
 
     Raises:
-        AdapterError: a name matches no linear layer of the model.
+        AdapterError: a setting names no linear of the model, a branch is there that must not be, one is
+            missing that the stage goes on training, or a rank is too large.
     """
-    wanted = set(names)
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear | AdaptedLinear)) and _matches(name, wanted)
+    _check_ready(model, stage)
+    specs = [spec for spec in added_in(stage) if spec.options(config) is not None]
+    targets = {spec.name: find_linears(model, getattr(config, spec.targets)) for spec in specs}
+    branches = {
+        spec.name: {name: spec.make(linear, config) for name, linear in targets[spec.name].items()}
+        for spec in specs
     }
-    hit = {key for name in found for key in wanted if _matches(name, {key})}
-    if wanted - hit:
-        raise AdapterError(_no_match(model, sorted(wanted - hit)))
+    attach(model, branches, dropout=config.dropout)
+    for linear in adapted_linears(model).values():  # those of the stage before drop as this one says, too
+        linear.shared.drop(config.dropout)
+
+
+def attach(model: nn.Module, branches: Mapping[str, Mapping[str, Branch]], *, dropout: float = 0.0) -> None:
+    """Add branches to a model and freeze the whole rest, or change nothing.
+
+    Args:
+        model: any model with linears.
+        branches: by name of the branch, then by module name.
+        dropout: of the input of linears that have had no branch so far.
+
+    Raises:
+        AdapterError: there is no such linear, it has another width, or it has a branch of that name.
+    """
+    wanted = {module for made in branches.values() for module in made}
+    linears = {module: linear for module, linear in find_linears(model, wanted).items() if module in wanted}
+    for name, made in branches.items():
+        for module, branch in made.items():
+            check_fits(linears[module], name, branch)
     if not adapted_linears(model):
         model.requires_grad_(False)
-    adapted = {}
     inputs: dict[tuple[str, str], SharedInput] = {}
-    for name, module in found.items():
-        if isinstance(module, AdaptedLinear):
-            adapted[name] = module
+    adapted: dict[str, AdaptedLinear] = {}
+    for module, linear in linears.items():
+        if not isinstance(linear, AdaptedLinear):
+            parent, _, child = module.rpartition(".")
+            key = (parent, _PARALLEL.get(child, child))
+            linear = AdaptedLinear(linear, inputs.setdefault(key, SharedInput(dropout)))
+            model.set_submodule(module, linear)
+        adapted[module] = linear
+    for name, made in branches.items():
+        for module, branch in made.items():
+            adapted[module].add(name, branch)
+
+
+def _check_ready(model: nn.Module, stage: Stage) -> None:
+    """Refuse a model that the stage before has not left as this one needs it."""
+    for spec in BRANCHES:
+        if spec.added_in == stage:
             continue
-        assert isinstance(module, nn.Linear)
-        parent, _, child = name.rpartition(".")
-        key = (parent, _PARALLEL.get(child, child))
-        adapted[name] = AdaptedLinear(module, inputs.setdefault(key, SharedInput(dropout)))
-        model.set_submodule(name, adapted[name])
-    return adapted
-
-
-def add_branch(
-    model: nn.Module,
-    name: str,
-    targets: Sequence[str],
-    make: Callable[[AdaptedLinear], Branch],
-    *,
-    dropout: float = 0.0,
-) -> None:
-    """Add a branch made by `make` to every linear that `targets` names; raises AdapterError as `adapt`."""
-    for linear in adapt(model, targets, dropout).values():
-        linear.add(name, make(linear))
+        there = bool(adapted_linears(model, spec.name))
+        if stage in spec.trains_in and not there:
+            raise AdapterError(
+                f"Stage '{stage}' goes on with the {spec.name} branch of a stage-1 folder; this model has "
+                "none. Load the model from that folder, with noise=False."
+            )
+        if stage == "align" and spec.in_align == "dropped" and there:
+            raise AdapterError(
+                f"The {spec.name} branch is still attached. Drop it before stage '{stage}' adds its own."
+            )
 
 
 def remove_branch(model: nn.Module, name: str) -> None:
     """Drop a branch from every layer that has it."""
     for linear in adapted_linears(model, name).values():
         linear.remove(name)
-
-
-def add_aggregators(model: nn.Module, config: AdapterConfig) -> None:
-    """Stage 1: knowledge and noise branches on the feed-forward linears, LoRA on attention."""
-    options = {"dropout": config.dropout}
-    add_branch(model, "knowledge", config.feed_forward, _low_rank(config.wide_rank, config), **options)
-    if config.experts:
-        add_branch(model, "noise", config.feed_forward, _routed(config), **options)
-    if config.attention:
-        add_branch(model, "attention", config.attention, _low_rank(config.rank, config), **options)
-
-
-def add_alignment(model: nn.Module, config: AdapterConfig) -> None:
-    """Stage 2: the alignment branch beside the knowledge branch.
-
-    Raises:
-        AdapterError: noise aggregators are still attached, or there is no knowledge branch.
-    """
-    if adapted_linears(model, "noise"):
-        raise AdapterError("The noise aggregator is still attached. Drop it before stage 2 adds alignment.")
-    if not adapted_linears(model, "knowledge"):
-        raise AdapterError("Stage 2 needs the knowledge branch of a stage-1 folder; this model has none.")
-    add_branch(
-        model, "alignment", config.feed_forward, _low_rank(config.wide_rank, config), dropout=config.dropout
-    )
 
 
 def unwrap(model: nn.Module) -> None:
@@ -131,68 +124,7 @@ def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Paramet
     for linear in adapted_linears(model).values():
         for name, branch in linear.branches.items():
             branch.requires_grad_(name in wanted)
-    return {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
-
-
-def _low_rank(rank: int, config: AdapterConfig) -> Callable[[AdaptedLinear], LowRank]:
-    def make(linear: AdaptedLinear) -> LowRank:
-        _check_rank(linear, rank)
-        return LowRank(
-            linear.in_features, linear.out_features, rank, config.scale, device=linear.weight.device
-        )
-
-    return make
-
-
-def _routed(config: AdapterConfig) -> Callable[[AdaptedLinear], NoiseAggregator]:
-    def make(linear: AdaptedLinear) -> NoiseAggregator:
-        _check_rank(linear, config.rank)
-        return NoiseAggregator(
-            linear.in_features,
-            linear.out_features,
-            config.rank,
-            config.scale,
-            experts=config.experts,
-            top_k=config.top_k,
-            device=linear.weight.device,
-        )
-
-    return make
-
-
-def _check_rank(linear: AdaptedLinear, rank: int) -> None:
-    width = min(linear.in_features, linear.out_features)
-    if rank > width:
-        raise AdapterError(
-            f"A branch of rank {rank} must be no wider than its linear layer, which is "
-            f"{linear.in_features} x {linear.out_features}. Lower adapters.rank: attention has that rank, "
-            "knowledge and alignment have twice that."
-        )
-
-
-def _matches(name: str, wanted: set[str]) -> bool:
-    return name in wanted or name.rpartition(".")[2] in wanted
-
-
-def _no_match(model: nn.Module, missing: list[str]) -> str:
-    find_head: Any = getattr(model, "get_output_embeddings", None)
-    head = find_head() if find_head else None
-    counts = Counter(
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    )
-    kind = type(model).__name__
-    if not counts:
-        return (
-            f"{kind} has no linear layers to put branches beside: its own are of another kind, such as "
-            "GPT-2's Conv1D or experts in one tensor. Choose a base like LLaMA, Qwen, Mistral or Gemma."
-        )
-    there = ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))
-    return (
-        f"No linear layer is called {' or '.join(missing)}. {kind} has these: {there}. "
-        "Set adapters.feed_forward and adapters.attention to names out of this list."
-    )
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def branch_parameters(model: nn.Module) -> dict[str, int]:
@@ -207,18 +139,15 @@ def branch_parameters(model: nn.Module) -> dict[str, int]:
 def router_load(model: nn.Module) -> dict[str, list[float]]:
     """Each expert's share of the routed tokens since the last call, by module name."""
     return {
-        name: [round(share, 4) for share in _noise(linear).reset_load().tolist()]
-        for name, linear in adapted_linears(model, "noise").items()
+        name: [round(share, 4) for share in branch.reset_load().tolist()]
+        for name, linear in adapted_linears(model).items()
+        for branch in linear.branches.values()
+        if isinstance(branch, NoiseAggregator)
     }
 
 
 def set_noise(model: nn.Module, enabled: bool) -> None:
-    """Switch every noise aggregator on or off without dropping it."""
-    for linear in adapted_linears(model, "noise").values():
-        linear.disabled = frozenset() if enabled else frozenset({"noise"})
-
-
-def _noise(linear: AdaptedLinear) -> NoiseAggregator:
-    branch = linear.branch("noise")
-    assert isinstance(branch, NoiseAggregator)
-    return branch
+    """Switch what stage 2 will drop, the noise aggregator, on or off without dropping it."""
+    dropped = frozenset(spec.name for spec in BRANCHES if spec.in_align == "dropped")
+    for linear in adapted_linears(model).values():
+        linear.disabled = frozenset() if enabled else dropped

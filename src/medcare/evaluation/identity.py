@@ -18,7 +18,6 @@ from medcare.foundation.storage import file_hash, read_json
 _MOST_READ = 4 << 30
 _WEIGHTS = ".safetensors"
 _SUFFIXES = (_WEIGHTS, ".json", ".jinja", ".model")
-_PARTS = ("", "attention", "knowledge", "alignment")
 
 
 def identities(*, model: str = "", items: str = "") -> dict[str, str]:
@@ -45,12 +44,15 @@ def identities(*, model: str = "", items: str = "") -> dict[str, str]:
 
 def _model(path: Path) -> str:
     """Of the files that `folders.load_model` reads, and of the base below them."""
+    from medcare.adapters.branches import stored_in
+
     plain = plain_source(path)
     folder = path if plain is None else Path(plain)
+    parts = [] if plain is not None else [folder / spec.path for spec in stored_in(folder)]
     files = [
         file
-        for part in (_PARTS if plain is None else _PARTS[:1])
-        for file in sorted((folder / part).glob("*"))
+        for part in (folder, *(part for part in parts if part.is_dir()))
+        for file in sorted(part.glob("*"))
         if file.suffix in _SUFFIXES and file.is_file()
     ]
     whole = sum(file.stat().st_size for file in files if file.suffix == _WEIGHTS) <= _MOST_READ

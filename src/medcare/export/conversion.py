@@ -25,12 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medcare.adapters.branch_files import read_lora, save_lora
+from medcare.adapters.branches import SPECS, added_in
 from medcare.adapters.folders import claim, write_manifest
-from medcare.adapters.lora_files import load_tensors, read_lora, save_lora, save_tensors
-from medcare.adapters.merge import Factors
+from medcare.adapters.low_rank import Factors
 from medcare.foundation.errors import AdapterError, FolderError, first_line
 from medcare.foundation.storage import read_json
 from medcare.models.base_model import describe, load_config
+from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
 
 _NAME = re.compile(
@@ -107,17 +109,24 @@ def read_foreign(folder: Path, adapters: AdapterConfig) -> Found:
         AdapterError: it adapts no feed-forward layer, or others than feed-forward and attention.
         FolderError: it is not complete.
     """
-    branches: dict[str, dict[str, Factors]] = {"attention": {}, "knowledge": {}}
+    # A LoRA on these linears is what stage 1 adds there.
+    at = {
+        leaf: spec.name
+        for spec in added_in("aggregate")
+        if spec.is_lora
+        for leaf in getattr(adapters, spec.targets)
+    }
+    branches: dict[str, dict[str, Factors]] = defaultdict(dict)
     for name, part in read_lora(folder).items():
         leaf = name.rpartition(".")[2]
-        if leaf not in (*adapters.feed_forward, *adapters.attention):
+        if leaf not in at:
             raise AdapterError(
                 f"{folder} adapts {name}; stage 2 takes adapters of {', '.join(adapters.feed_forward)} and "
                 f"{', '.join(adapters.attention)}. Set adapters.feed_forward and adapters.attention to the "
                 "base's names, or merge the adapter with PEFT and give the merged model as the base."
             )
-        branches["knowledge" if leaf in adapters.feed_forward else "attention"][name] = part
-    if not branches["knowledge"]:
+        branches[at[leaf]][name] = part
+    if not branches.get("knowledge"):
         raise AdapterError(
             f"{folder} adapts attention alone, but knowledge is a branch of the feed-forward layers "
             f"({', '.join(adapters.feed_forward)}). Merge it with PEFT and give the merged model as the base."
@@ -125,7 +134,7 @@ def read_foreign(folder: Path, adapters: AdapterConfig) -> Found:
     first = next(iter(branches["knowledge"].values()))
     rank = max(1, first.down.shape[0] // 2)
     told = replace(adapters, rank=rank, alpha=first.scale * rank, experts=0)
-    return Found(told, {name: parts for name, parts in branches.items() if parts})
+    return Found(told, branches)
 
 
 def _read_reference(folder: Path) -> Found:
@@ -263,10 +272,10 @@ def _write(found: Found, folder: Path, base: str, out: Path) -> str:
     if claim(out, config, settings):
         return stage
     for branch, parts in found.branches.items():
-        save_lora(out / branch, parts, base=base)
+        save_lora(out / SPECS[branch].path, parts, base=base)
     if found.noise:
         metadata = {"top_k": str(found.adapters.top_k), "scale": repr(found.adapters.scale), "format": "pt"}
-        save_tensors(out / "noise.safetensors", found.noise, metadata)
+        save_tensors(out / SPECS["noise"].path, found.noise, metadata)
     write_manifest(out, config, {**settings, "base": base, "base_facts": describe(model), "result": {}})
     return stage
 

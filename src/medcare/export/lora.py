@@ -14,17 +14,20 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Literal, get_args
 
+from medcare.adapters.branch_files import read_lora, save_lora
+from medcare.adapters.branches import stored_in
 from medcare.adapters.folders import claim, read_manifest, write_manifest
-from medcare.adapters.lora_files import read_lora, save_lora
-from medcare.adapters.merge import Factors, join, pad
+from medcare.adapters.low_rank import Factors
+from medcare.adapters.merge import join, pad
 from medcare.export.card import write_card
 from medcare.foundation.errors import AdapterError, ConfigError
+from medcare.settings.config import Stage
 
 Parts = Literal["knowledge", "alignment", "both"]
-_BRANCHES = {
-    "knowledge": ("attention", "knowledge"),
-    "alignment": ("alignment",),
-    "both": ("attention", "knowledge", "alignment"),
+_STAGES: dict[Parts, tuple[Stage, ...]] = {
+    "knowledge": ("aggregate",),
+    "alignment": ("align",),
+    "both": ("aggregate", "align"),
 }
 
 
@@ -55,7 +58,7 @@ def export_lora(folder: Path, out: Path, *, parts: Parts = "both", uniform: bool
         MedCareError: it is no finished stage, `out` is in use, or the disk is full.
     """
     manifest = read_manifest(folder)
-    there = [name for name in _BRANCHES[parts] if (folder / name).is_dir()]
+    there = [spec for spec in stored_in(folder) if spec.is_lora and spec.added_in in _STAGES[parts]]
     if manifest.get("stage") not in ("aggregate", "align") or not there:
         raise AdapterError(
             f"{folder} holds stage '{manifest.get('stage')}' without the branch '{parts}': a LoRA is made of "
@@ -63,8 +66,8 @@ def export_lora(folder: Path, out: Path, *, parts: Parts = "both", uniform: bool
         )
     settings = {"stage": "lora", "from": str(folder.resolve()), "parts": parts, "uniform": uniform}
     found: dict[str, list[Factors]] = defaultdict(list)
-    for branch in there:
-        for name, part in read_lora(folder / branch).items():
+    for spec in there:
+        for name, part in read_lora(folder / spec.path).items():
             found[name].append(part)
     joined = {name: join(entries) for name, entries in found.items()}
     rank = max(part.down.shape[0] for part in joined.values())
@@ -73,7 +76,8 @@ def export_lora(folder: Path, out: Path, *, parts: Parts = "both", uniform: bool
     if uniform:
         joined = {name: pad(part, rank) for name, part in joined.items()}
     save_lora(out, joined, base=manifest["base"])
-    facts = {"base": manifest["base"], "base_facts": manifest.get("base_facts"), "branches": there}
+    facts = {"base": manifest["base"], "base_facts": manifest.get("base_facts")}
+    facts["branches"] = [spec.name for spec in there]
     write_manifest(out, manifest["config"], {**settings, **facts, "rank": rank})
     write_card(out, source=folder)
     return rank

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from medcare.adapters.tuner import add_aggregators, add_alignment, trainable
+from medcare.adapters.branches import trained_in
+from medcare.adapters.tuner import add_branches, trainable
 from medcare.foundation.errors import MedCareError, PlanError, first_line
 from medcare.planning.counting import Flops, KnownCounts, Origins, TimeLimit
 from medcare.planning.devices import Devices, Sharing, layers_of, process_group
@@ -27,7 +28,6 @@ from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule
 from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter
-from medcare.training.stages import trained_branches
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -142,12 +142,10 @@ def _model(
     text = model_config.get_text_config()  # of a model for images too, what trains is its language model
     changed = type(text).from_dict({**text.to_dict(), **_depth(text, layers)})
     model: PreTrainedModel = AutoModelForCausalLM.from_config(changed, dtype=dtype)
-    if stage == "aggregate":
-        add_aggregators(model, config.adapters)
-    else:
-        add_aggregators(model, replace(config.adapters, experts=0, attention=()))
-        add_alignment(model, config.adapters)
-    trainable(model, trained_branches(stage, config))
+    if stage == "align":
+        add_branches(model, "aggregate", replace(config.adapters, experts=0, attention=()))
+    add_branches(model, stage, config.adapters)
+    trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
     if config.stage(stage).gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()

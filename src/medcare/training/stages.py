@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError
 
 from medcare.adapters.branch_files import save_branches
+from medcare.adapters.branches import stored_in, trained_in
 from medcare.adapters.folders import claim, load_model, read_manifest, write_manifest
 from medcare.adapters.merge import merge_all
 from medcare.adapters.shards import gather_branches
-from medcare.adapters.tuner import add_aggregators, add_alignment, branch_parameters, trainable
+from medcare.adapters.tuner import add_branches, branch_parameters, trainable
 from medcare.export.card import write_card
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
@@ -91,7 +92,7 @@ def _loop(
     pad_id: int,
 ) -> Loop:
     """The loop of a stage; says what trains in it."""
-    parameters = trainable(model, trained_branches(stage, config))
+    parameters = trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
     total = _short(sum(parameter.numel() for parameter in parameters.values()))
     sizes = ", ".join(f"{name} {_short(size)}" for name, size in branch_parameters(model).items())
     say(f"{stage}: {len(examples)} examples, trainable {total} ({sizes})")
@@ -125,9 +126,11 @@ def save(
         StorageError: the disk is full.
     """
     save_branches(model, out, facts["base"])
-    if start is not None and (start / "attention").is_dir():
-        # Attention is merged by now; its factors stay with the folder, so that it can be loaded alone.
-        shutil.copytree(start / "attention", out / "attention", dirs_exist_ok=True)
+    if start is not None:
+        # What is merged by now stays with the folder as it was, so that the folder can be loaded alone.
+        for spec in stored_in(start):
+            if spec.in_align == "merged":
+                shutil.copytree(start / spec.path, out / spec.path, dirs_exist_ok=True)
     write_manifest(out, config, {**facts, "base_facts": describe(model)})
 
 
@@ -168,7 +171,7 @@ def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[P
             raise FolderError("Stage 'aggregate' starts from the base model: leave --from out.")
         model = load_base(config.model.base, device=whole, dtype=dtype)
         quantize(model, kind, device)
-        add_aggregators(model, config.adapters)
+        add_branches(model, stage, config.adapters)
         return model, config.model.base
     if start is None:
         raise FolderError("Stage 'align' starts from a stage-1 folder: give it with --from DIR.")
@@ -187,7 +190,7 @@ def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[P
     # The method's step between the stages: noise dropped, attention merged, knowledge carried over.
     model = load_model(start, device=str(whole), dtype=str(dtype).removeprefix("torch."), noise=False)
     quantize(model, kind, device)
-    add_alignment(model, config.adapters)
+    add_branches(model, stage, config.adapters)
     return model, manifest["base"]
 
 
@@ -213,13 +216,6 @@ def _check_shapes(start: Path, former: AdapterConfig, wanted: AdapterConfig) -> 
 
 def _spelt(value: object) -> str:
     return f"'[{', '.join(value)}]'" if isinstance(value, tuple) else f"{value:g}"
-
-
-def trained_branches(stage: Stage, config: RunConfig) -> tuple[str, ...]:
-    """The names of the branches that learn in a stage."""
-    if stage == "aggregate":
-        return ("knowledge", "noise", "attention")
-    return ("knowledge", "alignment") if config.align.train_knowledge else ("alignment",)
 
 
 def _render(

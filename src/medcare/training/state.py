@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from medcare.adapters.lora_files import load_tensors, save_tensors
 from medcare.adapters.shards import like, overwrite, whole
 from medcare.foundation.errors import FolderError
+from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
 FILE = "checkpoint.safetensors"
 
@@ -59,14 +58,7 @@ def former_facts(folder: Path) -> dict[str, str]:
         FolderError: the checkpoint is damaged.
     """
     path = folder / FILE
-    if not path.exists():
-        return {}
-    try:
-        with safe_open(path, framework="pt") as stream:
-            facts: dict[str, str] = stream.metadata()
-            return facts
-    except (SafetensorError, OSError) as error:
-        raise FolderError(f"{path} is damaged: {error}. Delete it to train that stage again.") from error
+    return load_metadata(path) if path.exists() else {}
 
 
 def load_state(

@@ -1,0 +1,130 @@
+"""The table of branches: what stands beside which linears, when it trains, and what becomes of it.
+
+Stage 1, `aggregate`, trains three: knowledge, beside it the noise aggregator, which takes up what is bound to
+particular tasks, and an ordinary LoRA on attention. When stage 2, `align`, starts, a branch that goes on
+training is kept; one that does not is merged into the weights, or dropped if no weight equals it. Then
+alignment is added beside knowledge. Nothing else in the package knows these names by heart: attaching,
+training, files, merging and exports go by this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from medcare.adapters.adapted_linear import AdaptedLinear, Branch
+from medcare.adapters.low_rank import LowRank
+from medcare.adapters.noise_aggregator import NoiseAggregator
+from medcare.foundation.errors import AdapterError
+from medcare.settings.config import AdapterConfig, Stage
+
+
+@dataclass(frozen=True)
+class BranchSpec:
+    """One row of the table.
+
+    Attributes:
+        name: of the branch.
+        module: its class.
+        targets: the setting that names the linears beside which it stands.
+        trains_in: the stages in which it trains; the first of them adds it.
+        options: what its class is made with beside the widths; None where the settings leave it out.
+        path: its folder or file in a stage folder.
+    """
+
+    name: str
+    module: type[Branch]
+    targets: Literal["feed_forward", "attention"]
+    trains_in: tuple[Stage, ...]
+    options: Callable[[AdapterConfig], dict[str, Any] | None]
+    path: str
+
+    @property
+    def added_in(self) -> Stage:
+        """The stage that adds it."""
+        return self.trains_in[0]
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether a weight update equals it."""
+        return self.module.mergeable
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether it is a plain LoRA: kept as a PEFT folder, and exported as one."""
+        return issubclass(self.module, LowRank)
+
+    @property
+    def in_align(self) -> Literal["trains", "merged", "dropped"]:
+        """What it is when stage 2 trains."""
+        if "align" in self.trains_in:
+            return "trains"
+        return "merged" if self.mergeable else "dropped"
+
+    def make(self, linear: nn.Linear | AdaptedLinear, config: AdapterConfig) -> Branch:
+        """A new branch for a linear.
+
+        Raises:
+            AdapterError: its rank is larger than the layer.
+        """
+        options = self.options(config)
+        assert options is not None, f"the settings leave {self.name} out"
+        if options["rank"] > min(linear.in_features, linear.out_features):
+            raise AdapterError(
+                f"A branch of rank {options['rank']} must be no wider than its linear layer, which is "
+                f"{linear.in_features} x {linear.out_features}. Lower adapters.rank: attention has that "
+                "rank, knowledge and alignment have twice that."
+            )
+        return self.module(linear.in_features, linear.out_features, **options, device=linear.weight.device)
+
+
+def _narrow(config: AdapterConfig) -> dict[str, Any]:
+    return {"rank": config.rank, "scale": config.scale}
+
+
+def _wide(config: AdapterConfig) -> dict[str, Any]:
+    return {"rank": config.wide_rank, "scale": config.scale}
+
+
+def _routed(config: AdapterConfig) -> dict[str, Any] | None:
+    experts = {"experts": config.experts, "top_k": config.top_k}
+    return {**_narrow(config), **experts} if config.experts else None
+
+
+# The order is that in which they are made, and so that of the random numbers.
+BRANCHES = (
+    BranchSpec("knowledge", LowRank, "feed_forward", ("aggregate", "align"), _wide, "knowledge"),
+    BranchSpec("noise", NoiseAggregator, "feed_forward", ("aggregate",), _routed, "noise.safetensors"),
+    BranchSpec("attention", LowRank, "attention", ("aggregate",), _narrow, "attention"),
+    BranchSpec("alignment", LowRank, "feed_forward", ("align",), _wide, "alignment"),
+)
+SPECS = {spec.name: spec for spec in BRANCHES}
+
+
+def added_in(stage: Stage) -> tuple[BranchSpec, ...]:
+    """The branches that a stage adds."""
+    return tuple(spec for spec in BRANCHES if spec.added_in == stage)
+
+
+def stored_in(folder: Path) -> list[BranchSpec]:
+    """The branches that a stage folder holds, those first that are merged before the others go on."""
+    there = (spec for spec in BRANCHES if (folder / spec.path).exists())
+    return sorted(there, key=lambda spec: spec.in_align != "merged")
+
+
+def trained_in(stage: Stage, *, train_knowledge: bool = True) -> tuple[str, ...]:
+    """The names of the branches that train in a stage.
+
+    Args:
+        stage: which one.
+        train_knowledge: whether what an earlier stage added goes on training; `StageConfig.train_knowledge`.
+    """
+    return tuple(
+        spec.name
+        for spec in BRANCHES
+        if stage in spec.trains_in and (train_knowledge or spec.added_in == stage)
+    )

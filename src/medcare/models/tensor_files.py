@@ -1,0 +1,56 @@
+"""The safetensors files that hold all tensors of this package, whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from medcare.foundation.errors import FolderError
+from medcare.foundation.storage import write_atomic
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all; raises StorageError."""
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+
+    def write(part: Path) -> None:
+        try:
+            save_file(plain, part, metadata=metadata)
+        except SafetensorError as error:  # it wraps the operating system's error, such as a full disk
+            raise OSError(str(error)) from error
+
+    write_atomic(path, write)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        FolderError: it is missing or damaged.
+    """
+    with _readable(path):
+        return load_file(path)
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """The texts that a safetensors file holds beside its tensors; raises like `load_tensors`."""
+    with _readable(path), safe_open(path, framework="pt") as stream:
+        metadata: dict[str, str] | None = stream.metadata()
+    return metadata or {}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FolderError(
+            f"{path} is missing: the folder is not complete. Train that stage again."
+        ) from error
+    except (SafetensorError, OSError) as error:
+        raise FolderError(f"{path} is damaged: {error}. Delete it and train that stage again.") from error
