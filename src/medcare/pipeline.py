@@ -19,7 +19,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from medcare.adapters.folders import claim, load_model, tokenizer_source, write_manifest
+from medcare.adapters.folders import claim, write_manifest
 from medcare.benchmark import build, write
 from medcare.data.files import read_items
 from medcare.data.readers import conversations as read_conversations
@@ -34,11 +34,9 @@ from medcare.export.card import write_card
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_json
-from medcare.models.base_model import load_tokenizer
 from medcare.reports import write_report
 from medcare.settings.config import RunConfig, Stage
-from medcare.text.chat_template import render_prompt, stop_ids
-from medcare.text.records import Item, Message
+from medcare.text.records import Item
 from medcare.training import stages
 
 PHASES = "phases.json"
@@ -190,19 +188,6 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
     if is_main():
         write_manifest(out, config, {"stage": "predictions", "base": model})
     return path
-
-
-def answer(model: str, question: str, max_new_tokens: int) -> str:
-    """One question, one answer, greedily decoded."""
-    from medcare.generation import generate
-
-    loaded = load_model(model, noise=False, merge=True)
-    tokenizer = load_tokenizer(tokenizer_source(model))
-    prompt = render_prompt(tokenizer, [Message("user", question)])
-    tokens = generate(
-        loaded, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop_ids=stop_ids(tokenizer)
-    )
-    return str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
 
 
 def _predict(

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from medcare.generation import end_of_turn_ids, generate, stream_generate
+from medcare.generation import answer_ends, generate, stream_generate
 from medcare.generation.decoder import batches, common_prefix
 
-TOKENIZER = SimpleNamespace(eos_token_id=2)
+TOKENIZER = SimpleNamespace(eos_token_id=2, chat_template=None)
 
 
 def prompts(count: int = 9, *, shared: int = 3) -> list[list[int]]:
@@ -98,9 +98,9 @@ def test_the_training_mode_is_put_back(llama: PreTrainedModel) -> None:
 
 def test_stops_come_from_the_tokenizer_and_the_model(llama: PreTrainedModel) -> None:
     llama.generation_config.eos_token_id = [7, 9]
-    assert end_of_turn_ids(llama, TOKENIZER) == [2, 7, 9]
+    assert answer_ends(llama, TOKENIZER) == (2, 7, 9)
     llama.generation_config.eos_token_id = None
-    assert end_of_turn_ids(llama, SimpleNamespace(eos_token_id=None)) == []
+    assert answer_ends(llama, SimpleNamespace(eos_token_id=None, chat_template=None)) == ()
 
 
 def test_batches_stay_within_the_budget_and_go_from_long_to_short() -> None:

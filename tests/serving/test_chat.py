@@ -26,6 +26,7 @@ class Script:
         self._lines = lines
         self.answers = [""]
         self.notes: list[str] = []
+        self.asked, self.file = False, ""
 
     def lines(self) -> Iterator[str]:
         yield from self._lines
@@ -38,6 +39,10 @@ class Script:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def ask(self, text: str) -> str:
+        self.asked = True
+        return self.file
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,8 @@ def expected(model: ServedModel, turns: list[Message], limit: int = 8) -> str:
     tokens = generate(model.model, model.tokenizer, [prompt], max_new_tokens=limit, stop_ids=model.stop_ids)[
         0
     ]
-    return str(model.tokenizer.decode(tokens, skip_special_tokens=True))
+    text = str(model.tokenizer.decode(tokens, skip_special_tokens=True))
+    return text.rstrip("\ufffd").lstrip()  # half a character at the end is no text
 
 
 def test_answers_are_those_of_generate_and_remember_the_conversation(model: ServedModel) -> None:
@@ -98,6 +104,43 @@ def test_commands(model: ServedModel, tmp_path: Path) -> None:
     assert [turn.content for turn in chat.turns if turn.role == "user"] == ["cough?"]
     assert chat.system == "Be brief."
     assert script.answers[2] == expected(model, [Message("system", "Be brief."), Message("user", "cough?")])
+
+
+def test_a_cut_answer_is_told(model: ServedModel) -> None:
+    _, script = talk(model, "What is fever?", limit=3)
+    assert "cut by its limit of 3 tokens" in script.notes[-1]
+    prompt = model.chat_prompt([Message("user", "What is fever?")])
+    first = generate(model.model, model.tokenizer, [prompt], max_new_tokens=1, stop_ids=())[0][0]
+    ends, model.stop_ids = model.stop_ids, (first,)
+    _, script = talk(model, "What is fever?", limit=3)
+    model.stop_ids = ends
+    assert not any("cut by" in note for note in script.notes)
+
+
+def test_a_conversation_that_was_not_saved_is_offered_to_be(model: ServedModel, tmp_path: Path) -> None:
+    script = Script("fever?")
+    script.file = str(tmp_path / "chat.jsonl")
+    Chat(model, Sampling(max_new_tokens=4), script).run()
+    assert len(list(read_conversations(tmp_path / "chat.jsonl"))) == 1
+    for lines in [(), ("fever?", f"/save {tmp_path}/two.jsonl"), ("fever?", "/reset")]:
+        script = Script(*lines)
+        Chat(model, Sampling(max_new_tokens=4), script).run()
+        assert not script.asked
+
+
+def test_control_c_clears_the_line_and_leaves_when_pressed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["one", KeyboardInterrupt, "two", KeyboardInterrupt, KeyboardInterrupt, "three"])
+
+    def line(_: str) -> str:
+        value = next(typed)
+        if isinstance(value, str):
+            return value
+        raise value
+
+    monkeypatch.setattr("builtins.input", line)
+    terminal = RichTerminal()
+    terminal._console = Console(file=io.StringIO())
+    assert list(terminal.lines()) == ["one", "two"]
 
 
 def test_the_oldest_turns_go_when_the_context_is_full(model: ServedModel) -> None:

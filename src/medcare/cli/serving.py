@@ -30,9 +30,12 @@ def ask(
     """Put one question to a model. For research only, never for clinical decisions."""
     if not question.strip():
         raise ConfigError('The question is empty. Ask something, as in: medcare ask MODEL "What is fever?"')
-    from medcare.pipeline import answer
+    from medcare.generation.sampling import Sampling
+    from medcare.serving.chat import Chat, PipedTerminal
+    from medcare.serving.served_model import load_served
 
-    typer.echo(answer(model, question, max_new_tokens))
+    served = load_served([model], device="auto", dtype="auto")[0]
+    Chat(served, Sampling(max_new_tokens), PipedTerminal()).answer(question)
 
 
 @commands.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from medcare.evaluation.prompts import Prompt
 from medcare.settings.config import RunConfig
-from medcare.text.chat_template import render_answer, render_prompt, stop_ids
+from medcare.text.chat_template import render_answer, render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -117,6 +117,7 @@ class LocalEngine:
 
     def write(self, prompts: Sequence[Prompt]) -> Iterator[Texts]:
         """As `Engine.write`."""
+        from medcare.generation.ending import answer_ends
         from medcare.generation.greedy import stream_generate
 
         for chosen in _by_examples(prompts):
@@ -124,14 +125,16 @@ class LocalEngine:
                 self._model,
                 [render_prompt(self._tokenizer, prompts[index].messages) for index in chosen],
                 max_new_tokens=self._max_new_tokens,
-                stop_ids=stop_ids(self._tokenizer),
+                stop_ids=answer_ends(self._model, self._tokenizer),
                 tokens_per_batch=self._tokens_per_batch,
             )
             for batch in stream:
                 yield [(chosen[index], self._text(tokens)) for index, tokens in batch]
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+        from medcare.generation.ending import spell
+
+        return spell(self._tokenizer, tokens).strip()
 
 
 def _by_examples(prompts: Sequence[Prompt]) -> Iterator[list[int]]:

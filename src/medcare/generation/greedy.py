@@ -10,6 +10,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from medcare.generation.decoder import Decoder, Progress, batches, common_prefix, evaluating
+from medcare.generation.ending import answer_ends
 
 
 def generate(
@@ -29,7 +30,7 @@ def generate(
         tokenizer: its tokenizer, asked for the tokens that end a turn.
         prompts: token ids, each at least one.
         max_new_tokens: longest continuation.
-        stop_ids: tokens that end a continuation; by default `end_of_turn_ids`.
+        stop_ids: tokens that end a continuation; by default `answer_ends`.
         tokens_per_batch: most tokens in a batch, padding and continuation included.
         progress: called after every batch.
 
@@ -37,7 +38,7 @@ def generate(
         The new tokens of each prompt without the stop token, in the order of `prompts`.
     """
     outputs: list[list[int]] = [[] for _ in prompts]
-    stops = end_of_turn_ids(model, tokenizer) if stop_ids is None else stop_ids
+    stops = answer_ends(model, tokenizer) if stop_ids is None else stop_ids
     stream = stream_generate(
         model, prompts, max_new_tokens=max_new_tokens, stop_ids=stops, tokens_per_batch=tokens_per_batch
     )
@@ -75,14 +76,6 @@ def stream_generate(
             else:
                 outputs = _decode(decoder, rows, cache, max_new_tokens, stop_ids)
         yield list(zip(batch, outputs, strict=True))
-
-
-def end_of_turn_ids(model: nn.Module, tokenizer: Any) -> list[int]:
-    """The tokens that end an answer, by the tokenizer and the model's generation settings."""
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found = set(configured if isinstance(configured, list) else [configured])
-    found.add(tokenizer.eos_token_id)
-    return sorted(token for token in found if token is not None)
 
 
 def _decode(

@@ -7,10 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from medcare.generation.ending import HALF
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_REPLACEMENT = "\ufffd"
 
 
 class TextStream:
@@ -40,16 +40,17 @@ class TextStream:
         """Take a token; returns the text that is certain now, often none."""
         self._ids.append(token)
         known, text = self._decode(self._read), self._decode(len(self._ids))
-        if len(text) <= len(known) or text.endswith(_REPLACEMENT):
+        if len(text) <= len(known) or text.endswith(HALF):
             return ""  # a character is not complete yet
         self._start, self._read = self._read, len(self._ids)
         return self._certain(text[len(known) :])
 
     def close(self) -> str:
-        """The text that was held back, once no more tokens come."""
+        """The text that was held back, once no more tokens come; half a character is none."""
         if self.stopped:
             return ""
-        rest = self._certain(self._decode(len(self._ids))[len(self._decode(self._read)) :])
+        rest = self._decode(len(self._ids))[len(self._decode(self._read)) :].rstrip(HALF)
+        rest = self._certain(rest)
         held, self._held = self._held, ""
         return rest + held
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from medcare.foundation.errors import MedCareError
 from medcare.foundation.storage import write_jsonl
-from medcare.generation.requests import Event, Token
+from medcare.generation.requests import Event, Finished, Token
 from medcare.generation.sampling import Sampling
 from medcare.generation.text_stream import TextStream
 from medcare.serving import NOTICE
@@ -46,6 +46,9 @@ class Terminal(Protocol):
     def note(self, text: str) -> None:
         """Say something that is no part of an answer."""
 
+    def ask(self, text: str) -> str:
+        """Ask the person something; empty where there is none."""
+
 
 class RichTerminal:
     """A person at a terminal: prompts, colours, and line editing with a history."""
@@ -57,13 +60,23 @@ class RichTerminal:
             import readline  # noqa: F401  # importing it is what gives input() its history
 
     def lines(self) -> Iterator[str]:
-        """Yield typed lines until Ctrl-D, or Ctrl-C at an empty prompt."""
+        """Yield typed lines until Ctrl-D, or a second Ctrl-C; the first clears the line."""
+        again = False
         while True:
             try:
-                yield input("> ")  # a coloured prompt would confuse line editing
-            except (EOFError, KeyboardInterrupt):
+                line = input("> ")  # a coloured prompt would confuse line editing
+            except EOFError:
                 self._console.print()
                 return
+            except KeyboardInterrupt:
+                self._console.print()
+                if again:
+                    return
+                self.note("Ctrl-C again, or Ctrl-D, leaves.")
+                again = True
+                continue
+            again = False
+            yield line
 
     def show(self, text: str) -> None:
         """Show a piece of an answer at once."""
@@ -76,6 +89,14 @@ class RichTerminal:
     def note(self, text: str) -> None:
         """Say something in grey."""
         self._console.print(f"[dim]{escape(text)}[/]")
+
+    def ask(self, text: str) -> str:
+        """Ask at the prompt; Ctrl-C and Ctrl-D answer nothing."""
+        try:
+            return input(text).strip()
+        except (EOFError, KeyboardInterrupt):
+            self._console.print()
+            return ""
 
 
 class PipedTerminal:
@@ -99,6 +120,10 @@ class PipedTerminal:
         """Say something on standard error."""
         print(text, file=sys.stderr)
 
+    def ask(self, text: str) -> str:
+        """Nobody is there to answer."""
+        return ""
+
 
 @dataclass
 class Chat:
@@ -118,31 +143,34 @@ class Chat:
     system: str = ""
     turns: list[Message] = field(default_factory=list)
     _saved: Path | None = None
+    _unsaved: bool = False
 
     def run(self) -> None:
-        """Talk until the other side ends it."""
+        """Talk until the other side ends it; a conversation that was not saved is offered to be saved."""
         self.terminal.note(f"{NOTICE}\nModel: {self.model.name}. /help lists the commands.")
         for text in messages(self.terminal.lines()):
             if text.startswith("/") and "\n" not in text:
                 if not self._command(text):
-                    return
+                    break
                 continue
             try:
                 self.answer(text)
             except MedCareError as error:
                 self.terminal.note(f"error: {error}")
+        if self._unsaved and (name := self.terminal.ask("Save the conversation to (Enter: not at all): ")):
+            self._save(name)
 
     def answer(self, text: str) -> str:
         """Answer a message, showing the answer while it is written.
 
         Returns:
-            The answer, also kept in `turns`; Ctrl-C cuts it short.
+            The answer, also kept in `turns`. A note says if Ctrl-C or the limit on its length cut it short.
 
         Raises:
             DataError: the message is longer than the model's context, or the template refuses it.
         """
         prompt = self._prompt(Message("user", text))
-        pieces: list[str] = []
+        answer = ""
         events: list[Event] = []
         stream = TextStream(self.model.tokenizer)
         room = self.model.engine.longest - len(prompt)
@@ -151,20 +179,29 @@ class Chat:
             max_new_tokens=min(self.sampling.max_new_tokens, room),
             stop_ids=self.model.stop_ids,
         )
+        cut = ""
         request = self.model.engine.add(prompt, sampling, events.append)
         try:
             while self.model.engine.busy:
                 self.model.engine.step()
                 for event in events:
-                    pieces.append(stream.push(event.id) if isinstance(event, Token) else stream.close())
-                    self.terminal.show(pieces[-1])
+                    piece = stream.push(event.id) if isinstance(event, Token) else stream.close()
+                    piece = piece if answer else piece.lstrip()
+                    answer += piece
+                    self.terminal.show(piece)
+                    if isinstance(event, Finished) and event.reason == "length":
+                        cut = f"its limit of {sampling.max_new_tokens} tokens; --max-new-tokens sets another"
                 events.clear()
         except KeyboardInterrupt:
             request.cancelled = True
             self.model.engine.drop_active()
+            cut = "Ctrl-C"
         self.terminal.end()
-        answer = "".join(pieces).strip()
+        if cut:
+            self.terminal.note(f"(The answer was cut by {cut}.)")
+        answer = answer.strip()
         self.turns += [Message("user", text), Message("assistant", answer)]
+        self._unsaved = True
         return answer
 
     def _prompt(self, message: Message) -> list[int]:
@@ -195,10 +232,10 @@ class Chat:
         if name == "/help":
             self.terminal.note(HELP)
         elif name == "/reset":
-            self.turns = []
+            self.turns, self._unsaved = [], False
             self.terminal.note("The conversation is forgotten.")
         elif name == "/system":
-            self.system, self.turns = rest, []
+            self.system, self.turns, self._unsaved = rest, [], False
             self.terminal.note("The system message is set." if rest else "There is no system message.")
         elif name == "/save":
             self._save(rest)
@@ -219,7 +256,7 @@ class Chat:
             except MedCareError as error:
                 self.terminal.note(f"error: {error}")
                 return
-            self._saved = path
+            self._saved, self._unsaved = path, False
             self.terminal.note(f"Wrote {path}.")
 
 

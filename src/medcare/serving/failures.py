@@ -120,6 +120,15 @@ def _explain(error: RequestValidationError) -> ApiError:
             param=place[0],
             code="unsupported_parameter",
         )
+    if first["type"] == "unsupported":
+        neutral = first["ctx"]["shown"]
+        instead = f", or send {neutral}" if neutral else ""
+        return ApiError(
+            400,
+            f"The field '{'.'.join(place)}' is not supported. Leave it out{instead}.",
+            param=place[0],
+            code="unsupported_parameter",
+        )
     if first["type"] == "missing_field":
         return ApiError(400, f"{first['msg']}.", param=first["ctx"]["field"], code="invalid_value")
     if not place:

@@ -6,9 +6,10 @@ the client are accepted. `null` means that a field is not given, as in OpenAI's 
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_ANSWERS = 8
@@ -18,7 +19,18 @@ _MAX_TEXT = 400_000  # characters; far more than any context holds, and still qu
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=_MAX_TEXT)]
-Zero = Annotated[float, Field(ge=0, le=0)]
+
+
+def only(*neutral: Any) -> BeforeValidator:
+    """A field that is not supported, but whose neutral values change nothing and therefore pass."""
+
+    def check(value: Any) -> Any:
+        if any(value == entry and isinstance(value, bool) == isinstance(entry, bool) for entry in neutral):
+            return value
+        shown = " or ".join(json.dumps(entry) for entry in neutral)
+        raise PydanticCustomError("unsupported", "{shown}", {"shown": shown})
+
+    return BeforeValidator(check)
 
 
 class _Strict(BaseModel):
@@ -40,10 +52,26 @@ class TextPart(_Strict):
 
 
 class ChatMessage(_Strict):
-    """One turn; fields that OpenAI's client adds to an assistant's turn must be empty."""
+    """One turn; fields that OpenAI's client adds to an assistant's turn must be empty.
+
+    An answer that a client sends back has its thought in `reasoning_content`.
+    """
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
+    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)] = ""
+    name: Annotated[str, Field(max_length=512)] | None = None
+    reasoning_content: Text = ""
+    tool_calls: Annotated[Any, only([])] = None
+    function_call: Annotated[Any, only()] = None
+    refusal: Annotated[Any, only()] = None
+    audio: Annotated[Any, only()] = None
+    annotations: Annotated[Any, only([])] = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ChatMessage:
+        if "content" not in self.model_fields_set and self.role != "assistant":
+            raise _missing("messages", f"messages: one of the role {self.role} needs content")
+        return self
 
     @property
     def text(self) -> str:
@@ -67,16 +95,21 @@ class GenerationRequest(_Strict):
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=-1)] = 0
+    # Where a request does not say, the model's own generation settings do.
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] = 1
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] = Field(default_factory=list)
-    # Only their neutral values are supported.
-    presence_penalty: Zero = 0.0
-    frequency_penalty: Zero = 0.0
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    # Only their neutral values are supported; the last four are vLLM's.
+    presence_penalty: Annotated[Any, only(0)] = 0
+    frequency_penalty: Annotated[Any, only(0)] = 0
+    logit_bias: Annotated[Any, only({})] = None
+    min_p: Annotated[Any, only(0)] = 0
+    repetition_penalty: Annotated[Any, only(1)] = 1
+    ignore_eos: Annotated[Any, only(False)] = False
+    skip_special_tokens: Annotated[Any, only(True)] = True
     # These say something about the client and change no answer.
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -120,6 +153,12 @@ class ChatRequest(GenerationRequest):
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
     response_format: ResponseFormat | None = None
+    tools: Annotated[Any, only([])] = None
+    tool_choice: Annotated[Any, only("none", "auto")] = None  # without tools, both call none
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[Any, only([])] = None
+    function_call: Annotated[Any, only("none", "auto")] = None
+    modalities: Annotated[Any, only(["text"])] = None
 
     @model_validator(mode="after")
     def _top_needs_logprobs(self) -> ChatRequest:

@@ -12,10 +12,10 @@ from torch import Tensor
 from medcare.adapters.folders import load_model, tokenizer_source
 from medcare.foundation.errors import ConfigError, ModelError
 from medcare.foundation.progress import say
+from medcare.generation.ending import answer_ends
 from medcare.generation.engine import Engine
-from medcare.generation.greedy import end_of_turn_ids
 from medcare.models.base_model import load_tokenizer
-from medcare.text.chat_template import encode_text, render_prompt, stop_ids
+from medcare.text.chat_template import encode_text, render_prompt
 from medcare.text.records import Message
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class ServedModel:
         tokenizer: its tokenizer.
         engine: writes its answers.
         stop_ids: tokens that end its answers.
+        temperature: how its answers are drawn where a request does not say: as its generation settings say,
+            and like OpenAI's models where they don't.
+        top_p: likewise.
+        top_k: likewise; 0 for all.
     """
 
     def __init__(
@@ -41,10 +45,11 @@ class ServedModel:
         self.model = model
         self.tokenizer = tokenizer
         self.engine = Engine(model, **limits)
-        stops = set(end_of_turn_ids(model, tokenizer))
-        if tokenizer.chat_template:
-            stops.update(stop_ids(tokenizer))
-        self.stop_ids = tuple(sorted(stops))
+        self.stop_ids = answer_ends(model, tokenizer)
+        own: Any = model.generation_config
+        self.temperature = 1.0 if own is None or own.temperature is None else float(own.temperature)
+        self.top_p = 1.0 if own is None or own.top_p is None else float(own.top_p)
+        self.top_k = 0 if own is None or own.top_k is None else int(own.top_k)
         # Fast tokenizers may not be called by two threads at once.
         self._lock = threading.Lock()
 

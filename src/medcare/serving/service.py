@@ -100,9 +100,9 @@ class Service:
         echoes: Sequence[str] | None = None,
     ) -> Answers:
         sampling = Sampling(
-            temperature=body.temperature,
-            top_k=max(body.top_k, 0),
-            top_p=body.top_p,
+            temperature=model.temperature if body.temperature is None else body.temperature,
+            top_k=max(model.top_k if body.top_k is None else body.top_k, 0),
+            top_p=model.top_p if body.top_p is None else body.top_p,
             stop_ids=model.stop_ids,
             alternatives=body.alternatives,
         )
