@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,9 +69,10 @@ def running(
     limits: Limits | None = None,
     api_key: str | None = None,
     reports: Path | None = None,
+    origins: Sequence[str] = (),
 ) -> Iterator[Running]:
     service = Service(models or [served()], limits or Limits())
-    app = create_app(service, api_key=api_key, reports=reports)
+    app = create_app(service, api_key=api_key, reports=reports, origins=origins)
     config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=10)
     server = uvicorn.Server(config)
     sock = config.bind_socket()

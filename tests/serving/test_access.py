@@ -104,3 +104,23 @@ def test_a_port_in_use_is_one_sentence(tiny: Running) -> None:
             reports=None,
             drain_seconds=1,
         )
+
+
+def test_health_names_no_models_without_a_key(locked: Running, tiny: Running) -> None:
+    assert httpx.get(f"{locked.url}/health").json() == {"status": "ok"}
+    assert httpx.get(f"{tiny.url}/health").json()["models"] == ["tiny"]
+
+
+def test_pages_elsewhere_may_ask_only_if_they_are_named(tiny: Running) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "fever?"}], "max_tokens": 1}
+    asks = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "content-type"}  # fmt: skip
+    allowed = "access-control-allow-origin"
+    assert allowed not in httpx.options(f"{tiny.url}/v1/chat/completions", headers=asks).headers
+    with running(origins=["https://example.org"]) as server:
+        url = f"{server.url}/v1/chat/completions"
+        assert httpx.options(url, headers=asks).headers[allowed] == "https://example.org"
+        answer = httpx.post(url, json=body, headers={"Origin": "https://example.org"})
+        assert answer.status_code == 200
+        assert answer.headers[allowed] == "https://example.org"
+        assert allowed not in httpx.options(url, headers={**asks, "Origin": "https://evil.example"}).headers

@@ -101,7 +101,8 @@ def test_a_body_that_does_not_arrive() -> None:
         ("n", 99), ("n", True), ("seed", "x"), ("stop", 3), ("stop", [""]), ("stop", ["a"] * 17),
         ("stream", "yes"), ("logprobs", 3), ("top_logprobs", 21), ("top_k", -2), ("frequency_penalty", 0.5),
         ("logit_bias", {"5": 1}),
-        ("response_format", {"type": "json_object"}), ("tools", [{"type": "function"}]), ("nonsense", 1),
+        ("response_format", {"type": "yaml"}), ("response_format", {"type": "json_schema"}),
+        ("tools", [{"type": "function"}]), ("nonsense", 1),
         ("stream_options", {"include_usage": "x"}),
     ],
 )  # fmt: skip

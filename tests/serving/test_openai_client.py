@@ -213,3 +213,69 @@ def test_several_models_are_told_apart() -> None:
         ]
         assert [answer.model for answer in answers] == ["base", "tuned"]
         assert answers[0].choices[0].message.content != answers[1].choices[0].message.content
+
+
+def test_fields_at_their_neutral_values_change_nothing(tiny: Running) -> None:
+    settings = {"model": "tiny", "temperature": 0, "max_tokens": 6}
+    turns = [
+        {"role": "user", "content": "fever?", "name": "ann"},
+        {"role": "assistant", "content": None, "tool_calls": [], "reasoning_content": "hm"},
+        {"role": "user", "content": "pain?"},
+    ]
+    plain = [{"role": "user", "content": "fever?"}, {"role": "assistant", "content": ""}, turns[2]]
+    neutral = {
+        "tools": [], "tool_choice": "none", "parallel_tool_calls": True, "presence_penalty": 0,
+        "frequency_penalty": 0.0, "logit_bias": {}, "response_format": {"type": "text"},
+        "extra_body": {"repetition_penalty": 1.0, "min_p": 0, "ignore_eos": False, "functions": []},
+    }  # fmt: skip
+    given = tiny.client().chat.completions.create(messages=turns, **settings, **neutral)
+    expected = tiny.client().chat.completions.create(messages=plain, **settings)
+    assert given.choices[0].message.content == expected.choices[0].message.content
+
+
+def test_what_is_not_supported_is_called_that(tiny: Running) -> None:
+    for name, value in {"presence_penalty": 0.5, "tool_choice": "required", "modalities": ["audio"]}.items():
+        with pytest.raises(openai.BadRequestError, match=f"{name}' is not supported") as caught:
+            tiny.client().chat.completions.create(model="tiny", messages=QUESTION, **{name: value})
+        assert caught.value.code == "unsupported_parameter"
+    with pytest.raises(openai.NotFoundError, match="chat/completions"):
+        tiny.client().responses.create(model="tiny", input="fever?")
+
+
+def test_where_a_request_does_not_say_the_model_does(tiny: Running) -> None:
+    model = served("quiet")
+    model.model.generation_config.temperature = 0.0
+    quiet = type(model)("quiet", model.model, model.tokenizer)
+    with running(quiet) as server:
+        settings = {"model": "quiet", "messages": QUESTION, "max_tokens": 12}
+        answers = {
+            server.client().chat.completions.create(**settings).choices[0].message.content for _ in "ab"
+        }
+        assert len(answers) == 1
+        said = server.client().chat.completions.create(**settings, temperature=0).choices[0].message.content
+        assert answers == {said}
+
+
+def test_a_thought_is_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = served("thinker")
+    letters = "<think>A or B?</think>\n\nB."
+    pieces = model.tokenizer(list(letters), add_special_tokens=False)["input_ids"]
+    text = [token for piece in pieces for token in piece]
+    written = iter([*text, model.stop_ids[0], *text, model.stop_ids[0]])
+
+    def scripted(logits: torch.Tensor, settings: list[object], _: object) -> torch.Tensor:
+        return torch.tensor([next(written) for _ in settings])
+
+    monkeypatch.setattr("medcare.generation.engine.choose", scripted)
+    with running(model) as server:
+        settings = {"model": "thinker", "messages": QUESTION, "max_tokens": 100}
+        message = server.client().chat.completions.create(**settings).choices[0].message
+        assert message.content == "B."
+        assert message.model_extra["reasoning_content"] == "A or B?"
+        deltas = [
+            chunk.choices[0].delta
+            for chunk in server.client().chat.completions.create(**settings, stream=True)
+        ]
+        assert "".join(delta.content or "" for delta in deltas) == "B."
+        thought = "".join((delta.model_extra or {}).get("reasoning_content") or "" for delta in deltas)
+        assert thought == "A or B?"

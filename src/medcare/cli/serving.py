@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -82,6 +83,9 @@ def serve(
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Longest answer, where a request does not say.")
     ] = 512,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A page elsewhere that may ask; may be repeated.")
+    ] = None,
     drain_seconds: Annotated[int, typer.Option(min=0, help="How long answers may take at the end.")] = 60,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -101,7 +105,27 @@ def serve(
         models, device=device, dtype=_checked(dtype), max_rows=max_rows, cache_tokens=cache_tokens
     )
     service = Service(loaded, Limits(waiting=max_waiting, new_tokens=max_new_tokens))
-    serve_models(service, host=host, port=port, api_key=key, reports=reports, drain_seconds=drain_seconds)
+    serve_models(
+        service,
+        host=host,
+        port=port,
+        api_key=key,
+        reports=reports,
+        drain_seconds=drain_seconds,
+        origins=_origins(allow_origin or []),
+    )
+
+
+def _origins(given: list[str]) -> list[str]:
+    for url in given:
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if parts.scheme not in ("http", "https") or not parts.netloc or url != origin:
+            raise ConfigError(
+                "--allow-origin takes what a browser calls an origin, such as https://example.org, "
+                f"got '{url}'."
+            )
+    return given
 
 
 def _api_key(variable: str) -> str | None:

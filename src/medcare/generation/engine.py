@@ -13,16 +13,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from medcare.foundation.errors import MedCareError
 from medcare.generation.decoder import Decoder
-from medcare.generation.requests import Finished, Read, Request, Sink, Token
+from medcare.generation.requests import Failed, Finished, Read, Request, Sink, Token
 from medcare.generation.sampling import Sampling, choose
 from medcare.generation.scored_tokens import chosen_tokens, prompt_tokens
+
+if TYPE_CHECKING:
+    from medcare.generation.structure import Constraint
 
 
 @dataclass
@@ -84,10 +89,16 @@ class Engine:
         return bool(self._waiting or self._joining or self._running)
 
     def add(
-        self, prompt: Sequence[int], sampling: Sampling, sink: Sink, *, score_prompt: bool = False
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        sink: Sink,
+        *,
+        score_prompt: bool = False,
+        constraint: Constraint | None = None,
     ) -> Request:
         """Put a request at the end of the queue; together with its answer it must be within `longest`."""
-        request = Request(tuple(prompt), sampling, sink, score_prompt)
+        request = Request(tuple(prompt), sampling, sink, score_prompt, constraint)
         self._waiting.append(request)
         return request
 
@@ -192,10 +203,14 @@ class Engine:
         """Choose each row's next token and hand it on; returns the group of the rows that go on."""
         settings = [request.sampling for request in group.requests]
         uniforms = [r.draws.random() if r.sampling.temperature > 0 else 0.0 for r in group.requests]
-        tokens = choose(logits, settings, uniforms)
+        allowed, failed = _restricted(group.requests, logits)
+        tokens = choose(allowed, settings, uniforms)
         details = chosen_tokens(group.requests, logits, tokens)
         going = []
         for index, (request, token) in enumerate(zip(group.requests, tokens.tolist(), strict=True)):
+            if index in failed:
+                request.sink(Failed(failed[index]))
+                continue
             if not request.sampling.max_new_tokens:
                 request.sink(Finished("length"))
                 continue
@@ -203,6 +218,8 @@ class Engine:
             if token in request.sampling.stop_ids:
                 request.sink(Finished("stop", written))
                 continue
+            if request.constraint is not None:
+                request.constraint.take(token)
             request.last = token
             request.written += 1
             request.sink(written)
@@ -247,6 +264,19 @@ class Engine:
             if keys:  # some layers share another's keys and values
                 cache.update(torch.cat(keys), torch.cat(values), index)
         return _Group(requests, cache, width)
+
+
+def _restricted(requests: Sequence[Request], logits: Tensor) -> tuple[Tensor, dict[int, str]]:
+    """The logits [b, v] of the tokens that each row's constraint allows, and why rows can't go on."""
+    allowed, failed = logits, {}
+    for index, request in enumerate(requests):
+        if request.constraint is not None:
+            allowed = logits.clone() if allowed is logits else allowed
+            try:
+                allowed[index] = request.constraint.restrict(logits[index])
+            except MedCareError as error:
+                failed[index] = str(error)
+    return allowed, failed
 
 
 def _aligned(states: Tensor, width: int) -> Tensor:

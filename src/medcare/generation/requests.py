@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from medcare.generation.sampling import Sampling
+
+if TYPE_CHECKING:
+    from medcare.generation.structure import Constraint
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The end of an answer that can't be finished; whoever steps the engine says so, not the engine."""
+    """The end of an answer that can't be finished: its constraint failed, or the step of its batch did."""
 
     reason: str
 
@@ -69,6 +72,7 @@ class Request:
         sampling: how the answer is written.
         sink: where it goes.
         score_prompt: whether the log-probabilities of the prompt's tokens go there too.
+        constraint: which tokens may come next; None for any.
         cancelled: set it to have the row freed before the next step; nothing more arrives at the sink.
         tokens: of the prompt and the answer, as far as they are in the cache.
         last: the newest token of the answer, not yet in the cache.
@@ -79,6 +83,7 @@ class Request:
     sampling: Sampling
     sink: Sink
     score_prompt: bool = False
+    constraint: Constraint | None = None
     cancelled: bool = False
     tokens: int = 0
     last: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -30,8 +31,14 @@ class Access:
     that links to reports work too.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, api_key: str | None, loopback: bool) -> None:
-        """Wrap an application; without a key everyone may ask, on the loopback device only by its names."""
+    def __init__(
+        self, app: ASGIApp, service: Service, api_key: str | None, loopback: bool, origins: Sequence[str] = ()
+    ) -> None:
+        """Wrap an application; without a key everyone may ask, on the loopback device only by its names.
+
+        Pages of `origins` may send what the server's own page may.
+        """
+        self._origins = frozenset(origins)
         self._app = app
         self._service = service
         self._key = api_key
@@ -56,7 +63,7 @@ class Access:
             error = self._check(scope)
             if error is None:
                 scope.setdefault("state", {})["session"] = self.session
-                _read_as_json(MutableHeaders(scope=scope))
+                _read_as_json(MutableHeaders(scope=scope), self._origins)
                 await self._app(scope, self._limited(receive), watched)
             else:
                 await error.response()(scope, receive, watched)
@@ -121,14 +128,14 @@ def _host(header: str) -> str | None:
         return None
 
 
-def _read_as_json(headers: MutableHeaders) -> None:
+def _read_as_json(headers: MutableHeaders, origins: frozenset[str]) -> None:
     """Take every body for JSON, whatever it is said to be: no route reads anything else.
 
     But not one that a page elsewhere sends: browsers ask before they send what is called JSON, and are not
     answered, while they send what is called text to anyone.
     """
     origin = headers.get("origin")
-    if origin is None or origin.partition("://")[2] == headers.get("host"):
+    if origin is None or origin in origins or origin.partition("://")[2] == headers.get("host"):
         headers["content-type"] = "application/json"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,10 @@ from medcare.generation.requests import Event, Failed, Finished, Read, Request, 
 from medcare.generation.sampling import Sampling
 from medcare.generation.text_stream import TextStream
 from medcare.serving.failures import ApiError
+from medcare.serving.thoughts import Thoughts
 
 if TYPE_CHECKING:
+    from medcare.generation.structure import Constraint
     from medcare.serving.metrics import Metrics
     from medcare.serving.served_model import ServedModel
 
@@ -25,6 +27,7 @@ class Piece:
     Attributes:
         index: which answer.
         text: the new text.
+        thought: what a reasoning model thinks before its answer; kept apart in chats only.
         tokens: the tokens behind it; with `echo` also those of the prompt, in a first piece, and the one that
             ended the answer, in the last.
         finish: `stop` or `length` in the last piece of an answer.
@@ -34,14 +37,19 @@ class Piece:
     text: str
     tokens: tuple[Token, ...]
     finish: str | None = None
+    thought: str = ""
 
 
 @dataclass
 class _Answer:
-    """One answer under way; `echo` is the prompt's text, if it is to be repeated."""
+    """One answer under way.
+
+    `echo` is the prompt's text, if it is to be repeated; `thoughts` parts thought and answer, if wanted.
+    """
 
     stream: TextStream
     echo: str | None = None
+    thoughts: Thoughts | None = None
     request: Request | None = None
     tokens: int = 0
     unsent: list[Token] = field(default_factory=list)
@@ -68,7 +76,15 @@ class _Answer:
             finish = "stop" if self.stream.stopped else None
             if finish is None and not text:
                 return None
-        piece = Piece(index, text, tuple(self.unsent), finish)
+        thought = ""
+        if self.thoughts is not None:
+            thought, text = self.thoughts.push(text)
+            if finish is not None:
+                rest, more = self.thoughts.close()
+                thought, text = thought + rest, text + more
+            elif not thought and not text:
+                return None
+        piece = Piece(index, text, tuple(self.unsent), finish, thought)
         self.unsent = []
         self.ended = finish is not None
         return piece
@@ -102,6 +118,9 @@ class Answers:
         samplings: Sequence[Sampling],
         stop: Sequence[str],
         echoes: Sequence[str] | None = None,
+        *,
+        thinking: Callable[[], Thoughts] | None = None,
+        constraint: Callable[[], Constraint] | None = None,
     ) -> None:
         """Put one request into the model's queue for each prompt and its sampling.
 
@@ -110,17 +129,27 @@ class Answers:
             samplings: of each prompt.
             stop: strings that end an answer.
             echoes: the texts of the prompts, if each answer begins with its prompt.
+            thinking: makes what tells the thought of an answer from the rest, if they are to be kept apart.
+            constraint: makes what an answer has to follow, if anything.
         """
         loop = asyncio.get_running_loop()
         for index, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True)):
-            answer = _Answer(TextStream(self.model.tokenizer, stop), echoes[index] if echoes else None)
+            stream = TextStream(self.model.tokenizer, stop)
+            thoughts = thinking() if thinking else None
+            answer = _Answer(stream, echoes[index] if echoes else None, thoughts)
             self._answers.append(answer)
 
             def sink(event: Event, index: int = index) -> None:
                 loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
             scored = echoes is not None and sampling.alternatives is not None
-            answer.request = self.model.engine.add(prompt, sampling, sink, score_prompt=scored)
+            answer.request = self.model.engine.add(
+                prompt,
+                sampling,
+                sink,
+                score_prompt=scored,
+                constraint=constraint() if constraint else None,
+            )
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Yield the pieces of all answers as they come.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import format_sse_event
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -28,7 +29,12 @@ from medcare.serving.service import Service
 
 
 def create_app(
-    service: Service, *, api_key: str | None = None, reports: Path | None = None, loopback: bool = True
+    service: Service,
+    *,
+    api_key: str | None = None,
+    reports: Path | None = None,
+    loopback: bool = True,
+    origins: Sequence[str] = (),
 ) -> FastAPI:
     """Build the application around a service.
 
@@ -37,6 +43,7 @@ def create_app(
         api_key: what clients must send; None lets everyone in.
         reports: a folder of runs whose reports and questions the page shows.
         loopback: answer only to the names of the loopback device.
+        origins: of pages elsewhere that may ask, such as `https://example.org`.
     """
 
     @asynccontextmanager
@@ -56,9 +63,13 @@ def create_app(
     )
     failures.install(app)
     _add_openai(app, service)
-    _add_operations(app, service)
+    _add_operations(app, service, open_to_all=api_key is None)
     add_page(app, service, reports)
-    app.add_middleware(Access, service=service, api_key=api_key, loopback=loopback)
+    app.add_middleware(Access, service=service, api_key=api_key, loopback=loopback, origins=origins)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
     return app
 
 
@@ -90,6 +101,14 @@ def _add_openai(app: FastAPI, service: Service) -> None:
             service, answers, ChatFormat(with_logprobs=body.logprobs), body, request, body.n
         )
 
+    @app.post("/v1/responses")
+    async def responses() -> None:
+        raise ApiError(
+            404,
+            "The Responses API is not offered here. Use /v1/chat/completions, which OpenAI's client calls by "
+            "client.chat.completions.create.",
+        )
+
     @app.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         answers = await service.complete(body)
@@ -97,13 +116,13 @@ def _add_openai(app: FastAPI, service: Service) -> None:
         return await _respond(service, answers, format_, body, request, body.n * len(body.prompts))
 
 
-def _add_operations(app: FastAPI, service: Service) -> None:
+def _add_operations(app: FastAPI, service: Service, *, open_to_all: bool) -> None:
     @app.get("/health")
     async def health() -> JSONResponse:
         status = "ok" if service.healthy else "stopping" if service.draining else "failed"
-        return JSONResponse(
-            {"status": status, "models": list(service.models)}, 200 if service.healthy else 503
-        )
+        # Asked without a key, and so without names where there is one.
+        models = {"models": list(service.models)} if open_to_all else {}
+        return JSONResponse({"status": status, **models}, 200 if service.healthy else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -74,11 +74,11 @@ class ChatFormat(_Envelope):
         choices = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": None},
+                "message": _message(text, thought),
                 "logprobs": self._logprobs(answers, tokens),
                 "finish_reason": finish,
             }
-            for index, (text, tokens, finish) in sorted(_joined(pieces).items())
+            for index, (thought, text, tokens, finish) in sorted(_joined(pieces).items())
         ]
         return self.wrap("chat.completion", answers, choices, usage=_usage(answers))
 
@@ -89,7 +89,8 @@ class ChatFormat(_Envelope):
 
     def chunk(self, answers: Answers, piece: Piece) -> Json:
         """A piece as a chunk of a stream."""
-        delta = {"content": piece.text} if piece.text else {}
+        delta = {"reasoning_content": piece.thought} if piece.thought else {}
+        delta |= {"content": piece.text} if piece.text else {}
         return self._chunk(answers, piece.index, delta, self._logprobs(answers, piece.tokens), piece.finish)
 
     def _chunk(
@@ -126,7 +127,7 @@ class CompletionFormat(_Envelope):
         """The body of a response that is not streamed."""
         choices = [
             self._choice(answers, index, text, tokens, finish)
-            for index, (text, tokens, finish) in sorted(_joined(pieces).items())
+            for index, (_, text, tokens, finish) in sorted(_joined(pieces).items())
         ]
         return self.wrap(self.kind, answers, choices, usage=_usage(answers))
 
@@ -186,13 +187,19 @@ class _Offsets:
         return begins
 
 
-def _joined(pieces: Sequence[Piece]) -> dict[int, tuple[str, list[Token], str | None]]:
-    """Each answer's text, tokens and ending."""
-    answers: dict[int, tuple[str, list[Token], str | None]] = {}
+def _joined(pieces: Sequence[Piece]) -> dict[int, tuple[str, str, list[Token], str | None]]:
+    """Each answer's thought, text, tokens and ending."""
+    answers: dict[int, tuple[str, str, list[Token], str | None]] = {}
     for piece in pieces:
-        text, tokens, _ = answers.get(piece.index, ("", [], None))
-        answers[piece.index] = (text + piece.text, [*tokens, *piece.tokens], piece.finish)
+        thought, text, tokens, _ = answers.get(piece.index, ("", "", [], None))
+        joined = (thought + piece.thought, text + piece.text, [*tokens, *piece.tokens], piece.finish)
+        answers[piece.index] = joined
     return answers
+
+
+def _message(text: str, thought: str) -> Json:
+    reasoning = {"reasoning_content": thought} if thought else {}
+    return {"role": "assistant", "content": text, **reasoning, "refusal": None}
 
 
 def _usage(answers: Answers) -> Json:

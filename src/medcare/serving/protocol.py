@@ -139,10 +139,26 @@ class GenerationRequest(_Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ResponseFormat(_Strict):
-    """Plain text is the only format."""
+class JsonSchema(_Strict):
+    """A schema that the answer has to follow; it always does, whatever `strict` says."""
 
-    type: Literal["text"]
+    name: Annotated[str, Field(max_length=512)] = ""
+    description: Text = ""
+    schema_: Annotated[dict[str, Any], Field(alias="schema")] = Field(default_factory=dict)
+    strict: bool = True
+
+
+class ResponseFormat(_Strict):
+    """Plain text, any JSON object, or JSON that follows a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _schema_where_it_belongs(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise _missing("response_format", "response_format: the type json_schema goes with json_schema")
+        return self
 
 
 class ChatRequest(GenerationRequest):
@@ -165,6 +181,14 @@ class ChatRequest(GenerationRequest):
         if self.top_logprobs is not None and not self.logprobs:
             raise _missing("top_logprobs", "top_logprobs needs logprobs: true")
         return self
+
+    @property
+    def schema_wanted(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer has to follow, if any."""
+        wanted = self.response_format
+        if wanted is None or wanted.type == "text":
+            return None
+        return {"type": "object"} if wanted.json_schema is None else wanted.json_schema.schema_
 
     @property
     def longest(self) -> int | None:

@@ -14,7 +14,9 @@ from medcare.foundation.errors import ConfigError, ModelError
 from medcare.foundation.progress import say
 from medcare.generation.ending import answer_ends
 from medcare.generation.engine import Engine
+from medcare.generation.structure import Constraint, Grammars
 from medcare.models.base_model import load_tokenizer
+from medcare.serving.thoughts import OPEN, Thoughts
 from medcare.text.chat_template import encode_text, render_prompt
 from medcare.text.records import Message
 
@@ -52,6 +54,7 @@ class ServedModel:
         self.top_k = 0 if own is None or own.top_k is None else int(own.top_k)
         # Fast tokenizers may not be called by two threads at once.
         self._lock = threading.Lock()
+        self._grammars: Grammars | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -75,6 +78,17 @@ class ServedModel:
         with self._lock:
             start: Any = self.tokenizer("")["input_ids"]
             return [*start, *encode_text(self.tokenizer, text)]
+
+    def thoughts(self, prompt: Sequence[int]) -> Thoughts:
+        """What tells the thought of an answer to this prompt from the answer."""
+        return Thoughts(opened=self.text(prompt[-8:]).rstrip().endswith(OPEN))
+
+    def constraint(self, schema: dict[str, Any]) -> Constraint:
+        """The constraint of one answer that has to follow a JSON schema; raises as `Grammars`."""
+        with self._lock:
+            if self._grammars is None:
+                self._grammars = Grammars(self.tokenizer, self.vocabulary, self.stop_ids)
+            return self._grammars.constraint(schema)
 
     def text(self, ids: Sequence[int]) -> str:
         """What token ids spell, without the control tokens among them."""

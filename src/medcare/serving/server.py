@@ -7,7 +7,7 @@ import ipaddress
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -29,6 +29,7 @@ def serve(
     api_key: str | None,
     reports: Path | None,
     drain_seconds: int,
+    origins: Sequence[str] = (),
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; then finish what runs, refuse what is new, and return.
 
@@ -39,6 +40,7 @@ def serve(
         api_key: what clients must send; None lets everyone in.
         reports: a folder of runs whose reports and questions the page shows.
         drain_seconds: how long answers under way may still take after the signal.
+        origins: of pages elsewhere that may ask.
 
     Raises:
         ConfigError: the port can't be had.
@@ -49,7 +51,7 @@ def serve(
             f"Warning: {host} can be reached from other machines, and no API key is set: everyone who can "
             "reach this port may use the models. Set --api-key-env NAME, or leave --host out."
         )
-    app = create_app(service, api_key=api_key, reports=reports, loopback=loopback)
+    app = create_app(service, api_key=api_key, reports=reports, loopback=loopback, origins=origins)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=1024)

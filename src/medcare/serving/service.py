@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from fastapi.concurrency import run_in_threadpool
 
+from medcare.foundation.errors import MedCareError
 from medcare.generation.sampling import Sampling
 from medcare.serving.answers import Answers
 from medcare.serving.failures import ApiError
@@ -15,6 +18,10 @@ from medcare.serving.protocol import ChatRequest, CompletionRequest, GenerationR
 from medcare.serving.served_model import ServedModel
 from medcare.serving.worker import Worker
 from medcare.text.records import Message
+
+if TYPE_CHECKING:
+    from medcare.generation.structure import Constraint
+    from medcare.serving.thoughts import Thoughts
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,15 @@ class Service:
             Message("system" if turn.role == "developer" else turn.role, turn.text) for turn in body.messages
         ]
         prompt = await run_in_threadpool(model.chat_prompt, messages)
-        return self._start(model, [prompt], body)
+        constraint = None
+        if (schema := body.schema_wanted) is not None:
+            try:
+                await run_in_threadpool(model.constraint, schema)  # once for the errors, outside of the loop
+            except MedCareError as error:
+                raise ApiError(400, str(error), param="response_format", code="invalid_value") from error
+            constraint = partial(model.constraint, schema)
+        thinking = partial(model.thoughts, prompt)
+        return self._start(model, [prompt], body, thinking=thinking, constraint=constraint)
 
     async def complete(self, body: CompletionRequest) -> Answers:
         """Start to continue texts; raises ApiError."""
@@ -98,6 +113,9 @@ class Service:
         prompts: Sequence[list[int]],
         body: GenerationRequest,
         echoes: Sequence[str] | None = None,
+        *,
+        thinking: Callable[[], Thoughts] | None = None,
+        constraint: Callable[[], Constraint] | None = None,
     ) -> Answers:
         sampling = Sampling(
             temperature=model.temperature if body.temperature is None else body.temperature,
@@ -122,7 +140,7 @@ class Service:
         prompt_tokens = sum(map(len, prompts))
         answers = Answers(model, self.metrics, prompt_tokens)
         repeated = None if echoes is None else [echo for echo in echoes for _ in range(body.n)]
-        answers.start(rows, samplings, body.stops, repeated)
+        answers.start(rows, samplings, body.stops, repeated, thinking=thinking, constraint=constraint)
         self.metrics.began(model.name, prompt_tokens)
         self.worker.wake()
         return answers

@@ -1,0 +1,56 @@
+"""What a reasoning model thinks before it answers, told apart from the answer while both are written."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+OPEN, CLOSE = "<think>", "</think>"
+
+
+class Thoughts:
+    """Parts the text of an answer into thought and answer.
+
+    A thought stands at the beginning, between `<think>` and `</think>`. Some chat templates write the
+    `<think>` themselves, at the end of the prompt. White space between thought and answer belongs to neither.
+
+    Args:
+        opened: whether the prompt has opened a thought.
+    """
+
+    def __init__(self, *, opened: bool) -> None:
+        self._state: Literal["start", "thought", "gap", "answer"] = "thought" if opened else "start"
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, str]:
+        """Take more text; returns what is certain of it: some of the thought, some of the answer."""
+        held, self._held = self._held + text, ""
+        thought = ""
+        if self._state == "start":
+            start = held.lstrip()
+            if len(start) < len(OPEN) and OPEN.startswith(start):
+                self._held = held  # it may still become the tag
+                return "", ""
+            self._state = "answer"
+            if start.startswith(OPEN):
+                self._state, held = "thought", start.removeprefix(OPEN)
+        if self._state == "thought":
+            thought, closed, held = held.partition(CLOSE)
+            if not closed:
+                certain = len(thought) - _begun(thought)
+                self._held = thought[certain:]
+                return thought[:certain], ""
+            self._state = "gap"
+        if self._state == "gap":
+            held = held.lstrip()
+            self._state = "answer" if held else "gap"
+        return thought, held
+
+    def close(self) -> tuple[str, str]:
+        """What was held back, once no more text comes."""
+        held, self._held = self._held, ""
+        return (held, "") if self._state == "thought" else ("", held)
+
+
+def _begun(text: str) -> int:
+    """Length of the longest end of `text` that the closing tag begins with."""
+    return next((size for size in range(len(CLOSE) - 1, 0, -1) if text.endswith(CLOSE[:size])), 0)
