@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from llama_cpp import GGML_TYPE_F32, Llama, llama_cpp
 
-from medcare.adapters.folders import load_model, tokenizer_source
+from medcare.adapters.loading import load_model, tokenizer_source
 from medcare.export.gguf import Type, export_gguf
 from medcare.foundation.storage import write_json
 from medcare.models.base_model import load_tokenizer

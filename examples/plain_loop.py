@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import medcare
-from medcare.adapters.folders import tokenizer_source
+from medcare.adapters.loading import tokenizer_source
 from medcare.adapters.orthogonality import measure, project
 from medcare.data.readers import conversations
 from medcare.models.base_model import load_tokenizer

@@ -14,9 +14,10 @@ from pathlib import Path
 from transformers import Trainer, TrainingArguments
 
 import medcare
-from medcare.adapters.folders import read_manifest, tokenizer_source
+from medcare.adapters.loading import tokenizer_source
 from medcare.data.readers import conversations
 from medcare.models.base_model import load_tokenizer
+from medcare.settings.run_folder import read_manifest
 from medcare.text.batches import collate
 from medcare.text.chat_template import render_all
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import medcare
-from medcare.adapters.folders import read_manifest
 from medcare.adapters.orthogonality import penalty
 from medcare.adapters.tuner import adapted_linears
 from medcare.foundation.errors import AdapterError, ConfigError, DataError, FolderError
 from medcare.models.base_model import load_tokenizer
+from medcare.settings.run_folder import read_manifest
 from tests.conftest import tiny_model
 
 SHAPES = medcare.AdapterConfig(rank=2, alpha=4, experts=4, dropout=0.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from medcare.adapters.folders import load_model
+from medcare.adapters.loading import load_model
 from medcare.adapters.orthogonality import measure
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medcare.adapters.folders import load_model
+    from medcare.adapters.loading import load_model
     from medcare.api import attach, evaluate, merge, run, save_stage, train
     from medcare.settings.config import AdapterConfig, RunConfig
     from medcare.settings.files import load_config
@@ -34,7 +34,7 @@ _HOME = {
     "KeepOrthogonal": "training.callback",
     "RunConfig": "settings.config",
     "load_config": "settings.files",
-    "load_model": "adapters.folders",
+    "load_model": "adapters.loading",
 }
 
 

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from medcare import pipeline
 from medcare.adapters.branches import trained_in
-from medcare.adapters.folders import claim, read_manifest
 from medcare.adapters.tuner import add_branches
 from medcare.adapters.tuner import trainable as let_train
 from medcare.data.readers import conversations as read_conversations
 from medcare.evaluation.engines import LocalEngine
+from medcare.export import merged
 from medcare.foundation.errors import ConfigError, FolderError
 from medcare.foundation.processes import is_main, wait
 from medcare.foundation.storage import read_json
 from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_stage
 from medcare.settings.files import from_dict, load_config
+from medcare.settings.run_folder import claim, read_manifest
 from medcare.training import stages
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def merge(folder: str | Path, out: str | Path) -> Path:
         AdapterError: the folder has a noise aggregator, which can't be merged.
         MedCareError: see `medcare.foundation.errors`.
     """
-    stages.merge(Path(folder), Path(out))
+    merged.merge(Path(folder), Path(out))
     return Path(out)
 
 

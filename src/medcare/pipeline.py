@@ -19,7 +19,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from medcare.adapters.folders import claim, write_manifest
 from medcare.benchmark import build, write
 from medcare.data.files import read_items
 from medcare.data.readers import conversations as read_conversations
@@ -31,11 +30,13 @@ from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import write_results
 from medcare.evaluation.test_set import adopt, adopted, read_test_items
 from medcare.export.card import write_card
+from medcare.export.merged import merge
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_json
 from medcare.reports import write_report
 from medcare.settings.config import RunConfig, Stage
+from medcare.settings.run_folder import claim, write_manifest
 from medcare.text.records import Item
 from medcare.training import stages
 
@@ -80,7 +81,7 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
         train_stage("align", config, out / "align", start=out / "aggregate", embedded=data)
     with clock.phase("merge"):
         if is_main():
-            stages.merge(out / "align", out / "model")
+            merge(out / "align", out / "model")
         wait()
     test("align", out / "model")
     if is_main():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from medcare.adapters.folders import claim, load_model
+from medcare.adapters.loading import load_model
 from medcare.adapters.tuner import add_branches, remove_branch
 from medcare.models.base_model import load_base
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
+from medcare.settings.run_folder import claim
 from medcare.training.stages import save
 
 ADAPTERS = AdapterConfig(rank=4, alpha=10, experts=4, top_k=2, dropout=0.0)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from medcare.export.card import render_card
 from medcare.export.lora import export_lora
+from medcare.export.merged import merge
 from medcare.settings.config import RunConfig
 from medcare.settings.files import from_dict
-from medcare.training.stages import merge
 from tests.export.stage_folders import stage_folders
 
 

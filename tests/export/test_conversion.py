@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from medcare.adapters.folders import load_model, read_manifest
+from medcare.adapters.loading import load_model
 from medcare.adapters.tuner import adapted_linears
 from medcare.cli import app
 from medcare.export.conversion import convert
 from medcare.export.lora import export_lora
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
+from medcare.settings.run_folder import read_manifest
 from tests.conftest import tiny_model
 from tests.test_readme import SMALL
 

@@ -13,15 +13,15 @@ from gguf import GGMLQuantizationType, GGUFReader
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from medcare.adapters.folders import load_model
+from medcare.adapters.loading import load_model
 from medcare.cli import app
 from medcare.export import gguf as exporter
 from medcare.export.gguf import export_gguf
 from medcare.export.lora import export_lora
+from medcare.export.merged import merge
 from medcare.export.push import prepare
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError, StorageError
 from medcare.settings.config import EMBEDDED
-from medcare.training.stages import merge
 from tests.export.gguf_models import save
 from tests.export.stage_folders import stage_folders
 

@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from medcare.adapters.folders import load_model
+from medcare.adapters.loading import load_model
 from medcare.adapters.tuner import remove_branch
 from medcare.export.lora import as_parts, export_lora
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medcare.adapters.folders import load_model, read_manifest
+from medcare.adapters.loading import load_model
 from medcare.data.readers.rows import open_rows
 from medcare.foundation.errors import ConfigError, DataError, ModelError, StorageError
 from medcare.foundation.storage import (
@@ -23,6 +23,7 @@ from medcare.foundation.storage import (
     write_text,
 )
 from medcare.settings.files import read_yaml
+from medcare.settings.run_folder import read_manifest
 
 
 def test_a_failed_write_leaves_the_former_file_and_no_litter(tmp_path):

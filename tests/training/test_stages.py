@@ -15,8 +15,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from medcare.adapters.folders import load_model
+from medcare.adapters.loading import load_model
 from medcare.adapters.tuner import adapted_linears
+from medcare.export.merged import merge
 from medcare.foundation.errors import (
     AdapterError,
     ConfigError,
@@ -56,7 +57,7 @@ def both(tiny_base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     stages.train("aggregate", config(tiny_base), TALKS, folder / "one", data_hash="x")
     stages.train("align", config(tiny_base), TALKS, folder / "two", data_hash="x", start=folder / "one")
-    stages.merge(folder / "two", folder / "plain")
+    merge(folder / "two", folder / "plain")
     return folder
 
 
@@ -141,7 +142,7 @@ def test_load_model_gives_each_folder_its_branches(both, tiny_base):
 
 def test_merging_a_stage_with_its_noise_aggregator_is_refused(both, tmp_path):
     with pytest.raises(AdapterError, match="router weighs the experts anew for every token"):
-        stages.merge(both / "one", tmp_path / "out")
+        merge(both / "one", tmp_path / "out")
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
@@ -226,8 +227,8 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_what_was_there(both, tmp_pa
 
     script = (
         "import signal, sys, pathlib; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from medcare.training import stages; from medcare.foundation.errors import StorageError\n"
-        "try:\n    stages.merge(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
+        "from medcare.export.merged import merge; from medcare.foundation.errors import StorageError\n"
+        "try:\n    merge(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
         "except StorageError as error:\n    print(error); sys.exit(7)"
     )
     command = [sys.executable, "-c", script, both / "two", tmp_path / "out"]
@@ -235,7 +236,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_what_was_there(both, tmp_pa
     assert done.returncode == StorageError.exit_code, done.stderr
     assert "too large" in done.stdout.lower()
     assert not (tmp_path / "out" / "manifest.json").exists()
-    stages.merge(both / "two", tmp_path / "out")  # the same call again, with room
+    merge(both / "two", tmp_path / "out")  # the same call again, with room
     assert (tmp_path / "out" / "manifest.json").exists()
     assert not [path for path in (tmp_path / "out").iterdir() if "part" in path.name]
 
@@ -246,7 +247,7 @@ def test_both_stages_beside_a_quantised_base_merge_into_the_full_one(both, tiny_
     made = replace(made, model=replace(made.model, quantization="int8"))
     stages.train("aggregate", made, TALKS, tmp_path / "one", data_hash="x")
     stages.train("align", made, TALKS, tmp_path / "two", data_hash="x", start=tmp_path / "one")
-    stages.merge(tmp_path / "two", tmp_path / "plain")
+    merge(tmp_path / "two", tmp_path / "plain")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     assert {weight.dtype for weight in merged.parameters()} == {torch.float32}
     last = [

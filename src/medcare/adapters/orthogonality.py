@@ -1,7 +1,8 @@
 """Keeping the alignment branch orthogonal to the knowledge branch (paper section 3.3).
 
-Two branches do not interfere on any input when the row spaces of their A are orthogonal:
-A_ka A_al^T = 0 [r_ka, r_al]. Four ways to get there:
+The row spaces of their A are orthogonal when A_ka A_al^T = 0 [r_ka, r_al]. Then the alignment branch adds
+nothing on an input that lies in the rows of A_ka, which are all that the knowledge branch reads. On any other
+input both may act, and nothing keeps their B from writing to the same directions. Four ways to get there:
 
 - `l1`: the paper's penalty, the sum over layers of sum |A_ka A_al^T|;
 - `frobenius`: the sum over layers of ||A_ka A_al^T||_F^2, whose gradient fades near zero;

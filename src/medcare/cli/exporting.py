@@ -56,7 +56,7 @@ def export(
     """Write a model for other programs: a plain model folder, a PEFT LoRA or a GGUF file, with a card."""
     _check_options(format_, {"--parts": parts, "--uniform": uniform or None, "--type": type_})
     if format_ == "merged":
-        from medcare.training.stages import merge
+        from medcare.export.merged import merge
 
         merge(folder, out)
         typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")

@@ -81,7 +81,7 @@ def merge(
     out: Out,
 ) -> None:
     """Fold the branches into the weights: a plain Hugging Face folder."""
-    from medcare.training.stages import merge as merge_folder
+    from medcare.export.merged import merge as merge_folder
 
     merge_folder(folder, out)
     typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")

@@ -41,12 +41,12 @@ def open_engine(model: str, config: RunConfig, *, noise: bool = False) -> Iterat
     """Get a model ready to answer.
 
     Args:
-        model: what `folders.load_model` loads, or a server and its model as `http://HOST:PORT/v1#MODEL`.
+        model: what `load_model` loads, or a server and its model as `http://HOST:PORT/v1#MODEL`.
         config: of the model and the evaluation.
-        noise: as `folders.load_model`.
+        noise: as `load_model`.
 
     Raises:
-        MedCareError: as `folders.load_model`, or as `ServerEngine`.
+        MedCareError: as `load_model`, or as `ServerEngine`.
     """
     settings = config.evaluation
     if is_server(model):
@@ -55,7 +55,7 @@ def open_engine(model: str, config: RunConfig, *, noise: bool = False) -> Iterat
         with ServerEngine(model, settings) as server:
             yield server
         return
-    from medcare.adapters.folders import load_model, tokenizer_source
+    from medcare.adapters.loading import load_model, tokenizer_source
     from medcare.models.base_model import load_tokenizer
 
     where = {"device": config.model.device, "dtype": config.model.dtype}

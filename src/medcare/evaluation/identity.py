@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from medcare.adapters.folders import MANIFEST, plain_source
 from medcare.foundation.storage import file_hash, read_json
+from medcare.settings.run_folder import MANIFEST, plain_source
 
 # Beyond this many bytes of weights, reading them takes too long; names, sizes and times stand in.
 _MOST_READ = 4 << 30
@@ -21,10 +21,10 @@ _SUFFIXES = (_WEIGHTS, ".json", ".jinja", ".model")
 
 
 def identities(*, model: str = "", items: str = "") -> dict[str, str]:
-    """Settings for `folders.claim` that change with a model's weights and with a test set.
+    """Settings for `claim` that change with a model's weights and with a test set.
 
     Args:
-        model: what `folders.load_model` loads, or the address of a server.
+        model: what `load_model` loads, or the address of a server.
         items: a test set as `test_set.adopt` takes it.
 
     Returns:
@@ -43,7 +43,7 @@ def identities(*, model: str = "", items: str = "") -> dict[str, str]:
 
 
 def _model(path: Path) -> str:
-    """Of the files that `folders.load_model` reads, and of the base below them."""
+    """Of the files that `load_model` reads, and of the base below them."""
     from medcare.adapters.branches import stored_in
 
     plain = plain_source(path)

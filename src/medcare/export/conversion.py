@@ -27,13 +27,13 @@ from torch import Tensor, nn
 
 from medcare.adapters.branch_files import read_lora, save_lora
 from medcare.adapters.branches import SPECS, added_in
-from medcare.adapters.folders import claim, write_manifest
 from medcare.adapters.low_rank import Factors
 from medcare.foundation.errors import AdapterError, FolderError, first_line
 from medcare.foundation.storage import read_json
 from medcare.models.base_model import describe, load_config
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
+from medcare.settings.run_folder import claim, write_manifest
 
 _NAME = re.compile(
     r"(?:base_model\.)?(?:model\.(?=model\.))?(?P<module>.+?)\."

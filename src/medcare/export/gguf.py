@@ -14,15 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from medcare.adapters.folders import (
-    MANIFEST,
-    claim,
-    load_model,
-    plain_source,
-    read_manifest,
-    tokenizer_source,
-    write_manifest,
-)
+from medcare.adapters.loading import load_model, tokenizer_source
 from medcare.adapters.merge import merge_all
 from medcare.export.card import front_matter, shown_base, stages_behind, write_card
 from medcare.export.gguf_architecture import (
@@ -37,6 +29,7 @@ from medcare.foundation.errors import AdapterError, ConfigError, ModelError
 from medcare.foundation.storage import file_hash, write_atomic
 from medcare.models.base_model import describe, load_config, load_tokenizer
 from medcare.settings.config import ModelConfig, RunConfig
+from medcare.settings.run_folder import MANIFEST, claim, plain_source, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     import numpy as np

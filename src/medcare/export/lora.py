@@ -16,12 +16,12 @@ from typing import Literal, get_args
 
 from medcare.adapters.branch_files import read_lora, save_lora
 from medcare.adapters.branches import stored_in
-from medcare.adapters.folders import claim, read_manifest, write_manifest
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.merge import join, pad
 from medcare.export.card import write_card
 from medcare.foundation.errors import AdapterError, ConfigError
 from medcare.settings.config import Stage
+from medcare.settings.run_folder import claim, read_manifest, write_manifest
 
 Parts = Literal["knowledge", "alignment", "both"]
 _STAGES: dict[Parts, tuple[Stage, ...]] = {

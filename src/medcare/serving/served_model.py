@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from medcare.adapters.folders import load_model, tokenizer_source
+from medcare.adapters.loading import load_model, tokenizer_source
 from medcare.foundation.errors import ConfigError, ModelError
 from medcare.foundation.progress import say
 from medcare.generation.ending import answer_ends
@@ -100,14 +100,14 @@ def load_served(models: Sequence[str], *, device: str, dtype: str, **limits: int
     """Load models given as `NAME=FOLDER` or `FOLDER`.
 
     Args:
-        models: folders as `folders.load_model` takes them; without a name, the last part of the path is it.
+        models: folders as `load_model` takes them; without a name, the last part of the path is it.
         device: as `ModelConfig.device`.
         dtype: as `ModelConfig.dtype`.
         limits: as `Engine` takes them.
 
     Raises:
         ConfigError: two models have one name.
-        ModelError: a folder holds no model; also AdapterError and FolderError, see `folders.load_model`.
+        ModelError: a folder holds no model; also AdapterError and FolderError, see `load_model`.
     """
     named = [_name(entry) for entry in models]
     names = [name for name, _ in named]

@@ -1,30 +1,26 @@
-"""The two stages and the merge: separate runs that meet only through folders (paper section 3)."""
+"""The two stages: separate runs that meet only through folders (paper section 3)."""
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
 from medcare.adapters.branch_files import save_branches
 from medcare.adapters.branches import stored_in, trained_in
-from medcare.adapters.folders import claim, load_model, read_manifest, write_manifest
-from medcare.adapters.merge import merge_all
+from medcare.adapters.loading import load_model
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_branches, branch_parameters, trainable
-from medcare.export.card import write_card
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
-from medcare.foundation.storage import storage_error
-from medcare.models.base_model import choose_device, choose_dtype, describe, load_base, load_tokenizer
+from medcare.models.base_model import choose_dtype, describe, load_base, load_tokenizer
 from medcare.models.quantized import quantize
 from medcare.settings.config import AdapterConfig, Quantization, RunConfig, Stage
+from medcare.settings.run_folder import claim, read_manifest, write_manifest
 from medcare.text.chat_template import Rendered, render_all
 from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded, training_device
@@ -117,7 +113,7 @@ def save(
 
     Args:
         model: the trained model with its branches.
-        out: the folder, claimed by `folders.claim`.
+        out: the folder, claimed by `claim`.
         config: the settings.
         facts: for the manifest; at least `stage`, `base` and `result`.
         start: the stage-1 folder that stage 2 started from.
@@ -132,28 +128,6 @@ def save(
             if spec.in_align == "merged":
                 shutil.copytree(start / spec.path, out / spec.path, dirs_exist_ok=True)
     write_manifest(out, config, {**facts, "base_facts": describe(model)})
-
-
-def merge(folder: Path, out: Path) -> None:
-    """Fold the branches of a stage folder into the weights and write a plain Hugging Face folder.
-
-    Raises:
-        AdapterError: the folder has a noise aggregator, which can't be merged.
-        MedCareError: the folder is not complete, `out` is in use, or the disk is full.
-    """
-    manifest = read_manifest(folder)
-    settings = {"stage": "merged", "from": str(folder.resolve()), "source": manifest["result"]}
-    config = manifest["config"]
-    if claim(out, config, settings):
-        return
-    # In float32 whatever the training dtype was: rounding each merge to bfloat16 would lose the update.
-    model = load_model(folder, device="cpu", dtype="float32")
-    merge_all(model)
-    dtype = choose_dtype(config.model.dtype, choose_device(config.model.device))
-    model.to(dtype)  # type: ignore[arg-type]  # its stubs know no dtype here
-    _save_plain(model, load_tokenizer(manifest["base"]), out)
-    write_manifest(out, config, {**settings, "base": manifest["base"], "base_facts": describe(model)})
-    write_card(out)
 
 
 def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[PreTrainedModel, str]:
@@ -231,18 +205,6 @@ def _render(
             "Raise max_length or check the data with: medcare data check FILE"
         )
     return kept
-
-
-def _save_plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """Write model and tokenizer beside their place and move them there once they are whole."""
-    try:
-        with tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
-            model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-            for path in Path(part).iterdir():
-                path.replace(out / path.name)
-    except (OSError, SafetensorError) as error:  # safetensors wraps the system's error, such as a full disk
-        raise storage_error(out, error) from error
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medcare.adapters.folders import CONFIG, claim
 from medcare.foundation.errors import FolderError
 from medcare.foundation.locks import LOCK
 from medcare.settings.config import EvaluationConfig, RunConfig, TrackingConfig
+from medcare.settings.run_folder import CONFIG, claim
 
 WORK = {"stage": "run"}
 ANOTHER = """
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from medcare.settings.config import RunConfig
 from medcare.foundation.errors import FolderError
-from medcare.adapters.folders import claim
+from medcare.settings.run_folder import claim
 try:
     claim(Path(sys.argv[1]), RunConfig(), {"stage": "run"})
 except FolderError as error:

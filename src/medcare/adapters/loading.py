@@ -1,0 +1,119 @@
+"""Loading the model behind any folder that the package writes, with the tokenizer that belongs to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medcare.adapters.branch_files import load_branch
+from medcare.adapters.branches import SPECS, stored_in
+from medcare.adapters.merge import merge_branch, merge_unrouted
+from medcare.foundation.errors import AdapterError, FolderError
+from medcare.foundation.storage import read_json
+from medcare.models.base_model import choose_device, choose_dtype, describe, load_base, resolve_base
+from medcare.settings.run_folder import MANIFEST, plain_source, read_manifest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_model(
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    noise: bool = True,
+    merge: bool = False,
+) -> PreTrainedModel:
+    """Load the model of any folder that this package writes, or of a base name.
+
+    Args:
+        folder: a stage folder (base with its branches; attention merged in a stage-2 folder), a merged
+            folder, a run folder (its merged model), a PEFT LoRA folder, or a base name.
+        device: as `ModelConfig.device`.
+        dtype: as `ModelConfig.dtype`.
+        noise: whether a stage-1 model keeps its noise aggregator. Without it, attention is merged too:
+            this is the model that stage 2 starts from and that the evaluation calls `aggregate`.
+        merge: whether to fold all other branches into the weights: faster, the same but for rounding, and
+            nothing that could be trained on.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ModelError: there is no such folder or base.
+        AdapterError: the branches belong to another base.
+        FolderError: the folder is not complete.
+    """
+    path = Path(folder).expanduser()
+    where = choose_device(device)
+    precision = choose_dtype(dtype, where)
+    source = plain_source(path)
+    if source is not None:
+        plain: PreTrainedModel = load_base(source, device=where, dtype=precision).eval()
+        return plain
+    if (path / "adapter_config.json").is_file():
+        model = load_base(_peft_base(path), device=where, dtype=precision)
+        load_branch(model, SPECS["knowledge"], path)
+    else:
+        manifest = _stage_manifest(path)
+        model = load_base(manifest["base"], device=where, dtype=precision)
+        _check_base(describe(model), manifest, path)
+        _attach(model, path, manifest, noise=noise)
+    if merge:
+        merge_unrouted(model)
+    adapted: PreTrainedModel = model.eval()
+    return adapted
+
+
+def tokenizer_source(folder: str | Path) -> str:
+    """The folder or base name whose tokenizer belongs to the model of `load_model`; raises alike."""
+    path = Path(folder).expanduser()
+    source = plain_source(path)
+    if source is not None:
+        return source
+    if (path / "adapter_config.json").is_file():
+        return _peft_base(path)
+    return str(_stage_manifest(path)["base"])
+
+
+def _stage_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    if manifest.get("stage") not in ("aggregate", "align"):
+        raise FolderError(f"{path} holds no model yet: its {MANIFEST} names no finished stage.")
+    return manifest
+
+
+def _attach(model: PreTrainedModel, path: Path, manifest: dict[str, Any], *, noise: bool) -> None:
+    """Put a stage folder's branches onto its base: as they trained, or as stage 2 takes them over."""
+    as_trained = manifest["stage"] == "aggregate" and noise
+    for spec in stored_in(path):
+        stays = as_trained or spec.in_align == "trains"
+        if stays or spec.mergeable:
+            load_branch(model, spec, path / spec.path, dropout=manifest["config"].adapters.dropout)
+        if not stays and spec.mergeable:
+            merge_branch(model, spec.name)
+
+
+def _check_base(model_facts: dict[str, Any], manifest: dict[str, Any], folder: Path) -> None:
+    """Refuse a base whose architecture differs from the one that the folder's branches were trained on."""
+    made_for = manifest.get("base_facts", {})
+    differing = [key for key, value in made_for.items() if model_facts.get(key) != value]
+    if differing:
+        details = ", ".join(
+            f"{key} {made_for[key]} (this model: {model_facts.get(key)})" for key in differing
+        )
+        raise AdapterError(
+            f"{folder} was trained on another base, {manifest.get('base')}: {details}. "
+            "Load it on its own base."
+        )
+
+
+def _peft_base(path: Path) -> str:
+    base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
+    if not base:
+        raise FolderError(
+            f"{path}/adapter_config.json names no base model (base_model_name_or_path). Add it."
+        )
+    resolve_base(base)
+    return str(base)

@@ -1,0 +1,109 @@
+"""A folder that the package writes: claimed for one piece of work, finished once its manifest is there.
+
+config.yaml holds the settings and is written first; manifest.json says what came of them and is written last.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medcare.foundation.errors import FolderError, ModelError
+from medcare.foundation.locks import hold
+from medcare.foundation.processes import is_main
+from medcare.foundation.provenance import git_commit, versions
+from medcare.foundation.storage import missing, read_json, write_json, write_text
+from medcare.settings.config import RunConfig
+from medcare.settings.files import from_dict, read_yaml
+
+CONFIG, MANIFEST = "config.yaml", "manifest.json"
+# These change nothing that is computed.
+_INERT = ("tracking", "evaluation.api_key_env", "evaluation.concurrency", "evaluation.retries")
+
+
+def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
+    """Take a folder for a piece of work, or find it taken; no other process can have it while this one lives.
+
+    Returns:
+        Whether that very piece of work is finished there.
+
+    Raises:
+        FolderError: the folder holds something else, or another process is at work in it.
+        StorageError: it can't be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"{missing(folder, 'folder')}. Choose another --out.")
+    begun = (folder / CONFIG).is_file()
+    if not begun and folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise FolderError(f"{folder} is not empty and holds no run of this package. Choose another --out.")
+    if is_main():  # of the processes of one job, the one that writes
+        hold(folder)
+    if (folder / CONFIG).is_file():
+        # A setting that came later has its default there.
+        former = _laid_over(RunConfig().to_dict(), read_yaml(folder / CONFIG))
+        wanted = {**config.to_dict(), **settings}
+        differing = sorted(key for key in _differences(former, wanted) if not key.startswith(_INERT))
+        if differing:
+            raise FolderError(
+                f"{folder} holds another run (it differs in {', '.join(differing[:5])}). "
+                "Choose another --out, or repeat the former settings to continue that run."
+            )
+        return (folder / MANIFEST).is_file()
+    write_text(folder / CONFIG, yaml.safe_dump({**config.to_dict(), **settings}, sort_keys=False))
+    return False
+
+
+def write_manifest(folder: Path, config: RunConfig, facts: dict[str, Any]) -> None:
+    """Write manifest.json, which marks the folder as finished; raises StorageError."""
+    write_json(
+        folder / MANIFEST,
+        {**facts, "seed": config.seed, "versions": versions(), "git_commit": git_commit()},
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished folder, with its `RunConfig` under `config`.
+
+    Raises:
+        FolderError: the folder is not finished, or is none of this package's.
+        ModelError: it does not exist.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{missing(folder, 'folder')}. Check the path.")
+    if not (folder / MANIFEST).is_file():
+        state = (
+            "its stage is not finished" if (folder / CONFIG).is_file() else "this package did not write it"
+        )
+        raise FolderError(f"{folder} has no {MANIFEST}: {state}. Run that stage to its end first.")
+    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    tree = read_yaml(folder / CONFIG)
+    known = RunConfig().to_dict()
+    manifest["config"] = from_dict({key: value for key, value in tree.items() if key in known})
+    return manifest
+
+
+def plain_source(path: Path) -> str | None:
+    """What transformers loads by itself: a model folder, a run's merged model or a base name; else None."""
+    if not path.is_dir():
+        return str(path)
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return str(folder)
+    return None
+
+
+def _laid_over(defaults: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    filled = {
+        key: _laid_over(value, tree.get(key) or {}) if isinstance(value, dict) else tree.get(key, value)
+        for key, value in defaults.items()
+    }
+    return {**tree, **filled}
+
+
+def _differences(former: Any, wanted: Any, prefix: str = "") -> list[str]:
+    if isinstance(former, dict) and isinstance(wanted, dict):
+        keys = {**former, **wanted}
+        return [d for key in keys for d in _differences(former.get(key), wanted.get(key), f"{prefix}{key}.")]
+    return [] if former == wanted else [prefix.rstrip(".")]
