@@ -8,6 +8,7 @@ import sys
 import warnings
 
 from medcare.foundation.errors import MedCareError
+from medcare.foundation.processors import settle_threads
 
 _INTERRUPTED = 130
 
@@ -19,6 +20,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    settle_threads()
     # What libraries will rename one day is nothing that a user could act on.
     warnings.simplefilter("ignore", FutureWarning)
     from medcare.cli import app

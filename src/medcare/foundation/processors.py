@@ -1,0 +1,44 @@
+"""How many processor cores there really are, and how threads wait for work on a machine that others use too.
+
+Asked and set before torch is loaded, which reads these settings once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container, in cgroup version 2: "200000 100000" are two cores
+
+
+def cores() -> int:
+    """The cores that this process may use: of the machine, of its affinity, of its container's quota."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(own, _quota() or own)
+
+
+def load() -> float:
+    """Programs that wanted a core in the last minute, on average; 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def settle_threads() -> None:
+    """Set OpenMP's threads for this machine, where the user has set nothing.
+
+    Threads that find nothing to do spin for a while in the hope of more. On a machine with other work that
+    takes the cores from whoever has some: there they go to sleep instead. A container's quota is not seen by
+    OpenMP, which starts a thread for every core of the machine.
+    """
+    if _quota() and "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(cores())
+    if load() > cores() / 2 and "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _quota() -> int | None:
+    try:
+        quota, _, period = _QUOTA.read_text().partition(" ")
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # another system, or no limit ("max")
+        return None
