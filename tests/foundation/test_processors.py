@@ -16,8 +16,8 @@ def nothing_set(monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "cores", "threads"),
-    [("max 100000\n", 8, None), ("200000 100000\n", 2, "2"), ("150000 100000\n", 2, "2"), ("1000 100000", 1, "1"),
-     ("9900000 100000\n", 8, "8"), ("nonsense", 8, None), (None, 8, None)],
+    [("max 100000\n", 8, None), ("200000 100000\n", 2, "2"), ("150000 100000\n", 2, "2"),
+     ("1000 100000", 1, "1"), ("9900000 100000\n", 8, "8"), ("nonsense", 8, None), (None, 8, None)],
 )  # fmt: skip
 def test_a_containers_quota_counts(text, cores, threads, tmp_path, monkeypatch):
     monkeypatch.setattr(processors, "_QUOTA", tmp_path / "cpu.max")

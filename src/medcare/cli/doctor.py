@@ -49,7 +49,8 @@ def doctor() -> None:
     rows = {
         "medcare": f"{metadata.version('medcare')}, Python {platform.python_version()}, torch "
         f"{torch.__version__}, transformers {metadata.version('transformers')}",
-        "processor": f"{cores()} cores, load {load():.1f}, {torch.get_num_threads()} threads, {waiting} waiting",
+        "processor": f"{cores()} cores, load {load():.1f}, {torch.get_num_threads()} threads, "
+        f"{waiting} waiting",
         "device": f"{_device(device)}, models in {dtype}",
         "cache": f"{cache}, {free / _GIB:.0f} GiB free",
         "extras": ", ".join(installed) or "none",
@@ -80,8 +81,8 @@ def _advice(device: torch.device, load_per_core: float, free: int) -> list[str]:
     advice = []
     if load_per_core > 1:
         advice.append(
-            f"Other programs keep this machine busy (load {load_per_core:.1f} a core): training will be slower "
-            "than foreseen by about that factor. Wait for them, or stop them."
+            f"Other programs keep this machine busy (load {load_per_core:.1f} a core): training will be "
+            "slower than foreseen by about that factor. Wait for them, or stop them."
         )
     if torch.get_num_threads() > cores():
         advice.append(f"torch starts more threads than there are cores: set OMP_NUM_THREADS={cores()}.")
