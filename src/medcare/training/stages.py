@@ -1,4 +1,14 @@
-"""The two stages: separate runs that meet only through folders (paper section 3)."""
+"""The two stages of the method: separate runs that meet only through folders (paper section 3).
+
+    1  aggregate   the base, frozen, with the branches knowledge, noise and attention, which all train:
+                   noise takes up what is bound to single tasks, so that knowledge need not
+       in between  noise is dropped, attention is merged into the weights, knowledge is kept
+    2  align       alignment is added beside knowledge and trains on the form of answers, kept orthogonal to
+                   knowledge (adapters/orthogonality.py); knowledge trains on, unless `train_knowledge` is off
+
+Afterwards both branches are folded into the weights (export/merged.py). The table in adapters/branches.py says
+which branch stands where, when it trains and what becomes of it; loop.py makes the steps, losses.py their loss.
+"""
 
 from __future__ import annotations
 
@@ -64,18 +74,44 @@ def train(
         finished = claim(out, config, settings)
     if finished:
         return {}
-    model, base = _start_model(stage, config, start)
-    tokenizer = load_tokenizer(base)
+    model = _start(stage, config, start)
+    tokenizer = load_tokenizer(config.model.base)
     examples = _render(tokenizer, conversations, config.stage(stage).max_length)
     loop = _loop(stage, config, model, examples, out, pad_id=_pad_id(tokenizer))
     with tracked(loop.accelerator, stage, config, out):
         result = loop.run(stage)
     gather_branches(model)
     if is_main():
-        save(model, out, config, {**settings, "base": base, "result": result}, start=start)
+        save(model, out, config, {**settings, "base": config.model.base, "result": result}, start=start)
         (out / CHECKPOINT).unlink(missing_ok=True)
     wait()
     return result
+
+
+def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedModel:
+    """The model that a stage trains, with its branches."""
+    device = training_device(config.model.device)
+    dtype = choose_dtype(config.model.dtype, device)
+    kind = config.model.quantization
+    if is_sharded():
+        _check_shardable(kind)
+        device = torch.device("cpu")  # no single device need hold the whole model: FSDP moves shard by shard
+    # Nor does it when layers come to it quantised, one by one.
+    loading = device if kind == "none" else torch.device("cpu")
+    torch.manual_seed(config.seed)
+    if stage == "aggregate":
+        if start is not None:
+            raise FolderError("Stage 'aggregate' starts from the base model: leave --from out.")
+        model = load_base(config.model.base, device=loading, dtype=dtype)
+    else:
+        if start is None:
+            raise FolderError("Stage 'align' starts from a stage-1 folder: give it with --from DIR.")
+        _check_start(start, config)
+        # What is in between the stages: noise dropped, attention merged, knowledge kept.
+        model = load_model(start, device=str(loading), dtype=str(dtype).removeprefix("torch."), noise=False)
+    quantize(model, kind, device)
+    add_branches(model, stage, config.adapters)
+    return model
 
 
 def _loop(
@@ -130,25 +166,8 @@ def save(
     write_manifest(out, config, {**facts, "base_facts": describe(model)})
 
 
-def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[PreTrainedModel, str]:
-    device = training_device(config.model.device)
-    dtype = choose_dtype(config.model.dtype, device)
-    kind = config.model.quantization
-    if is_sharded():
-        _check_shardable(kind)
-        device = torch.device("cpu")  # no single device need hold the whole model: FSDP moves shard by shard
-    # Nor does it when layers come to it quantised, one by one.
-    whole = device if kind == "none" else torch.device("cpu")
-    torch.manual_seed(config.seed)
-    if stage == "aggregate":
-        if start is not None:
-            raise FolderError("Stage 'aggregate' starts from the base model: leave --from out.")
-        model = load_base(config.model.base, device=whole, dtype=dtype)
-        quantize(model, kind, device)
-        add_branches(model, stage, config.adapters)
-        return model, config.model.base
-    if start is None:
-        raise FolderError("Stage 'align' starts from a stage-1 folder: give it with --from DIR.")
+def _check_start(start: Path, config: RunConfig) -> None:
+    """Stage 2 goes on from a finished stage 1 of the same base and shapes."""
     manifest = read_manifest(start)
     if manifest.get("stage") != "aggregate":
         raise FolderError(
@@ -161,11 +180,6 @@ def _start_model(stage: Stage, config: RunConfig, start: Path | None) -> tuple[P
         )
     if "converted_from" not in manifest:  # a foreign adapter has a rank of its own
         _check_shapes(start, manifest["config"].adapters, config.adapters)
-    # The method's step between the stages: noise dropped, attention merged, knowledge carried over.
-    model = load_model(start, device=str(whole), dtype=str(dtype).removeprefix("torch."), noise=False)
-    quantize(model, kind, device)
-    add_branches(model, stage, config.adapters)
-    return model, manifest["base"]
 
 
 def _check_shardable(kind: Quantization) -> None:
