@@ -6,8 +6,9 @@
     2  align       alignment is added beside knowledge and trains on the form of answers, kept orthogonal to
                    knowledge (adapters/orthogonality.py); knowledge trains on, unless `train_knowledge` is off
 
-Afterwards both branches are folded into the weights (export/merged.py). The table in adapters/branches.py says
-which branch stands where, when it trains and what becomes of it; loop.py makes the steps, losses.py their loss.
+Afterwards both branches are folded into the weights (export/merged.py). The table in adapters/branches.py
+says which branch stands where, when it trains and what becomes of it; loop.py makes the steps, losses.py
+their loss.
 """
 
 from __future__ import annotations
