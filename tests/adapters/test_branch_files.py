@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from medcare.adapters.branch_files import load_branch, save_branches
-from medcare.adapters.branches import SPECS
+from medcare.adapters.branches import BRANCHES, SPECS
 from medcare.adapters.tuner import adapted_linears, add_branches, remove_branch
-from medcare.foundation.errors import AdapterError, FolderError, StorageError
-from medcare.models.tensor_files import load_tensors, save_tensors
+from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig
 from tests.conftest import tiny_model
 
@@ -110,31 +110,6 @@ def test_peft_options_that_a_branch_lacks_are_refused(tmp_path, option):
         load_branch(tiny_model("llama"), SPECS["knowledge"], tmp_path / "knowledge")
 
 
-def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
-    with pytest.raises(FolderError, match="missing"):
-        load_tensors(tmp_path / "no.safetensors")
-    (tmp_path / "bad.safetensors").write_bytes(b"\x00" * 40)
-    with pytest.raises(FolderError, match="damaged"):
-        load_tensors(tmp_path / "bad.safetensors")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")  # noqa: PTH110
-def test_a_full_disk_leaves_the_former_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.safetensors"
-    save_tensors(path, {"x": torch.ones(3)})
-
-    def full(tensors, part, metadata=None):
-        with open("/dev/full", "wb") as stream:  # noqa: PTH123
-            stream.write(b"x" * 100_000)
-
-    monkeypatch.setattr("medcare.models.tensor_files.save_file", full)
-    with pytest.raises(StorageError, match="No space left"):
-        save_tensors(path, {"x": torch.zeros(3)})
-    monkeypatch.undo()
-    assert load_file(path)["x"].tolist() == [1, 1, 1]
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
-
-
 def test_nothing_is_pickled(tmp_path):
     save_branches(stage_one(), tmp_path, "base")
     suffixes = {entry.suffix for entry in tmp_path.rglob("*") if entry.is_file()}
@@ -182,6 +157,60 @@ def test_an_adapter_with_trained_embeddings_is_refused(tmp_path):
     save_file({**load_file(path), "base_model.model.model.embed_tokens.weight": torch.zeros(96, 32)}, path)
     with pytest.raises(AdapterError, match="embed_tokens"):
         load_branch(tiny_model("llama"), SPECS["knowledge"], tmp_path / "knowledge")
+
+
+def lose(path, *, tensor=None, fact=None):
+    """Write a safetensors file again without a tensor or a fact."""
+    with safe_open(path, framework="pt") as stream:
+        facts = {key: value for key, value in stream.metadata().items() if key != fact}
+    save_file({key: value for key, value in load_file(path).items() if key != tensor}, path, facts)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"tensor": "model.layers.0.mlp.up_proj.router.bias"},
+        {"tensor": "model.layers.1.mlp.up_proj.lora_A"},
+        {"fact": "top_k"},
+    ],
+    ids=str,
+)
+def test_a_noise_file_that_is_not_whole_is_one_sentence_and_changes_nothing(tmp_path, lost):
+    save_branches(stage_one(), tmp_path, "base")
+    lose(tmp_path / "noise.safetensors", **lost)
+    model = tiny_model("llama")
+    with pytest.raises(AdapterError, match=r"noise\.safetensors does not hold a whole noise branch"):
+        load_branch(model, SPECS["noise"], tmp_path / "noise.safetensors")
+    assert not adapted_linears(model)
+
+
+def test_a_noise_file_with_a_foreign_tensor_is_refused(tmp_path):
+    save_branches(stage_one(), tmp_path, "base")
+    path = tmp_path / "noise.safetensors"
+    save_file({**load_file(path), "model.embed_tokens.weight": torch.zeros(96, 32)}, path)
+    with pytest.raises(AdapterError, match="embed_tokens"):
+        load_branch(tiny_model("llama"), SPECS["noise"], path)
+
+
+def test_every_branch_of_the_table_comes_back_as_it_was(tmp_path):
+    """Tensors, scale and experts, whatever the settings would make."""
+    model = stage_one()
+    remove_branch(model, "noise")
+    add_branches(model, "align", replace(CONFIG, rank=3, alpha=1))
+    add_branches(again := tiny_model("llama"), "aggregate", CONFIG)
+    for name, linear in adapted_linears(again, "noise").items():
+        adapted_linears(model)[name].add("noise", linear.branch("noise"))
+    save_branches(model, tmp_path, "base")
+    fresh = tiny_model("llama")
+    for spec in BRANCHES:
+        load_branch(fresh, spec, tmp_path / spec.path)
+        made, read = adapted_linears(model, spec.name), adapted_linears(fresh, spec.name)
+        assert made.keys() == read.keys()
+        for name, linear in made.items():
+            one, other = linear.branch(spec.name), read[name].branch(spec.name)
+            assert one.facts() == other.facts()
+            assert one.keys == tuple(one.tensors())
+            assert all(torch.equal(tensor, other.tensors()[key]) for key, tensor in one.tensors().items())
 
 
 def test_a_rank_that_the_tensors_contradict_is_refused(tmp_path):

@@ -92,6 +92,16 @@ def test_load_counts_routed_tokens_in_training_only():
     assert noise.reset_load().tolist() == [0.0] * 4
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_every_token_is_counted_in_a_model_of_any_dtype(dtype):
+    """Counted in bfloat16, 257 tokens would be 256."""
+    noise = NoiseAggregator(6, 6, 2, 2.0, experts=2, top_k=2).to(dtype).train()
+    for tokens in (300, 1):
+        noise.gates(torch.randn(tokens, 6, dtype=dtype))
+    assert noise.load.tolist() == [301, 301]
+    assert noise.reset_load().tolist() == [0.5, 0.5]
+
+
 def test_new_branches_change_nothing():
     linear = AdaptedLinear(nn.Linear(6, 4))
     x = torch.randn(3, 6)

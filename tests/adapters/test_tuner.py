@@ -7,11 +7,13 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from medcare.adapters.low_rank import Factors
+from medcare.adapters.low_rank import Factors, LowRank
 from medcare.adapters.merge import join, merge_all, merge_unrouted, pad
+from medcare.adapters.targets import find_linears
 from medcare.adapters.tuner import (
     adapted_linears,
     add_branches,
+    attach,
     branch_parameters,
     remove_branch,
     router_load,
@@ -56,6 +58,96 @@ def test_both_stages_then_merge_equals_the_branched_model(any_model):
     merge_all(any_model)
     assert not adapted_linears(any_model)
     torch.testing.assert_close(any_model(IDS).logits, branched, rtol=0, atol=1e-4)
+
+
+def test_attaching_freezes_all_but_the_branches(any_model):
+    add_branches(any_model, "aggregate", CONFIG)
+    for name, parameter in any_model.named_parameters():
+        assert parameter.requires_grad == (".branches." in name), name
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_branches_come_into_the_mode_of_the_model(llama, training):
+    add_branches(llama.train(training), "aggregate", CONFIG)
+    assert {module.training for module in llama.modules()} == {training}
+
+
+@pytest.mark.parametrize("stage", ["aggregate", "align"])
+def test_dropout_arrives_in_every_branch_of_every_stage(llama, stage):
+    """What a stage is set to counts, also for branches of the stage before."""
+    add_branches(llama, "aggregate", replace(CONFIG, dropout=0.5 if stage == "aggregate" else 0.0))
+    if stage == "align":
+        remove_branch(llama, "noise")
+        add_branches(llama, "align", replace(CONFIG, dropout=0.5))
+    shake(llama)
+    for name, linear in adapted_linears(llama).items():
+        x = torch.randn(4, linear.in_features)
+        for branch in linear.branches:
+            linear.disabled = frozenset(linear.branches) - {branch}
+            linear.train()
+            zeroed = linear(x)
+            assert not torch.equal(zeroed, linear(x)), f"{name}, {branch}: two draws"
+            linear.eval()
+            assert torch.equal(linear(x), linear(x)), f"{name}, {branch}: none"
+        assert linear.shared.gain == 2.0
+
+
+def test_a_stage_without_dropout_has_none_after_one_with(llama):
+    add_branches(llama, "aggregate", replace(CONFIG, dropout=0.5))
+    remove_branch(llama, "noise")
+    add_branches(llama, "align", replace(CONFIG, dropout=0.0))
+    shake(llama)
+    expected = llama.eval()(IDS).logits
+    torch.testing.assert_close(llama.train()(IDS).logits, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"feed_forward": ("fc_in",)}, r"fc_in.* has these: down_proj \(2x\)"),
+        ({"attention": ("q_proj", "query")}, r"called query.* has these: down_proj \(2x\)"),
+        ({"rank": 9}, "rank 18"),  # the attention branch would have fitted
+        ({"attention": ("lm_head",), "rank": 40, "feed_forward": ("up_proj",)}, "rank 80"),
+    ],
+)
+def test_a_failed_attach_changes_nothing_and_lists_the_bases_own_layers(changes, told):
+    model = tiny_model("llama", hidden=16)
+    before = {name: type(module) for name, module in model.named_modules()}
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for _ in range(2):
+        with pytest.raises(AdapterError, match=told) as caught:
+            add_branches(model, "aggregate", replace(CONFIG, **changes))
+        assert {name: type(module) for name, module in model.named_modules()} == before
+        assert {name: p.requires_grad for name, p in model.named_parameters()} == trained
+    assert "base (" not in str(caught.value)
+    assert "router" not in str(caught.value)
+
+
+def test_the_advice_names_the_bases_layers_also_where_branches_are_attached(llama):
+    add_branches(llama, "aggregate", CONFIG)
+    remove_branch(llama, "noise")
+    with pytest.raises(AdapterError) as caught:
+        add_branches(llama, "align", replace(CONFIG, feed_forward=("fc_in",)))
+    leaves = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+    assert f"has these: {', '.join(f'{leaf} (2x)' for leaf in leaves)}. Set" in str(caught.value)
+    assert not adapted_linears(llama, "alignment")
+
+
+def test_what_a_branch_is_made_of_is_no_target(llama):
+    add_branches(llama, "aggregate", CONFIG)
+    assert find_linears(llama, ["up_proj"]).keys() == {f"model.layers.{n}.mlp.up_proj" for n in range(2)}
+    for name in ("router", "base"):
+        with pytest.raises(AdapterError, match=name):
+            find_linears(llama, [name])
+
+
+def test_of_branches_that_do_not_all_fit_none_is_attached(llama):
+    good = {"model.layers.0.mlp.up_proj": LowRank(32, 64, 2, 1.0)}
+    bad = {"model.layers.1.mlp.up_proj": LowRank(31, 64, 2, 1.0)}
+    with pytest.raises(AdapterError, match="another base"):
+        attach(llama, {"knowledge": good, "alignment": {**good, **bad}})
+    assert not adapted_linears(llama)
+    assert all(parameter.requires_grad for parameter in llama.parameters())
 
 
 def test_only_the_named_branches_train(llama):

@@ -22,13 +22,13 @@ def shake(model, seed=0):
             nn.init.normal_(parameter, std=0.1)
 
 
-def stage_folders(base, root, adapters=ADAPTERS):
+def stage_folders(base, root, adapters=ADAPTERS, dtype="float32"):
     """Write root/aggregate and root/align.
 
     Returns:
         The model of each, with its branches; the first without noise.
     """
-    config = RunConfig(model=ModelConfig(base=str(base), device="cpu", dtype="float32"), adapters=adapters)
+    config = RunConfig(model=ModelConfig(base=str(base), device="cpu", dtype=dtype), adapters=adapters)
     facts = {"base": str(base), "data": "0" * 64, "result": {"steps": 3, "tokens": 120}}
     model = load_base(str(base), device=torch.device("cpu"), dtype=torch.float32).eval()
     add_branches(model, "aggregate", adapters)

@@ -140,6 +140,88 @@ def test_load_model_gives_each_folder_its_branches(both, tiny_base):
     assert branches(both / "two" / "alignment") == {"knowledge"}  # a PEFT folder is one branch on its base
 
 
+def branch_tensors(folder):
+    """All tensors of a stage folder's branches by file and name."""
+    return {
+        f"{path.relative_to(folder)}: {name}": tensor
+        for path in folder.rglob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_seed_alone_decides_whatever_was_drawn_before(both, tiny_base, tmp_path):
+    torch.manual_seed(99)
+    stages.train("aggregate", config(tiny_base), TALKS, tmp_path / "again", data_hash="x")
+    stages.train("aggregate", config(tiny_base, seed=5), TALKS, tmp_path / "other", data_hash="x")
+    assert same(branch_tensors(both / "one"), branch_tensors(tmp_path / "again"))
+    stages.train("align", config(tiny_base), TALKS, tmp_path / "two", data_hash="x", start=both / "one")
+    assert same(branch_tensors(both / "two"), branch_tensors(tmp_path / "two"))
+    one, other = branch_tensors(both / "one"), branch_tensors(tmp_path / "other")
+    first = [next(tensors[name] for name in one if "lora_A" in name) for tensors in (one, other)]
+    assert (first[0] - first[1]).abs().mean() > 0.05, "another seed starts from other A"
+
+
+def test_knowledge_learns_in_stage_two_unless_it_is_frozen(both, tiny_base, tmp_path):
+    settings = config(tiny_base)
+    frozen = replace(settings, align=replace(settings.align, train_knowledge=False))
+    stages.train("align", frozen, TALKS, tmp_path / "two", data_hash="x", start=both / "one")
+    before = branch_tensors(both / "one" / "knowledge")
+    assert same(before, branch_tensors(tmp_path / "two" / "knowledge"))
+    learned = branch_tensors(both / "two" / "knowledge")
+    assert all((before[name] != learned[name]).any() for name in before)
+    for folder in (tmp_path / "two", both / "two"):
+        assert same(branch_tensors(both / "one" / "attention"), branch_tensors(folder / "attention"))
+        alignment = branch_tensors(folder / "alignment")
+        assert all(tensor.any() for tensor in alignment.values()), "alignment has learned"
+
+
+def test_only_branches_train_in_training_mode_with_the_dropout_of_their_stage(
+    both, tiny_base, tmp_path, monkeypatch
+):
+    """Stage 2 once kept stage 1's dropout, whatever it was set to."""
+    seen = []
+
+    class Watched(stages.Loop):
+        def _step(self, step, meter):
+            before = {name: parameter.clone() for name, parameter in self.model.named_parameters()}
+            loss = super()._step(step, meter)
+            changed = {n for n, p in self.model.named_parameters() if not torch.equal(p, before[n])}
+            branches = {name.split(".branches.")[-1].split(".")[0] for name in changed}
+            training = {module.training for module in self.model.modules()}
+            dropped = {linear.shared.zeroed for linear in adapted_linears(self.model).values()}
+            seen.append((branches, training, dropped))
+            return loss
+
+    monkeypatch.setattr(stages, "Loop", Watched)
+    settings = config(tiny_base)
+    for stage, start, dropout in (("aggregate", None, 0.5), ("align", tmp_path / "aggregate", 0.25)):
+        made = replace(settings, adapters=replace(settings.adapters, dropout=dropout))
+        stages.train(stage, made, TALKS, tmp_path / stage, data_hash="x", start=start)
+        trained = {"knowledge", "noise", "attention"} if stage == "aggregate" else {"knowledge", "alignment"}
+        assert set().union(*(branches for branches, _, _ in seen)) == trained
+        assert all(training == {True} for _, training, _ in seen)
+        assert all(dropped == {round(256 * dropout)} for _, _, dropped in seen)
+        assert len(seen) > 2
+        seen.clear()
+
+
+def test_a_loaded_model_answers_without_dropout_and_trains_on_with_that_of_its_stage(tiny_base, tmp_path):
+    settings = config(tiny_base)
+    settings = replace(settings, adapters=replace(settings.adapters, dropout=0.5))
+    stages.train("aggregate", settings, TALKS, tmp_path, data_hash="x")
+    model = load_model(tmp_path, dtype="float32")
+    assert {module.training for module in model.modules()} == {False}
+    assert torch.equal(logits(model), logits(model))
+    model.train()
+    assert {linear.shared.zeroed for linear in adapted_linears(model).values()} == {128}
+    assert not torch.equal(logits(model), logits(model))
+
+
 def test_merging_a_stage_with_its_noise_aggregator_is_refused(both, tmp_path):
     with pytest.raises(AdapterError, match="router weighs the experts anew for every token"):
         merge(both / "one", tmp_path / "out")

@@ -56,7 +56,7 @@ class NoiseAggregator(Branch):
         for expert in self.lora_A.unbind():
             nn.init.kaiming_uniform_(expert, a=math.sqrt(5))
         self.load: Tensor
-        self.register_buffer("load", torch.zeros(experts, device=device), persistent=False)
+        self.register_buffer("load", torch.zeros(experts, dtype=torch.int64, device=device), persistent=False)
 
     @property
     def down(self) -> Tensor:
@@ -102,7 +102,8 @@ class NoiseAggregator(Branch):
         if self.training:
             with torch.no_grad():
                 # Not bincount, which makes a GPU wait for the largest value.
-                self.load.scatter_add_(0, chosen.flatten(), torch.ones(chosen.numel(), device=x.device))
+                routed = chosen.flatten()
+                self.load.scatter_add_(0, routed, torch.ones_like(routed))
         return torch.zeros(*x.shape[:-1], self.experts, dtype=x.dtype, device=x.device).scatter(
             -1, chosen, weights
         )
