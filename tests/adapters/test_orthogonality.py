@@ -6,14 +6,14 @@ from torch import nn
 
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
-from medcare.adapters.targets import find_linears
+from medcare.adapters.targets import find_layers
 from medcare.adapters.tuner import attach
 from tests.conftest import tiny_model
 
 
 def two_branches(rank: int = 4) -> nn.Module:
     model = tiny_model("llama")
-    linears = find_linears(model, ["up_proj", "down_proj"])
+    linears = find_layers(model, ["up_proj", "down_proj"])
     names = ("knowledge", "alignment")
     attach(
         model,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, MambaConfig
 
 from medcare.adapters.low_rank import Factors, LowRank
 from medcare.adapters.merge import join, merge_all, merge_unrouted, pad
@@ -167,10 +167,10 @@ def test_merge_with_noise_is_refused_and_changes_nothing(llama):
     torch.testing.assert_close(llama(IDS).logits, before, rtol=0, atol=0)
 
 
-def test_a_model_without_linear_layers_is_told_so():
-    config = GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=32)
-    with pytest.raises(AdapterError, match="GPT2LMHeadModel has no linear layers"):
-        add_branches(GPT2LMHeadModel(config), "aggregate", CONFIG)
+def test_a_model_without_feed_forward_layers_is_told_so():
+    model = AutoModelForCausalLM.from_config(MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=32))
+    with pytest.raises(AdapterError, match=r"no feed-forward layers.*Its linears are: dt_proj \(1x\), in_proj"):
+        add_branches(model, "aggregate", CONFIG)
 
 
 def test_names_that_are_none_are_answered_with_those_that_are(llama):

@@ -24,9 +24,13 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers.pytorch_utils import Conv1D
 
 from medcare.foundation.errors import AdapterError
 from medcare.models.quantized import is_quantized
+
+Linear = nn.Linear | Conv1D
+"""The linear layers that can be adapted; GPT-2's Conv1D is one whose weight is [i, o]."""
 
 _STEPS = 1 << 8  # a dropout probability is a multiple of one in this many: a byte of random bits an entry
 
@@ -84,7 +88,7 @@ class Branch(nn.Module, ABC):
         """A new branch with the shapes of these `tensors` and with these `facts`."""
 
 
-def plain_forward(base: nn.Linear, branches: Sequence[Branch], x: Tensor) -> Tensor:
+def plain_forward(base: Linear, branches: Sequence[Branch], x: Tensor) -> Tensor:
     """The equation, term by term, in one dtype and without dropout: [.., i] to [.., o]."""
     y: Tensor = base(x)
     for branch in branches:
@@ -92,43 +96,41 @@ def plain_forward(base: nn.Linear, branches: Sequence[Branch], x: Tensor) -> Ten
     return y
 
 
-class AdaptedLinear(nn.Module):
-    """A frozen linear layer with named branches; its forward is the fast form of `plain_forward`.
-
-    Moving from stage 1 to stage 2 is `remove("noise")`, `add("alignment", ..)`.
+class Adapted(nn.Module, ABC):
+    """A frozen layer with named branches beside it.
 
     Args:
-        base: the linear layer to wrap; its parameters are frozen.
-        shared: the input, with dropout for the branches, shared with the linears beside this one; by default
+        shared: the input, with dropout for the branches, shared with the layers beside this one; by default
             its own without dropout. The router sees the input undropped.
 
     Attributes:
         disabled: names of branches that are left out of `forward` for now.
+        stack: of a layer that is several at once, how many; () of a single one. Its branches have that many
+            A and B.
     """
 
-    def __init__(self, base: nn.Linear, shared: SharedInput | None = None) -> None:
+    stack: tuple[int, ...] = ()
+
+    def __init__(self, shared: SharedInput | None = None) -> None:
         super().__init__()
-        self.base = base.requires_grad_(False)
         self.shared = shared or SharedInput()
         self.shared.linears.append(self)
         self.branches = nn.ModuleDict()
         self.disabled: frozenset[str] = frozenset()
-        self.train(base.training)
 
     @property
+    @abstractmethod
     def in_features(self) -> int:
         """Width of the input."""
-        return self.base.in_features
 
     @property
+    @abstractmethod
     def out_features(self) -> int:
         """Width of the output."""
-        return self.base.out_features
 
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight [o, i]; some models look at it for its dtype or device."""
-        return self.base.weight
+    @abstractmethod
+    def plain(self) -> nn.Module | None:
+        """The frozen layer to put back in this one's place; None while branches are left, or if it has no place."""
 
     def branch(self, name: str) -> Branch:
         """The branch of that name; KeyError if there is none."""
@@ -164,27 +166,27 @@ class AdaptedLinear(nn.Module):
                 f"The branch '{name}' can't be merged: its router weighs the experts anew for every token, "
                 f"so no single weight matrix equals it. Drop it first; the method does so after stage 1."
             )
-        if is_quantized(self.base.weight):
-            raise AdapterError(
-                f"The branch '{name}' can't be merged into a quantised weight. Merge a stage folder instead, "
-                "which loads the base in full precision: medcare merge DIR --out MODEL"
-            )
-        with torch.no_grad():
-            merged = self.base.weight.to(torch.promote_types(self.base.weight.dtype, torch.float32))
-            self.base.weight.copy_(merged + branch.delta().to(merged.device))
+        self._merge(branch)
         self.remove(name)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [.., i] to [.., o].
+    def _merge(self, branch: Branch) -> None:
+        """Add the update of a mergeable branch to the frozen weight."""
+        raise NotImplementedError
 
-        The branches compute in the dtype of W x, whatever their own: a float32 product beside a bfloat16
+    def drop(self, probability: float) -> None:
+        """Zero an entry of the branches' input with this probability from now on."""
+        self.shared.drop(probability)
+
+    def beside(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add what the branches make of x [.., i] to y [t, o], in place.
+
+        The branches compute in the dtype of y, whatever their own: a float32 product beside a bfloat16
         model would cost more than the model's.
         """
         branches = self.active()
         if not branches:
-            return cast(Tensor, self.base(x))
+            return y
         flat = x.reshape(-1, x.shape[-1])
-        y: Tensor = self.base(flat)
         columns = self.shared.columns(x, self, y.dtype)
         scale = branches[0].scale
         weighted = [
@@ -192,25 +194,94 @@ class AdaptedLinear(nn.Module):
             for own, branch in zip(columns, branches, strict=True)
         ]
         gain = self.shared.gain if self.training else 1.0
-        y = up_product(y, weighted, [branch.up for branch in branches], gain * scale)
-        return y.view(*x.shape[:-1], -1)
+        return up_product(y, weighted, [branch.up for branch in branches], gain * scale)
 
 
-def check_fits(linear: nn.Linear | AdaptedLinear, name: str, branch: Branch) -> None:
-    """Refuse a branch that a linear can't take.
+class AdaptedLinear(Adapted):
+    """A frozen linear layer with named branches; its forward is the fast form of `plain_forward`.
+
+    Moving from stage 1 to stage 2 is `remove("noise")`, `add("alignment", ..)`.
+
+    Args:
+        base: the linear layer to wrap; its parameters are frozen.
+        shared: as of `Adapted`.
+    """
+
+    def __init__(self, base: Linear, shared: SharedInput | None = None) -> None:
+        super().__init__(shared)
+        self.base = base.requires_grad_(False)
+        self.train(base.training)
+
+    @property
+    def in_features(self) -> int:
+        """Width of the input."""
+        return widths(self.base)[0]
+
+    @property
+    def out_features(self) -> int:
+        """Width of the output."""
+        return widths(self.base)[1]
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight; some models look at it for its dtype or device."""
+        return self.base.weight
+
+    def plain(self) -> nn.Module | None:
+        """The linear layer, if no branch is left."""
+        return None if self.branches else self.base
+
+    def _merge(self, branch: Branch) -> None:
+        weight = self.base.weight
+        if is_quantized(weight):
+            raise AdapterError(
+                "A branch can't be merged into a quantised weight. Merge a stage folder instead, "
+                "which loads the base in full precision: medcare merge DIR --out MODEL"
+            )
+        add_update(weight, branch.delta().T if isinstance(self.base, Conv1D) else branch.delta())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [.., i] to [.., o]."""
+        if not self.active():
+            return cast(Tensor, self.base(x))
+        y: Tensor = self.base(x.reshape(-1, x.shape[-1]))
+        return self.beside(x, y).view(*x.shape[:-1], -1)
+
+
+@torch.no_grad()
+def add_update(weight: Tensor, delta: Tensor) -> None:
+    """Add an update to a weight in float32 or wider, and round once."""
+    weight.copy_(weight.to(torch.promote_types(weight.dtype, torch.float32)) + delta.to(weight.device))
+
+
+def widths(linear: Linear | Adapted) -> tuple[int, int]:
+    """The widths of a layer's input and output."""
+    if isinstance(linear, Conv1D):
+        return linear.weight.shape[0], linear.weight.shape[1]
+    return linear.in_features, linear.out_features
+
+
+def check_fits(layer: Linear | Adapted, name: str, branch: Branch) -> None:
+    """Refuse a branch that a layer can't take.
 
     Raises:
         AdapterError: the name is taken there, or the branch's widths differ from the layer's.
     """
-    if isinstance(linear, AdaptedLinear) and name in linear.branches:
+    if isinstance(layer, Adapted) and name in layer.branches:
         raise AdapterError(f"The branch '{name}' is there already. Remove it before adding another.")
-    got = (branch.up.shape[0], branch.down.shape[1])
-    required = (linear.out_features, linear.in_features)
+    stack = layer.stack if isinstance(layer, Adapted) else ()
+    got = (*branch.down.shape[:-2], branch.down.shape[-1], branch.up.shape[-2])
+    required = (*stack, *widths(layer))
     if got != required:
         raise AdapterError(
-            f"The branch '{name}' maps {got[1]} to {got[0]} features, the layer {required[1]} to "
-            f"{required[0]}: the adapter was made for another base model. Load it on its own base."
+            f"The branch '{name}' maps {_sizes(got)} features, the layer {_sizes(required)}: the adapter was "
+            "made for another base model. Load it on its own base."
         )
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    *stack, in_features, out_features = sizes
+    return f"{in_features} to {out_features}" + "".join(f" x {count} experts" for count in stack)
 
 
 class SharedInput:
@@ -230,7 +301,7 @@ class SharedInput:
     """
 
     def __init__(self, dropout: float = 0.0) -> None:
-        self.linears: list[AdaptedLinear] = []
+        self.linears: list[Adapted] = []
         self._input: Tensor | None = None
         self._waiting: dict[int, list[Tensor]] = {}
         self.drop(dropout)
@@ -240,7 +311,7 @@ class SharedInput:
         self.zeroed = min(max(round(probability * _STEPS), 1), _STEPS - 1) if probability else 0
         self.gain = _STEPS / (_STEPS - self.zeroed)
 
-    def columns(self, x: Tensor, reader: AdaptedLinear, dtype: torch.dtype) -> list[Tensor]:
+    def columns(self, x: Tensor, reader: Adapted, dtype: torch.dtype) -> list[Tensor]:
         """A x of each of a linear's active branches.
 
         Args:
@@ -260,7 +331,7 @@ class SharedInput:
             self._input = None
         return mine
 
-    def _compute(self, x: Tensor, reader: AdaptedLinear, dtype: torch.dtype) -> dict[int, list[Tensor]]:
+    def _compute(self, x: Tensor, reader: Adapted, dtype: torch.dtype) -> dict[int, list[Tensor]]:
         flat = x.reshape(-1, x.shape[-1])
         mask = self._draw(flat) if reader.training and self.zeroed else None
         downs = {id(linear): [branch.down for branch in linear.active()] for linear in self.linears}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,17 +25,18 @@ from torch import Tensor, nn
 from medcare.adapters.adapted_linear import Branch
 from medcare.adapters.branches import BRANCHES, BranchSpec
 from medcare.adapters.low_rank import Factors, LowRank
-from medcare.adapters.targets import find_linears
+from medcare.adapters.targets import layers_at
 from medcare.adapters.tuner import adapted_linears, attach
 from medcare.foundation.errors import AdapterError
 from medcare.foundation.storage import read_json, write_json
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
 _PEFT_PREFIX = "base_model.model."
+_NAMES_OF_EXPERTS = tuple(f".{name}" for name in ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"))
 # What makes a LoRA more than scale * B A x on linear layers, and initialisations that alter W as well.
 _BEYOND_PLAIN = (
-    "use_dora", "modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters",
-    "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "alora_invocation_tokens", "arrow_config",
+    "use_dora", "modules_to_save", "layer_replication", "trainable_token_indices",
+    "use_qalora", "use_bdlora", "lora_bias", "alora_invocation_tokens", "arrow_config",
     "kasa_config", "velora_config", "monteclora_config",
 )  # fmt: skip
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
@@ -75,13 +76,13 @@ def load_branch(model: nn.Module, spec: BranchSpec, path: Path, *, dropout: floa
     """
     stored = _read_lora_tensors(path) if spec.is_lora else _read_tensors(spec.module, path)
     try:
-        linears = find_linears(model, stored)
+        layers = layers_at(model, stored)
     except AdapterError as error:
         raise AdapterError(f"{path} was made for another base model. {error}") from None
     branches = {}
     for name, (tensors, facts) in stored.items():
         try:
-            branches[name] = _branch(spec.module, tensors, facts, linears[name].weight.device)
+            branches[name] = _branch(spec.module, tensors, facts, layers[name].weight.device)
         except (KeyError, ValueError, IndexError) as error:
             raise AdapterError(
                 f"{path} does not hold a whole {spec.name} branch of {name}: {error}. Train that stage again."
@@ -128,13 +129,19 @@ def _branch(
 def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
     """Write low-rank updates by module name as a PEFT LoRA folder.
 
-    PEFT's `rank_pattern` and `alpha_pattern` name the modules that differ from the first in rank or alpha.
+    PEFT's `rank_pattern` and `alpha_pattern` name the modules that differ from the first in rank or alpha;
+    weights of experts are its `target_parameters`.
     """
     first = next(iter(factors.values()))
-    rank = first.down.shape[0]
+    rank = first.down.shape[-2]
     alpha = first.scale * rank  # PEFT scales by alpha / r and takes a float
-    ranks = {name: part.down.shape[0] for name, part in factors.items()}
-    alphas = {name: part.scale * ranks[name] for name, part in factors.items()}
+    stacks = [name for name, part in factors.items() if part.down.ndim == 3]
+    # Beside experts, PEFT takes linears of these names for parts of experts' weights (as transformers 4 had them),
+    # and loads none of them; as parameters it takes them as they are.
+    as_parameters = {name for name in factors if stacks and name.endswith(_NAMES_OF_EXPERTS)} - set(stacks)
+    targets = {name: f"{name}.weight" if name in as_parameters else name for name in factors}
+    ranks = {targets[name]: part.down.shape[-2] for name, part in factors.items()}
+    alphas = {targets[name]: part.scale * part.down.shape[-2] for name, part in factors.items()}
     config = (
         _peft()
         .LoraConfig(
@@ -142,7 +149,8 @@ def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
             lora_alpha=alpha,
             rank_pattern={name: value for name, value in ranks.items() if value != rank},
             alpha_pattern={name: value for name, value in alphas.items() if value != alpha},
-            target_modules=sorted(factors),
+            target_modules=sorted(factors.keys() - as_parameters - set(stacks)),
+            target_parameters=sorted(targets[name] for name in (*stacks, *as_parameters)) or None,
             task_type="CAUSAL_LM",
             base_model_name_or_path=base,
             inference_mode=True,
@@ -151,11 +159,31 @@ def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
     )
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     tensors = {}
+    nested = _nested(stacks)
     for name, part in factors.items():
-        tensors[f"{_PEFT_PREFIX}{name}.lora_A.weight"] = part.down
-        tensors[f"{_PEFT_PREFIX}{name}.lora_B.weight"] = part.up
+        stored, down, up = name, part.down, part.up
+        if name in nested:
+            stored, down, up = nested[name], down.flatten(0, 1), up.permute(1, 2, 0).flatten(1)
+        tensors[f"{_PEFT_PREFIX}{stored}.lora_A.weight"] = down
+        tensors[f"{_PEFT_PREFIX}{stored}.lora_B.weight"] = up
     save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
     write_json(folder / "adapter_config.json", config)
+
+
+def _nested(names: Iterable[str]) -> dict[str, str]:
+    """Under which module name PEFT keeps the factors of each weight of a block of experts.
+
+    It wraps the block once for each of its weights, in the order of the block, so that the last lies outermost.
+    All families have `down_proj` last.
+    """
+    blocks = defaultdict[str, list[str]](list)
+    for name in sorted(names, key=lambda name: name.endswith(".down_proj")):
+        blocks[name.rpartition(".")[0]].append(name)
+    return {
+        name: block + ".base_layer" * depth
+        for block, weights in blocks.items()
+        for depth, name in enumerate(reversed(weights))
+    }
 
 
 def read_lora(folder: Path) -> dict[str, Factors]:
@@ -167,7 +195,7 @@ def read_lora(folder: Path) -> dict[str, Factors]:
     """
     config = read_json(folder / "adapter_config.json")
     _check_plain(config, folder)
-    pairs: dict[str, dict[str, Tensor]] = {}
+    pairs = defaultdict[str, dict[str, Tensor]](dict)
     for key, tensor in load_tensors(folder / "adapter_model.safetensors").items():
         name, _, which = key.removesuffix(".weight").removesuffix(".default").rpartition(".")
         if which not in ("lora_A", "lora_B"):
@@ -176,10 +204,29 @@ def read_lora(folder: Path) -> dict[str, Factors]:
                 "biases or magnitudes can't become a branch. Train the adapter without them, or merge it "
                 "with PEFT and give the merged model as the base."
             )
-        pairs.setdefault(name.removeprefix(_PEFT_PREFIX), {})[which] = tensor
+        pairs[name.removeprefix(_PEFT_PREFIX)][which] = tensor
     if not pairs:
         raise AdapterError(f"{folder}/adapter_model.safetensors holds no tensor. Save the adapter again.")
-    return {name: _factors(name, pair, config, folder) for name, pair in pairs.items()}
+    parameters = set(config.get("target_parameters") or ())
+    weights = _weights_of_experts(parameters, pairs)
+    names = {stored: weights.get(stored, stored) for stored in pairs}
+    targets = {name: f"{name}.weight" if f"{name}.weight" in parameters else name for name in names.values()}
+    return {
+        names[stored]: _factors(targets[names[stored]], pair, config, folder, is_stack=stored in weights)
+        for stored, pair in pairs.items()
+    }
+
+
+def _weights_of_experts(targets: Iterable[str], stored: Iterable[str]) -> dict[str, str]:
+    """The weights' names of `_nested` by the names in the file; PEFT's targets may be last parts of names."""
+    blocks = {name.replace(".base_layer", "") for name in stored}
+    names = [
+        f"{block}.{target.rpartition('.')[2]}"
+        for block in blocks
+        for target in targets
+        if not target.endswith(".weight") and f".{block}".endswith(f".{target.rpartition('.')[0]}")
+    ]
+    return {name: weight for weight, name in _nested(names).items()}
 
 
 def _check_plain(config: Any, folder: Path) -> None:
@@ -199,7 +246,9 @@ def _check_plain(config: Any, folder: Path) -> None:
         )
 
 
-def _factors(name: str, pair: dict[str, Tensor], config: dict[str, Any], folder: Path) -> Factors:
+def _factors(
+    name: str, pair: dict[str, Tensor], config: dict[str, Any], folder: Path, *, is_stack: bool
+) -> Factors:
     if set(pair) != {"lora_A", "lora_B"}:
         raise AdapterError(f"{folder}: {name} must have lora_A and lora_B, got {', '.join(sorted(pair))}.")
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
@@ -209,11 +258,15 @@ def _factors(name: str, pair: dict[str, Tensor], config: dict[str, Any], folder:
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"{folder}/adapter_config.json: r and lora_alpha must be numbers.") from error
     down, up = pair["lora_A"], pair["lora_B"]
-    if down.ndim != 2 or up.ndim != 2 or not rank == down.shape[0] == up.shape[1]:
+    columns = down.shape[0] if is_stack and down.ndim else rank
+    if down.ndim != 2 or up.ndim != 2 or columns % rank or not columns == down.shape[0] == up.shape[1]:
         raise AdapterError(
             f"{folder}: {name} must have lora_A [{rank}, i] and lora_B [o, {rank}] as adapter_config.json "
             f"says, got {list(down.shape)} and {list(up.shape)}. The two files don't belong together."
         )
+    if is_stack:  # each expert's A after the other's; of B, each rank's column of all experts after the other's
+        down = down.unflatten(0, (columns // rank, rank))
+        up = up.unflatten(1, (rank, columns // rank)).permute(2, 0, 1)
     return Factors(down, up, alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
 
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from medcare.adapters.adapted_linear import AdaptedLinear, Branch
+from medcare.adapters.adapted_linear import Adapted, Branch, Linear, widths
+from medcare.adapters.experts import AdaptedExperts, ExpertWeight
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.foundation.errors import AdapterError
@@ -65,21 +66,35 @@ class BranchSpec:
             return "trains"
         return "merged" if self.mergeable else "dropped"
 
-    def make(self, linear: nn.Linear | AdaptedLinear, config: AdapterConfig) -> Branch:
-        """A new branch for a linear.
+    def stands_beside(self, layer: Linear | Adapted) -> bool:
+        """Whether it has a place there: of a block of experts, a routed branch stands beside the whole.
+
+        Each weight of the block has its own low-rank pair for every expert, which can be merged into it; a router
+        needs the hidden state, which only the whole block reads.
+        """
+        return not isinstance(layer, AdaptedExperts if self.mergeable else ExpertWeight)
+
+    def make(self, layer: Linear | Adapted, config: AdapterConfig) -> Branch:
+        """A new branch for a layer.
+
+        The rank is shared among the experts of the base that a token is sent to, so that it passes as many
+        columns as in a model without experts.
 
         Raises:
             AdapterError: its rank is larger than the layer.
         """
         options = self.options(config)
         assert options is not None, f"the settings leave {self.name} out"
-        if options["rank"] > min(linear.in_features, linear.out_features):
+        if isinstance(layer, ExpertWeight):
+            options |= {"rank": max(1, options["rank"] // layer.chosen), "stack": layer.stack}
+        in_features, out_features = widths(layer)
+        if options["rank"] > min(in_features, out_features):
             raise AdapterError(
                 f"A branch of rank {options['rank']} must be no wider than its linear layer, which is "
-                f"{linear.in_features} x {linear.out_features}. Lower adapters.rank: attention has that "
+                f"{in_features} x {out_features}. Lower adapters.rank: attention has that "
                 "rank, knowledge and alignment have twice that."
             )
-        return self.module(linear.in_features, linear.out_features, **options, device=linear.weight.device)
+        return self.module(in_features, out_features, **options, device=layer.weight.device)
 
 
 def _narrow(config: AdapterConfig) -> dict[str, Any]:

@@ -17,7 +17,10 @@ from medcare.adapters.adapted_linear import Branch
 
 
 class Factors(NamedTuple):
-    """The update scale * B A of one linear layer, with A `down` [r, i] and B `up` [o, r]."""
+    """The update scale * B A of one linear layer, with A `down` [r, i] and B `up` [o, r].
+
+    Of a weight of e experts, A is [e, r, i] and B [e, o, r].
+    """
 
     down: Tensor
     up: Tensor
@@ -25,7 +28,11 @@ class Factors(NamedTuple):
 
 
 class LowRank(Branch):
-    """The update `scale * B A x`, with A [r, i] Kaiming-uniform and B [o, r] zero."""
+    """The update `scale * B A x`, with A [r, i] Kaiming-uniform and B [o, r] zero.
+
+    Args:
+        stack: (e,) beside a weight of e experts, for each of which it has an A and a B: [e, r, i], [e, o, r].
+    """
 
     mergeable = True
     keys = ("lora_A", "lora_B")
@@ -37,24 +44,26 @@ class LowRank(Branch):
         rank: int,
         scale: float,
         *,
+        stack: tuple[int, ...] = (),
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.rank = rank
         self.scale = scale
-        self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=device, dtype=dtype))
-        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=device, dtype=dtype))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self.lora_A = nn.Parameter(torch.empty(*stack, rank, in_features, device=device, dtype=dtype))
+        self.lora_B = nn.Parameter(torch.zeros(*stack, out_features, rank, device=device, dtype=dtype))
+        for single in self.lora_A.view(-1, rank, in_features).unbind():
+            nn.init.kaiming_uniform_(single, a=math.sqrt(5))
 
     @property
     def down(self) -> Tensor:
-        """A, [r, i]."""
+        """A, [r, i] or [e, r, i]."""
         return self.lora_A
 
     @property
     def up(self) -> Tensor:
-        """B, [o, r]."""
+        """B, [o, r] or [e, o, r]."""
         return self.lora_B
 
     @property
@@ -75,8 +84,9 @@ class LowRank(Branch):
         cls, tensors: Mapping[str, Tensor], facts: Mapping[str, str], device: torch.device | None = None
     ) -> LowRank:
         """As of `Branch`."""
-        (rank, in_features), out_features = tensors["lora_A"].shape, tensors["lora_B"].shape[0]
-        return cls(in_features, out_features, rank, float(facts["scale"]), device=device)
+        *stack, rank, in_features = tensors["lora_A"].shape
+        out_features = tensors["lora_B"].shape[-2]
+        return cls(in_features, out_features, rank, float(facts["scale"]), stack=tuple(stack), device=device)
 
     def weigh(self, columns: Tensor, x: Tensor, factor: float = 1.0) -> Tensor:
         """All alike, whatever the input."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from medcare.adapters.adapted_linear import AdaptedLinear
+from medcare.adapters.adapted_linear import Adapted
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.tuner import adapted_linears, unwrap
 from medcare.foundation.errors import AdapterError
@@ -57,14 +57,14 @@ def join(parts: Sequence[Factors]) -> Factors:
 
     Each part's scale goes into its B, so that parts of different scales join exactly.
     """
-    down = torch.cat([part.down for part in parts])
-    up = torch.cat([part.scale * part.up for part in parts], dim=1)
+    down = torch.cat([part.down for part in parts], dim=-2)
+    up = torch.cat([part.scale * part.up for part in parts], dim=-1)
     return Factors(down, up, 1.0)
 
 
 def pad(part: Factors, rank: int) -> Factors:
     """The same update with A [rank, i] and B [o, rank], filled up with zeros."""
-    missing = rank - part.down.shape[0]
+    missing = rank - part.down.shape[-2]
     return Factors(
         torch.nn.functional.pad(part.down, (0, 0, 0, missing)),
         torch.nn.functional.pad(part.up, (0, missing)),
@@ -72,5 +72,5 @@ def pad(part: Factors, rank: int) -> Factors:
     )
 
 
-def _routed(linear: AdaptedLinear) -> list[str]:
+def _routed(linear: Adapted) -> list[str]:
     return [name for name in linear.branches if not linear.branch(name).mergeable]

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from medcare.adapters.adapted_linear import AdaptedLinear
+from medcare.adapters.adapted_linear import Adapted
 from medcare.adapters.shards import overwrite, whole
 from medcare.settings.config import Orthogonality
 
@@ -29,9 +29,9 @@ from medcare.settings.config import Orthogonality
 def branch_pairs(
     model: nn.Module, first: str = "knowledge", second: str = "alignment"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (A_ka [r_ka, i], A_al [r_al, i]) of every layer that has both branches."""
+    """Yield (A_ka [r_ka, i], A_al [r_al, i]) of every layer that has both branches; [e, r, i] of experts."""
     for module in model.modules():
-        if isinstance(module, AdaptedLinear) and first in module.branches and second in module.branches:
+        if isinstance(module, Adapted) and first in module.branches and second in module.branches:
             yield module.branch(first).down, module.branch(second).down
 
 
@@ -45,7 +45,7 @@ def penalty(model: nn.Module, kind: Orthogonality) -> Tensor | None:
         return None
     terms = [
         product.abs().sum() if kind == "l1" else product.square().sum()
-        for product in (whole(knowledge) @ whole(alignment).T for knowledge, alignment in branch_pairs(model))
+        for product in (whole(knowledge) @ whole(alignment).mT for knowledge, alignment in branch_pairs(model))
     ]
     return torch.stack(terms).sum() if terms else None
 
@@ -55,9 +55,9 @@ def project(model: nn.Module) -> None:
     """Replace A_al by A_al (I - A_ka^+ A_ka) in every layer, so that A_ka A_al^T = 0 to round-off."""
     for knowledge, alignment in branch_pairs(model):
         # An orthonormal basis of A_ka's row space; QR is stable where the normal equations are not.
-        basis = torch.linalg.qr(whole(knowledge).double().T).Q
+        basis = torch.linalg.qr(whole(knowledge).double().mT).Q
         wide = whole(alignment).double()
-        overwrite(alignment, wide - (wide @ basis) @ basis.T)
+        overwrite(alignment, wide - (wide @ basis) @ basis.mT)
 
 
 @torch.no_grad()
@@ -70,8 +70,8 @@ def measure(model: nn.Module) -> dict[str, float]:
     """
     sums, cosines = [], []
     for knowledge, alignment in ((whole(a), whole(b)) for a, b in branch_pairs(model)):
-        product = knowledge @ alignment.T
-        norms = knowledge.norm(dim=1, keepdim=True) * alignment.norm(dim=1)
+        product = knowledge @ alignment.mT
+        norms = knowledge.norm(dim=-1, keepdim=True) * alignment.norm(dim=-1).unsqueeze(-2)
         sums.append(product.abs().sum())
         cosines.append((product.abs() / norms.clamp_min(1e-12)).mean())
     if not sums:

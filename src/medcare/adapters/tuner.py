@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
 
-from medcare.adapters.adapted_linear import AdaptedLinear, Branch, SharedInput, check_fits
-from medcare.adapters.branches import BRANCHES, added_in
+from medcare.adapters.adapted_linear import Adapted, AdaptedLinear, Branch, SharedInput, check_fits, widths
+from medcare.adapters.branches import BRANCHES, BranchSpec, added_in
+from medcare.adapters.experts import AdaptedExperts
 from medcare.adapters.noise_aggregator import NoiseAggregator
-from medcare.adapters.targets import find_linears
+from medcare.adapters.targets import Layer, adapted_share, find_layers, layers_at
 from medcare.foundation.errors import AdapterError
-from medcare.settings.config import AdapterConfig, Stage
+from medcare.settings.config import AUTO, AdapterConfig, Stage
 
+_ENOUGH = 0.9  # of the feed-forward weights
 # Linears of one block that read the same tensor, in most families; where they don't, they are served apart.
 _PARALLEL = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "attention"),
@@ -23,12 +25,12 @@ _PARALLEL = {
 }
 
 
-def adapted_linears(model: nn.Module, branch: str | None = None) -> dict[str, AdaptedLinear]:
-    """The adapted linears by module name, in the model's order; only those with `branch`, if given."""
+def adapted_linears(model: nn.Module, branch: str | None = None) -> dict[str, Adapted]:
+    """The adapted layers by module name, in the model's order; only those with `branch`, if given."""
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, AdaptedLinear) and (branch is None or branch in module.branches)
+        if isinstance(module, Adapted) and (branch is None or branch in module.branches)
     }
 
 
@@ -41,14 +43,16 @@ def add_branches(model: nn.Module, stage: Stage, config: AdapterConfig) -> None:
     """
     _check_ready(model, stage)
     specs = [spec for spec in added_in(stage) if spec.options(config) is not None]
-    targets = {spec.name: find_linears(model, getattr(config, spec.targets)) for spec in specs}
+    targets = {spec.name: _targets(model, spec, config) for spec in specs}
+    if stage == "aggregate" and not config.partial:
+        _check_share(model, {name for layers in targets.values() for name in layers})
     branches = {
-        spec.name: {name: spec.make(linear, config) for name, linear in targets[spec.name].items()}
+        spec.name: {name: spec.make(layer, config) for name, layer in targets[spec.name].items()}
         for spec in specs
     }
     attach(model, branches, dropout=config.dropout)
-    for linear in adapted_linears(model).values():  # those of the stage before drop as this one says, too
-        linear.shared.drop(config.dropout)
+    for layer in adapted_linears(model).values():  # those of the stage before drop as this one says, too
+        layer.drop(config.dropout)
 
 
 def attach(model: nn.Module, branches: Mapping[str, Mapping[str, Branch]], *, dropout: float = 0.0) -> None:
@@ -57,30 +61,61 @@ def attach(model: nn.Module, branches: Mapping[str, Mapping[str, Branch]], *, dr
     Args:
         model: any model with linears.
         branches: by name of the branch, then by module name.
-        dropout: of the input of linears that have had no branch so far.
+        dropout: of the input of layers that have had no branch so far.
 
     Raises:
-        AdapterError: there is no such linear, it has another width, or it has a branch of that name.
+        AdapterError: there is no such layer, it has another width, or it has a branch of that name.
     """
-    wanted = {module for made in branches.values() for module in made}
-    linears = {module: linear for module, linear in find_linears(model, wanted).items() if module in wanted}
+    layers = layers_at(model, {module for made in branches.values() for module in made})
     for name, made in branches.items():
         for module, branch in made.items():
-            check_fits(linears[module], name, branch)
+            check_fits(layers[module], name, branch)
     if not adapted_linears(model):
         model.requires_grad_(False)
     inputs: dict[tuple[str, str], SharedInput] = {}
-    adapted: dict[str, AdaptedLinear] = {}
-    for module, linear in linears.items():
-        if not isinstance(linear, AdaptedLinear):
+    for module, layer in layers.items():
+        if isinstance(layer, AdaptedExperts) and model.get_submodule(module) is not layer:
+            model.set_submodule(module, layer)
+            for part in (layer, *layer.weights.values()):
+                part.drop(dropout)
+        elif not isinstance(layer, Adapted):
             parent, _, child = module.rpartition(".")
             key = (parent, _PARALLEL.get(child, child))
-            linear = AdaptedLinear(linear, inputs.setdefault(key, SharedInput(dropout)))
-            model.set_submodule(module, linear)
-        adapted[module] = linear
+            layers[module] = AdaptedLinear(layer, inputs.setdefault(key, SharedInput(dropout)))
+            model.set_submodule(module, layers[module])
     for name, made in branches.items():
         for module, branch in made.items():
-            adapted[module].add(name, branch)
+            adapted = layers[module]
+            assert isinstance(adapted, Adapted)
+            adapted.add(name, branch)
+
+
+def _targets(model: nn.Module, spec: BranchSpec, config: AdapterConfig) -> dict[str, Layer]:
+    """The layers beside which a branch is to stand."""
+    names = getattr(config, spec.targets)
+    if names == (AUTO,) and spec.added_in == "align":
+        former = next(other for other in BRANCHES if other.targets == spec.targets)
+        return dict(adapted_linears(model, former.name))
+    layers = find_layers(model, names, spec.targets)
+    there = {name: layer for name, layer in layers.items() if spec.stands_beside(layer)}
+    if names == (AUTO,) and spec.targets == "attention":
+        # What is narrower than the branch is a gate, with a number or a few for each head.
+        wide = {name: layer for name, layer in there.items() if min(widths(layer)) >= config.rank}
+        return wide or there
+    return there
+
+
+def _check_share(model: nn.Module, chosen: Collection[str]) -> None:
+    """Refuse to train a small part of the feed-forward weights, unless that is asked for."""
+    adapted, total, rest = adapted_share(model, "feed_forward", chosen)
+    if adapted < _ENOUGH * total:
+        left = ", ".join(f"{name} {size / total:.0%}" for name, size in rest.most_common(4))
+        raise AdapterError(
+            f"At least {_ENOUGH:.0%} of the feed-forward weights must be adapted, since knowledge is learned "
+            f"there; of {type(model).__name__}'s, {adapted / total:.0%} would be. Left out: {left}. Name more of "
+            "them in adapters.feed_forward (auto takes all that can be adapted), set adapters.partial=true to "
+            "train this part alone, or choose another base."
+        )
 
 
 def _check_ready(model: nn.Module, stage: Stage) -> None:
@@ -108,9 +143,10 @@ def remove_branch(model: nn.Module, name: str) -> None:
 
 def unwrap(model: nn.Module) -> None:
     """Put the plain linears back where no branch is left."""
-    for name, linear in adapted_linears(model).items():
-        if not linear.branches:
-            model.set_submodule(name, linear.base)
+    for name, layer in adapted_linears(model).items():
+        plain = layer.plain()
+        if plain is not None:
+            model.set_submodule(name, plain)
 
 
 def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Parameter]:

@@ -18,6 +18,7 @@ Stage = Literal["aggregate", "align"]
 Quantization = Literal["none", "int8", "nf4"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 EMBEDDED = "embedded"
+AUTO = "auto"
 _MOST_EXPERTS = 1024
 MOST_EPOCHS = 10_000  # all their batches are planned before the first step
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -45,8 +46,10 @@ class AdapterConfig:
     """Shapes of the branches (paper section 4.1).
 
     Attributes:
-        feed_forward: names of the linears that get knowledge, noise and alignment branches.
-        attention: names of the linears that get LoRA in stage 1.
+        feed_forward: names of the linears or experts' weights that get knowledge, noise and alignment branches;
+            `[auto]` finds those of the base.
+        attention: names of the linears that get LoRA in stage 1, or `[auto]`.
+        partial: train even where less than 90 % of the feed-forward weights can be adapted.
         rank: rank of attention LoRA and of each expert; knowledge and alignment have twice that.
         alpha: every branch is scaled by alpha / rank.
         dropout: on the branches' input.
@@ -56,8 +59,9 @@ class AdapterConfig:
             knowledge branch learns to do alone what it will have to do alone. The paper's is 0.
     """
 
-    feed_forward: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    feed_forward: tuple[str, ...] = (AUTO,)
+    attention: tuple[str, ...] = (AUTO,)
+    partial: bool = False
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.05
@@ -89,7 +93,9 @@ class AdapterConfig:
                 1 <= self.top_k <= self.experts, "adapters.top_k", f"from 1 to {self.experts}", self.top_k
             )
         _require(bool(self.feed_forward), "adapters.feed_forward", "at least one name", self.feed_forward)
-        both = sorted(set(self.feed_forward) & set(self.attention))
+        for key, names in (("feed_forward", self.feed_forward), ("attention", self.attention)):
+            _require(AUTO not in names or len(names) == 1, f"adapters.{key}", f"names, or {AUTO} alone", names)
+        both = sorted((set(self.feed_forward) & set(self.attention)) - {AUTO})
         _require(not both, "adapters.attention", "other linears than adapters.feed_forward's", both)
 
 
