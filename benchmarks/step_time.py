@@ -241,7 +241,11 @@ def share(base: nn.Module) -> Any:
 
 
 def make_ways(base: nn.Module, stage: int, dropout: float) -> dict[str, Way]:
-    config = AdapterConfig(dropout=dropout)
+    targets = {
+        "feed_forward": ("gate_proj", "up_proj", "down_proj"),
+        "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    }
+    config = AdapterConfig(**targets, dropout=dropout)
     ours = medcare(base, stage, config)
     names = ("knowledge", "noise", "attention") if stage == 1 else ("knowledge", "alignment")
     parameters = list(trainable(ours, names).values())

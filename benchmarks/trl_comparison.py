@@ -51,7 +51,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-ADAPTERS = AdapterConfig(experts=0, dropout=0.0)
+ADAPTERS = AdapterConfig(
+    feed_forward=("gate_proj", "up_proj", "down_proj"),
+    attention=("q_proj", "k_proj", "v_proj", "o_proj"),
+    experts=0,
+    dropout=0.0,
+)
 RANKS = dict.fromkeys(ADAPTERS.feed_forward, ADAPTERS.wide_rank) | dict.fromkeys(
     ADAPTERS.attention, ADAPTERS.rank
 )

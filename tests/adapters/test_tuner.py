@@ -169,7 +169,9 @@ def test_merge_with_noise_is_refused_and_changes_nothing(llama):
 
 def test_a_model_without_feed_forward_layers_is_told_so():
     model = AutoModelForCausalLM.from_config(MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=32))
-    with pytest.raises(AdapterError, match=r"no feed-forward layers.*Its linears are: dt_proj \(1x\), in_proj"):
+    with pytest.raises(
+        AdapterError, match=r"no feed-forward layers.*Its linears are: dt_proj \(1x\), in_proj"
+    ):
         add_branches(model, "aggregate", CONFIG)
 
 

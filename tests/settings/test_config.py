@@ -79,7 +79,11 @@ def test_file_then_settings(tmp_path):
         (["seed=-1"], "seed must be from 0"),
         (["align.learning_rate=.inf"], "align.learning_rate must be above 0 and finite"),
         (["align.orthogonality_weight=.nan"], "orthogonality_weight must be at least 0 and finite"),
-        (["adapters.attention=[q_proj, gate_proj]"], "other linears than adapters.feed_forward"),
+        (
+            ["adapters.feed_forward=[gate_proj]", "adapters.attention=[q_proj, gate_proj]"],
+            "other linears than adapters.feed_forward",
+        ),
+        (["adapters.feed_forward=[auto, fc1]"], "adapters.feed_forward must be names, or auto alone"),
         (["align=3"], "align must be a group"),
         (["adapters.rank=3", "adapters.rank.x=3"], "not a group of settings"),
         (["adapters.rank.x=3"], "must be a whole number"),

@@ -128,9 +128,14 @@ class Adapted(nn.Module, ABC):
     def out_features(self) -> int:
         """Width of the output."""
 
+    @property
+    @abstractmethod
+    def weight(self) -> Tensor:
+        """The frozen weight; some models look at it for its dtype or device."""
+
     @abstractmethod
     def plain(self) -> nn.Module | None:
-        """The frozen layer to put back in this one's place; None while branches are left, or if it has no place."""
+        """The frozen layer to put back in this one's place; None while it has branches, or has no place."""
 
     def branch(self, name: str) -> Branch:
         """The branch of that name; KeyError if there is none."""
@@ -224,7 +229,7 @@ class AdaptedLinear(Adapted):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen weight; some models look at it for its dtype or device."""
+        """The frozen weight."""
         return self.base.weight
 
     def plain(self) -> nn.Module | None:

@@ -136,8 +136,8 @@ def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
     rank = first.down.shape[-2]
     alpha = first.scale * rank  # PEFT scales by alpha / r and takes a float
     stacks = [name for name, part in factors.items() if part.down.ndim == 3]
-    # Beside experts, PEFT takes linears of these names for parts of experts' weights (as transformers 4 had them),
-    # and loads none of them; as parameters it takes them as they are.
+    # Beside experts, PEFT takes linears of these names for the experts' own, which were linears in
+    # transformers 4, and loads none of them; as parameters it takes them as they are.
     as_parameters = {name for name in factors if stacks and name.endswith(_NAMES_OF_EXPERTS)} - set(stacks)
     targets = {name: f"{name}.weight" if name in as_parameters else name for name in factors}
     ranks = {targets[name]: part.down.shape[-2] for name, part in factors.items()}
@@ -173,8 +173,8 @@ def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
 def _nested(names: Iterable[str]) -> dict[str, str]:
     """Under which module name PEFT keeps the factors of each weight of a block of experts.
 
-    It wraps the block once for each of its weights, in the order of the block, so that the last lies outermost.
-    All families have `down_proj` last.
+    It wraps the block once for each of its weights, in the order of the block, so that the last lies
+    outermost. All families have `down_proj` last.
     """
     blocks = defaultdict[str, list[str]](list)
     for name in sorted(names, key=lambda name: name.endswith(".down_proj")):
@@ -264,7 +264,9 @@ def _factors(
             f"{folder}: {name} must have lora_A [{rank}, i] and lora_B [o, {rank}] as adapter_config.json "
             f"says, got {list(down.shape)} and {list(up.shape)}. The two files don't belong together."
         )
-    if is_stack:  # each expert's A after the other's; of B, each rank's column of all experts after the other's
+    if (
+        is_stack
+    ):  # each expert's A after the other's; of B, each rank's column of all experts after the other's
         down = down.unflatten(0, (columns // rank, rank))
         up = up.unflatten(1, (rank, columns // rank)).permute(2, 0, 1)
     return Factors(down, up, alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from medcare.adapters.adapted_linear import Adapted, Branch, Linear, widths
 from medcare.adapters.experts import AdaptedExperts, ExpertWeight
 from medcare.adapters.low_rank import LowRank
@@ -69,8 +67,8 @@ class BranchSpec:
     def stands_beside(self, layer: Linear | Adapted) -> bool:
         """Whether it has a place there: of a block of experts, a routed branch stands beside the whole.
 
-        Each weight of the block has its own low-rank pair for every expert, which can be merged into it; a router
-        needs the hidden state, which only the whole block reads.
+        Each weight of the block has its own low-rank pair for every expert, which can be merged into it; a
+        router needs the hidden state, which only the whole block reads.
         """
         return not isinstance(layer, AdaptedExperts if self.mergeable else ExpertWeight)
 

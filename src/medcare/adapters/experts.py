@@ -1,17 +1,18 @@
-"""Branches beside experts that a base keeps in one tensor: Mixtral, Qwen3-MoE, DeepSeek, OLMoE, gpt-oss and others.
+"""Branches beside experts that a base keeps in one tensor: those of Mixtral, Qwen3-MoE, DeepSeek, gpt-oss.
 
 Their linears are no modules: a layer has one weight [e, o, i] for all of its e experts, and its router sends
 each token to some of them. Knowledge and alignment are one low-rank pair for each expert, A [e, r, i] and
-B [e, o, r], so that they can be merged into that expert's weight. The noise aggregator has a router of its own and
-is dropped later, so it stands beside the whole block, from hidden state to hidden state.
+B [e, o, r], so that they can be merged into that expert's weight. The noise aggregator has a router of its
+own and is dropped later, so it stands beside the whole block, from hidden state to hidden state.
 
-transformers' `use_experts_implementation` says of such a class all that is needed to compute it: the layout of
-its weights, its biases, and how gate and up are joined. Here the tokens are sorted by expert, so that each product is
-that of consecutive rows with their expert's matrix.
+transformers' `use_experts_implementation` says of such a class all that is needed to compute it: the layout
+of its weights, its biases, and how gate and up are joined. Here the tokens are sorted by expert, so that each
+product is that of consecutive rows with their expert's matrix.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -42,31 +43,36 @@ class ExpertWeight(Adapted):
     """One weight of all experts, [e, o, i] or [e, i, o], with branches beside it; made by `AdaptedExperts`.
 
     Attributes:
-        weight: the base's own parameter.
-        bias: the base's own, [e, o], or None.
-        is_transposed: whether the weight is [e, i, o].
+        matrices: the base's own parameter.
+        biases: the base's own, [e, o], or None.
+        is_transposed: whether they are [e, i, o].
         chosen: how many experts a token is sent to.
     """
 
     def __init__(self, block: nn.Module, name: str) -> None:
         super().__init__()
         experts: Any = block
-        self.weight: nn.Parameter = getattr(experts, name)
-        self.bias: nn.Parameter | None = getattr(experts, f"{name}_bias") if experts.has_bias else None
+        self.matrices: nn.Parameter = getattr(experts, name)
+        self.biases: nn.Parameter | None = getattr(experts, f"{name}_bias") if experts.has_bias else None
         self.is_transposed = bool(experts.is_transposed)
         self.chosen = _chosen(experts)
-        self.stack = (self.weight.shape[0],)
+        self.stack = (self.matrices.shape[0],)
         self.dropout = 0.0
 
     @property
     def in_features(self) -> int:
         """Width of the input."""
-        return self.weight.shape[1 if self.is_transposed else 2]
+        return self.matrices.shape[1 if self.is_transposed else 2]
 
     @property
     def out_features(self) -> int:
         """Width of the output."""
-        return self.weight.shape[2 if self.is_transposed else 1]
+        return self.matrices.shape[2 if self.is_transposed else 1]
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight of all experts."""
+        return self.matrices
 
     def drop(self, probability: float) -> None:
         """Zero an entry of the branches' input with this probability from now on."""
@@ -77,14 +83,14 @@ class ExpertWeight(Adapted):
         return None
 
     def _merge(self, branch: Branch) -> None:
-        add_update(self.weight, branch.delta().mT if self.is_transposed else branch.delta())
+        add_update(self.matrices, branch.delta().mT if self.is_transposed else branch.delta())
 
     def forward(self, x: Tensor, groups: Groups) -> Tensor:
         """Map rows sorted by expert, [t, i] to [t, o], each by its expert's weight and branches."""
-        weight = self.weight if self.is_transposed else self.weight.mT
-        y = grouped_product(x, weight, groups)
-        if self.bias is not None:
-            y = y + self.bias[groups.experts]
+        matrices = self.matrices if self.is_transposed else self.matrices.mT
+        y = grouped_product(x, matrices, groups)
+        if self.biases is not None:
+            y = y + self.biases[groups.experts]
         branches = self.active()
         if not branches:
             return y
@@ -160,7 +166,7 @@ class AdaptedExperts(Adapted):
         experts, order = chosen.flatten().sort(stable=True)
         ends = torch.searchsorted(experts, torch.arange(first.stack[0], device=x.device), right=True)
         bounds = [0, *ends.tolist()]
-        sizes = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
+        sizes = [end - start for start, end in pairwise(bounds)]
         experts, order = experts[: bounds[-1]], order[: bounds[-1]]
         groups = Groups(experts, ends.to(torch.int32), sizes)
         y = first(x[order // chosen.shape[1]], groups)
@@ -169,9 +175,10 @@ class AdaptedExperts(Adapted):
         if base.has_post_expert_norm:
             y = base.post_expert_norm(y)
         y = y * weights.flatten()[order].unsqueeze(-1)
-        # Back in the tokens' order: a sum over each token's experts is the same every time, an index_add is not.
+        # Back in the tokens' order: a sum over each token's experts is always the same, an index_add is not.
         y = y.new_zeros(chosen.numel(), y.shape[-1]).index_copy(0, order, y)
-        return y.view(*chosen.shape, -1).sum(dim=1).to(x.dtype)
+        summed: Tensor = y.view(*chosen.shape, -1).sum(dim=1)
+        return summed.to(x.dtype)
 
 
 def takes_branches(module: nn.Module) -> bool:

@@ -45,7 +45,9 @@ def penalty(model: nn.Module, kind: Orthogonality) -> Tensor | None:
         return None
     terms = [
         product.abs().sum() if kind == "l1" else product.square().sum()
-        for product in (whole(knowledge) @ whole(alignment).mT for knowledge, alignment in branch_pairs(model))
+        for product in (
+            whole(knowledge) @ whole(alignment).mT for knowledge, alignment in branch_pairs(model)
+        )
     ]
     return torch.stack(terms).sum() if terms else None
 

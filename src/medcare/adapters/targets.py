@@ -1,10 +1,10 @@
 """Which layers of a model are attention and which feed-forward, found from its architecture.
 
-A decoder layer is an entry of the text model's list of layers. Of its weights, those in a part called attention,
-by its class or its name, are attention; those in a part called MLP, feed-forward or experts are feed-forward;
-and where a layer has no such part, its own linears are (OPT's fc1 and fc2). Norms, routers, state-space mixers and
-attention to an encoder are neither. The towers of a multimodal model, for images or sound, lie outside of its text
-model: training on text never reaches them.
+A decoder layer is an entry of the text model's list of layers. Of its weights, those in a part called
+attention, by its class or its name, are attention; those in a part called MLP, feed-forward or experts are
+feed-forward; and where a layer has no such part, its own linears are (OPT's fc1 and fc2). Norms, routers,
+state-space mixers and attention to an encoder are neither. The towers of a multimodal model, for images or
+sound, lie outside of its text model: training on text never reaches them.
 
 The setting `auto` stands for all linears and experts of a role. Names are looked up in the text model alone.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import torch
 from torch import nn
@@ -36,8 +36,10 @@ _ATTENTION_CLASS = re.compile(r"att(entio)?n|deltanet|retention", re.IGNORECASE)
 _FEED_FORWARD_CLASS = re.compile(r"mlp|ffn|feedforward|moe|expert|intermediate|output$", re.IGNORECASE)
 _ATTENTION = re.compile(r"(att(entio)?n|retention)s?$", re.IGNORECASE)
 _FEED_FORWARD = re.compile(r"(mlp|ffn?|feed_?forward|moe|expert)(s|_block|_layer)?$", re.IGNORECASE)
-# Attention to an encoder has none to attend to; what picks or compresses far tokens has no gradient in short rows.
-_NEITHER = re.compile(r"norm$|norm_|layernorm|cross_?att|encoder_?att|encdec|indexer|compressor|patcher|router", re.IGNORECASE)
+# There is no encoder to attend to, and what picks or compresses far tokens has no gradient in short rows.
+_NEITHER = re.compile(
+    r"norm$|norm_|layernorm|cross_?att|encoder_?att|encdec|indexer|compressor|patcher|router", re.IGNORECASE
+)
 _ROUTERS = ("gate", "shared_expert_gate")
 
 
@@ -75,12 +77,16 @@ def find_layers(model: nn.Module, names: Iterable[str], role: Role | None = None
     """
     wanted, there = set(names), _all_layers(model)
     if wanted == {AUTO}:
-        chosen = {weight.name for weight in weights(model) if weight.role == role and weight.layer is not None}
+        chosen = {
+            weight.name for weight in weights(model) if weight.role == role and weight.layer is not None
+        }
         if not chosen and role == "feed_forward":
             raise AdapterError(_no_feed_forward(model))
     else:
         chosen = {name for name in there if any(_is_called(name, called) for called in wanted)}
-        missing = [called for called in sorted(wanted) if not any(_is_called(name, called) for name in chosen)]
+        missing = [
+            called for called in sorted(wanted) if not any(_is_called(name, called) for name in chosen)
+        ]
         if missing:
             raise AdapterError(_advice(model, missing))
     return _with_blocks(there, chosen)
@@ -147,11 +153,13 @@ def text_model(model: Any) -> tuple[str, nn.Module]:
 
 
 def _lists_of_layers(text: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The outermost lists of modules that have weights; XLM has two, of attention and of feed-forward parts."""
+    """The outermost lists of modules that have weights; XLM has two, of attention and of feed-forward."""
     level: list[tuple[str, nn.Module]] = [("", text)]
     while level:
-        level = [(_joined(path, name), child) for path, module in level for name, child in module.named_children()]
-        lists = [
+        level = [
+            (_joined(path, name), child) for path, module in level for name, child in module.named_children()
+        ]
+        lists: list[tuple[str, nn.Module]] = [
             (path, child)
             for path, child in level
             if isinstance(child, nn.ModuleList) and any(weight.ndim > 1 for weight in child.parameters())
@@ -215,7 +223,7 @@ def _with_blocks(there: dict[str, Layer], chosen: set[str]) -> dict[str, Layer]:
 
 
 def _all_layers(model: nn.Module) -> dict[str, Layer]:
-    """All that branches can stand beside in the text model, by name: what a branch is made of is none of it."""
+    """All that branches can stand beside in the text model, by name; what branches are made of is not."""
     head = _head(model)
     name, text = text_model(model)
     layers: dict[str, Layer] = {}
@@ -234,8 +242,8 @@ def _all_layers(model: nn.Module) -> dict[str, Layer]:
     return layers
 
 
-def _is_linear(module: nn.Module) -> bool:
-    """Whether a module computes W x + bias; a class of its own may be a router, or multiply block by block."""
+def _is_linear(module: nn.Module) -> TypeGuard[Linear]:
+    """Whether a module computes W x + bias; a class of its own may route, or multiply block by block."""
     if not isinstance(module, nn.Linear):
         return isinstance(module, Conv1D)
     if type(module).forward is nn.Linear.forward or is_quantized(module.weight):
@@ -262,13 +270,22 @@ def _advice(model: nn.Module, missing: list[str]) -> str:
     names = [name for name, _ in model.named_modules()]
     head, kind = _head(model), type(model).__name__
     elsewhere = [called for called in missing if any(_is_called(name, called) for name in names)]
-    if any(_is_called(name, called) for called in elsewhere for name, module in model.named_modules() if module is head):
-        reason = f"{elsewhere[0]} is {kind}'s projection onto the vocabulary, beside which no branch can stand."
+    if any(
+        _is_called(name, called)
+        for called in elsewhere
+        for name, module in model.named_modules()
+        if module is head
+    ):
+        reason = (
+            f"{elsewhere[0]} is {kind}'s projection onto the vocabulary, beside which no branch can stand."
+        )
     elif elsewhere:
         reason = f"{elsewhere[0]} is no linear of {kind}'s text model; training on text adapts that alone."
     else:
         reason = f"No linear layer is called {' or '.join(missing)}."
-    counts = Counter(_last(name) for name, layer in _all_layers(model).items() if not isinstance(layer, AdaptedExperts))
+    counts = Counter(
+        _last(name) for name, layer in _all_layers(model).items() if not isinstance(layer, AdaptedExperts)
+    )
     if not counts:
         return f"{reason} {kind} has no linears and no experts to put branches beside. Choose another base."
     there = ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))
@@ -280,7 +297,13 @@ def _advice(model: nn.Module, missing: list[str]) -> str:
 
 def _no_feed_forward(model: nn.Module) -> str:
     kind = type(model).__name__
-    others = sorted({f"{_last(weight.name)} ({weight.kind})" for weight in weights(model) if weight.role == "feed_forward"})
+    others = sorted(
+        {
+            f"{_last(weight.name)} ({weight.kind})"
+            for weight in weights(model)
+            if weight.role == "feed_forward"
+        }
+    )
     reason = (
         f"{kind}'s feed-forward weights have a form beside which no branch can stand: {', '.join(others)}."
         if others

@@ -9,7 +9,7 @@ from torch import nn
 
 from medcare.adapters.adapted_linear import Adapted, AdaptedLinear, Branch, SharedInput, check_fits, widths
 from medcare.adapters.branches import BRANCHES, BranchSpec, added_in
-from medcare.adapters.experts import AdaptedExperts
+from medcare.adapters.experts import AdaptedExperts, ExpertWeight
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.adapters.targets import Layer, adapted_share, find_layers, layers_at
 from medcare.foundation.errors import AdapterError
@@ -70,6 +70,7 @@ def attach(model: nn.Module, branches: Mapping[str, Mapping[str, Branch]], *, dr
     for name, made in branches.items():
         for module, branch in made.items():
             check_fits(layers[module], name, branch)
+    _check_own_weights(model, layers)
     if not adapted_linears(model):
         model.requires_grad_(False)
     inputs: dict[tuple[str, str], SharedInput] = {}
@@ -105,16 +106,33 @@ def _targets(model: nn.Module, spec: BranchSpec, config: AdapterConfig) -> dict[
     return there
 
 
+def _check_own_weights(model: nn.Module, layers: Mapping[str, Layer]) -> None:
+    """Refuse layers that share a weight: merged into it, a branch beside one would change the others."""
+    holders = Counter(
+        id(weight)
+        for module in model.modules()
+        if not isinstance(module, ExpertWeight)  # the same as its block's
+        for weight in module.parameters(recurse=False)
+    )
+    tied = [name for name, layer in layers.items() if holders[id(layer.weight)] > 1]
+    if tied:
+        raise AdapterError(
+            f"{tied[0]} shares its weight with another layer of {type(model).__name__}, so that a branch "
+            "beside one can't be merged without changing the other. Name other layers in "
+            "adapters.feed_forward and adapters.attention, or choose another base."
+        )
+
+
 def _check_share(model: nn.Module, chosen: Collection[str]) -> None:
     """Refuse to train a small part of the feed-forward weights, unless that is asked for."""
     adapted, total, rest = adapted_share(model, "feed_forward", chosen)
     if adapted < _ENOUGH * total:
         left = ", ".join(f"{name} {size / total:.0%}" for name, size in rest.most_common(4))
         raise AdapterError(
-            f"At least {_ENOUGH:.0%} of the feed-forward weights must be adapted, since knowledge is learned "
-            f"there; of {type(model).__name__}'s, {adapted / total:.0%} would be. Left out: {left}. Name more of "
-            "them in adapters.feed_forward (auto takes all that can be adapted), set adapters.partial=true to "
-            "train this part alone, or choose another base."
+            f"At least {_ENOUGH:.0%} of the feed-forward weights must be adapted, for they learn the "
+            f"knowledge; of {type(model).__name__}'s, {adapted / total:.0%} would be. Left out: {left}. Name "
+            "more of them in adapters.feed_forward ([auto] takes all that can be adapted), set "
+            "adapters.partial=true to train this part alone, or choose another base."
         )
 
 

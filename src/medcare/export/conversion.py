@@ -25,9 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medcare.adapters.adapted_linear import Adapted, widths
 from medcare.adapters.branch_files import read_lora, save_lora
 from medcare.adapters.branches import SPECS, added_in
 from medcare.adapters.low_rank import Factors
+from medcare.adapters.targets import find_layers, layers_at
 from medcare.foundation.errors import AdapterError, FolderError, first_line
 from medcare.foundation.storage import read_json
 from medcare.models.base_model import describe, load_config
@@ -86,7 +88,7 @@ def convert(folder: Path, base: str, out: Path, *, attention: Path | None = None
     if any((folder / name).is_file() for name in (_PICKLED, "model.safetensors")):
         found = _read_reference(folder)
     else:
-        found = read_foreign(folder, AdapterConfig())
+        found = read_foreign(folder, AdapterConfig(), _skeleton(base))
     if attention is not None:
         if "alignment" not in found.branches or "attention" in found.branches:
             raise AdapterError(f"{folder} is no stage-2 checkpoint without attention: leave --attention out.")
@@ -98,41 +100,42 @@ def convert(folder: Path, base: str, out: Path, *, attention: Path | None = None
 
 def adopt(folder: Path, config: RunConfig, out: Path) -> Path:
     """Write a foreign PEFT LoRA folder as the stage-1 folder that stage 2 starts from; see `convert`."""
-    _write(read_foreign(folder, config.adapters), folder, config.model.base, out)
+    base = config.model.base
+    _write(read_foreign(folder, config.adapters, _skeleton(base)), folder, base, out)
     return out
 
 
-def read_foreign(folder: Path, adapters: AdapterConfig) -> Found:
-    """Read an ordinary PEFT LoRA folder.
+def read_foreign(folder: Path, adapters: AdapterConfig, model: nn.Module) -> Found:
+    """Read an ordinary PEFT LoRA folder for a base, of which the modules and their shapes are enough.
 
     Raises:
         AdapterError: it adapts no feed-forward layer, or others than feed-forward and attention.
         FolderError: it is not complete.
     """
-    # A LoRA on these linears is what stage 1 adds there.
+    # A LoRA on these layers is what stage 1 adds there.
     at = {
-        leaf: spec.name
+        name: spec.name
         for spec in added_in("aggregate")
         if spec.is_lora
-        for leaf in getattr(adapters, spec.targets)
+        for name in find_layers(model, getattr(adapters, spec.targets), spec.targets)
     }
     branches: dict[str, dict[str, Factors]] = defaultdict(dict)
     for name, part in read_lora(folder).items():
-        leaf = name.rpartition(".")[2]
-        if leaf not in at:
+        if name not in at:
             raise AdapterError(
-                f"{folder} adapts {name}; stage 2 takes adapters of {', '.join(adapters.feed_forward)} and "
-                f"{', '.join(adapters.attention)}. Set adapters.feed_forward and adapters.attention to the "
-                "base's names, or merge the adapter with PEFT and give the merged model as the base."
+                f"{folder} adapts {name}, but stage 2 goes on with feed-forward and attention layers of its "
+                f"base: adapters.feed_forward is [{', '.join(adapters.feed_forward)}], adapters.attention is "
+                f"[{', '.join(adapters.attention)}]. Name it in one of them if the base has it, or merge the "
+                "adapter with PEFT and give the merged model as the base."
             )
-        branches[at[leaf]][name] = part
+        branches[at[name]][name] = part
     if not branches.get("knowledge"):
         raise AdapterError(
-            f"{folder} adapts attention alone, but knowledge is a branch of the feed-forward layers "
-            f"({', '.join(adapters.feed_forward)}). Merge it with PEFT and give the merged model as the base."
+            f"{folder} adapts attention alone, but knowledge is a branch of the feed-forward layers. Merge "
+            "it with PEFT and give the merged model as the base."
         )
     first = next(iter(branches["knowledge"].values()))
-    rank = max(1, first.down.shape[0] // 2)
+    rank = max(1, first.down.shape[-2] // 2)
     told = replace(adapters, rank=rank, alpha=first.scale * rank, experts=0)
     return Found(told, branches)
 
@@ -259,13 +262,17 @@ def _noise(routed: dict[str, dict[str, Tensor]], folder: Path) -> tuple[dict[str
 def _write(found: Found, folder: Path, base: str, out: Path) -> str:
     model = _skeleton(base)
     for parts in found.branches.values():
-        for name, part in parts.items():
-            _check_shape(model, name, (part.up.shape[0], part.down.shape[1]), folder, base)
-    for key, tensor in found.noise.items():
-        name, _, which = key.rpartition(".")
-        if which == "lora_A":
-            outer = found.noise[f"{name}.lora_B"].shape[1]
-            _check_shape(model, name, (outer, tensor.shape[2]), folder, base)
+        shapes = {
+            name: (*part.down.shape[:-2], part.down.shape[-1], part.up.shape[-2])
+            for name, part in parts.items()
+        }
+        _check_shapes(model, shapes, folder, base)
+    names = {key.removesuffix(".lora_A") for key in found.noise if key.endswith(".lora_A")}
+    shapes = {
+        name: (found.noise[f"{name}.lora_A"].shape[2], found.noise[f"{name}.lora_B"].shape[1])
+        for name in names
+    }
+    _check_shapes(model, shapes, folder, base)
     stage = "align" if "alignment" in found.branches else "aggregate"
     config = RunConfig(model=ModelConfig(base=base), adapters=found.adapters)
     settings = {"stage": stage, "data": None, "from": None, "converted_from": str(folder.resolve())}
@@ -289,12 +296,20 @@ def _skeleton(base: str) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
-def _check_shape(model: nn.Module, name: str, got: tuple[int, int], folder: Path, base: str) -> None:
-    module = dict(model.named_modules()).get(name)
-    required = tuple(module.weight.shape) if isinstance(module, nn.Linear) else None
-    if required != got:
-        there = f"{list(required)}" if required else "no such linear layer"
+def _check_shapes(model: nn.Module, shapes: dict[str, tuple[int, ...]], folder: Path, base: str) -> None:
+    """Refuse branches that don't fit the base, each by its widths and, before them, its number of experts."""
+    advice = "Give the base that it was trained on with --base."
+    try:
+        layers = layers_at(model, shapes)
+    except AdapterError as error:
         raise AdapterError(
-            f"{folder} was made for another base model: its branch on {name} is {list(got)}, the base {base} "
-            f"has {there}. Give the base that it was trained on with --base."
-        )
+            f"{folder} was made for another base model than {base}. {error} {advice}"
+        ) from None
+    for name, got in shapes.items():
+        layer = layers[name]
+        required = (*(layer.stack if isinstance(layer, Adapted) else ()), *widths(layer))
+        if got != required:
+            raise AdapterError(
+                f"{folder} was made for another base model: its branch on {name} has widths {list(got)}, the "
+                f"layer of {base} {list(required)}. {advice}"
+            )

@@ -46,8 +46,8 @@ class AdapterConfig:
     """Shapes of the branches (paper section 4.1).
 
     Attributes:
-        feed_forward: names of the linears or experts' weights that get knowledge, noise and alignment branches;
-            `[auto]` finds those of the base.
+        feed_forward: names of the linears or experts' weights that get knowledge, noise and alignment
+            branches; `[auto]` finds those of the base.
         attention: names of the linears that get LoRA in stage 1, or `[auto]`.
         partial: train even where less than 90 % of the feed-forward weights can be adapted.
         rank: rank of attention LoRA and of each expert; knowledge and alignment have twice that.
@@ -94,7 +94,9 @@ class AdapterConfig:
             )
         _require(bool(self.feed_forward), "adapters.feed_forward", "at least one name", self.feed_forward)
         for key, names in (("feed_forward", self.feed_forward), ("attention", self.attention)):
-            _require(AUTO not in names or len(names) == 1, f"adapters.{key}", f"names, or {AUTO} alone", names)
+            _require(
+                AUTO not in names or len(names) == 1, f"adapters.{key}", f"names, or {AUTO} alone", names
+            )
         both = sorted((set(self.feed_forward) & set(self.attention)) - {AUTO})
         _require(not both, "adapters.attention", "other linears than adapters.feed_forward's", both)
 

@@ -21,16 +21,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medcare.adapters.branch_files import save_branches
-from medcare.adapters.branches import stored_in, trained_in
+from medcare.adapters.branches import added_in, stored_in, trained_in
 from medcare.adapters.loading import load_model
 from medcare.adapters.shards import gather_branches
+from medcare.adapters.targets import adapted_share
 from medcare.adapters.tuner import add_branches, branch_parameters, trainable
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.models.base_model import choose_dtype, describe, load_base, load_tokenizer
 from medcare.models.quantized import quantize
-from medcare.settings.config import AdapterConfig, Quantization, RunConfig, Stage
+from medcare.settings.config import AUTO, AdapterConfig, Quantization, RunConfig, Stage
 from medcare.settings.run_folder import claim, read_manifest, write_manifest
 from medcare.text.chat_template import Rendered, render_all
 from medcare.text.records import Conversation
@@ -129,6 +130,7 @@ def _loop(
     total = _short(sum(parameter.numel() for parameter in parameters.values()))
     sizes = ", ".join(f"{name} {_short(size)}" for name, size in branch_parameters(model).items())
     say(f"{stage}: {len(examples)} examples, trainable {total} ({sizes})")
+    say(f"{stage}: adapted are {_shares(model, stage)} weights")
     if config.stage(stage).gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return Loop(
@@ -193,7 +195,7 @@ def _check_shardable(kind: Quantization) -> None:
 
 def _check_shapes(start: Path, former: AdapterConfig, wanted: AdapterConfig) -> None:
     """Stage 2 puts its branch beside stage 1's: of the same rank and scale, on the same linears."""
-    names = ("rank", "alpha", "feed_forward")
+    names = ("rank", "alpha") if wanted.feed_forward == (AUTO,) else ("rank", "alpha", "feed_forward")
     differing = [name for name in names if getattr(former, name) != getattr(wanted, name)]
     if differing:
         settings = " ".join(f"--set adapters.{name}={_spelt(getattr(former, name))}" for name in differing)
@@ -225,6 +227,15 @@ def _render(
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     candidates: list[Any] = [tokenizer.pad_token_id, tokenizer.eos_token_id, 0]
     return next(int(token) for token in candidates if token is not None)
+
+
+def _shares(model: PreTrainedModel, stage: Stage) -> str:
+    """How much of the weights is adapted, of feed-forward and, in stage 1, of attention."""
+    parts = []
+    for role in dict.fromkeys(spec.targets for spec in added_in(stage)):
+        adapted, total, _ = adapted_share(model, role)
+        parts.append(f"{adapted / max(total, 1):.0%} of the {role.replace('_', '-')}")
+    return " and ".join(parts)
 
 
 def _short(count: int) -> str:
