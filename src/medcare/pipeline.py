@@ -128,7 +128,7 @@ def train_stage(
     named = config.stage(stage).data
     folder = embedded or out.parent / f"{out.name}-data"
     source = named or str(prepare_data(config, folder) / f"{stage}.jsonl")
-    conversations = list(read_conversations(source))
+    conversations = list(read_conversations(source, columns=config.stage(stage).map))
     digest = file_hash(Path(source)) if Path(source).is_file() else source
     return stages.train(stage, config, conversations, out, data_hash=digest, start=start)
 
@@ -140,7 +140,8 @@ def prepare_items(config: RunConfig, folder: Path) -> list[Item]:
     else:
         with main_first():
             if not adopted(folder):
-                adopt(config.evaluation.items, folder, exams=config.evaluation.exams)
+                settings = config.evaluation
+                adopt(settings.items, folder, exams=settings.exams, columns=settings.map)
     return read_items(folder / "items.jsonl")
 
 
@@ -180,7 +181,7 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
     config = replace(config, evaluation=replace(config.evaluation, exams="generation"))
-    items = read_test_items(source)
+    items = read_test_items(source, config.evaluation.map)
     known = identities(model=model, items=source)
     with main_first():
         claim(out, config, {"stage": "predictions", "tested": model, "source": source, **known})

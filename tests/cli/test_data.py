@@ -99,3 +99,15 @@ def test_bad_input_is_one_sentence(arguments, code, message, tmp_path: Path, mon
     assert stopped.value.code == code
     assert message in printed
     assert len(printed.strip().splitlines()) == 1
+
+
+def test_a_table_is_read_by_naming_its_columns(tmp_path):
+    path = tmp_path / "faq.csv"
+    path.write_bytes("Frage;Antwort\nWas ist Gelbsucht?;Eine Gelbfärbung häufig über Tage\n".encode("cp1252"))
+    good = tmp_path / "good.jsonl"
+    options = ["--map", "question=Frage", "--map", "answer=Antwort", "--encoding", "cp1252"]
+    done = CliRunner().invoke(app, ["data", "check", str(path), *options, "--write-good", str(good)])
+    assert done.exit_code == 0, done.output
+    assert "Gelbfärbung" in good.read_text(encoding="utf-8")
+    done = CliRunner().invoke(app, ["data", "check", str(path), "--map", "question"])
+    assert "NAME=COLUMN" in str(done.exception)

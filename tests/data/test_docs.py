@@ -25,12 +25,12 @@ def test_the_example_is_recognised_and_read(name: str, tmp_path: Path) -> None:
     file, text = EXAMPLES[name]
     path = tmp_path / file
     path.write_text(text, encoding="utf-8")
-    reading = open_data(str(path))
+    reading = open_data(str(path), name if FORMATS[name].by_name else None)
     assert reading.format == name
     records = [record for _, record in reading.conversations()]
     assert records
     assert not [record for record in records if isinstance(record, Bad)]
-    if name not in ("messages", "sharegpt", "alpaca"):
+    if FORMATS[name].tests:
         assert len(list(items(str(path)))) == len(records)
 
 

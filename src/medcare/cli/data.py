@@ -47,6 +47,11 @@ def list_(as_json: AsJson = False) -> None:
 def check(
     source: Source,
     format: Annotated[str | None, typer.Option(help="Format name; default: recognised.")] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=COLUMN", help="What a column of the file is; may be repeated."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a text file; default: recognised.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Base model whose tokenizer measures lengths; default: characters.")
     ] = None,
@@ -66,7 +71,15 @@ def check(
         from medcare.models.base_model import load_tokenizer
 
         loaded = load_tokenizer(tokenizer)
-    report = check_data(source, format, tokenizer=loaded, max_length=max_length, write_good=write_good)
+    report = check_data(
+        source,
+        format,
+        columns=_columns(map_ or []),
+        encoding=encoding,
+        tokenizer=loaded,
+        max_length=max_length,
+        write_good=write_good,
+    )
     if as_json:
         _print_json(report.to_dict())
     else:
@@ -197,3 +210,16 @@ def _print_table(
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # as it is: names may hold what rich takes for markup
     Console().print(table)
+
+
+def _columns(pairs: Sequence[str]) -> dict[str, str]:
+    """What `--map NAME=COLUMN` says."""
+    from medcare.foundation.errors import ConfigError
+
+    columns = {}
+    for pair in pairs:
+        name, equals, column = pair.partition("=")
+        if not name or not equals or not column:
+            raise ConfigError(f"--map takes NAME=COLUMN, such as --map question=Frage, got '{pair}'.")
+        columns[name.strip()] = column
+    return columns

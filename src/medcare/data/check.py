@@ -7,7 +7,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -118,6 +118,8 @@ def check(
     source: str,
     format: str | None = None,
     *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_length: int | None = None,
     write_good: Path | None = None,
@@ -127,6 +129,8 @@ def check(
     Args:
         source: a path, or `hf:owner/name[:config][:split]`.
         format: a format's name; None recognises it.
+        columns: as in `open_data`.
+        encoding: as in `open_data`.
         tokenizer: measures lengths in tokens, and finds the rows that its chat template refuses.
         max_length: count the rows that are longer.
         write_good: write the good rows here as conversations, and the others, with their numbers and reasons,
@@ -138,7 +142,7 @@ def check(
     """
     if write_good is not None:
         check_output(write_good, [source], beside=[BAD])
-    reading = open_data(source, format)
+    reading = open_data(source, format, columns=columns, encoding=encoding)
     lengths = Lengths("tokens" if tokenizer else "characters")
     report = Report(source, reading.format, reading.unit, lengths)
     with tempfile.TemporaryDirectory() as folder:

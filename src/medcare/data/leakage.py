@@ -11,8 +11,7 @@ from typing import Any, TextIO
 
 from medcare.data.files import line
 from medcare.data.overlap import Index, Overlap
-from medcare.data.readers import FORMATS, Bad, Reading, expand, open_data
-from medcare.data.readers.shapes import Turns
+from medcare.data.readers import Bad, Reading, expand, open_data
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import check_output, write_atomic
 from medcare.text.records import Conversation, Item
@@ -138,7 +137,7 @@ def _texts(example: Conversation) -> list[str]:
 def _test_rows(source: str, format: str | None) -> Iterator[list[str] | None]:
     """The texts of each evaluation row; None for a bad one."""
     reading = open_data(source, format)
-    chats = isinstance(FORMATS[reading.format].shape, Turns) or reading.format == "alpaca"
+    chats = not reading.form.tests
     for _, record in reading.conversations() if chats else reading.items():
         if isinstance(record, Bad):
             yield None

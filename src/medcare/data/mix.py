@@ -138,7 +138,14 @@ def _spool(spool: _Spool, bad_rows: TextIO) -> None:
 
     with spool.path.open("wb") as stream:
         for file in spool.files:
-            for example in conversations(file, spool.source.format, on_bad=partial(set_aside, file)):
+            examples = conversations(
+                file,
+                spool.source.format,
+                columns=spool.source.map,
+                encoding=spool.source.encoding,
+                on_bad=partial(set_aside, file),
+            )
+            for example in examples:
                 identity = f"{name}/{len(spool.starts) + 1}"
                 text = line(Conversation(identity, name, example.messages)).encode()
                 spool.starts.append(position)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medcare.data.readers import FORMATS
@@ -22,6 +22,8 @@ class Source:
         name: unique in the recipe; the `source` of its conversations.
         data: a path or glob pattern, from the recipe's folder, or `hf:owner/name[:config][:split]`.
         format: a format's name; None recognises it.
+        map: for a table of one's own, its columns by what they are called in a format: `{question: Frage}`.
+        encoding: of a text file; None recognises it.
         weight: multiplies its share of the mix.
         cap: most of its rows that are used, drawn at random; None uses all.
     """
@@ -29,6 +31,8 @@ class Source:
     name: str = ""
     data: str = ""
     format: str | None = None
+    map: dict[str, str] = field(default_factory=dict)
+    encoding: str | None = None
     weight: float = 1.0
     cap: int | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from medcare.foundation.storage import read_json, write_json
 from medcare.text.records import Item
 
 
-def adopt(source: str, folder: Path, *, exams: str = "likelihood") -> None:
+def adopt(
+    source: str, folder: Path, *, exams: str = "likelihood", columns: Mapping[str, str] | None = None
+) -> None:
     """Write `items.jsonl` and `benchmark.json` of a test set into `folder`.
 
     Args:
@@ -26,6 +28,7 @@ def adopt(source: str, folder: Path, *, exams: str = "likelihood") -> None:
             PromptCBLUE rows in any format of docs/data.md, a file or `hf:owner/name`.
         folder: the folder to write.
         exams: `EvaluationConfig.exams`; questions with several right answers need `generation`.
+        columns: of a table of one's own, as `open_data` takes them.
 
     Raises:
         DataError: the source is missing or malformed, or holds items that can't be answered so.
@@ -37,7 +40,7 @@ def adopt(source: str, folder: Path, *, exams: str = "likelihood") -> None:
     if (home / "benchmark.json").is_file() and (path.is_dir() or path.name == "items.jsonl"):
         items, cards = read_items(home / "items.jsonl"), read_json(home / "benchmark.json")["cards"]
     else:
-        items = read_test_items(source)
+        items = read_test_items(source, columns)
         cards = [card.to_dict() for card in _cards(items, source, exams)]
     write_records(folder / "items.jsonl", items)
     write_json(folder / "benchmark.json", {"test_set": source, "cards": cards})
@@ -49,10 +52,10 @@ def adopted(folder: Path) -> bool:
     return path.is_file() and "test_set" in read_json(path)
 
 
-def read_test_items(source: str) -> list[Item]:
-    """The test items of a file or hub data set; raises as `adopt`."""
-    items = list(read_any(source))
-    if open_data(source).format == "promptcblue":
+def read_test_items(source: str, columns: Mapping[str, str] | None = None) -> list[Item]:
+    """The test items of a file or hub data set; `columns` as in `open_data`, raises as `adopt`."""
+    items = list(read_any(source, columns=columns))
+    if open_data(source, columns=columns).format == "promptcblue":
         items = [replace(item, task=find_task(item.task).name) for item in items]
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if repeated:

@@ -108,6 +108,7 @@ class StageConfig:
     Attributes:
         data: conversations in any format of docs/data.md, a file or `hf:owner/name`; empty means the
             embedded benchmark's own.
+        map: for a table of one's own, its columns by what they are called in a format: `{question: Frage}`.
         epochs: passes over the data.
         learning_rate: the peak, after the warm-up; then cosine down to 0.
         warmup: share of the steps that warm up.
@@ -127,6 +128,7 @@ class StageConfig:
     """
 
     data: str = ""
+    map: dict[str, str] = field(default_factory=dict)
     epochs: int = 1
     learning_rate: float = 2e-4
     warmup: float = 0.03
@@ -185,6 +187,7 @@ class EvaluationConfig:
 
     Attributes:
         items: a test set of one's own, see `evaluation.test_set.adopt`; empty: the embedded benchmark.
+        map: its columns, as a stage's `map`.
         exams: how questions with options are answered: each option's log-likelihood as the answer, or a
             generated text out of which the chosen letters are read.
         shots: solved examples before each question, never test items.
@@ -201,6 +204,7 @@ class EvaluationConfig:
     """
 
     items: str = ""
+    map: dict[str, str] = field(default_factory=dict)
     exams: Literal["likelihood", "generation"] = "likelihood"
     shots: int = 0
     shots_from: str = ""

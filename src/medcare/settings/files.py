@@ -157,6 +157,11 @@ def _convert(hint: Any, value: Any, key: str, entry: dataclasses.Field[Any] | No
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise ConfigError(f"{key} must be a list, got {value!r}. Example: [first, second]")
         return tuple(_convert(get_args(hint)[0], entry, key) for entry in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key} must be pairs of a name and a value, got {value!r}. Example: {{a: b}}")
+        of_name, of_value = get_args(hint)
+        return {_scalar(of_name, k, key): _scalar(of_value, v, f"{key}.{k}") for k, v in value.items()}
     return _scalar(hint, value, key)
 
 

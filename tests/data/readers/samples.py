@@ -20,6 +20,7 @@ EXAM = (Message("user", PROMPT), Message("assistant", TARGET))
 EXPLAINED = (EXAM[0], Message("assistant", f"{TARGET}\n\n皮肤的面积约为两平方米。"))
 
 # Format, file, rows, the conversation of the first row.
+# fmt: off
 SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
     "messages": (
         "chat.jsonl",
@@ -192,7 +193,67 @@ SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
         [{"question": QUESTION, "subject": "anatomy", "choices": list(OPTIONS), "answer": 0}],
         EXAM,
     ),
+    "arc": (
+        "test.jsonl",
+        [{"id": "1", "question": QUESTION, "choices": {"text": list(OPTIONS), "label": list("ABCD")},
+          "answerKey": "A"}],
+        EXAM,
+    ),
+    "headqa": (
+        "test.jsonl",
+        [{"qid": "1", "category": "medicine", "qtext": QUESTION, "ra": "1",
+          "answers": [{"aid": str(n), "atext": text} for n, text in enumerate(OPTIONS, start=1)]}],
+        EXAM,
+    ),
+    "frenchmedmcqa": (
+        "train.json",
+        [{"id": "1", "question": QUESTION, "answers": {k.lower(): v for k, v in LETTERED.items()},
+          "correct_answers": ["a"], "subject_name": "pharmacie", "nbr_correct_answers": 1}],
+        EXAM,
+    ),
+    "frenchmedmcqa_hf": (
+        "train.jsonl",
+        [{"id": "1", "question": QUESTION, **{f"answer_{k.lower()}": v for k, v in LETTERED.items()},
+          "answer_e": "", "correct_answers": [0], "number_correct_answers": 0}],
+        EXAM,
+    ),
+    "medxpertqa": (
+        "test.jsonl",
+        [{"id": "1", "question": QUESTION, "options": LETTERED, "label": "A",
+          "medical_task": "Basic Science"}],
+        EXAM,
+    ),
+    "pubmedqa": (
+        "test.jsonl",
+        [{"QUESTION": QUESTION, "CONTEXTS": ["一", "二"], "final_decision": "yes", "LONG_ANSWER": "因为。"}],
+        (Message("user", f"一\n二\n{QUESTION}\nA. yes\nB. no\nC. maybe"),
+         Message("assistant", "A. yes\n\n因为。")),
+    ),
+    "pubmedqa_hf": (
+        "test.jsonl",
+        [{"pubid": 7, "question": QUESTION, "context": {"contexts": ["一", "二"]}, "final_decision": "no",
+          "long_answer": ""}],
+        (Message("user", f"一\n二\n{QUESTION}\nA. yes\nB. no\nC. maybe"), Message("assistant", "B. no")),
+    ),
+    "exam": (
+        "mine.json",
+        [{"question": QUESTION, "options": list(OPTIONS), "answer": n} for n in (0, 3)],
+        EXAM,
+    ),
+    "prompt_completion": ("a.jsonl", [{"prompt": ASKED[0].content, "completion": ASKED[1].content}], ASKED),
+    "prompt_response": ("a.csv", [{"prompt": ASKED[0].content, "response": ASKED[1].content}], ASKED),
+    "query_response": ("a.jsonl", [{"query": ASKED[0].content, "response": ASKED[1].content}], ASKED),
+    "instruction_response": (
+        "a.jsonl", [{"instruction": ASKED[0].content, "context": "", "response": ASKED[1].content}], ASKED,
+    ),
+    "question_answer": ("a.csv", [{"question": ASKED[0].content, "answer": ASKED[1].content}], ASKED),
+    "chosen": (
+        "a.jsonl",
+        [{"prompt": ASKED[0].content, "chosen": ASKED[1].content, "rejected": "No."}],
+        ASKED,
+    ),
 }
+# fmt: on
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -16,7 +16,7 @@ from tests.data.readers.samples import EXAM, LETTERED, OPTIONS, QUESTION, SAMPLE
 
 in_scratch = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 every_format = pytest.mark.parametrize("name", SAMPLES)
-EXAMS = tuple(name for name in SAMPLES if name not in ("messages", "sharegpt", "alpaca"))
+EXAMS = tuple(name for name in SAMPLES if FORMATS[name].tests)
 
 
 def test_there_is_a_sample_of_every_format() -> None:
@@ -27,8 +27,9 @@ def test_there_is_a_sample_of_every_format() -> None:
 def test_a_published_file_is_recognised_and_gives_its_conversation(name: str, tmp_path: Path) -> None:
     file, rows, expected = SAMPLES[name]
     path = str(write(tmp_path / file, rows))
-    assert open_data(path).format == name
-    found = list(conversations(path))
+    asked = name if FORMATS[name].by_name else None
+    assert open_data(path, asked).format == name
+    found = list(conversations(path, asked))
     assert len(found) == len(rows)
     assert found[0].messages == expected
 
@@ -46,7 +47,9 @@ def test_exams_and_tasks_give_test_items(name: str, tmp_path: Path) -> None:
     file, rows, messages = SAMPLES[name]
     item = next(items(str(write(tmp_path / file, rows))))
     assert item.prompt == messages[0].content
-    if name not in ("promptcblue", "items"):
+    if name.startswith("pubmedqa"):
+        assert item.options == ("yes", "no", "maybe")
+    elif name not in ("promptcblue", "items"):
         assert (item.task, item.family, item.options, item.answers) == (name, "knowledge", OPTIONS, (0,))
         assert item.target == TARGET
 
@@ -297,3 +300,45 @@ def test_no_row_makes_a_reader_crash(name, tmp_path, row) -> None:
     if name in EXAMS:
         for _, record in open_data(str(path), name).items():
             assert isinstance(record, Bad | Item)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "name"),
+    [
+        ("Question ,OPTIONS,answer", {}, "cmexam"), ("Prompt,Completion", {}, "prompt_completion"),
+        ("Frage,Antwort", {"question": "Frage", "answer": "Antwort"}, "question_answer"),
+        ("QUESTION,Answer", {}, "question_answer"), ("Query,Response", {}, "query_response"),
+        ("Frage,Auswahl,Lösung", {"question": "Frage", "options": "Auswahl", "answer": "Lösung"}, "exam"),
+    ],
+)  # fmt: skip
+def test_tables_of_ones_own(header: str, columns: dict[str, str], name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    cells = ["What is asthma?", "A a disease\nB a drug", "A"]
+    row = cells if header.count(",") == 2 else [cells[0], cells[2]]
+    path.write_text(header + "\n" + ",".join(f'"{cell}"' for cell in row) + "\n", encoding="utf-8")
+    reading = open_data(str(path), columns=columns)
+    assert reading.format == name
+    (talk,) = conversations(str(path), columns=columns)
+    assert talk.messages[0].content.startswith("What is asthma?")
+    assert talk.messages[1].content.startswith("A")
+    with pytest.raises(DataError, match=r"no column 'Nix'.*Its columns"):
+        open_data(str(path), columns={"question": "Nix"})
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"), [([0, 2], [0, 2]), ([3, 1], [2, 0]), ([1.0, 3.0], [0, 2]), (["2", "0"], [2, 0])]
+)
+def test_whether_numbers_count_from_0_or_1_is_told_by_the_rows(answers, expected, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"question": "q", "options": ["x", "y", "z"], "answer": answer} for answer in answers]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [item.answers for item in items(str(path))] == [(place,) for place in expected]
+    path.write_text(json.dumps({**rows[0], "answer": 1}) + "\n")
+    with pytest.raises(DataError, match="can't be told"):
+        open_data(str(path))
+
+
+def test_preferences_train_only_if_asked(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.jsonl", SAMPLES["chosen"][1]))
+    with pytest.raises(DataError, match=r"preferences.*--format chosen"):
+        open_data(path)

@@ -118,6 +118,153 @@ def test_malformed_hub_ids_are_refused(source: str) -> None:
         parse_hub(source)
 
 
+GERMAN = "Frage;Antwort\n" + "Was ist Gelbsucht?;Eine Gelbfärbung der Haut – häufig über Tage\n" * 9
+CHINESE = '{"instruction": "患者有什么症状？", "output": "无发热，既往有高血压病史。"}\n' * 9
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "encoding"),
+    [
+        ("a.csv", GERMAN, "cp1252"), ("a.csv", GERMAN, "utf-16"), ("a.csv", GERMAN, "utf-16-le"),
+        ("a.jsonl", CHINESE, "gb18030"), ("a.jsonl", CHINESE, "utf-16"), ("a.jsonl", CHINESE, "utf-16-be"),
+        ("a.json", f"[{CHINESE.strip().replace(chr(10), ',')}]", "gb18030"), ("a.csv", GERMAN, "utf-8-sig"),
+        ("a.json", CHINESE, "utf-32"),
+    ],
+)  # fmt: skip
+def test_other_encodings_are_recognised_and_told(name, text, encoding, tmp_path: Path, capsys) -> None:
+    expected = read(tmp_path / name, text)
+    assert len(expected) == 9
+    assert all(isinstance(value, dict) for _, value in expected)
+    assert read(tmp_path / name, text.encode(encoding)) == expected
+    assert ("--encoding" in capsys.readouterr().err) == (not encoding.startswith("utf-8"))
+
+
+def test_an_encoding_that_is_named_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("q,a\nСимптом?,боль\n".encode("koi8-r"))
+    (row,) = open_rows(str(path), "koi8-r").rows
+    assert row.value == {"q": "Симптом?", "a": "боль"}
+    with pytest.raises(DataError, match="no encoding 'klingon'"):
+        open_rows(str(path), "klingon")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_broken_row_does_not_change_the_encoding_of_the_others(count: int, tmp_path: Path) -> None:
+    good = b'{"a": "fever"}\n' * 40
+    found = read(tmp_path / "a.jsonl", good + b'{"a": "f\xff"}\n' * count + good)
+    assert [isinstance(value, str) for _, value in found].count(True) == count
+    many = '{"a": "发热"}\n'.encode() * 40 + b'{"a": "f\xff"}\n' * 20
+    assert [isinstance(value, str) for _, value in read(tmp_path / "a.jsonl", many)].count(True) == 20
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_what_parts_cells_is_seen_in_the_header(delimiter: str, tmp_path: Path) -> None:
+    text = delimiter.join(["question", "answer"]) + "\n" + delimiter.join(['"a, b; c"', "d"]) + "\n"
+    assert read(tmp_path / "a.csv", text) == [(2, {"question": "a, b; c", "answer": "d"})]
+
+
+def test_a_header_decides_before_a_guess_does(tmp_path: Path) -> None:
+    text = "id,question,A,B,C,D\n0,Which?,one,two,three,four\n"
+    (row,) = read(tmp_path / "a.csv", text)
+    assert row[1] == {"id": "0", "question": "Which?", "A": "one", "B": "two", "C": "three", "D": "four"}
+    assert read(tmp_path / "a.csv", "Which?,one,two,three,four,D\n") == [
+        (1, {"question": "Which?", "choices": ["one", "two", "three", "four"], "answer": "D"})
+    ]
+
+
+ROWS = [{"a": "1", "b": "Fieber – hoch"}, {"a": "2", "b": "无发热"}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+
+
+def pack(path: Path) -> None:
+    import bz2
+    import gzip
+    import lzma
+    import zipfile
+
+    import pyarrow as pa
+
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("inner/rows.jsonl", LINES)
+            archive.writestr("README.md", "x")
+    elif path.suffix == ".zst":
+        with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, "zstd") as stream:
+            stream.write(LINES)
+    else:
+        path.write_bytes({".gz": gzip, ".bz2": bz2, ".xz": lzma}[path.suffix].compress(LINES))
+
+
+@pytest.mark.parametrize("ending", [".jsonl.gz", ".ndjson.bz2", ".jsonl.xz", ".jsonl.zst", ".zip"])
+def test_packed_files(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows{ending}"
+    pack(path)
+    opened = open_rows(str(path))
+    assert opened.name == "rows"
+    assert [row.value for row in opened.rows] == ROWS
+    assert expand(str(tmp_path)) == [str(path)]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"can't be read|no .zip file"):
+        list(open_rows(str(path)).rows)
+
+
+def test_an_archive_holds_one_data_file(tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("one.csv", "a\n1\n")
+        archive.writestr("two.csv", "a\n2\n")
+    with pytest.raises(DataError, match="holds 2 data files"):
+        open_rows(str(tmp_path / "a.zip"))
+
+
+def test_tables_of_other_programs(tmp_path: Path) -> None:
+    import pandas as pd
+    import pyarrow as pa
+    from datasets import Dataset
+
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "set")
+    (arrow,) = (tmp_path / "set").glob("*.arrow")
+    assert [row.value for row in open_rows(str(arrow)).rows] == ROWS
+    table = pa.Table.from_pylist(ROWS)
+    with pa.ipc.new_file(str(tmp_path / "file.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    assert [row.value for row in open_rows(str(tmp_path / "file.arrow")).rows] == ROWS
+    pd.DataFrame(ROWS).to_excel(tmp_path / "a.xlsx", index=False)
+    assert [row.value for row in open_rows(str(tmp_path / "a.xlsx")).rows] == ROWS
+    (tmp_path / "a.xlsx").write_bytes(b"PK no")
+    with pytest.raises(DataError, match="can't be read"):
+        list(open_rows(str(tmp_path / "a.xlsx")).rows)
+
+
+def test_rows_within_one_object(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rows = [{"q": "1"}, {"q": "2"}]
+    for tree in (
+        {"train": rows},
+        {"version": "1", "exams": {"2013": {"name": "x", "data": rows[:1]}, "2014": {"data": rows[1:]}}},
+    ):
+        for indent in (None, 1):
+            path.write_text(json.dumps(tree, indent=indent))
+            opened = open_rows(str(path), is_row=lambda row: "q" in row)
+            assert [row.value for row in opened.rows] == rows
+    path.write_text(json.dumps({"17": {"q": "1"}, "18": {"q": "2"}}))
+    opened = open_rows(str(path), is_row=lambda row: "q" in row)
+    assert [row.value for row in opened.rows] == [{"id": "17", "q": "1"}, {"id": "18", "q": "2"}]
+
+
+def test_a_folder_is_all_the_data_files_in_it(tmp_path: Path) -> None:
+    for name in ("b.csv", "data/a-0.parquet", "data/a-1.parquet", ".cache/x.csv", "README.md", "c.jsonl.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [Path(name).name for name in expand(str(tmp_path))]
+    assert found == ["b.csv", "c.jsonl.gz", "a-0.parquet", "a-1.parquet"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no data file"):
+        expand(str(tmp_path / "empty"))
+
+
 def test_a_hub_data_set_is_streamed(tmp_path: Path) -> None:
     """The library takes a folder for a data set too, so that this needs no network."""
     folder = tmp_path / "set"

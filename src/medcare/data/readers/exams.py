@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from medcare.data.readers.shapes import Columns, RowError, kind, missing, text
+from medcare.foundation.errors import DataError
 from medcare.text.records import Message
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -61,7 +63,9 @@ class Exam:
         explanation: the column of the reasons, if there is one.
         subject: the column of the field of medicine, if there is one.
         form: a column that tells whether several answers may be right; it is put before the question.
-        first: the number of the first option, where the answer is a number.
+        first: the number of the first option, where the answer is a number; `guess` finds out (`settled`).
+        fixed: the options, where they are the same for every question and in no column.
+        context: the column of what the question is about, a text or several; it is put before the question.
     """
 
     question: str
@@ -70,13 +74,45 @@ class Exam:
     explanation: str | None = None
     subject: str | None = None
     form: str | None = None
-    first: int | None = None
+    first: int | Literal["guess"] | None = None
+    fixed: tuple[str, ...] = ()
+    context: str | None = None
 
     @property
     def required(self) -> frozenset[str]:
         """Columns by which the format is recognised."""
         options = (self.options,) if isinstance(self.options, str) else self.options
-        return frozenset({self.question, self.answer, *options})
+        context = (self.context,) if self.context else ()
+        return frozenset({self.question, self.answer, *options, *context})
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """All columns that are read."""
+        return self.required | {c for c in (self.explanation, self.subject, self.form) if c}
+
+    def settled(self, rows: Sequence[Columns], source: str) -> Exam:
+        """The same with the number of the first option known, where answers are numbers.
+
+        Raises:
+            DataError: the answers of these rows may count from 0 or from 1.
+        """
+        if self.first != "guess":
+            return self
+        numbers, most = set(), 0
+        for row in rows:
+            given = str(row.get(self.answer)).removesuffix(".0")
+            if given.isdecimal() and len(given) < 4:
+                numbers.add(int(given))
+                with contextlib.suppress(RowError):
+                    most = max(most, len(self._options(row)[1]))
+        if not numbers:
+            return replace(self, first=None)
+        if 0 in numbers or most in numbers:
+            return replace(self, first=0 if 0 in numbers else 1)
+        raise DataError(
+            f"{source}: the answers are numbers ({', '.join(map(str, sorted(numbers)[:5]))}), and whether "
+            "the first option is 0 or 1 can't be told from them. Write letters (A, B, ...) or texts instead."
+        )
 
     def messages(self, row: Columns) -> tuple[Message, ...]:
         """The question with its options, and the right answer with its explanation; raises RowError."""
@@ -90,12 +126,16 @@ class Exam:
         question = text(row, self.question).strip()
         if not question:
             raise RowError(f"empty question: '{self.question}'")
+        if self.context and (context := _joined(row.get(self.context))):
+            question = f"{context}\n{question}"
         if self.form and (form := text(row, self.form, optional=True).strip()):
             question = f"[{form}] {question}"
         reasons = text(row, self.explanation, optional=True).strip() if self.explanation else ""
         return Question(question, letters, options, self._answers(row, letters, options), reasons)
 
     def _options(self, row: Columns) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if self.fixed:
+            return tuple(_LETTERS[: len(self.fixed)]), self.fixed
         if isinstance(self.options, tuple):
             found = dict(zip(_LETTERS, (row.get(column) for column in self.options), strict=False))
         else:
@@ -108,6 +148,8 @@ class Exam:
 
     def _answers(self, row: Columns, letters: Sequence[str], options: Sequence[str]) -> tuple[int, ...]:
         value = row.get(self.answer)
+        if isinstance(value, list) and isinstance(self.first, int) and all(type(x) is int for x in value):
+            return tuple(sorted({place for x in value for place in self._numbered(str(x), options)}))
         if isinstance(value, list):
             value = ",".join(map(str, value))
         if isinstance(value, float) and value.is_integer():
@@ -115,11 +157,10 @@ class Exam:
         if missing(value) or (self.first is not None and str(value) == "-1"):
             raise RowError("no answer: there is none (test splits are often published without)")
         given = unicodedata.normalize("NFKC", str(value)).strip()
-        if self.first is not None and given.isdecimal() and len(given) < 4:
-            index = int(given) - self.first
-            if not 0 <= index < len(options):
-                raise RowError(f"no such option: answer {given}, where the first option is {self.first}")
-            return (index,)
+        if isinstance(self.first, int) and given.isdecimal() and len(given) < 4:
+            return self._numbered(given, options)
+        if given in letters:  # labels such as ARC's "1" to "4"
+            return (letters.index(given),)
         # Letters before texts: an option may read "B" and not be option B.
         chosen = set(re.findall("[A-Z]", given.upper())) if _ANSWER.fullmatch(given.upper()) else set()
         if chosen and chosen <= set(letters):
@@ -127,6 +168,21 @@ class Exam:
         if given in options:
             return (options.index(given),)
         raise RowError(f"no such option: answer '{given[:40]}', where there are {', '.join(letters)}")
+
+    def _numbered(self, given: str, options: Sequence[str]) -> tuple[int, ...]:
+        assert isinstance(self.first, int)
+        index = int(given) - self.first
+        if not 0 <= index < len(options):
+            raise RowError(f"no such option: answer {given}, where the first option is {self.first}")
+        return (index,)
+
+
+def _joined(value: Any) -> str:
+    """What a question is about: a text, several, or PubMedQA's object with `contexts`."""
+    if isinstance(value, Mapping):
+        value = value.get("contexts")
+    parts = value if isinstance(value, list) else [value]
+    return "\n".join(part.strip() for part in parts if isinstance(part, str))
 
 
 def _option(value: Any, letter: str) -> str:
@@ -141,9 +197,17 @@ def _lettered(value: Any, column: str) -> dict[str, Any]:
     """Options by letter, in their order."""
     if isinstance(value, str):
         return _option_lines(value)
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list):  # ARC: texts and their labels
+        labels = value.get("label")
+        labels = labels if isinstance(labels, list) else _LETTERS
+        return {
+            str(label).strip().upper(): option for label, option in zip(labels, value["text"], strict=False)
+        }
     if isinstance(value, Mapping):
         return {str(letter).strip().upper(): option for letter, option in value.items()}
     if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+        if "atext" in value[0]:  # HEAD-QA, whose options have numbers
+            return dict(zip(_LETTERS, (entry.get("atext") for entry in value), strict=False))
         return {str(entry.get("key")).strip().upper(): entry.get("value") for entry in value}
     if isinstance(value, list) and len(value) <= len(_LETTERS):
         return dict(zip(_LETTERS, value, strict=False))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from medcare.data.readers.exams import Exam
 from medcare.data.readers.shapes import Columns, Pair, Turns
@@ -21,6 +23,9 @@ class Format:
         task: the column of the task or corpus that a row comes from, if there is one.
         mark: columns that tell it from formats with the same others.
         by_subject: the set has one file or configuration for each subject, called like it.
+        general: no published set's own, but what many tables look like; taken where no other format fits.
+        by_name: taken only if it is asked for.
+        test_set: its pairs of a prompt and an answer were made to test.
     """
 
     shape: Turns | Pair | Exam
@@ -28,6 +33,14 @@ class Format:
     task: str = ""
     mark: frozenset[str] = frozenset()
     by_subject: bool = False
+    general: bool = False
+    by_name: bool = False
+    test_set: bool = False
+
+    @property
+    def tests(self) -> bool:
+        """Whether its rows can be test items; chats and instructions only train."""
+        return self.test_set or isinstance(self.shape, Exam)
 
     @property
     def required(self) -> frozenset[str]:
@@ -38,13 +51,17 @@ class Format:
 _ABCD = ("A", "B", "C", "D")
 _OP = ("opa", "opb", "opc", "opd")
 _ENDINGS = ("ending0", "ending1", "ending2", "ending3")
+_LETTERS = ("answer_a", "answer_b", "answer_c", "answer_d", "answer_e")
+_YES_NO = ("yes", "no", "maybe")
 
 FORMATS: dict[str, Format] = {
     "messages": Format(Turns("messages", "role", "content"), task="source"),
     "sharegpt": Format(Turns("conversations", "from", "value")),
     "alpaca": Format(Pair(("instruction", "input"), "output", "history")),
-    "promptcblue": Format(Pair(("input",), "target"), "sample_id", "task_dataset"),
-    "items": Format(Pair(("prompt",), "target"), task="task", mark=frozenset({"family", "fact"})),
+    "promptcblue": Format(Pair(("input",), "target"), "sample_id", "task_dataset", test_set=True),
+    "items": Format(
+        Pair(("prompt",), "target"), task="task", mark=frozenset({"family", "fact"}), test_set=True
+    ),
     "cmexam": Format(Exam("Question", "Options", "Answer", "Explanation", "Medical Discipline")),
     "cmmlu": Format(Exam("Question", _ABCD, "Answer"), by_subject=True),
     "ceval": Format(Exam("question", _ABCD, "answer", "explanation"), by_subject=True),
@@ -57,7 +74,45 @@ FORMATS: dict[str, Format] = {
     "medmcqa": Format(Exam("question", _OP, "cop", "exp", "subject_name", first=0)),
     "medmcqa_original": Format(Exam("question", _OP, "cop", "exp", "subject_name", first=1)),
     "mmlu": Format(Exam("question", "choices", "answer", subject="subject", first=0), by_subject=True),
+    "arc": Format(Exam("question", "choices", "answerKey")),
+    "headqa": Format(Exam("qtext", "answers", "ra", subject="category", first=1), "qid"),
+    "frenchmedmcqa": Format(Exam("question", "answers", "correct_answers", subject="subject_name")),
+    "frenchmedmcqa_hf": Format(Exam("question", _LETTERS, "correct_answers", first=0)),
+    "medxpertqa": Format(Exam("question", "options", "label", subject="medical_task")),
+    "pubmedqa": Format(
+        Exam("QUESTION", (), "final_decision", "LONG_ANSWER", fixed=_YES_NO, context="CONTEXTS")
+    ),
+    "pubmedqa_hf": Format(
+        Exam("question", (), "final_decision", "long_answer", fixed=_YES_NO, context="context"), "pubid"
+    ),
+    "exam": Format(
+        Exam("question", "options", "answer", "explanation", "subject", first="guess"), general=True
+    ),
+    "prompt_completion": Format(Pair(("prompt",), "completion"), general=True),
+    "prompt_response": Format(Pair(("prompt",), "response"), general=True),
+    "query_response": Format(Pair(("query",), "response"), general=True),
+    "instruction_response": Format(Pair(("instruction", "context"), "response"), general=True),
+    "question_answer": Format(Pair(("question",), "answer"), general=True),
+    "chosen": Format(Pair(("prompt",), "chosen"), by_name=True),
 }
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What the columns of some rows say about their format.
+
+    Attributes:
+        name: a key of `FORMATS`.
+        columns: for the format's columns that are called otherwise, what they are called.
+    """
+
+    name: str
+    columns: dict[str, str]
+
+    def rename(self, row: Columns) -> dict[str, Any]:
+        """The row with the columns called as in the format."""
+        taken = {given: column for column, given in self.columns.items()}
+        return {taken.get(column, column): value for column, value in row.items()}
 
 
 def named(name: str) -> Format:
@@ -69,29 +124,61 @@ def named(name: str) -> Format:
     return FORMATS[name]
 
 
-def detect(rows: Sequence[Columns], source: str) -> str:
-    """The name of the format of some rows, from their columns.
+def is_row(columns: Columns) -> bool:
+    """Whether an object has the columns of some format."""
+    return bool(_fitting(set(columns)) or _fitting({_plain(column) for column in columns}, _plain))
+
+
+def detect(rows: Sequence[Columns], source: str) -> Recognised:
+    """The format of some rows, from their columns: as they are, or but for case, spaces and hyphens.
 
     Args:
         rows: the first rows of the source.
         source: its name, for errors.
 
     Raises:
-        DataError: no format fits, or several do.
+        DataError: no format fits, several do, or the rows are pairs of a preferred and another answer.
     """
     columns = {str(column) for row in rows for column in row}
-    fitting = {name: len(form.required) for name, form in FORMATS.items() if form.required <= columns}
-    best = [name for name, size in fitting.items() if size == max(fitting.values())]
+    found = ", ".join(sorted(columns)[:20]) or "none"
+    if {"chosen", "rejected"} <= columns:
+        raise DataError(
+            f"{source} holds preferences (chosen, rejected), which this package does not train on. To train "
+            "on the chosen answers alone, say --format chosen."
+        )
+    best = _fitting(columns)
     if best == ["medmcqa", "medmcqa_original"]:
         # The same columns, but the first option is number 0 on the hub and number 1 in the authors' files.
         numbers = {str(row.get("cop")) for row in rows}
         best = ["medmcqa"] if numbers & {"0", "-1"} else ["medmcqa_original"] if "4" in numbers else best
     if len(best) == 1:
-        return best[0]
-    found = ", ".join(sorted(columns)[:20]) or "none"
+        return Recognised(best[0], {})
     if best:
         raise DataError(f"{source} may be {' or '.join(best)}: say which with --format. Columns: {found}.")
+    called = {_plain(column): column for column in sorted(columns, reverse=True)}
+    for name in _fitting(set(called), _plain):
+        wanted = FORMATS[name].shape.columns
+        return Recognised(
+            name, {c: called[_plain(c)] for c in wanted if c not in columns and _plain(c) in called}
+        )
     raise DataError(
-        f"{source} has the columns {found}: no known format. Rename its columns, or name a format with "
-        f"--format: {', '.join(FORMATS)}."
+        f"{source} has the columns {found}: no known format. Say which column is which, as in "
+        f"--map question=COLUMN --map answer=COLUMN, or name a format with --format: {', '.join(FORMATS)}."
     )
+
+
+def _fitting(columns: set[str], plain: Callable[[str], str] = str) -> list[str]:
+    """The formats with the most columns that are all there; general ones only if no others are."""
+    for general in (False, True):
+        fitting = {
+            name: len(form.required)
+            for name, form in FORMATS.items()
+            if form.general == general and not form.by_name and {plain(c) for c in form.required} <= columns
+        }
+        if fitting:
+            return [name for name, size in fitting.items() if size == max(fitting.values())]
+    return []
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\s_-]+", "_", str(column).strip().lower())

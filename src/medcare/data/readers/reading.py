@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from medcare.data.readers.exams import Exam
-from medcare.data.readers.formats import FORMATS, Format, detect, named
-from medcare.data.readers.rows import Row, open_rows
-from medcare.data.readers.shapes import Columns, RowError, Turns, kind
+from medcare.data.readers.formats import FORMATS, Format, Recognised, detect, is_row, named
+from medcare.data.readers.rows import IsRow, Row, Rows, open_rows
+from medcare.data.readers.shapes import Columns, RowError, kind
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
 from medcare.text.records import Conversation, Family, Item, Message, Split
@@ -20,8 +20,9 @@ from medcare.text.records import Conversation, Family, Item, Message, Split
 # Rows that are looked at to recognise the format.
 _FIRST_ROWS = 1000
 _SILENCE = 15.0
-# C0 and C1 controls but tab, line feed and carriage return; halves of surrogate pairs; non-characters.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# C0 controls but tab, line feed and carriage return; halves of surrogate pairs; non-characters. C1 controls are
+# what Windows-1252's quotes and dashes become in many published files: odd, but no reason to lose a row.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 # anatomy_test.csv and physician_val.csv are of the subjects anatomy and physician.
 _SPLIT_ENDING = re.compile("_(train|dev|val|test)$")
 
@@ -61,18 +62,20 @@ class Reading:
         name: a short name of it.
         unit: what row numbers count.
         format: the format's name, a key of `FORMATS`.
-        rows: the rows, to be read once.
+        form: the format, with all settled that the first rows tell.
+        rows: the rows, to be read once, their columns called as in the format.
     """
 
     source: str
     name: str
     unit: Literal["line", "row"]
     format: str
+    form: Format
     rows: Iterator[Row]
 
     def conversations(self) -> Iterator[tuple[int, Conversation | Bad]]:
         """Every row's number and its training example, or what is wrong with it; in order."""
-        form = FORMATS[self.format]
+        form = self.form
         for row in self.rows:
             try:
                 messages = form.shape.messages(_columns(row))
@@ -85,8 +88,8 @@ class Reading:
 
     def items(self) -> Iterator[tuple[int, Item | Bad]]:
         """Every row's number and its test item, or what is wrong with it; raises DataError for chats."""
-        form = FORMATS[self.format]
-        if isinstance(form.shape, Turns) or self.format == "alpaca":
+        form = self.form
+        if not form.tests:
             raise DataError(
                 f"{self.source} is in the format {self.format}, which trains but does not test: an exam, "
                 "promptcblue or the package's own items are required."
@@ -127,28 +130,34 @@ class Reading:
         )
 
 
-def open_data(source: str, format: str | None = None) -> Reading:
+def open_data(
+    source: str,
+    format: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+) -> Reading:
     """Open a file or hub data set.
 
     Args:
         source: a path, or `hf:owner/name[:config][:split]`.
         format: a key of `FORMATS`; None recognises it from the columns of the first rows.
+        columns: what columns are called in the source, by their name in the format: `{"question": "Frage"}`.
+        encoding: of a text file; None recognises it.
 
     Raises:
         DataError: the source is missing, unreadable or empty, or its format is unknown.
     """
     if format is not None:
         named(format)
-    opened = open_rows(source)
-    first = list(itertools.islice(opened.rows, _FIRST_ROWS))
-    if not first:
-        raise DataError(f"{source} holds no rows.")
-    values = [row.value for row in first if row.value is not None]
-    if format is None and not values:
-        raise DataError(f"None of the first rows of {source} can be read. The first one: {first[0].problem}.")
-    name = format or detect(values, source)
-    rows = _told(itertools.chain(first, opened.rows), source)
-    return Reading(source, opened.name, opened.unit, name, rows)
+    called = dict(columns or {})
+    opened = open_rows(source, encoding, _has(called) if called else is_row)
+    return _recognised(opened, format, called)
+
+
+def _has(columns: dict[str, str]) -> IsRow:
+    """Whether an object has the columns that the user names."""
+    return lambda row: set(columns.values()) <= set(row)
 
 
 def given(rows: Iterable[dict[str, Any]]) -> Reading:
@@ -158,33 +167,71 @@ def given(rows: Iterable[dict[str, Any]]) -> Reading:
         DataError: there are none, or their format is unknown.
     """
     numbered = (Row(number, dict(value)) for number, value in enumerate(rows, start=1))
-    first = list(itertools.islice(numbered, _FIRST_ROWS))
+    return _recognised(Rows("the given rows", "rows", "row", numbered), None, {})
+
+
+def _recognised(opened: Rows, format: str | None, columns: dict[str, str]) -> Reading:
+    """A source whose first rows have been looked at."""
+    source = opened.source
+    first = list(itertools.islice(opened.rows, _FIRST_ROWS))
     if not first:
-        raise DataError("No rows were given; at least one is required.")
-    format = detect([row.value for row in first if row.value is not None], "the given rows")
-    return Reading("the given rows", "rows", "row", format, itertools.chain(first, numbered))
+        raise DataError(f"{source} holds no rows; at least one is required.")
+    values = [row.value for row in first if row.value is not None]
+    if format is None and not values:
+        raise DataError(f"None of the first rows of {source} can be read. The first one: {first[0].problem}.")
+    if absent := [name for name in columns.values() if not any(name in value for value in values)]:
+        there = ", ".join(sorted({str(column) for value in values for column in value})[:20])
+        raise DataError(f"{source} has no column '{absent[0]}'. Its columns: {there}.")
+    renamed = [Recognised("", columns).rename(value) for value in values]
+    found = Recognised(format, {}) if format is not None else detect(renamed, source)
+    called = Recognised(found.name, {**found.columns, **columns})
+    if found.columns:
+        say(f"{source}: read as {found.name}, {', '.join(f'{k} = {v}' for k, v in called.columns.items())}")
+    form = FORMATS[found.name]
+    if isinstance(form.shape, Exam):
+        form = replace(form, shape=form.shape.settled([called.rename(value) for value in values], source))
+    rows = _told(itertools.chain(first, opened.rows), source)
+    if called.columns:
+        rows = (row if row.value is None else replace(row, value=called.rename(row.value)) for row in rows)
+    return Reading(source, opened.name, opened.unit, found.name, form, rows)
 
 
 def conversations(
-    source: str | Iterable[dict[str, Any]], format: str | None = None, *, on_bad: OnBad | None = None
+    source: str | Iterable[dict[str, Any]],
+    format: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    on_bad: OnBad | None = None,
 ) -> Iterator[Conversation]:
     """Training examples of a file, of a hub data set or of rows in memory.
 
     Args:
         source: a path, `hf:owner/name[:config][:split]`, or rows (see `given`).
         format: a key of `FORMATS`; None recognises it.
+        columns: as in `open_data`.
+        encoding: as in `open_data`.
         on_bad: called with every row that gives no example; None raises DataError at the first.
 
     Raises:
         DataError: see `open_data`, or a bad row.
     """
-    reading = open_data(source, format) if isinstance(source, str) else given(source)
+    if isinstance(source, str):
+        reading = open_data(source, format, columns=columns, encoding=encoding)
+    else:
+        reading = given(source)
     return _sort_out(reading, reading.conversations(), on_bad)
 
 
-def items(source: str, format: str | None = None, *, on_bad: OnBad | None = None) -> Iterator[Item]:
+def items(
+    source: str,
+    format: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad | None = None,
+) -> Iterator[Item]:
     """Test items of an exam, of PromptCBLUE or in the package's own format; see `conversations`."""
-    reading = open_data(source, format)
+    reading = open_data(source, format, columns=columns)
     return _sort_out(reading, reading.items(), on_bad)
 
 

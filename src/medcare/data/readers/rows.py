@@ -10,20 +10,28 @@ from __future__ import annotations
 import csv
 import glob
 import json
-from collections.abc import Callable, Iterator
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medcare.data.readers.json_list import Elements
+from medcare.data.readers.opened import PACKED, DataFile, open_file
 from medcare.foundation.errors import DataError, first_line
+from medcare.foundation.progress import say
 from medcare.foundation.storage import missing
 
 HUB = "hf:"
+IsRow = Callable[[dict[str, Any]], bool]
 
 _SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
-_BOM = b"\xef\xbb\xbf"
+_BROKEN = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
+_LONGEST_HEADER = 1 << 16
 _BATCH = 1000
 # A .json file of at most this many bytes may be one object over several lines.
 _ONE_OBJECT = 1 << 26
@@ -64,12 +72,18 @@ class Rows:
 
 
 def expand(pattern: str) -> list[str]:
-    """The sources behind a path, a glob pattern or a hub id, in a fixed order.
+    """The sources behind a path, a folder of data files, a glob pattern or a hub id, in a fixed order.
 
     Raises:
         DataError: nothing matches.
     """
-    if pattern.startswith(HUB) or Path(pattern).exists() or not glob.has_magic(pattern):
+    folder = Path(pattern)
+    if not pattern.startswith(HUB) and folder.is_dir():
+        files = [path for path in folder.rglob("*") if path.is_file() and _is_data(path, folder)]
+        if not files:
+            raise DataError(f"{folder} holds no data file. Known endings: {', '.join(ENDINGS)}.")
+        return sorted(map(str, files))
+    if pattern.startswith(HUB) or folder.exists() or not glob.has_magic(pattern):
         return [pattern]
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
     if not found:
@@ -77,8 +91,20 @@ def expand(pattern: str) -> list[str]:
     return found
 
 
-def open_rows(source: str) -> Rows:
-    """Open a file (.jsonl, .json, .csv, .tsv, .parquet) or a hub data set (`hf:owner/name[:config][:split]`).
+def _is_data(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    endings = [ending.lower() for ending in path.suffixes[-2:]]
+    packed = len(endings) == 2 and endings[1] in PACKED and endings[0] in ENDINGS
+    return not hidden and (endings[-1:] == [".zip"] or packed or endings[-1:] in [[e] for e in ENDINGS])
+
+
+def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) -> Rows:
+    """Open a file, packed or not, or a hub data set (`hf:owner/name[:config][:split]`).
+
+    Args:
+        source: the path or hub id.
+        encoding: of a text file; None recognises it, and says which if it is not UTF-8.
+        is_row: whether an object is a row; others, such as `{"train": [..]}`, are searched for rows.
 
     Raises:
         DataError: it is missing, of another kind, or the hub can't be reached; also while reading.
@@ -91,12 +117,20 @@ def open_rows(source: str) -> Rows:
         raise DataError(f"{path} is a folder. Give a file, or a pattern such as '{path}/*.jsonl'.")
     if not path.is_file():
         raise DataError(f"{missing(path, 'file')}. Check the path; a hub data set is written hf:owner/name.")
-    if path.suffix.lower() not in _READERS:
-        raise DataError(f"{path} is of no known kind. Known endings: {', '.join(_READERS)}.")
-    unit, read = _READERS[path.suffix.lower()]
-    if read is _json and _is_list(path):
-        unit, read = "row", _json_list
-    return Rows(source, path.stem, unit, _guarded(path, read))
+    file = open_file(path, ENDINGS, encoding)
+    ending = Path(file.name).suffix.lower()
+    if ending not in ENDINGS:
+        packed = f"also packed as {', '.join(PACKED)} or .zip"
+        raise DataError(f"{path} is of no known kind. Known endings: {', '.join(ENDINGS)}; {packed}.")
+    name = Path(file.name).stem
+    if ending in _BINARY:
+        if file.packed:
+            raise DataError(f"{path} must be unpacked: a {ending} file can't be read from front to back.")
+        return Rows(source, name, "row", _guarded(file, _BINARY[ending](file.path)))
+    if ending == ".json":
+        unit: Literal["line", "row"] = "row" if _is_list(file) else "line"
+        return Rows(source, name, unit, _guarded(file, _json(file, is_row)))
+    return Rows(source, name, "line", _guarded(file, _TEXT[ending](file)))
 
 
 def parse_hub(source: str) -> tuple[str, str | None, str]:
@@ -118,57 +152,78 @@ def parse_hub(source: str) -> tuple[str, str | None, str]:
     return name, None, rest[0] if rest else "train"
 
 
-def _guarded(path: Path, read: Callable[[Path], Iterator[Row]]) -> Iterator[Row]:
+def _guarded(file: DataFile, rows: Iterator[Row]) -> Iterator[Row]:
     try:
-        yield from read(path)
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
+        yield from rows
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise DataError(f"{file.path} can't be read: {reason}.") from error
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as stream:
+def _jsonl(file: DataFile) -> Iterator[Row]:
+    with file.text() as stream:
         for number, line in enumerate(stream, start=1):
-            text = line.removeprefix(_BOM) if number == 1 else line
-            if text.strip():
-                yield _json_line(number, text)
+            if line.strip():
+                yield _json_line(number, line)
 
 
-def _json_line(number: int, line: bytes) -> Row:
+def _json_line(number: int, line: str) -> Row:
     try:
-        value = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        problem = f"broken UTF-8: byte {error.start + 1} of the line"
+        value = json.loads(line)
     except ValueError as error:
         problem = f"not JSON: {error}"
     except RecursionError:
         problem = "not JSON: nested too deeply"
     else:
-        if isinstance(value, dict):
+        if not isinstance(value, dict):
+            problem = f"not an object: got {type(value).__name__}"
+        elif broken := _BROKEN.search(line):
+            place = len(line[: broken.start()].encode("utf-8", "surrogateescape")) + 1
+            problem = f"broken UTF-8: byte {place} of the line; another encoding is named with --encoding"
+        else:
             return Row(number, value)
-        problem = f"not an object: got {type(value).__name__}"
-    return Row(number, None, problem, line.decode("utf-8", "replace").rstrip("\r\n"))
+    return Row(number, None, problem, _BROKEN.sub("\ufffd", line).rstrip("\r\n"))
 
 
-def _is_list(path: Path) -> bool:
+def _is_list(file: DataFile) -> bool:
     """Whether a .json file holds one list; otherwise it is read as JSON lines, which many sets call .json."""
-    with path.open("rb") as stream:
-        return stream.read(1 << 16).removeprefix(_BOM).lstrip().startswith(b"[")
+    with file.text() as stream:
+        return stream.read(1 << 16).lstrip().startswith("[")
 
 
-def _json(path: Path) -> Iterator[Row]:
-    """JSON lines, or a single object over several lines."""
-    with path.open("rb") as stream:
-        first = stream.readline().removeprefix(_BOM)
-    if _json_line(1, first).value is None and path.stat().st_size < _ONE_OBJECT:
-        whole = _json_line(1, path.read_bytes().removeprefix(_BOM))
-        if whole.value is not None:
-            yield whole
-            return
-    yield from _jsonl(path)
+def _json(file: DataFile, is_row: IsRow) -> Iterator[Row]:
+    """A list, JSON lines, or one object over several lines; of objects that are no rows, the rows in them."""
+    if _is_list(file):
+        yield from _json_list(file)
+        return
+    with file.text() as stream:
+        first = _json_line(1, stream.readline(_ONE_OBJECT))
+        whole = first.raw + stream.read(_ONE_OBJECT) if first.value is None else ""
+    if whole and len(whole) < _ONE_OBJECT and (row := _json_line(1, whole)).value is not None:
+        rows = iter([row])
+    else:
+        rows = _jsonl(file)
+    for row in rows:
+        if row.value is None or is_row(row.value):
+            yield row
+        else:
+            within = _rows_within(row.value, is_row) or [row.value]
+            yield from (Row(row.number + place, value) for place, value in enumerate(within))
 
 
-def _json_list(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+def _rows_within(tree: dict[str, Any], is_row: IsRow) -> list[dict[str, Any]]:
+    """The rows in an object: in the lists anywhere in it, as HEAD-QA has them, or by id, as PubMedQA has."""
+    rows: list[dict[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            rows += [{"id": key, **value}] if is_row(value) else _rows_within(value, is_row)
+        elif isinstance(value, list):
+            rows += [entry for entry in value if isinstance(entry, dict)]
+    return rows
+
+
+def _json_list(file: DataFile) -> Iterator[Row]:
+    with file.text() as stream:
         elements = Elements(stream)
         number = 0
         while not elements.at_end():
@@ -187,9 +242,11 @@ def _json_list(path: Path) -> Iterator[Row]:
             yield Row(number + 1, None, "not JSON: there is text after the end of the list", after)
 
 
-def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
+def _csv(file: DataFile) -> Iterator[Row]:
     # A byte that is no UTF-8 becomes half a surrogate pair, which is found later as a bad row.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+    with file.text() as stream:
+        delimiter = _delimiter(stream.readline(_LONGEST_HEADER))
+    with file.text() as stream:
         reader = csv.reader(stream, delimiter=delimiter)
         try:
             header = next(reader, [])
@@ -215,28 +272,78 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
                 yield Row(number, None, problem, delimiter.join(cells))
 
 
+def _delimiter(line: str) -> str:
+    """What parts the cells of a first line, outside of quotes; a comma where nothing does."""
+    bare = re.sub(r'"[^"]*"', "", line)
+    return max(",\t;|", key=bare.count)
+
+
 def _is_mmlu(cells: list[str]) -> bool:
-    """MMLU's own CSV has no header, but six cells from the first line on: question, options and a letter."""
-    return len(cells) == 6 and cells[-1] in {"A", "B", "C", "D"}
+    """MMLU's own CSV has no header, but six cells from the first line on: question, options and a letter.
+
+    A line that names its cells is a header: C-Eval's tests begin with `id,question,A,B,C,D`.
+    """
+    named = {cell.strip().lower() for cell in cells} & {"id", "question", "answer"}
+    return len(cells) == 6 and cells[-1] in {"A", "B", "C", "D"} and not named
 
 
 def _mmlu(cells: list[str]) -> dict[str, Any]:
     return {"question": cells[0], "choices": cells[1:5], "answer": cells[5]}
 
 
-def _tsv(path: Path) -> Iterator[Row]:
-    return _csv(path, "\t")
-
-
 def _parquet(path: Path) -> Iterator[Row]:
     from pyarrow.parquet import ParquetFile
 
-    number = 0
     with _explained(str(path)), ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_BATCH):
-            for value in batch.to_pylist():
+        yield from _batched(file.iter_batches(batch_size=_BATCH))
+
+
+def _arrow(path: Path) -> Iterator[Row]:
+    """Arrow's file and stream formats; `datasets` writes the latter."""
+    import pyarrow as pa
+
+    with _explained(str(path)), pa.memory_map(str(path)) as memory:
+        try:
+            file = pa.ipc.open_file(memory)
+            batches = (file.get_batch(index) for index in range(file.num_record_batches))
+        except pa.ArrowInvalid:
+            memory.seek(0)
+            batches = iter(pa.ipc.open_stream(memory))
+        yield from _batched(batches)
+
+
+def _batched(batches: Iterable[Any]) -> Iterator[Row]:
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BATCH):
+            for value in batch.slice(start, _BATCH).to_pylist():
                 number += 1
                 yield Row(number, value)
+
+
+def _sheet(path: Path) -> Iterator[Row]:
+    """The first sheet of a workbook that has rows below a header."""
+    try:
+        from python_calamine import CalamineError, CalamineWorkbook
+    except ImportError as error:
+        raise DataError(
+            f"{path} needs python-calamine. Install it with: pip install python-calamine; or save it as CSV."
+        ) from error
+    try:
+        with CalamineWorkbook.from_path(str(path)) as book:
+            sheets = {name: book.get_sheet_by_name(name).to_python() for name in book.sheet_names}
+    except (CalamineError, OSError) as error:
+        raise DataError(f"{path} can't be read: {first_line(error)}.") from error
+    filled = {name: cells for name, cells in sheets.items() if len(cells) > 1}
+    if len(filled) > 1:
+        say(
+            f"{path}: the sheet '{next(iter(filled))}' is read; there are also {', '.join(list(filled)[1:])}."
+        )
+    for cells in list(filled.values())[:1]:
+        header = [str(cell).strip() for cell in cells[0]]
+        for number, row in enumerate(cells[1:], start=2):
+            if any(cell != "" for cell in row):
+                yield Row(number, {key: cell for key, cell in zip(header, row, strict=False) if key})
 
 
 def _hub(source: str, name: str, config: str | None, split: str) -> Iterator[Row]:
@@ -257,10 +364,17 @@ def _explained(source: str, advice: str = "") -> Iterator[None]:
         raise DataError(f"{source} can't be read: {first_line(error)}.{advice}") from error
 
 
-_READERS: dict[str, tuple[Literal["line", "row"], Callable[[Path], Iterator[Row]]]] = {
-    ".jsonl": ("line", _jsonl),
-    ".json": ("line", _json),
-    ".csv": ("line", _csv),
-    ".tsv": ("line", _tsv),
-    ".parquet": ("row", _parquet),
+_TEXT: dict[str, Callable[[DataFile], Iterator[Row]]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".csv": _csv,
+    ".tsv": _csv,
 }
+_BINARY: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".xlsx": _sheet,
+    ".ods": _sheet,
+}
+ENDINGS = (".json", *_TEXT, *_BINARY)
+"""The endings of files that can be read."""

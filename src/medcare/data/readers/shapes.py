@@ -37,6 +37,11 @@ class Turns:
         """Columns by which the format is recognised."""
         return frozenset({self.column})
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """All columns that are read."""
+        return self.required | {"system"}
+
     def messages(self, row: Columns) -> tuple[Message, ...]:
         """The conversation; raises RowError."""
         turns = row.get(self.column)
@@ -74,6 +79,11 @@ class Pair:
     def required(self) -> frozenset[str]:
         """Columns by which the format is recognised."""
         return frozenset({self.prompt[0], self.answer})
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """All columns that are read."""
+        return frozenset({*self.prompt, self.answer, *([self.history] if self.history else []), "system"})
 
     def messages(self, row: Columns) -> tuple[Message, ...]:
         """The conversation; raises RowError."""

@@ -1,0 +1,159 @@
+"""A data file as bytes or text, whatever it is packed in and whichever encoding it was written in."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import functools
+import gzip
+import io
+import lzma
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, cast
+
+from medcare.foundation.errors import DataError
+from medcare.foundation.progress import say
+
+_SAMPLE = 1 << 18  # bytes by which an encoding is recognised
+_FEWEST = 3  # bytes that are no UTF-8 by which another encoding can be told from a single broken character
+_FEWEST_NULS = 8
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# Those that data is found in; a recogniser that may choose among a hundred takes Latin letters for Cyrillic.
+_ENCODINGS = ["gb18030", "big5", "shift_jis", "euc_kr", "cp1252"]
+
+
+def _zst(path: Path) -> Any:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
+
+
+PACKED: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _zst,
+}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A data file.
+
+    Attributes:
+        path: the file, packed or not; or a .zip with one file in it.
+        member: the name of that file; None outside of a .zip.
+        asked: the encoding that the user names; None recognises it.
+    """
+
+    path: Path
+    member: str | None = None
+    asked: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name without what it is packed in: `rows.jsonl` of `rows.jsonl.gz`."""
+        name = self.member or self.path.name
+        return name.removesuffix(self._packing)
+
+    @property
+    def packed(self) -> bool:
+        """Whether it has to be unpacked while it is read, so that nothing can be looked up out of order."""
+        return bool(self.member or self._packing)
+
+    @property
+    def _packing(self) -> str:
+        ending = Path(self.member or self.path.name).suffix
+        return ending if ending.lower() in PACKED and self.member is None else ""
+
+    @contextmanager
+    def binary(self) -> Iterator[BinaryIO]:
+        """Its bytes, unpacked."""
+        if self.member is not None:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as inner:
+                yield cast(BinaryIO, inner)
+            return
+        packing = self._packing.lower()
+        with PACKED[packing](self.path) if packing else self.path.open("rb") as stream:
+            yield stream
+
+    @contextmanager
+    def text(self) -> Iterator[TextIO]:
+        """Its text, line ends as they are; a byte that can't be decoded becomes half a surrogate pair."""
+        with self.binary() as stream:
+            yield io.TextIOWrapper(stream, encoding=self.encoding, errors="surrogateescape", newline="")
+
+    @functools.cached_property
+    def encoding(self) -> str:
+        """The encoding: as asked for, by the byte-order mark, UTF-8, or the one that its bytes look like."""
+        if self.asked is not None:
+            return self.asked
+        with self.binary() as stream:
+            sample = stream.read(_SAMPLE)
+        found = recognise(sample)
+        if not found.startswith("utf-8"):
+            say(f"{self.path}: read as {found}, not UTF-8. If that is wrong, say which with --encoding.")
+        return found
+
+
+def open_file(path: Path, endings: tuple[str, ...], encoding: str | None = None) -> DataFile:
+    """Find what a path leads to.
+
+    Args:
+        path: a file, perhaps packed.
+        endings: that a data file may have.
+        encoding: as `DataFile.asked`.
+
+    Raises:
+        DataError: a .zip holds no or several data files, or can't be read; the encoding is unknown.
+    """
+    if encoding is not None:
+        try:
+            codecs.lookup(encoding)
+        except LookupError as error:
+            raise DataError(f"There is no encoding '{encoding}'. Try utf-8, gb18030 or cp1252.") from error
+    if path.suffix.lower() != ".zip":
+        return DataFile(path, asked=encoding)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith(endings)]
+            locked = any(entry.flag_bits & 1 for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} is no .zip file, or a damaged one.") from error
+    if len(names) != 1 or locked:
+        got = "is locked with a password" if locked else f"holds {len(names)} data files"
+        raise DataError(f"{path} must hold one data file, but {got}. Unpack it and name the files.")
+    return DataFile(path, names[0], encoding)
+
+
+def recognise(sample: bytes) -> str:
+    """The encoding that the first bytes of a file look like; UTF-8 unless they clearly are something else."""
+    for mark, encoding in _BOMS:
+        if sample.startswith(mark):
+            return encoding
+    # No text holds NUL; in UTF-16, one byte of every Latin letter, digit, mark and line break is one, always
+    # the first or always the second.
+    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    if (even == 0) != (odd == 0) and even + odd >= _FEWEST_NULS:
+        return "utf-16-be" if even else "utf-16-le"
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    text = decoder.decode(sample)
+    broken = sum("\udc80" <= character <= "\udcff" for character in text)
+    whole = sum(character > "\x7f" for character in text) - broken
+    if broken < _FEWEST or whole >= broken:
+        return "utf-8"  # with a few broken rows, at most
+    from charset_normalizer import from_bytes
+
+    # Whole lines: a character that is cut in two looks like another encoding.
+    best = from_bytes(sample[: sample.rfind(b"\n") + 1] or sample, cp_isolation=_ENCODINGS).best()
+    return "utf-8" if best is None else best.encoding
