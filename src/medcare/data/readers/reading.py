@@ -20,8 +20,8 @@ from medcare.text.records import Conversation, Family, Item, Message, Split
 # Rows that are looked at to recognise the format.
 _FIRST_ROWS = 1000
 _SILENCE = 15.0
-# C0 controls but tab, line feed and carriage return; halves of surrogate pairs; non-characters. C1 controls are
-# what Windows-1252's quotes and dashes become in many published files: odd, but no reason to lose a row.
+# C0 controls but tab, line feed and carriage return; halves of surrogate pairs; non-characters. C1 controls
+# are what Windows-1252's quotes and dashes became in many published files: odd, but no reason to lose a row.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 # anatomy_test.csv and physician_val.csv are of the subjects anatomy and physician.
 _SPLIT_ENDING = re.compile("_(train|dev|val|test)$")
