@@ -2,12 +2,14 @@
 
 The row spaces of their A are orthogonal when A_ka A_al^T = 0 [r_ka, r_al]. Then the alignment branch adds
 nothing on an input that lies in the rows of A_ka, which are all that the knowledge branch reads. On any other
-input both may act, and nothing keeps their B from writing to the same directions. Four ways to get there:
+input both may act, and nothing keeps their B from writing to the same directions. `inputs` and `contrast`
+keep A_al out of the inputs themselves. The ways:
 
 - `l1`: the paper's penalty, the sum over layers of sum |A_ka A_al^T|;
 - `frobenius`: the sum over layers of ||A_ka A_al^T||_F^2, whose gradient fades near zero;
 - `projection`: no penalty; after each optimizer step A_al is projected onto the null space of A_ka, so
   the product is zero to round-off;
+- `inputs`, `contrast`: likewise, onto the null space of the directions of `input_directions`;
 - `none`.
 
 The penalties depend on parameters only, never on a batch: a step adds them once, however many
@@ -16,13 +18,14 @@ micro-batches or devices it has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import Adapted
 from medcare.adapters.shards import overwrite, whole
+from medcare.adapters.tuner import adapted_linears
 from medcare.settings.config import Orthogonality
 
 
@@ -53,11 +56,23 @@ def penalty(model: nn.Module, kind: Orthogonality) -> Tensor | None:
 
 
 @torch.no_grad()
-def project(model: nn.Module) -> None:
-    """Replace A_al by A_al (I - A_ka^+ A_ka) in every layer, so that A_ka A_al^T = 0 to round-off."""
-    for knowledge, alignment in branch_pairs(model):
-        # An orthonormal basis of A_ka's row space; QR is stable where the normal equations are not.
-        basis = torch.linalg.qr(whole(knowledge).double().mT).Q
+def project(model: nn.Module, kept_out: Mapping[str, Tensor] | None = None) -> None:
+    """Take directions out of A_al in every layer, to round-off.
+
+    Args:
+        model: with knowledge and alignment branches.
+        kept_out: for each layer by name, orthonormal rows [m, i] (see `input_directions`); by default the row
+            space of A_ka, so that A_ka A_al^T = 0.
+    """
+    for name, layer in adapted_linears(model, "alignment").items():
+        alignment = layer.branch("alignment").down
+        if kept_out is not None:
+            basis = kept_out[name].double().mT
+        elif "knowledge" in layer.branches:
+            # An orthonormal basis of A_ka's row space; QR is stable where the normal equations are not.
+            basis = torch.linalg.qr(whole(layer.branch("knowledge").down).double().mT).Q
+        else:
+            continue
         wide = whole(alignment).double()
         overwrite(alignment, wide - (wide @ basis) @ basis.mT)
 

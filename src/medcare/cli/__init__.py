@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medcare.cli import data, doctor, evaluation, exporting, harness, judging, plan, runs, serving
+from medcare.cli import data, doctor, evaluation, exporting, harness, judging, plan, runs, serving, study
 
 app = typer.Typer(
     name="medcare",
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (runs, plan, data, evaluation, harness, judging, serving, exporting, doctor):
+for module in (runs, plan, study, data, evaluation, harness, judging, serving, exporting, doctor):
     app.add_typer(module.commands)
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 
 from medcare.foundation.errors import ConfigError
 
-Orthogonality = Literal["l1", "frobenius", "projection", "none"]
+Orthogonality = Literal["l1", "frobenius", "projection", "inputs", "contrast", "none"]
+Method = Literal["medcare", "lora", "lora_two_stage", "full"]
 Layout = Literal["grouped", "packed"]
 Stage = Literal["aggregate", "align"]
 Quantization = Literal["none", "int8", "nf4"]
@@ -120,9 +121,18 @@ class StageConfig:
         accumulation: micro-batches a step, on each device.
         max_length: tokens; longer examples are left out and reported, never cut.
         gradient_checkpointing: recompute activations instead of keeping them.
-        orthogonality: how the alignment branch is kept orthogonal (stage 2 only).
+        orthogonality: how the alignment branch is kept orthogonal (stage 2 only): to the knowledge branch by
+            a penalty (`l1`, the paper's, or `frobenius`) or exactly (`projection`), or to the inputs that
+            stage 1's data puts into each linear (`inputs`), those first that it uses more than stage 2's
+            data does (`contrast`).
         orthogonality_weight: lambda, the weight of the penalty.
+        input_energy: with `inputs` and `contrast`, the share of the energy of stage 1's inputs that is kept
+        out
+            of the alignment branch.
         train_knowledge: whether the knowledge branch goes on learning in stage 2.
+        replay: share of stage 2's examples that are drawn from stage 1's.
+        distill: of those, how much they are to answer as the model did after stage 1 (1) and how much as
+            they are labelled (0).
         checkpoint_seconds: time between two checkpoints.
         log_every: steps between two rows of metrics.jsonl.
     """
@@ -141,7 +151,10 @@ class StageConfig:
     gradient_checkpointing: bool = False
     orthogonality: Orthogonality = "l1"
     orthogonality_weight: float = 1.0
+    input_energy: float = 0.9
     train_knowledge: bool = True
+    replay: float = 0.0
+    distill: float = 0.0
     checkpoint_seconds: float = 300.0
     log_every: int = 10
 
@@ -156,6 +169,10 @@ class StageConfig:
             _require(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
         _require(self.checkpoint_seconds >= 0, "checkpoint_seconds", "at least 0", self.checkpoint_seconds)
         _require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
+        _require(0 < self.input_energy < 1, "input_energy", "between 0 and 1", self.input_energy)
+        _require(0 <= self.replay < 1, "replay", "from 0 to below 1", self.replay)
+        _require(0 <= self.distill <= 1, "distill", "from 0 to 1", self.distill)
+        _require(not self.distill or self.replay > 0, "replay", "above 0 for distill", self.replay)
 
 
 @dataclass(frozen=True)
@@ -240,9 +257,16 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run: data, both stages, merge, evaluation."""
+    """A whole run: data, both stages, merge, evaluation.
+
+    Attributes:
+        method: `medcare`, or what it is compared with: `lora` on the data of both stages, mixed;
+            `lora_two_stage`, one LoRA after the other, the first one merged; `full`, all weights on the data
+            of both stages, mixed.
+    """
 
     seed: int = 17
+    method: Method = "medcare"
     model: ModelConfig = field(default_factory=ModelConfig)
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)

@@ -1,0 +1,261 @@
+"""The directions in which a kind of data speaks to a linear layer, to keep the alignment branch out of.
+
+A branch B A changes nothing on inputs that A maps to zero. So what stage 2 must leave alone is best described
+by the *inputs* that stage 1's data puts into a layer: their second moment C = E[x x^T], of which a few
+leading eigenvectors hold most of the energy E[|A x|^2] that any A lets through. (The paper's condition, that
+the rows of A_al and A_ka are orthogonal, says nothing about inputs and hardly lowers that energy, see
+docs/study.md.) This is the idea of gradient projection for continual learning (GPM, arXiv 2103.09762;
+Adam-NSCL, arXiv 2103.07113), applied to A.
+
+- `leading`: the fewest eigenvectors of C that hold the wanted share of the energy;
+- `contrasting`: directions that hold the same share, but those first that knowledge uses most in proportion
+to
+  the forms: by generalised eigenvectors of C against the second moment of the forms' inputs.
+
+C is gathered in float32 as a sketch of C Omega, with Omega [i, 512] random and orthonormal, out of which
+Nystroem's approximation gives the leading eigenvectors (Tropp et al., arXiv 1706.05736). Up to 512 features
+it is exact. An example's first token is left out: in many models its activations are a hundred times as large
+and say nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medcare.adapters.tuner import adapted_linears
+from medcare.foundation.errors import AdapterError
+from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
+
+FILE = "inputs.safetensors"
+SKETCH = 512
+"""Columns of the sketch, and the most directions that are known of a layer."""
+
+_ROUND_OFF = 1e-7  # of the energy; what is below this share of the largest is round-off of float32
+_FLOOR = 1e-2  # of the forms' mean energy in a direction, below which no direction counts as unused by them
+
+
+@dataclass(frozen=True)
+class Directions:
+    """What is known of the second moment of a layer's inputs.
+
+    Attributes:
+        basis: [k, i], orthonormal rows, by falling energy.
+        energy: [k], the mean square of the inputs along each.
+        total: the mean square of the whole inputs.
+    """
+
+    basis: Tensor
+    energy: Tensor
+    total: float
+
+    def passing(self, kept_out: Tensor) -> float:
+        """The share of the energy that is left without the directions `kept_out` [m, i], orthonormal rows."""
+        inside = (self.basis.double() @ kept_out.double().T).square().sum(1)
+        return 1 - float((inside * self.energy.double()).sum()) / self.total
+
+
+class Sketch:
+    """Gathers C Omega of one layer's inputs.
+
+    Args:
+        features: their width, i.
+        device: where they come.
+        name: of the layer; it settles Omega, so that all processes draw the same.
+    """
+
+    def __init__(self, features: int, device: torch.device, name: str) -> None:
+        self.omega: Tensor | None = None
+        if features > SKETCH:
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+            drawn = torch.randn(features, SKETCH, generator=generator)
+            self.omega = torch.linalg.qr(drawn).Q.to(device)
+        self.product = torch.zeros(features, min(features, SKETCH), device=device)
+        self.sums = torch.zeros(2, device=device, dtype=torch.float64)  # squares, tokens
+
+    def add(self, x: Tensor) -> None:
+        """Count inputs [t, i]."""
+        x = x.float()
+        self.product.addmm_(x.T, x if self.omega is None else x @ self.omega)
+        self.sums += torch.stack([x.square().sum().double(), self.sums.new_tensor(float(len(x)))])
+
+    def directions(self) -> Directions:
+        """The leading eigenvectors of the mean of x x^T."""
+        squares, tokens = self.sums.tolist()
+        product = self.product.double().cpu() / max(tokens, 1.0)
+        if self.omega is None:
+            energy, vectors = torch.linalg.eigh((product + product.T) / 2)
+            energy, vectors = energy.flip(0), vectors.flip(1)
+        else:
+            energy, vectors = _nystroem(product, self.omega.double().cpu())
+        kept = energy > _ROUND_OFF * energy[0]
+        return Directions(vectors.T[kept].float(), energy[kept].float(), squares / max(tokens, 1.0))
+
+
+@contextmanager
+def sketching(model: nn.Module, branch: str = "knowledge") -> Iterator[_Gathering]:
+    """Within the block, every forward pass is counted, at each linear with this branch.
+
+    Set `keep` [b, s] of what is yielded before each pass: the tokens that count.
+
+    Raises:
+        AdapterError: a layer is several at once.
+    """
+    linears = adapted_linears(model, branch)
+    stacked = next((name for name, linear in linears.items() if linear.stack), None)
+    if stacked is not None:
+        raise AdapterError(
+            f"{stacked} is many experts in one tensor, each with inputs of its own: what they read is not "
+            "gathered. Choose align.orthogonality=projection or none."
+        )
+    gathering = _Gathering()
+    hooks = [
+        linear.register_forward_pre_hook(gathering.hook(name)) for name, linear in linears.items()
+    ]
+    try:
+        yield gathering
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Gathering:
+    """The sketches of a model's linears; those that read the same tensor share one.
+
+    Attributes:
+        keep: [b, s], which tokens of the next pass count.
+        sketches: by the name of the first linear that reads the input.
+        same: for every linear, the name under which its input is sketched.
+    """
+
+    def __init__(self) -> None:
+        self.keep = torch.zeros(0, dtype=torch.bool)
+        self.sketches: dict[str, Sketch] = {}
+        self.same: dict[str, str] = {}
+        self._last: tuple[str, Tensor | None] = ("", None)
+
+    def hook(self, name: str) -> Any:
+        """Counts what comes to the linear of that name."""
+
+        @torch.no_grad()
+        def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0]
+            first, tensor = self._last
+            if x is tensor:
+                self.same[name] = first
+                return
+            self._last = (name, x)
+            self.same[name] = name
+            if name not in self.sketches:
+                self.sketches[name] = Sketch(x.shape[-1], x.device, name)
+            self.sketches[name].add(x.reshape(-1, x.shape[-1])[self.keep.flatten().to(x.device)])
+
+        return count
+
+    def directions(self) -> dict[str, Directions]:
+        """By the name of every linear."""
+        found = {name: sketch.directions() for name, sketch in self.sketches.items()}
+        return {name: found[first] for name, first in self.same.items()}
+
+
+def leading(knowledge: Directions, share: float) -> Tensor:
+    """The fewest directions [m, i] that hold this share of the energy of the knowledge's inputs."""
+    return knowledge.basis[: _count(knowledge.energy, knowledge.total, share)]
+
+
+def contrasting(knowledge: Directions, forms: Directions, share: float) -> Tensor:
+    """Directions [m, i] that hold this share, those first that knowledge uses more than forms do.
+
+    A row of A in the span of generalised eigenvectors v, C_k v = mu C_f v, with small mu is one that hears
+    forms better than knowledge. The rows that are orthogonal to C_f v for all v with large mu are that span.
+    """
+    # In the coordinates of what either uses, so that nothing is [i, i].
+    joint = torch.linalg.qr(torch.cat([knowledge.basis, forms.basis]).double().T).Q
+    of_knowledge, of_forms = _within(knowledge, joint), _within(forms, joint)
+    floor = _FLOOR * of_forms.diagonal().mean()
+    root = torch.linalg.cholesky(of_forms + floor * torch.eye(len(of_forms), dtype=torch.float64))
+    half = torch.linalg.solve_triangular(root, of_knowledge, upper=False)
+    whitened = torch.linalg.solve_triangular(root, half.T, upper=False)
+    vectors = torch.linalg.eigh((whitened + whitened.T) / 2).eigenvectors.flip(1)
+    basis = torch.linalg.qr(root @ vectors).Q  # its first m columns span the first m directions, for every m
+    energy = (basis * (of_knowledge @ basis)).sum(0)
+    kept_out: Tensor = (joint @ basis).T[: _count(energy, knowledge.total, share)].float()
+    return kept_out
+
+
+def check_room(kept_out: Mapping[str, Tensor], rank: int) -> None:
+    """Raise AdapterError if a layer has fewer directions left than the alignment branch has rows."""
+    for name, basis in kept_out.items():
+        left = basis.shape[1] - basis.shape[0]
+        if left < rank:
+            raise AdapterError(
+                f"{left} of {basis.shape[1]} input directions are left at {name}, fewer than the alignment "
+                f"branch's rank {rank}. Lower align.input_energy."
+            )
+
+
+def save_directions(path: Path, directions: Mapping[str, Directions]) -> None:
+    """Write them; linears that read the same input are written once. Raises StorageError."""
+    tensors: dict[str, Tensor] = {}
+    same: dict[str, str] = {}
+    first_of: dict[int, str] = {}
+    for name, entry in directions.items():
+        same[name] = first_of.setdefault(id(entry), name)
+        if same[name] == name:
+            total = torch.tensor([entry.total], dtype=torch.float64)
+            tensors |= {f"{name}.basis": entry.basis, f"{name}.energy": entry.energy, f"{name}.total": total}
+    save_tensors(
+        path, {key: value.contiguous() for key, value in tensors.items()}, {"same": json.dumps(same)}
+    )
+
+
+def load_directions(path: Path) -> dict[str, Directions]:
+    """What `save_directions` wrote.
+
+    Raises:
+        AdapterError: there is no such file.
+    """
+    if not path.is_file():
+        raise AdapterError(
+            f"{path} is missing: stage 1 must keep its inputs' directions for this kind of orthogonality. "
+            "Train stage 1 again with this version, or choose another align.orthogonality."
+        )
+    tensors = load_tensors(path)
+    same: dict[str, str] = json.loads(load_metadata(path)["same"])
+    found = {
+        first: Directions(
+            tensors[f"{first}.basis"], tensors[f"{first}.energy"], float(tensors[f"{first}.total"])
+        )
+        for first in set(same.values())
+    }
+    return {name: found[first] for name, first in same.items()}
+
+
+def _nystroem(product: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors of C out of C Omega, by falling size."""
+    shift = torch.finfo(torch.float32).eps * product.norm()  # keeps the factor below positive definite
+    product = product + shift * omega
+    core = omega.T @ product
+    root = torch.linalg.cholesky((core + core.T) / 2)
+    tall = torch.linalg.solve_triangular(root, product.T, upper=False).T
+    vectors, sizes, _ = torch.linalg.svd(tall, full_matrices=False)
+    return (sizes.square() - shift).clamp_min(0), vectors
+
+
+def _within(directions: Directions, joint: Tensor) -> Tensor:
+    part = directions.basis.double() @ joint
+    return part.T @ (directions.energy.double()[:, None] * part)
+
+
+def _count(energy: Tensor, total: float, share: float) -> int:
+    """How many come before the share of the energy is reached; all, if it never is."""
+    reached = energy.double().cumsum(0) >= share * total * (1 - 1e-6)
+    return int((~reached).sum()) + 1 if bool(reached.any()) else len(energy)

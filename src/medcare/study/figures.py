@@ -1,0 +1,70 @@
+"""Frontiers: one measure against another, with the way that led there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from medcare.foundation.storage import write_atomic
+from medcare.study.plan import Figure
+
+_MARKS = "osD^vP*Xh<>d"
+
+
+def draw(figure: Figure, cells: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the means over the seeds of each arm, as an SVG.
+
+    A large mark is the end of training, with a cross of 95 % intervals' size; the thin line to it is the
+    training on the way, which is what stopping early gives.
+    """
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    canvas, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
+    for number, family in enumerate(figure.arms):
+        colour, mark, labelled = f"C{number % 10}", _MARKS[number % len(_MARKS)], False
+        for arm in dict.fromkeys(cell["arm"] for cell in cells if cell["family"] == family):
+            mine = [cell["result"] for cell in cells if cell["arm"] == arm and "result" in cell]
+            path_x, path_y = _way(mine, figure.x), _way(mine, figure.y)
+            axes.plot(path_x.mean(0), path_y.mean(0), "-", color=colour, linewidth=0.7, alpha=0.6)
+            axes.errorbar(
+                path_x[:, -1].mean(),
+                path_y[:, -1].mean(),
+                xerr=_half(path_x[:, -1]),
+                yerr=_half(path_y[:, -1]),
+                fmt=mark,
+                color=colour,
+                label=None if labelled else family,
+                markersize=6,
+                linewidth=0.8,
+            )
+            labelled = True
+    axes.set(title=figure.title, xlabel=figure.x.replace("_", " "), ylabel=figure.y.replace("_", " "))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    with mpl.rc_context({"svg.hashsalt": figure.name}):
+        write_atomic(path, lambda part: canvas.savefig(part, format="svg", metadata={"Date": None}))
+    pyplot.close(canvas)
+
+
+def _way(results: Sequence[Mapping[str, Any]], measure: str) -> Any:
+    """[seeds, moments]: before the last stage, on the way, at its end."""
+    rows = []
+    for result in results:
+        last = result.get("stage_2") or result.get("mixed") or result["stage_1"]
+        start = [result["stage_1"]["measures"]["end"][measure]] if "stage_2" in result else []
+        on_the_way = [
+            entry[measure] for moment, entry in last["measures"].items() if moment.startswith("stopped")
+        ]
+        rows.append([*start, *on_the_way, last["measures"]["end"][measure]])
+    return np.array(rows)
+
+
+def _half(values: Any) -> float:
+    if len(values) < 2:
+        return 0.0
+    return 1.96 * float(np.std(values, ddof=1)) / float(np.sqrt(len(values)))

@@ -1,0 +1,165 @@
+"""A study's settings and the cells that come of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from medcare.foundation.errors import ConfigError
+from medcare.settings.config import RunConfig
+from medcare.settings.files import build, from_dict, read_yaml
+from medcare.study.small_world import SmallWorldConfig
+
+WORLD = "world"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A frontier: one measure against another, a line for each arm.
+
+    Attributes:
+        name: of the file.
+        title: above it.
+        x: a measure.
+        y: another.
+        arms: by name, as in the plan; those with several values of a setting make one line.
+    """
+
+    name: str
+    title: str
+    x: str
+    y: str
+    arms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Settings that are tried with every seed.
+
+    Attributes:
+        name: as in the plan, and which of its values where it has several.
+        family: the name in the plan.
+        settings: over the plan's, by dotted key.
+    """
+
+    name: str
+    family: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one seed.
+
+    Attributes:
+        arm: which.
+        config: all settings of the run, with the seed.
+        world: the small world's, or None.
+    """
+
+    arm: Arm
+    config: RunConfig
+    world: SmallWorldConfig | None
+
+    @property
+    def key(self) -> str:
+        """Identifies everything that the result depends on."""
+        facts = [self.config.to_dict(), asdict(self.world) if self.world else None]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A plan: `medcare study PLAN --out DIR`.
+
+    Attributes:
+        world: `small` trains the model of `small_world`, `run` does whole runs, of the embedded benchmark or
+        of
+            data that the settings name.
+        seeds: each arm is tried with each.
+        settings: of all arms, as in a run's YAML; `world` in it are the small world's.
+        arms: for each name dotted settings over those. A list of values makes an arm for each of them.
+        control: the arm that the others are compared with; by default the first.
+        figures: frontiers to draw.
+    """
+
+    world: Literal["small", "run"]
+    seeds: tuple[int, ...]
+    arms: dict[str, dict[str, Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    control: str = ""
+    figures: tuple[Figure, ...] = ()
+
+    def expanded(self) -> list[Arm]:
+        """The arms, one for each value of a list."""
+        return [arm for name, settings in self.arms.items() for arm in _expand(name, settings)]
+
+    def cells(self) -> list[Cell]:
+        """All cells, arm by arm, so that what comes first in the plan is complete first."""
+        return [self._cell(arm, seed) for arm in self.expanded() for seed in self.seeds]
+
+    def _cell(self, arm: Arm, seed: int) -> Cell:
+        tree = json.loads(json.dumps(self.settings))
+        for key, value in {**arm.settings, "seed": seed}.items():
+            *parents, leaf = key.split(".")
+            group = tree
+            for parent in parents:
+                group = group.setdefault(parent, {})
+            group[leaf] = value
+        sizes = tree.pop(WORLD, {})
+        if sizes and self.world != "small":
+            raise ConfigError(f"The settings of '{WORLD}' belong to world: small, got {self.world}.")
+        world = build(SmallWorldConfig, sizes) if self.world == "small" else None
+        return Cell(arm, from_dict(tree), world)
+
+
+def load_study(path: Path) -> Study:
+    """Read a plan.
+
+    Raises:
+        ConfigError: it can't be read, or a setting in it is unknown or wrong; all cells are checked.
+    """
+    tree = read_yaml(path)
+    required, known = {"world", "seeds", "arms"}, {"settings", "control", "figures"}
+    unknown, lacking = sorted(set(tree) - required - known), sorted(required - set(tree))
+    if unknown or lacking:
+        what = f"it lacks {', '.join(lacking)}" if lacking else f"unknown: {', '.join(unknown)}"
+        raise ConfigError(
+            f"{path} must hold world, seeds and arms, and may hold settings, control and figures; {what}."
+        )
+    if tree["world"] not in ("small", "run"):
+        raise ConfigError(f"world must be small or run, got {tree['world']!r}.")
+    figures = tuple(build(Figure, entry) for entry in tree.get("figures", ()))
+    arms = {name: settings or {} for name, settings in tree["arms"].items()}
+    study = Study(
+        tree["world"],
+        tuple(tree["seeds"]),
+        arms,
+        tree.get("settings") or {},
+        tree.get("control", ""),
+        figures,
+    )
+    names = [arm.name for arm in study.expanded()]
+    if study.control and study.control not in names:
+        raise ConfigError(f"control must be an arm, got {study.control!r}. Arms: {', '.join(names)}.")
+    study.cells()
+    return study
+
+
+def _expand(name: str, settings: dict[str, Any]) -> list[Arm]:
+    found = [Arm(name, name, {})]
+    for key, value in settings.items():
+        values = value if isinstance(value, list) else [value]
+        found = [
+            Arm(
+                arm.name if len(values) == 1 else f"{arm.name}, {key.rpartition('.')[2]} {entry}",
+                name,
+                {**arm.settings, key: entry},
+            )
+            for arm in found
+            for entry in values
+        ]
+    return found

@@ -1,0 +1,59 @@
+"""One cell of whole runs: both stages, each with its test, of the embedded benchmark or one's own data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from medcare import pipeline
+from medcare.export.merged import merge
+from medcare.foundation.storage import read_json
+from medcare.settings.config import RunConfig
+
+
+def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
+    """Train and test.
+
+    Args:
+        config: the settings.
+        folder: the cell's own.
+        shared: where data and stages 1 are, and are left for other cells.
+
+    Returns:
+        `stage_1` and `stage_2`: for each, mean scores by family and split under `measures`, `end`.
+
+    Raises:
+        MedCareError: see `pipeline.train_stage`; a FolderError if another process is at work on what is
+        shared.
+    """
+    tree = config.to_dict()
+    data = shared / f"data-{_digest(tree, 'seed', 'benchmark')}"
+    depends = ("seed", "benchmark", "model", "method", "adapters", "aggregate")
+    first = shared / f"stage-1-{_digest(tree, *depends)}"
+    pipeline.prepare_data(config, data)
+    pipeline.train_stage("aggregate", config, first / "aggregate", embedded=data)
+    found = {"stage_1": _test(config, first / "aggregate", first / "test")}
+    pipeline.train_stage("align", config, folder / "align", start=first / "aggregate", embedded=data)
+    merge(folder / "align", folder / "model")
+    found["stage_2"] = _test(config, folder / "model", folder / "test")
+    shutil.rmtree(folder / "model")  # made again out of align/ in seconds; a study has hundreds
+    return found
+
+
+def _test(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
+    pipeline.evaluate_model(str(model), config, out)
+    summary = read_json(out / "results.json")["summary"]
+    scores = {
+        f"{family} {split}": next(iter(entry["scores"].values()))["value"]
+        for family, splits in summary.items()
+        for split, entry in splits.items()
+    }
+    return {"measures": {"end": scores}}
+
+
+def _digest(tree: dict[str, Any], *names: str) -> str:
+    facts = {name: tree[name] for name in names}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

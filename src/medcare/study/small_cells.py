@@ -1,0 +1,312 @@
+"""One cell of the small world: a base, stage 1, stage 2, and what is measured after each.
+
+A base belongs to a seed and a stage 1 to the settings that it depends on; both are kept in the study's folder
+and shared by all cells that start from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+from medcare.adapters.input_directions import Directions, contrasting, leading, sketching
+from medcare.adapters.merge import merge_unrouted
+from medcare.adapters.orthogonality import measure as orthogonality
+from medcare.adapters.orthogonality import project
+from medcare.adapters.tuner import (
+    adapted_linears,
+    add_branches,
+    remove_branch,
+    trainable,
+)
+from medcare.foundation.locks import hold
+from medcare.foundation.storage import read_json, write_json
+from medcare.models.tensor_files import load_tensors, save_tensors
+from medcare.settings.config import RunConfig, StageConfig
+from medcare.study.small_training import Replay, fit, teach
+from medcare.study.small_world import PAD, Rows, SmallWorldConfig, World, build_model, measure
+
+_PRETRAINING = StageConfig(learning_rate=3e-3, warmup=0.03)
+_SKETCHED = 1000  # rows: ten thousand tokens for at most 96 directions
+_SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_MOMENTS = (0.1, 0.25, 0.5, 0.75)
+
+
+def run_cell(config: RunConfig, world: SmallWorldConfig, shared: Path) -> dict[str, Any]:
+    """Train and measure.
+
+    Args:
+        config: the settings; its seed draws the world, the initial weights and the order of the examples.
+        world: the world's.
+        shared: where bases and stages 1 are, and are left for other cells.
+
+    Returns:
+        `stage_1` and, if there is one, `stage_2`, or `mixed`: for each, measures by the name of the moment.
+
+    Raises:
+        FolderError: another process is making the base or the stage 1 that this cell starts from.
+        TrainingError: training diverged.
+    """
+    torch.set_num_threads(1)
+    drawn = World(config.seed)
+    tests = drawn.tests()
+    base = _base(config.seed, world, drawn, shared)
+    if config.method in ("lora", "full"):
+        return {"mixed": _mixed(config, world, drawn, base, tests)}
+    key = _stage_1_key(config, world)
+    folder = shared / f"stage-1-{key}"
+    if not (folder / "measures.json").is_file():
+        hold(folder)
+        _stage_1(config, world, drawn, base, tests, folder)
+    found = {"stage_1": read_json(folder / "measures.json"), "stage_1_key": key}
+    if world.stage_2:
+        base = _base(config.seed, world, drawn, shared)
+        found["stage_2"] = _stage_2(config, world, drawn, base, tests, folder)
+    return found
+
+
+def _base(seed: int, world: SmallWorldConfig, drawn: World, shared: Path) -> LlamaForCausalLM:
+    model = build_model(seed)
+    path = shared / f"base-{seed}-{world.pretraining_steps}-{world.pretraining_forms}" / "model.safetensors"
+    if not path.is_file():
+        hold(path.parent)
+        fit(
+            model,
+            dict(model.named_parameters()),
+            drawn.pretraining(world.pretraining_forms),
+            _PRETRAINING,
+            steps=world.pretraining_steps,
+            batch=128,
+            seed=seed,
+        )
+        save_tensors(path, dict(model.named_parameters()))
+    model.load_state_dict(load_tensors(path), strict=False)
+    return model.requires_grad_(False)
+
+
+def _mixed(
+    config: RunConfig, world: SmallWorldConfig, drawn: World, model: LlamaForCausalLM, tests: dict[str, Rows]
+) -> dict[str, Any]:
+    """All data at once, for as many steps as two stages have."""
+    first, second = drawn.stage_1(world.noise, world.forms), drawn.stage_2(world.stage_2_forms)
+    # As many rows of each as two stages see.
+    times = world.stage_1_steps * len(second) / (world.stage_2_steps * len(first))
+    rows = second + _repeated(first, times, config.seed)
+    measures = {"base": measure(model, tests)}
+    torch.manual_seed(config.seed)
+    if config.method == "full":
+        model.requires_grad_(True)
+        parameters = dict(model.named_parameters())
+    else:
+        add_branches(model, "aggregate", _without_experts(config).adapters)
+        parameters = trainable(model, ("knowledge", "attention"))
+    fit(
+        model,
+        parameters,
+        rows,
+        config.aggregate,
+        steps=world.stage_1_steps + world.stage_2_steps,
+        batch=world.batch,
+        seed=config.seed,
+    )
+    measures["end"] = measure(model, tests)
+    return {"measures": measures, "trained": sum(entry.numel() for entry in parameters.values())}
+
+
+def _stage_1(
+    config: RunConfig,
+    world: SmallWorldConfig,
+    drawn: World,
+    model: LlamaForCausalLM,
+    tests: dict[str, Rows],
+    folder: Path,
+) -> None:
+    rows = drawn.stage_1(world.noise, world.forms)
+    measures = {"base": measure(model, tests)}
+    torch.manual_seed(config.seed)
+    used = config if config.method == "medcare" else _without_experts(config)
+    add_branches(model, "aggregate", used.adapters)
+    parameters = trainable(model, ("knowledge", "noise", "attention"))
+    fit(
+        model,
+        parameters,
+        rows,
+        config.aggregate,
+        steps=world.stage_1_steps,
+        batch=world.batch,
+        seed=config.seed,
+        noise_drop=used.adapters.noise_drop if used.adapters.experts else 0.0,
+    )
+    if used.adapters.experts:
+        measures["noise kept"] = measure(model, tests)
+        remove_branch(model, "noise")
+    measures["end"] = measure(model, tests)
+    bare = {name: linear.weight.detach().clone() for name, linear in adapted_linears(model).items()}
+    for scale in _SCALES:
+        with _between(model, bare, scale):
+            measures[f"scaled {scale}"] = measure(model, tests)
+    save_tensors(folder / "branches.safetensors", dict(_branch_parameters(model)))
+    trained = sum(entry.numel() for entry in parameters.values())
+    write_json(folder / "measures.json", {"measures": measures, "trained": trained})
+
+
+def _stage_2(
+    config: RunConfig,
+    world: SmallWorldConfig,
+    drawn: World,
+    model: LlamaForCausalLM,
+    tests: dict[str, Rows],
+    folder: Path,
+) -> dict[str, Any]:
+    stage = config.align
+    forms, before = drawn.stage_2(world.stage_2_forms), drawn.stage_1(world.noise, world.forms)
+    add_branches(model, "aggregate", _without_experts(config).adapters)
+    former = load_tensors(folder / "branches.safetensors")
+    with torch.no_grad():
+        for name, parameter in _branch_parameters(model):
+            parameter.copy_(former[name])
+    torch.manual_seed(config.seed)
+    kept_out: dict[str, Tensor] | None = None
+    facts: dict[str, Any] = {}
+    if config.method == "lora_two_stage":
+        merge_unrouted(model)
+        add_branches(model, "aggregate", _without_experts(config).adapters)
+        parameters = trainable(model, ("knowledge", "attention"))
+    else:
+        for linear in adapted_linears(model, "attention").values():
+            linear.merge("attention")
+        knowledge = _directions(model, before)
+        add_branches(model, "align", config.adapters)
+        if stage.orthogonality in ("inputs", "contrast"):
+            kept_out = _kept_out(stage, knowledge, _directions(model, forms))
+            project(model, kept_out)
+            facts["directions"] = {name: len(basis) for name, basis in kept_out.items()}
+        elif stage.orthogonality == "projection":
+            project(model)
+        learning = ("knowledge", "alignment") if stage.train_knowledge else ("alignment",)
+        parameters = trainable(model, learning)
+    replay = None
+    if stage.replay:
+        replay = Replay(before, stage.replay, teach(model, before) if stage.distill else None, stage.distill)
+    start = _weights(model)
+    moments = {round(share * world.stage_2_steps): share for share in _MOMENTS}
+    measures: dict[str, dict[str, float]] = {}
+
+    def watch(step: int) -> None:
+        if step in moments:
+            measures[f"stopped {moments[step]}"] = measure(model, tests)
+
+    fit(
+        model,
+        parameters,
+        forms,
+        stage,
+        steps=world.stage_2_steps,
+        batch=world.batch,
+        seed=config.seed,
+        kept_out=kept_out,
+        replay=replay,
+        after_step=watch,
+    )
+    measures["end"] = measure(model, tests)
+    for scale in (0.25, 0.5, 0.75):
+        with _between(model, start, scale):
+            measures[f"scaled {scale}"] = measure(model, tests)
+    if config.method == "medcare":
+        facts["passing"] = {
+            kind: _passing(model, directions)
+            for kind, directions in (("knowledge", knowledge), ("forms", _directions(model, forms)))
+        }
+        facts |= orthogonality(model)
+    trained = sum(entry.numel() for entry in parameters.values())
+    return {"measures": measures, "trained": trained, **facts}
+
+
+def _directions(model: LlamaForCausalLM, rows: Rows) -> dict[str, Directions]:
+    rows = rows.some(min(1.0, _SKETCHED / len(rows)), 0)
+    model.eval()
+    with torch.no_grad(), sketching(model) as gathering:
+        gathering.keep = rows.ids != PAD
+        gathering.keep[:, 0] = False
+        model(input_ids=rows.ids, use_cache=False)
+    return gathering.directions()
+
+
+def _kept_out(
+    stage: StageConfig, knowledge: Mapping[str, Directions], forms: Mapping[str, Directions]
+) -> dict[str, Tensor]:
+    if stage.orthogonality == "inputs":
+        return {name: leading(entry, stage.input_energy) for name, entry in knowledge.items()}
+    return {name: contrasting(entry, forms[name], stage.input_energy) for name, entry in knowledge.items()}
+
+
+def _passing(model: nn.Module, directions: Mapping[str, Directions]) -> dict[str, float]:
+    """For each linear, the share of the inputs' energy that goes through an alignment branch's rows of A."""
+    shares = {}
+    for name, linear in adapted_linears(model, "alignment").items():
+        rows = linear.branch("alignment").down.detach().double()
+        entry = directions[name]
+        heard = ((rows @ entry.basis.double().T).square() * entry.energy.double()).sum()
+        # Rows drawn at random hear total / i of it for each unit of their squared length.
+        shares[name] = float(heard / (rows.square().sum() * entry.total / rows.shape[1]))
+    return shares
+
+
+def _without_experts(config: RunConfig) -> RunConfig:
+    return replace(config, adapters=replace(config.adapters, experts=0))
+
+
+def _branch_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, entry) for name, entry in model.named_parameters() if ".branches." in name)
+
+
+def _repeated(rows: Rows, times: float, seed: int) -> Rows:
+    whole, rest = int(times), times - int(times)
+    parts = [rows] * whole + ([rows.some(rest, seed)] if rest else [])
+    return Rows(torch.cat([part.ids for part in parts]), torch.cat([part.labels for part in parts]))
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights [o, i] of all adapted linears with what their unrouted branches add."""
+    merged = {}
+    for name, linear in adapted_linears(model).items():
+        merged[name] = linear.weight.detach().clone()
+        for branch in linear.branches:
+            merged[name] += linear.branch(branch).delta().detach()
+    return merged
+
+
+@contextmanager
+def _between(model: nn.Module, start: Mapping[str, Tensor], share: float) -> Iterator[None]:
+    """Within the block, the weights are this share of the way from `start` to where they are now."""
+    end, linears = _weights(model), adapted_linears(model)
+    own = {name: linear.weight.detach().clone() for name, linear in linears.items()}
+    with torch.no_grad():
+        for name, linear in linears.items():
+            linear.weight.copy_(torch.lerp(start[name], end[name], share))
+            linear.disabled = frozenset(linear.branches)
+        yield
+        for name, linear in linears.items():
+            linear.weight.copy_(own[name])
+            linear.disabled = frozenset()
+
+
+def _stage_1_key(config: RunConfig, world: SmallWorldConfig) -> str:
+    """Identifies what a stage 1 depends on."""
+    sizes = asdict(world)
+    for name in ("stage_2", "stage_2_steps", "stage_2_forms"):
+        sizes.pop(name)
+    tree = config.to_dict()
+    if config.method != "medcare":
+        tree["adapters"]["experts"] = 0
+    facts = [config.seed, tree["adapters"], tree["aggregate"], sizes]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medcare.foundation.errors import ConfigError, EvaluationError
+from medcare.study import grid
+from medcare.study.grid import finished, run_study
+from medcare.study.plan import load_study
+from medcare.study.tables import interval, paired, write_study
+
+PLAN = {
+    "world": "small",
+    "seeds": [1, 2],
+    "settings": {
+        "adapters": {"rank": 2, "alpha": 4, "dropout": 0.0, "experts": 0},
+        "align": {"orthogonality": "none"},
+        "world": {"pretraining_steps": 2, "pretraining_forms": 60, "stage_1_steps": 2, "stage_2_steps": 10},
+    },
+    "arms": {"none": {"align.learning_rate": [0.001, 0.002]}},
+}
+
+
+def written(tmp_path: Path, **changes) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({**PLAN, **changes}))
+    return path
+
+
+def test_the_plans_of_this_repository_are_sound():
+    for path in sorted(Path("benchmarks/study").glob("*.yaml")):
+        study = load_study(path)
+        keys = [cell.key for cell in study.cells()]
+        assert len(keys) == len(set(keys)), "two arms are the same"
+        assert {arm for figure in study.figures for arm in figure.arms} <= set(study.arms)
+
+
+def test_arms_expand_and_cells_come_arm_by_arm(tmp_path):
+    study = load_study(written(tmp_path))
+    names = [(cell.arm.name, cell.config.seed) for cell in study.cells()]
+    assert names == [
+        ("none, learning_rate 0.001", 1),
+        ("none, learning_rate 0.001", 2),
+        ("none, learning_rate 0.002", 1),
+        ("none, learning_rate 0.002", 2),
+    ]
+    assert study.cells()[2].config.align.learning_rate == 0.002
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": {"x": {"align.replya": 0.1}}}, "replya"),
+        ({"arms": {"x": {"world.noise": "loud"}}}, "noise"),
+        ({"control": "nobody"}, "control must be an arm"),
+        ({"seed": [1]}, "unknown: seed"),
+        ({"world": "large"}, "small or run"),
+        ({"arms": {"x": {"align.distill": 0.5}}}, "replay"),
+    ],
+)
+def test_wrong_plans_are_refused_before_anything_runs(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load_study(written(tmp_path, **changes))
+
+
+@pytest.mark.slow
+def test_cells_run_once_and_the_tables_come_of_them_alone(tmp_path, monkeypatch):
+    arms = {
+        "none": {},
+        "inputs": {"align.orthogonality": "inputs"},
+        "mixed": {"method": "lora"},
+        "distilled": {"align.replay": 0.2, "align.distill": 0.5},
+        "alone": {"world.stage_2": False, "adapters.experts": 2, "adapters.noise_drop": 0.5},
+    }
+    figure = {"name": "frontier", "title": "t", "x": "new_forms", "y": "new_facts", "arms": list(arms)}
+    study = load_study(written(tmp_path, arms=arms, figures=[figure]))
+    out = tmp_path / "out"
+    with pytest.raises(EvaluationError, match="no finished cell"):
+        write_study(study, out)
+    run_study(study, out)
+    cells = {(cell["arm"], cell["seed"]): cell["result"] for cell in finished(study, out)}
+    assert len(cells) == 10
+    # Arms of one stage 1 share it; the measures before stage 2 are the same.
+    assert len(list((out / "shared").glob("stage-1-*"))) == 4
+    assert cells["none", 1]["stage_1"] == cells["inputs", 1]["stage_1"]
+    passing = cells["inputs", 1]["stage_2"]["passing"]["knowledge"]
+    assert max(passing.values()) < 0.3  # 90 % are kept out
+    assert max(cells["none", 1]["stage_2"]["passing"]["knowledge"].values()) > 0.5
+    monkeypatch.setattr(grid, "_try", lambda *_: pytest.fail("a finished cell was run again"))
+    run_study(study, out)
+    page = write_study(study, out).read_text()
+    assert "10 of 10 cells" in page
+    assert page.count("\n| ") == 1 + len(arms)
+    assert (out / "frontier.svg").read_text().startswith("<?xml")
+    assert all(json.loads(path.read_text())["commit"] for path in out.glob("cells/*/cell.json"))
+
+
+def test_statistics_are_students():
+    mean, half = interval([1.0, 2.0, 3.0])
+    assert (mean, half) == (2.0, pytest.approx(2.484, abs=1e-3))
+    mean, _, p = paired({1: 0.0, 2: 0.0, 3: 0.0}, {1: 1.0, 2: 2.0, 3: 3.0, 4: 9.0})
+    assert (mean, p) == (2.0, pytest.approx(0.0742, abs=1e-4))
