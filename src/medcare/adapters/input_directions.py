@@ -117,9 +117,7 @@ def sketching(model: nn.Module, branch: str = "knowledge") -> Iterator[_Gatherin
             "gathered. Choose align.orthogonality=projection or none."
         )
     gathering = _Gathering()
-    hooks = [
-        linear.register_forward_pre_hook(gathering.hook(name)) for name, linear in linears.items()
-    ]
+    hooks = [linear.register_forward_pre_hook(gathering.hook(name)) for name, linear in linears.items()]
     try:
         yield gathering
     finally:
