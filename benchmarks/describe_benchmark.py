@@ -28,9 +28,9 @@ from medcare.benchmark.forms.shortcuts import Spotter, answers
 from medcare.benchmark.forms.vocabulary import Vocabulary
 from medcare.benchmark.ontology import load_ontology
 from medcare.benchmark.task_data import TaskData
-from medcare.data.task_card import TaskCard
+from medcare.data.task import Task
+from medcare.evaluation.metrics import METRICS
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
-from medcare.evaluation.scores import METRICS
 from medcare.foundation.storage import write_jsonl, write_text
 from medcare.settings.files import load_config
 from medcare.text.records import Conversation, Item
@@ -114,7 +114,7 @@ def best_shortcut(task: TaskData) -> str:
     return f"{100 * found[best]:.1f} ({best})"
 
 
-def describe(card: TaskCard, items: list[Item]) -> Iterator[str]:
+def describe(card: Task, items: list[Item]) -> Iterator[str]:
     """What is measured, from what, an example, and how it is scored."""
     chance = "no chance level" if card.chance is None else f"chance {100 * card.chance:.1f}"
     typical = sorted(items, key=lambda item: len(example(item)))[len(items) // 4]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from medcare.cli import app
-from medcare.data.task_card import TaskCard
+from medcare.data.task import Task
 from medcare.foundation.errors import EvaluationError, FolderError
 from medcare.foundation.storage import read_json, read_jsonl, write_json, write_jsonl
 from medcare.text.records import Item
@@ -40,8 +40,8 @@ def here(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         Item("b", "names", "alignment", "taught", "b", "Name it.", target="fever"),
     ]
     cards = [
-        TaskCard("signs", "knowledge", "options", "accuracy", "m", "s"),
-        TaskCard("names", "alignment", "list", "micro_f1", "m", "s"),
+        Task("signs", "knowledge", "options", "accuracy", "m", "s"),
+        Task("names", "alignment", "list", "micro_f1", "m", "s"),
     ]
     write_jsonl(data / "items.jsonl", [asdict(item) for item in items])
     write_json(data / "benchmark.json", {"cards": [card.to_dict() for card in cards]})

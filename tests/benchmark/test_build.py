@@ -10,7 +10,7 @@ import pytest
 from medcare.benchmark import build, write
 from medcare.benchmark.build import _overlap
 from medcare.data.files import read_conversations, read_items
-from medcare.data.task_card import TaskCard
+from medcare.data.task import Task
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import file_hash, read_json
 from medcare.settings.files import load_config
@@ -71,7 +71,7 @@ def test_no_process_differs(small, tmp_path):
 
 def test_files_hold_what_the_counts_say(folder):
     tree = read_json(folder / "benchmark.json")
-    cards = [TaskCard.from_dict(card) for card in tree["cards"]]
+    cards = [Task.from_dict(card) for card in tree["cards"]]
     items = read_items(folder / "items.jsonl")
     assert {item.task for item in items} == {card.name for card in cards} == tree["counts"].keys()
     assert len({item.id for item in items}) == len(items)

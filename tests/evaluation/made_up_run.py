@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from medcare.data.task_card import TaskCard
+from medcare.data.task import Task
 from medcare.foundation.storage import write_json, write_jsonl, write_text
 from medcare.settings.config import RunConfig
 from medcare.text.records import Item
@@ -48,9 +48,9 @@ LAYERS, EXPERTS, PROJECTIONS = 30, 8, ("gate_proj", "up_proj", "down_proj")
 HOSTILE = 'a <b>bold</b> <script>alert(1)</script> & "quotes" \x00\x1b[31m \u202e reversed'
 
 
-def cards() -> list[TaskCard]:
+def cards() -> list[Task]:
     found = [
-        TaskCard(
+        Task(
             name,
             "knowledge",
             "label" if name == "true_or_false" else "options",
@@ -65,7 +65,7 @@ def cards() -> list[TaskCard]:
     metrics = {"label": "macro_f1", "text": "rouge_l"}
     labels = {"label": LABELS, "typed_list": ("symptom", "disease")}
     return found + [
-        TaskCard(
+        Task(
             name,
             "alignment",
             form,
@@ -115,7 +115,7 @@ def items(per_split: int, seed: int = 1) -> list[Item]:
     return found
 
 
-def prediction(item: Item, card: TaskCard, model: str, draw: random.Random) -> dict[str, object]:
+def prediction(item: Item, card: Task, model: str, draw: random.Random) -> dict[str, object]:
     taught, held_out, form = SKILL.get(model, SKILL["align"])
     skill = taught if item.split == "taught" else held_out
     if item.options:

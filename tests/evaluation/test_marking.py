@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from medcare.data.task_card import TaskCard
-from medcare.evaluation.cblue.score import score
+from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import TASKS
-from medcare.evaluation.marking import mark, metric_of
+from medcare.evaluation.forms import metric_of
+from medcare.evaluation.marking import mark
+from medcare.evaluation.score import score
 from medcare.foundation.errors import EvaluationError
 from medcare.text.records import Item
 from tests.evaluation.cblue.goldens import read_golden
 
-EXAM = TaskCard("exam", "knowledge", "options", "accuracy", "", "")
+EXAM = Task("exam", "knowledge", "options", "accuracy", "", "")
 OPTIONS = ("Aspirin", "Ibuprofen", "Warfarin", "Heparin")
 
 
@@ -96,11 +97,11 @@ def test_cblue_tasks_are_scored_as_medcare_score_does(name):
         Item(gold.id, name, "alignment", "held_out", gold.id, "?", target=gold.target, choices=gold.choices)
         for gold in (row.item for row in golden)
     ]
-    card = TaskCard(name, "alignment", "cblue", TASKS[name].metric, "", "")
+    card = TASKS[name]
     rows, outcomes = mark(card, items, {"model": [{"text": row.prediction} for row in golden]})
-    whole = score(TASKS[name], [row.item for row in golden], [row.prediction for row in golden]).total
+    whole = score(TASKS[name], [row.item for row in golden], [row.prediction for row in golden])
     value = metric_of(card)(rows["model"].sum(0, keepdims=True))[0]
-    assert value == pytest.approx(whole.rates.value, abs=1e-12)
+    assert value == pytest.approx(whole.value, abs=1e-12)
     assert sum(not outcome.parsable for outcome in outcomes["model"]) == whole.unparsable
     assert all(0 <= outcome.score <= 1 for outcome in outcomes["model"])
 
@@ -109,6 +110,5 @@ def test_finding_nothing_where_there_is_nothing_is_right():
     task = "CMeEE-V2"
     nothing = "上述句子中的实体包含：\n"
     item = Item("1", task, "alignment", "held_out", "1", "?", target=nothing, choices=("疾病",))
-    card = TaskCard(task, "alignment", "cblue", "micro_f1", "", "")
-    _, outcomes = mark(card, [item], {"model": [{"text": nothing}]})
+    _, outcomes = mark(TASKS[task], [item], {"model": [{"text": nothing}]})
     assert outcomes["model"][0].score == 1

@@ -13,7 +13,7 @@ from medcare.benchmark.forms.build import build_forms
 from medcare.benchmark.ontology import load_ontology
 from medcare.data.files import write_records
 from medcare.data.overlap import find
-from medcare.data.task_card import TaskCard
+from medcare.data.task import Task
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import file_hash, write_json
 from medcare.text.records import Conversation, Item
@@ -38,7 +38,7 @@ class Benchmark:
     aggregate: tuple[Conversation, ...]
     align: tuple[Conversation, ...]
     items: tuple[Item, ...]
-    cards: tuple[TaskCard, ...]
+    cards: tuple[Task, ...]
     overlap: dict[str, Any]
     facts: dict[str, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medcare.data.task_card import TaskCard
+from medcare.data.task import Task
 from medcare.text.records import Conversation, Item
 
 
@@ -18,6 +18,6 @@ class TaskData:
         items: test items of both splits, none of whose prompts occurs in `training`.
     """
 
-    card: TaskCard
+    card: Task
     training: tuple[Conversation, ...]
     items: tuple[Item, ...]

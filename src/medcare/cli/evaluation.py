@@ -21,12 +21,7 @@ def score(
     ] = False,
 ) -> None:
     """Score a file of answers and print one line of JSON."""
-    from medcare.evaluation.cblue.score import score_files
-    from medcare.evaluation.cblue.tasks import find_task
-    from medcare.evaluation.exam_scores import score_exam_files
+    from medcare.evaluation.score import score_files
 
-    if task == "exam":
-        found = score_exam_files(gold, predictions, allow_missing=allow_missing).to_dict()
-    else:
-        found = score_files(find_task(task), gold, predictions, allow_missing=allow_missing).to_dict()
+    found = score_files(task, gold, predictions, allow_missing=allow_missing).to_dict()
     typer.echo(json.dumps(found, ensure_ascii=False))

@@ -178,8 +178,13 @@ class _NearIndex:
     """MinHash sketches of evaluation texts; every candidate is confirmed on the shingles themselves."""
 
     def __init__(self, threshold: float) -> None:
-        from datasketch import MinHashLSH
-
+        try:
+            from datasketch import MinHashLSH
+        except ModuleNotFoundError as error:
+            raise DataError(
+                "Finding near-duplicates needs the package datasketch. Install it with: "
+                "pip install 'medcare[near]'"
+            ) from error
         if not 0 < threshold <= 1:
             raise DataError(f"The similarity of near-duplicates must be in (0, 1], got {threshold}.")
         self._threshold = threshold

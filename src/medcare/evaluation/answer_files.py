@@ -109,6 +109,11 @@ def answer_text(row: Mapping[str, Any], path: Path) -> str:
     )
 
 
+def is_order(value: Any, count: int) -> bool:
+    """Whether a value is a list that names each of so many options once."""
+    return isinstance(value, list) and sorted(map(repr, value)) == sorted(map(repr, range(count)))
+
+
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown}, …"

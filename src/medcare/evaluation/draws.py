@@ -7,13 +7,11 @@ intervals too narrow. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medcare.evaluation.scores import Floats
+from medcare.evaluation.metrics import Floats
 
 # Draws held at once: resamples x facts.
 _CELLS = 4_000_000
@@ -84,31 +82,6 @@ def permute(
             moved = swapped @ (second - first)
             parts[pair].append(score(second.sum(0) - moved) - score(first.sum(0) + moved))
     return {pair: np.concatenate(part) for pair, part in parts.items()}
-
-
-def totals(rows: Floats, generator: np.random.Generator, resamples: int) -> Iterator[Floats]:
-    """Sums [R, k] over as many of the rows [n, k] as there are, drawn with replacement, in blocks.
-
-    Rows with the same numbers are drawn as one kind, which makes thousands of items as fast as a few.
-    """
-    kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    # A kind costs about as much as seven numbers that are looked up.
-    few = 7 * len(kinds) < rows.size
-    for size in _blocks(len(kinds) if few else rows.size, resamples):
-        yield _of_kinds(generator, kinds, counts, size) if few else _of_rows(generator, rows, size)
-
-
-def _of_kinds(generator: np.random.Generator, kinds: Floats, counts: NDArray[Any], size: int) -> Floats:
-    """Sums by how often each kind of row is drawn."""
-    total = counts.sum()
-    sums: Floats = generator.multinomial(total, counts / total, size).astype(np.float64) @ kinds
-    return sums
-
-
-def _of_rows(generator: np.random.Generator, rows: Floats, size: int) -> Floats:
-    """Sums row by row."""
-    places = generator.integers(0, len(rows), (size, len(rows)), dtype=np.int32)
-    return np.column_stack([column[places].sum(1) for column in rows.T])
 
 
 def _blocks(count: int, resamples: int) -> list[int]:

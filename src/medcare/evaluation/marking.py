@@ -1,30 +1,19 @@
-"""What each answer to a task's items is worth, by the form of the task's answers. Imports no torch."""
+"""From answers to what they are worth: the one way for every task. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from medcare.data.task_card import TaskCard
-from medcare.evaluation.cblue import metrics as cblue_metrics
-from medcare.evaluation.cblue.score import item_rows, readable
-from medcare.evaluation.cblue.tasks import CblueItem, find_task
-from medcare.evaluation.exam_scores import read_choice
-from medcare.evaluation.parsing import Answer, normalise, parse
-from medcare.evaluation.scores import METRICS, Floats, chosen_option, class_rows, mean_rows, rouge_l, set_rows
+from medcare.data.task import Task
+from medcare.evaluation.forms import form_of, metric_of, read_gold
+from medcare.evaluation.metrics import Floats, chosen_option, mean_rows
+from medcare.evaluation.reading import UNREAD, Answer, normalise
 from medcare.foundation.errors import EvaluationError
 from medcare.text.records import Item, fixed_options
-
-# The forms that a metric can score; tasks of the form `cblue` bring their own.
-_FORMS = {
-    "accuracy": ("options", "label", "list", "typed_list", "tuples"),
-    "macro_f1": ("label",),
-    "micro_f1": ("label", "list", "typed_list", "tuples"),
-    "rouge_l": ("label", "text"),
-}
 
 Prediction = dict[str, Any]
 
@@ -56,74 +45,58 @@ class Outcome:
 Marks = dict[str, tuple[Outcome, ...]]
 
 
-def metric_of(card: TaskCard) -> Callable[[Floats], Floats]:
-    """The task's metric as a function of sums over items [R, k], see `scores`."""
-    if card.form == "cblue":
-        return cblue_metrics.METRICS[find_task(card.name).metric]
-    return METRICS[card.metric]
-
-
 def mark(
-    card: TaskCard, items: Sequence[Item], answers: Mapping[str, Sequence[Prediction]]
+    task: Task, items: Sequence[Item], answers: Mapping[str, Sequence[Prediction | None]]
 ) -> tuple[dict[str, Floats], Marks]:
     """Mark the answers of several models to one task.
 
     Args:
-        card: the task.
+        task: the task.
         items: its items, [n].
-        answers: [n] for each model: rows of a predictions file. Options are ranked where a row holds
-            log-likelihoods, and read from the text where it holds one.
+        answers: [n] for each model: rows of a predictions file, None for an item that was not answered, which
+            is wrong even where an empty text is not. Options are ranked where a row holds log-likelihoods,
+            and read from the text where it holds one.
 
     Returns:
-        The metric's numbers for each model, [n, k] (see `scores`), and the outcomes, [n].
+        The metric's numbers for each model, [n, k] (see `metrics`), and the outcomes, [n].
 
     Raises:
         EvaluationError: the metric does not fit the form, a right answer can't be read, or some models
             ranked the options and others wrote.
     """
-    if card.form == "cblue":
-        return _cblue(card, items, answers)
-    if card.form not in _FORMS.get(card.metric, ()):
+    gold = read_gold(task, items)
+    ranked = task.form == "options" and _are_ranked(task, answers)
+    rows: dict[str, Floats] = {}
+    outcomes: Marks = {}
+    for model, predictions in answers.items():
+        if ranked:
+            outcomes[model] = _ranked(items, predictions)
+            rows[model] = mean_rows([outcome.score for outcome in outcomes[model]])
+        else:
+            rows[model], outcomes[model] = _written(task, items, gold, predictions)
+    return rows, outcomes
+
+
+def _are_ranked(task: Task, answers: Mapping[str, Sequence[Prediction | None]]) -> bool:
+    """Whether options were ranked rather than texts generated; raises EvaluationError if both were done."""
+    ranked = {model: sum("log_likelihoods" in (row or {}) for row in rows) for model, rows in answers.items()}
+    counts = {model: len(rows) for model, rows in answers.items()}
+    if any(ranked.values()) and ranked != counts:
+        wrote = ", ".join(f"{model} {counts[model] - ranked[model]}" for model in answers)
         raise EvaluationError(
-            f"The task '{card.name}' can't be scored: its metric '{card.metric}' takes the forms "
-            f"{', '.join(_FORMS.get(card.metric, ())) or 'of none, being unknown'}; got '{card.form}'. "
-            "Correct its card in data/benchmark.json."
+            f"'{task.name}' was answered in two ways: of its {max(counts.values())} items, texts were "
+            f"generated for {wrote}, and options ranked for the others. Both give other scores, so predict "
+            "all models with the same evaluation.exams."
         )
-    one = _exam(card, items, answers) if card.form == "options" else _texts(card, items)
-    marked = {model: one(predictions) for model, predictions in answers.items()}
-    return {model: rows for model, (rows, _) in marked.items()}, {
-        m: found for m, (_, found) in marked.items()
-    }
+    return any(ranked.values())
 
 
-_Marker = Callable[[Sequence[Prediction]], tuple[Floats, tuple[Outcome, ...]]]
-
-
-def _exam(card: TaskCard, items: Sequence[Item], answers: Mapping[str, Sequence[Prediction]]) -> _Marker:
-    for item in items:
-        if not item.answers or not all(0 <= answer < len(item.options) for answer in item.answers):
-            raise EvaluationError(
-                f"The item '{item.id}' of '{card.name}' must name its right options by their index, got "
-                f"{list(item.answers)} for {len(item.options)} options. Correct data/items.jsonl."
-            )
-    wrote = {model: sum("text" in row for row in rows) for model, rows in answers.items()}
-    if set(wrote.values()) == {len(items)}:
-        return lambda predictions: _written(items, predictions)
-    if any(wrote.values()):
-        counts = ", ".join(f"{model} {count}" for model, count in wrote.items())
-        raise EvaluationError(
-            f"'{card.name}' was answered in two ways: of its {len(items)} items, texts were generated for "
-            f"{counts}, and options ranked for the others. Both give other scores, so predict all models "
-            "with the same evaluation.exams."
-        )
-    return lambda predictions: _ranked(items, predictions)
-
-
-def _ranked(items: Sequence[Item], predictions: Sequence[Prediction]) -> tuple[Floats, tuple[Outcome, ...]]:
+def _ranked(items: Sequence[Item], predictions: Sequence[Prediction | None]) -> tuple[Outcome, ...]:
     """Right is a choice among the item's right options; the harness decides alike."""
     outcomes = []
     by_length = not fixed_options(items)
     for item, row in zip(items, predictions, strict=True):
+        assert row is not None
         values, lengths = row["log_likelihoods"], row["bytes"]
         plain_choice = chosen_option(values)
         choice = chosen_option(values, lengths) if by_length else plain_choice
@@ -138,90 +111,37 @@ def _ranked(items: Sequence[Item], predictions: Sequence[Prediction]) -> tuple[F
                 shares=_softmax(np.asarray(values)),
             )
         )
-    return mean_rows([outcome.score for outcome in outcomes]), tuple(outcomes)
+    return tuple(outcomes)
 
 
-def _written(items: Sequence[Item], predictions: Sequence[Prediction]) -> tuple[Floats, tuple[Outcome, ...]]:
-    """Right are the letters of all right options and no other; `order` tells whose letter is which."""
-    outcomes = []
-    for item, row in zip(items, predictions, strict=True):
-        chosen = read_choice(row["text"], item.options, row.get("order"))
-        outcomes.append(Outcome(float(chosen == set(item.answers)), chosen is not None, row["text"]))
-    return mean_rows([outcome.score for outcome in outcomes]), tuple(outcomes)
-
-
-def _cblue(
-    card: TaskCard, items: Sequence[Item], answers: Mapping[str, Sequence[Prediction]]
-) -> tuple[dict[str, Floats], Marks]:
-    """PromptCBLUE's own reader and metric of the task; all models together, see `item_rows`."""
-    task = find_task(card.name)
-    metric = cblue_metrics.METRICS[task.metric]
-    gold = [CblueItem(item.id, item.target, item.choices) for item in items]
-    texts = {model: [str(row["text"]) for row in predictions] for model, predictions in answers.items()}
-    rows = dict(zip(texts, item_rows(task, gold, *texts.values()), strict=True))
-    outcomes: Marks = {}
-    for model, said in texts.items():
-        # Nothing to find and nothing found is right for one item, whatever the official sum over items says.
-        scores = [float(metric(row[None])[0]) if row.any() else 1.0 for row in rows[model]]
-        outcomes[model] = tuple(
-            Outcome(score, readable(task, item, text), text)
-            for score, item, text in zip(scores, gold, said, strict=True)
-        )
-    return rows, outcomes
-
-
-def _texts(card: TaskCard, items: Sequence[Item]) -> _Marker:
-    gold = _gold(card, items)
-    metric = METRICS[card.metric]
-
-    def one(predictions: Sequence[Prediction]) -> tuple[Floats, tuple[Outcome, ...]]:
-        texts = [row["text"] for row in predictions]
-        answers = [parse(card.form, text, card.labels) for text in texts]
-        rows = _rows(card, gold, answers)
-        outcomes = [
-            Outcome(score=float(metric(row[None])[0]), parsable=answer.parsable, text=text)
-            for row, answer, text in zip(rows, answers, texts, strict=True)
-        ]
-        return rows, tuple(outcomes)
-
-    return one
-
-
-def _rows(card: TaskCard, gold: Sequence[Answer], answers: Sequence[Answer]) -> Floats:
-    read = [answer.parts if answer.parsable else None for answer in answers]
-    if card.metric == "accuracy":
-        return mean_rows(
-            [
-                parts is not None and set(parts) == set(right.parts)
-                for right, parts in zip(gold, read, strict=True)
-            ]
-        )
-    if card.metric == "micro_f1":
-        return set_rows(
-            [frozenset(right.parts) for right in gold],
-            [None if parts is None else frozenset(parts) for parts in read],
-        )
-    if card.metric == "macro_f1":
-        right_ones = [right.parts[0][0] for right in gold]
-        classes = sorted({normalise(label) for label in card.labels}.union(right_ones))
-        return class_rows(right_ones, [None if parts is None else parts[0][0] for parts in read], classes)
-    return mean_rows(
-        [
-            0.0 if parts is None else rouge_l(right.parts[0][0], parts[0][0])
-            for right, parts in zip(gold, read, strict=True)
-        ]
+def _written(
+    task: Task, items: Sequence[Item], gold: Sequence[Answer], predictions: Sequence[Prediction | None]
+) -> tuple[Floats, tuple[Outcome, ...]]:
+    metric = metric_of(task)
+    read = [_read(task, item, row) for item, row in zip(items, predictions, strict=True)]
+    labels = [normalise(label) for label in task.labels]
+    rows = metric.rows([right.content for right in gold], [answer.content for answer in read], labels)
+    # Nothing to find and nothing found is right for one item, whatever the metric says of all of them.
+    scores, counted = np.ones(len(rows)), rows.any(1)
+    scores[counted] = metric(rows[counted])
+    return rows, tuple(
+        Outcome(float(score), answer.parsable, "" if row is None else row["text"])
+        for score, answer, row in zip(scores, read, predictions, strict=True)
     )
 
 
-def _gold(card: TaskCard, items: Sequence[Item]) -> list[Answer]:
-    answers = [parse(card.form, item.target, card.labels) for item in items]
-    for item, answer in zip(items, answers, strict=True):
-        if not answer.parsable or item.options:
-            raise EvaluationError(
-                f"The item '{item.id}' must have a target in the form '{card.form}' of its task "
-                f"'{card.name}' and no options, got {item.target!r:.80}. Correct data/items.jsonl."
-            )
-    return answers
+def _read(task: Task, item: Item, row: Prediction | None) -> Answer:
+    """What an answer says; a row's `order` tells which of the item's options stood at each letter."""
+    if row is None:
+        return UNREAD
+    form = form_of(task)
+    order = row.get("order")
+    if order is None:
+        return form.read(task, row["text"], item)
+    answer = form.read(
+        task, row["text"], replace(item, options=tuple(item.options[place] for place in order))
+    )
+    return Answer(frozenset(order[place] for place in answer.content)) if answer.parsable else answer
 
 
 def _softmax(values: Floats) -> tuple[float, ...]:

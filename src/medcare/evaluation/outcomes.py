@@ -7,16 +7,18 @@ evaluation/NAME/predictions.jsonl. Imports no torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from medcare.data.files import read_items
-from medcare.data.task_card import TaskCard
-from medcare.evaluation.exam_scores import is_order
-from medcare.evaluation.marking import Outcome, Prediction, mark, metric_of
-from medcare.evaluation.scores import Floats
+from medcare.data.task import Task
+from medcare.evaluation.answer_files import is_order
+from medcare.evaluation.cblue.tasks import TASKS
+from medcare.evaluation.forms import metric_of
+from medcare.evaluation.marking import Outcome, Prediction, mark
+from medcare.evaluation.metrics import Floats, Metric
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import read_json, read_jsonl
 from medcare.text.records import Item, fixed_options
@@ -26,7 +28,7 @@ PREDICTIONS = "predictions.jsonl"
 _ORDER = ("base", "aggregate_with_noise", "aggregate", "align")
 _NAMED = 5
 
-Cards = dict[str, TaskCard]
+Cards = dict[str, Task]
 # The rows of a predictions file by the id of the item that they answer.
 Predictions = dict[str, Prediction]
 
@@ -39,17 +41,17 @@ class TaskOutcomes:
         card: the task.
         items: its items, [n].
         outcomes: [n] for each model.
-        rows: [n, k] for each model, the metric's numbers (see `scores`).
+        rows: [n, k] for each model, the metric's numbers (see `metrics`).
     """
 
-    card: TaskCard
+    card: Task
     items: tuple[Item, ...]
     outcomes: dict[str, tuple[Outcome, ...]]
     rows: dict[str, Floats]
 
     @property
-    def metric(self) -> Callable[[Floats], Floats]:
-        """The score as a function of sums of the rows, [R, k] to [R]."""
+    def metric(self) -> Metric:
+        """The task's metric."""
         return metric_of(self.card)
 
     @property
@@ -82,9 +84,7 @@ def read_outcomes(folder: Path) -> tuple[TaskOutcomes, ...]:
 def read_tests(folder: Path) -> tuple[list[Item], Cards]:
     """The test items of a folder and the card of each of their tasks; raises as `read_outcomes`."""
     items = read_items(folder / "data" / "items.jsonl")
-    cards = {
-        tree["name"]: TaskCard.from_dict(tree) for tree in read_json(folder / "data/benchmark.json")["cards"]
-    }
+    cards = read_cards(folder / "data/benchmark.json")
     if not items:
         raise EvaluationError(
             f"{folder / 'data/items.jsonl'} holds no test items, so there is nothing to score."
@@ -96,6 +96,16 @@ def read_tests(folder: Path) -> tuple[list[Item], Cards]:
             "how to read the answers. Add one a task: name, family, form, metric."
         )
     return items, cards
+
+
+def read_cards(path: Path) -> Cards:
+    """The tasks that a benchmark.json declares, by name; raises DataError if it is missing or malformed."""
+    found = {}
+    for tree in read_json(path)["cards"]:
+        card = Task.from_dict(tree)
+        # In folders of before, PromptCBLUE's tasks are declared by their names alone.
+        found[card.name] = replace(TASKS[card.name], source=card.source) if card.form == "cblue" else card
+    return found
 
 
 def outcomes_of(

@@ -7,7 +7,7 @@ import re
 
 from medcare.text.records import Item
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def ask(item: Item, *, generate: bool, seed: int | None = None) -> tuple[str, tuple[int, ...]]:
@@ -31,13 +31,13 @@ def ask(item: Item, *, generate: bool, seed: int | None = None) -> tuple[str, tu
         random.Random(f"{seed} {item.id}").shuffle(order)
     elif not generate:
         return item.prompt, tuple(order)
-    lines = (f"{letter}. {item.options[index]}" for letter, index in zip(_LETTERS, order, strict=False))
+    lines = (f"{letter}. {item.options[index]}" for letter, index in zip(LETTERS, order, strict=False))
     return "\n".join((item.prompt if stem is None else stem, *lines)), tuple(order)
 
 
 def listed_answer(item: Item) -> str:
     """The right answer to a question that shows its options, as exams write it: `B. Asthma`."""
-    return "\n".join(f"{_LETTERS[index]}. {item.options[index]}" for index in item.answers)
+    return "\n".join(f"{LETTERS[index]}. {item.options[index]}" for index in item.answers)
 
 
 def _stem(item: Item) -> str | None:

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from medcare.evaluation.draws import Pair, bootstrap, by_fact, permute, totals
-from medcare.evaluation.scores import METRICS, Floats
+from medcare.evaluation.draws import Pair, bootstrap, by_fact, permute
+from medcare.evaluation.metrics import ACCURACY, Floats, Metric
 from medcare.foundation.errors import EvaluationError
-from medcare.settings.config import RunConfig
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-
-# A name in `scores.METRICS`, or another function of sums over items, [R, k] to [R].
-Metric = str | Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def resample(
 
     Args:
         task: the task's name; with the seed and the facts it settles the draws.
-        metric: a key of `METRICS`, or a function of the same kind.
+        metric: the task's metric.
         rows: [n, k] for each model, the metric's numbers for each item.
         facts: [n], what is drawn together.
         pairs: the pairs of models to compare.
@@ -130,42 +126,19 @@ def resample(
             )
     single = len(set(facts)) == len(facts)
     grouped = {model: by_fact(entry, facts) for model, entry in rows.items()}
-    score = METRICS[metric] if isinstance(metric, str) else metric
     generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
     exact = {}
-    if single and metric == "accuracy":
+    if single and metric is ACCURACY:
         exact = {(a, b): mcnemar(rows[a][:, 0], rows[b][:, 0]) for a, b in pairs}
-    values = {model: float(score(entry.sum(0, keepdims=True))[0]) for model, entry in grouped.items()}
-    draws = bootstrap(grouped, score, generator, resamples)
+    values = {model: float(metric(entry.sum(0, keepdims=True))[0]) for model, entry in grouped.items()}
+    draws = bootstrap(grouped, metric, generator, resamples)
     return Resampled(
         values,
         {model: _widened(entry, values[model], len(set(facts))) for model, entry in draws.items()},
-        permute(grouped, pairs, score, generator, resamples),
+        permute(grouped, pairs, metric, generator, resamples),
         exact,
         len(set(facts)),
     )
-
-
-def interval(
-    metric: Metric, rows: Floats, *, seed: int = RunConfig.seed, resamples: int = RESAMPLES
-) -> tuple[float, float]:
-    """The 95 % interval of one model's score on items that are each a fact of their own.
-
-    Args:
-        metric: a key of `METRICS`, or a function of the same kind.
-        rows: [n, k] with n > 0, the metric's numbers for each item.
-        seed: of the draws.
-        resamples: how many.
-
-    Returns:
-        Its lower and its upper end, rounded to 6 digits.
-    """
-    score = METRICS[metric] if isinstance(metric, str) else metric
-    generator = np.random.default_rng(seed)
-    draws = [score(sums) for sums in totals(rows, generator, resamples)]
-    value = float(score(rows.sum(0, keepdims=True))[0])
-    low, high = _of_score(_widened(np.concatenate(draws), value, len(rows)), len(rows))
-    return round(low, 6), round(high, 6)
 
 
 def mean_of(parts: Sequence[Resampled]) -> Resampled:
@@ -182,17 +155,11 @@ def mean_of(parts: Sequence[Resampled]) -> Resampled:
 
 def mcnemar(first: Floats, second: Floats) -> float:
     """Two-sided p-value of McNemar's exact test on two rows of 0 and 1."""
+    from scipy.stats import binomtest  # takes a second to import
+
     gained = int(((second == 1) & (first == 0)).sum())
     lost = int(((second == 0) & (first == 1)).sum())
-    total, fewer = gained + lost, min(gained, lost)
-    # Binomial probabilities from `fewer` down to 0, each from the one before: whole numbers would get huge.
-    logarithm = math.lgamma(total + 1) - math.lgamma(fewer + 1) - math.lgamma(total - fewer + 1)
-    chance = math.exp(logarithm - total * math.log(2))
-    tail = chance
-    for count in range(fewer, 0, -1):
-        chance *= count / (total - count + 1)
-        tail += chance
-    return min(1.0, 2 * tail)
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -223,10 +190,11 @@ def _of_score(draws: Floats, facts: int) -> tuple[float, float]:
     only wrong ones, in 2.5 % of tests.
     """
     low, high = _interval(draws)
-    if low == high == 1:
-        return ((1 - LEVEL) / 2) ** (1 / facts), 1.0
-    if low == high == 0:
-        return 0.0, 1 - ((1 - LEVEL) / 2) ** (1 / facts)
+    if low == high and low in (0, 1):
+        from scipy.stats import binomtest  # takes a second to import
+
+        exact = binomtest(round(low) * facts, facts).proportion_ci(LEVEL, "exact")
+        return float(exact.low), float(exact.high)
     if facts == 1:  # one fact says nothing about another one
         return 0.0, 1.0
     return max(low, 0.0), min(high, 1.0)

@@ -22,9 +22,9 @@ from typing import Any
 
 from medcare.evaluation.calibration import calibration
 from medcare.evaluation.draws import Pair
+from medcare.evaluation.metrics import ACCURACY, Floats, Metric, mean_rows
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
-from medcare.evaluation.resampling import LEVEL, RESAMPLES, Metric, Resampled, holm, mean_of, resample
-from medcare.evaluation.scores import Floats, mean_rows
+from medcare.evaluation.resampling import LEVEL, RESAMPLES, Resampled, holm, mean_of, resample
 from medcare.foundation.storage import write_json, write_jsonl
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
@@ -115,14 +115,12 @@ class _Scored:
     def __init__(self, task: TaskOutcomes, compared: Sequence[Pair], seed: int, resamples: int) -> None:
         self.task = task
         self.compared = compared
-        # By name where it is one of `scores.METRICS`: McNemar's test is for accuracy alone.
-        self.metric: Metric = task.metric if task.card.form == "cblue" else task.card.metric
         self.members: dict[str, list[int]] = {"all": list(range(len(task.items)))}
         by_split = _indices([item.split for item in task.items])
         self.members |= {split: by_split[split] for split in SPLITS if split in by_split}
         self.options = {"seed": seed, "resamples": resamples}
         self.resampled = {
-            split: self._resample(self.metric, task.rows, inside, compared)
+            split: self._resample(task.metric, task.rows, inside, compared)
             for split, inside in self.members.items()
         }
 
@@ -141,7 +139,7 @@ class _Scored:
             return {}
         parts = {}
         for subject, inside in sorted(by_subject.items()):
-            resampled = self._resample(self.metric, self.task.rows, inside, ())
+            resampled = self._resample(self.task.metric, self.task.rows, inside, ())
             parts[subject] = {"n": len(inside), "scores": _scores(resampled)}
         return {"subjects": parts}
 
@@ -171,7 +169,7 @@ class _Scored:
                 for model, answers in outcomes.items()
             }
             tree["ranked_by"] = self.task.ranked_by
-            tree["plain_accuracy"] = _scores(self._resample("accuracy", rows, self.members["all"], ()))
+            tree["plain_accuracy"] = _scores(self._resample(ACCURACY, rows, self.members["all"], ()))
         return {**tree, "comparisons": _comparisons(whole, self.compared)}
 
 

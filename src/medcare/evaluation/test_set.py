@@ -10,9 +10,9 @@ from pathlib import Path
 from medcare.data.files import read_items, write_records
 from medcare.data.readers import items as read_any
 from medcare.data.readers import open_data
-from medcare.data.task_card import TaskCard
-from medcare.evaluation.cblue.score import check_items
-from medcare.evaluation.cblue.tasks import CblueItem, find_task
+from medcare.data.task import Task
+from medcare.evaluation.cblue.tasks import find_task
+from medcare.evaluation.forms import read_gold
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import read_json, write_json
 from medcare.text.records import Item
@@ -66,7 +66,7 @@ def read_test_items(source: str, columns: Mapping[str, str] | None = None) -> li
     return items
 
 
-def _cards(items: Sequence[Item], source: str, exams: str) -> Iterator[TaskCard]:
+def _cards(items: Sequence[Item], source: str, exams: str) -> Iterator[Task]:
     for name in dict.fromkeys(item.task for item in items):
         chosen = [item for item in items if item.task == name]
         if all(item.options for item in chosen):
@@ -74,13 +74,12 @@ def _cards(items: Sequence[Item], source: str, exams: str) -> Iterator[TaskCard]
         elif any(item.options for item in chosen):
             raise DataError(f"{source}: some items of '{name}' have options and some have none. Split them.")
         else:
-            task = find_task(name)
-            check_items(task, [CblueItem(item.id, item.target, item.choices) for item in chosen])
-            measures = f"PromptCBLUE's {name}, as its evaluator scores it."
-            yield TaskCard(name, "alignment", "cblue", task.metric, measures, source)
+            task = replace(find_task(name), source=source)
+            read_gold(task, chosen)
+            yield task
 
 
-def _exam(name: str, items: Sequence[Item], source: str, exams: str) -> TaskCard:
+def _exam(name: str, items: Sequence[Item], source: str, exams: str) -> Task:
     several = [item.id for item in items if len(item.answers) > 1]
     if several and exams != "generation":
         raise DataError(
@@ -90,4 +89,4 @@ def _exam(name: str, items: Sequence[Item], source: str, exams: str) -> TaskCard
         )
     chance = None if several else sum(1 / len(item.options) for item in items) / len(items)
     measures = "Exam questions, right with all right options and no other."
-    return TaskCard(name, items[0].family, "options", "accuracy", measures, source, chance=chance)
+    return Task(name, items[0].family, "options", "accuracy", measures, source, chance=chance)

@@ -9,8 +9,8 @@ from itertools import combinations
 
 import numpy as np
 
+from medcare.evaluation.metrics import Floats
 from medcare.evaluation.resampling import LEVEL, Estimate
-from medcare.evaluation.scores import Floats
 
 _RESAMPLES = 2_000
 # Draws held at once: resamples x pairs.

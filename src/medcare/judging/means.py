@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Any
 
 from medcare.evaluation.draws import Pair
+from medcare.evaluation.metrics import MEAN, mean_rows
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate, Resampled, holm, mean_of, resample
-from medcare.evaluation.scores import mean_rows
 from medcare.judging.cases import Case
 
 Tree = dict[str, Any]
@@ -104,7 +104,7 @@ class Means:
             rows = {
                 file: mean_rows([self._unit(entry[key]) for key in ids]) for file, entry in values.items()
             }
-            part = resample(name, "mean", rows, ids, pairs, seed=self.seed, resamples=self.resamples)
+            part = resample(name, MEAN, rows, ids, pairs, seed=self.seed, resamples=self.resamples)
             parts += [part] * weight
         if not parts:
             return None

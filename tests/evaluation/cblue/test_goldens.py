@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from medcare.evaluation.cblue.score import score
 from medcare.evaluation.cblue.tasks import TASKS
+from medcare.evaluation.score import score
 from tests.evaluation.cblue.goldens import read_golden
 
 CLOSE = 1e-9
@@ -42,6 +42,6 @@ def test_each_answer_alone(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_right_answers_score_fully(name):
     rows = read_golden(name).rows
-    total = score(TASKS[name], [row.item for row in rows], [row.target for row in rows]).total
-    assert total.rates.value == pytest.approx(1, abs=1e-6)
+    total = score(TASKS[name], [row.item for row in rows], [row.target for row in rows])
+    assert total.value == pytest.approx(1, abs=1e-6)
     assert total.unparsable == sum(not row.target.strip() for row in rows)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from medcare.evaluation.cblue.families import FAMILIES
-from medcare.evaluation.cblue.metrics import METRICS
+from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import TASKS, find_task
+from medcare.evaluation.forms import metric_of
 from medcare.foundation.errors import EvaluationError
 
 
 def test_every_task_can_be_scored():
     assert len(TASKS) == 18
     for task in TASKS.values():
-        assert task.metric in METRICS
-        assert task.metric in FAMILIES
-        assert (task.grammar == "label") == bool(task.labels)
-        assert (task.grammar == "attributes") == bool(task.default)
+        assert metric_of(task)
+        assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task
+        assert (task.form == "cblue_label") == bool(task.labels)
+        assert (task.form == "cblue_attributes") == bool(task.default)
         assert len(set(task.labels)) == len(task.labels)
 
 

@@ -11,10 +11,10 @@ import pytest
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from medcare.data.task_card import TaskCard
+from medcare.data.task import Task
 from medcare.evaluation.engines import LocalEngine
+from medcare.evaluation.forms import metric_of
 from medcare.evaluation.harness.files import write_tasks
-from medcare.evaluation.marking import metric_of
 from medcare.evaluation.outcomes import read_outcomes
 from medcare.evaluation.predictions import predict
 from medcare.evaluation.prompts import build_prompts
@@ -53,10 +53,10 @@ ITEMS = (
     ]
 )
 CARDS = [
-    TaskCard("exam", "knowledge", "options", "accuracy", "m", "s"),
-    TaskCard("verdict", "knowledge", "options", "accuracy", "m", "s"),
-    TaskCard("form", "alignment", "list", "micro_f1", "m", "s"),
-    TaskCard("label", "alignment", "label", "macro_f1", "m", "s", labels=("yes", "no")),
+    Task("exam", "knowledge", "options", "accuracy", "m", "s"),
+    Task("verdict", "knowledge", "options", "accuracy", "m", "s"),
+    Task("form", "alignment", "list", "micro_f1", "m", "s"),
+    Task("label", "alignment", "label", "macro_f1", "m", "s", labels=("yes", "no")),
 ]
 
 

@@ -18,7 +18,7 @@ from medcare.benchmark.exams.shortcuts import SHORTCUTS, Quota, answer_texts, cr
 from medcare.benchmark.mentions import Mentions, runs
 from medcare.benchmark.ontology import Ontology
 from medcare.benchmark.task_data import TaskData
-from medcare.data.task_card import TaskCard
+from medcare.data.task import Task
 from medcare.foundation.errors import DataError
 from medcare.text.records import Conversation, Item, Message, Split
 
@@ -226,8 +226,8 @@ def _items(exam: Exam, split: Split, chosen: _Asked, places: Iterator[int], rng:
     return items
 
 
-def _card(exam: Exam, ontology: Ontology) -> TaskCard:
-    return TaskCard(
+def _card(exam: Exam, ontology: Ontology) -> Task:
+    return Task(
         name=exam.name,
         family="knowledge",
         form="options",

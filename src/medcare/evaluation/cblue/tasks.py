@@ -1,4 +1,6 @@
-"""The registry of the 18 PromptCBLUE tasks: one entry a task, no code a task.
+"""The 18 PromptCBLUE tasks: one declaration a task, no code a task.
+
+The first of a task's labels is what the official evaluator takes an empty answer for.
 
 The tasks and the forms of answers: Zhu et al., "PromptCBLUE: A Chinese Prompt Tuning Benchmark for the
 Medical Domain" (arXiv 2310.14151), and the repository michael-wzhu/PromptCBLUE, whose evaluator defines the
@@ -8,68 +10,10 @@ metrics.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
+from medcare.data.task import Task
 from medcare.foundation.errors import EvaluationError
-
-Grammar = Literal[
-    "entities",
-    "relations",
-    "causal",
-    "choices",
-    "events",
-    "attributes",
-    "label",
-    "sections",
-    "text",
-    "tree",
-]
-Metric = Literal["micro_f1", "macro_f1", "weighted_f1", "rouge_l", "tree_edit_ratio"]
-
-
-@dataclass(frozen=True)
-class CblueTask:
-    """One task.
-
-    Attributes:
-        name: as in the rows' `task_dataset`.
-        grammar: how an answer is written; see `medcare.evaluation.cblue.answers`.
-        metric: a key of `medcare.evaluation.cblue.metrics.METRICS`.
-        labels: the labels of a classification; the official evaluator takes an empty answer for the first.
-        synonyms: other spellings of labels.
-        default: the value of an attribute that is none of the row's choices.
-        aliases: other names of the task in published files.
-    """
-
-    name: str
-    grammar: Grammar
-    metric: Metric
-    labels: tuple[str, ...] = ()
-    synonyms: Mapping[str, str] = field(default_factory=dict)
-    default: str = ""
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def needs_choices(self) -> bool:
-        """Whether an answer can't be read without the row's `answer_choices`."""
-        return self.grammar in ("entities", "choices", "attributes")
-
-
-@dataclass(frozen=True)
-class CblueItem:
-    """What is needed of a PromptCBLUE row to score an answer to it.
-
-    Attributes:
-        id: `sample_id`.
-        target: the right answer, as text.
-        choices: `answer_choices`; empty for tasks without.
-    """
-
-    id: str
-    target: str
-    choices: tuple[str, ...] = ()
-
 
 _NONE_OF_THESE = "非上述类型"
 
@@ -92,47 +36,58 @@ def _labels(words: str) -> tuple[str, ...]:
     return (_NONE_OF_THESE, *words.split())
 
 
+def _task(name: str, form: str, metric: str, **further: Any) -> Task:
+    return Task(
+        name,
+        family="alignment",
+        form=f"cblue_{form}",
+        metric=metric,
+        measures=f"PromptCBLUE's {name}, as its evaluator scores it.",
+        **further,
+    )
+
+
 _ALL = (
-    CblueTask("CMeEE-V2", "entities", "micro_f1"),
-    CblueTask("CMeIE", "relations", "micro_f1", aliases=("CMeIE-V2",)),
-    CblueTask("CHIP-CDN", "choices", "micro_f1"),
-    CblueTask("CHIP-CDEE", "events", "micro_f1"),
-    CblueTask("IMCS-V2-NER", "entities", "micro_f1"),
-    CblueTask("CHIP-MDCFNPC", "attributes", "micro_f1", default="不标注"),
-    CblueTask("IMCS-V2-SR", "attributes", "micro_f1", default="无法根据上下文确定病人是否患有该症状"),
-    CblueTask("Text2DT", "tree", "tree_edit_ratio"),
-    CblueTask("CMedCausal", "causal", "micro_f1"),
-    CblueTask("IMCS-V2-DAC", "label", "macro_f1", labels=_labels(_DIALOGUE_ACTS)),
-    CblueTask("CHIP-CTC", "label", "macro_f1", labels=_labels(_TRIAL_CRITERIA)),
-    CblueTask("KUAKE-QIC", "label", "macro_f1", labels=_labels(_QUERY_INTENTS)),
-    CblueTask(
+    _task("CMeEE-V2", "entities", "micro_f1"),
+    _task("CMeIE", "relations", "micro_f1", aliases=("CMeIE-V2",)),
+    _task("CHIP-CDN", "choices", "micro_f1"),
+    _task("CHIP-CDEE", "events", "micro_f1"),
+    _task("IMCS-V2-NER", "entities", "micro_f1"),
+    _task("CHIP-MDCFNPC", "attributes", "micro_f1", default="不标注"),
+    _task("IMCS-V2-SR", "attributes", "micro_f1", default="无法根据上下文确定病人是否患有该症状"),
+    _task("Text2DT", "tree", "tree_edit_ratio"),
+    _task("CMedCausal", "causal", "micro_f1"),
+    _task("IMCS-V2-DAC", "label", "macro_f1", labels=_labels(_DIALOGUE_ACTS)),
+    _task("CHIP-CTC", "label", "macro_f1", labels=_labels(_TRIAL_CRITERIA)),
+    _task("KUAKE-QIC", "label", "macro_f1", labels=_labels(_QUERY_INTENTS)),
+    _task(
         "CHIP-STS",
         "label",
         "weighted_f1",
         labels=("是的", "不是"),
         synonyms={"相同": "是的", "不同": "不是"},
     ),
-    CblueTask("KUAKE-IR", "label", "weighted_f1", labels=("相关", "不相关")),
-    CblueTask(
+    _task("KUAKE-IR", "label", "weighted_f1", labels=("相关", "不相关")),
+    _task(
         "KUAKE-QTR",
         "label",
         "weighted_f1",
         labels=("完全不匹配或者没有参考价值", "很少匹配有一些参考价值", "部分匹配", "完全匹配"),
     ),
-    CblueTask(
+    _task(
         "KUAKE-QQR",
         "label",
         "weighted_f1",
         labels=("完全一致", "后者是前者的语义子集", "后者是前者的语义父集", "语义无直接关联"),
     ),
-    CblueTask("MedDG", "text", "rouge_l"),
-    CblueTask("IMCS-V2-MRG", "sections", "rouge_l"),
+    _task("MedDG", "text", "rouge_l"),
+    _task("IMCS-V2-MRG", "sections", "rouge_l"),
 )
 
-TASKS: Mapping[str, CblueTask] = {task.name: task for task in _ALL}
+TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
 
 
-def find_task(name: str) -> CblueTask:
+def find_task(name: str) -> Task:
     """The task of this name or alias.
 
     Raises:

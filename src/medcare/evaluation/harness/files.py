@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from medcare.data.files import read_items
-from medcare.data.task_card import TaskCard
+from medcare.data.task import Task
 from medcare.evaluation.test_set import adopt
 from medcare.foundation.errors import FolderError
 from medcare.foundation.storage import read_json, write_jsonl, write_text
@@ -51,7 +51,7 @@ def write_tasks(source: str, out: Path, *, max_new_tokens: int) -> list[str]:
     items = read_items(out / "data" / "items.jsonl")
     names = []
     for tree in read_json(out / "data" / "benchmark.json")["cards"]:
-        card = TaskCard.from_dict(tree)
+        card = Task.from_dict(tree)
         chosen = [item for item in items if item.task == card.name]
         if chosen:
             _write_task(card, chosen, out, max_new_tokens)
@@ -59,7 +59,7 @@ def write_tasks(source: str, out: Path, *, max_new_tokens: int) -> list[str]:
     return names
 
 
-def _write_task(card: TaskCard, items: list[Item], out: Path, max_new_tokens: int) -> None:
+def _write_task(card: Task, items: list[Item], out: Path, max_new_tokens: int) -> None:
     data = out / "data" / f"{card.name}.jsonl"
     write_jsonl(data, [asdict(item) for item in items])
     settings: dict[str, Any] = {

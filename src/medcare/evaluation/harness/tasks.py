@@ -11,8 +11,9 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
-from medcare.data.task_card import TaskCard
-from medcare.evaluation.marking import mark, metric_of
+from medcare.data.task import Task
+from medcare.evaluation.forms import metric_of
+from medcare.evaluation.marking import mark
 from medcare.text.records import Item
 
 _MARK = "\uf8ff"
@@ -66,7 +67,7 @@ class Form(_Configured):
         return {"score": self._score}
 
     def _score(self, answered: Sequence[tuple[Document, str]]) -> float:
-        card = TaskCard.from_dict(self.config.metadata["card"])
+        card = Task.from_dict(self.config.metadata["card"])
         items = [_item(doc) for doc, _ in answered]
         rows, _ = mark(card, items, {"model": [{"id": doc["id"], "text": text} for doc, text in answered]})
         return float(metric_of(card)(rows["model"].sum(0)[None])[0])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from medcare.evaluation.cblue.tasks import CblueItem
+from medcare.text.records import Item
 
 _FOLDER = Path(__file__).parent
 
@@ -22,7 +22,7 @@ _FOLDER = Path(__file__).parent
 class GoldenRow:
     """A right answer, a damaged one, and the official measures of the latter, None where there are none."""
 
-    item: CblueItem
+    item: Item
     prediction: str
     official: tuple[float, ...] | None
 
@@ -40,13 +40,18 @@ class Golden:
     official: tuple[float, ...]
 
 
+def cblue_item(name: str, target: str, choices: tuple[str, ...] = ()) -> Item:
+    """A test item of a PromptCBLUE task, with what scoring needs of it."""
+    return Item(name, "", "alignment", "held_out", name, "", target=target, choices=choices)
+
+
 @cache
 def read_golden(task: str) -> Golden:
     """The goldens of a task."""
     tree = json.loads((_FOLDER / f"{task}.json").read_text(encoding="utf-8"))
     rows = tuple(
         GoldenRow(
-            CblueItem(str(number), row["target"], tuple(row["answer_choices"] or ())),
+            cblue_item(str(number), row["target"], tuple(row["answer_choices"] or ())),
             row["prediction"],
             None if row["official"] is None else tuple(row["official"]),
         )

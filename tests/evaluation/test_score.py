@@ -5,20 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medcare.evaluation.exam_scores import ExamItem, read_exam_item, score_exam, score_exam_files
-from medcare.evaluation.scores import METRICS
+from medcare.evaluation.metrics import METRICS
+from medcare.evaluation.score import EXAM, read_question, score, score_files
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import write_jsonl
+from medcare.text.records import Item
 
 OPTIONS = ("肺炎", "支气管炎", "哮喘", "肺癌")
 
 
-def item(name: str, answers: str, subject: str = "") -> ExamItem:
-    return ExamItem(name, OPTIONS, frozenset(answers), subject)
+def item(name: str, answers: str, subject: str = "") -> Item:
+    right = tuple("ABCD".index(letter) for letter in answers)
+    return Item(name, "exam", "knowledge", "held_out", name, "?", OPTIONS, right, subject=subject)
+
+
+def correct(found) -> list[bool]:
+    return [outcome.score == 1 for outcome in found.outcomes]
 
 
 @pytest.mark.parametrize(
-    ("right", "answer", "correct"),
+    ("right", "answer", "is_correct"),
     [
         ("B", "答案为B", True),
         ("B", "答案为A", False),
@@ -31,13 +37,13 @@ def item(name: str, answers: str, subject: str = "") -> ExamItem:
         ("B", None, False),
     ],
 )
-def test_an_answer_is_right_with_all_letters_and_no_other(right, answer, correct):
-    assert score_exam([item("1", right)], [answer]).correct == [correct]
+def test_an_answer_is_right_with_all_letters_and_no_other(right, answer, is_correct):
+    assert correct(score(EXAM, [item("1", right)], [answer])) == [is_correct]
 
 
 def test_subjects_add_up():
     items = [item("1", "A", "内科"), item("2", "BC", "内科"), item("3", "D", "儿科")]
-    found = score_exam(items, ["A", "B", "不知道"])
+    found = score(EXAM, items, ["A", "B", "不知道"])
     tree = found.to_dict()
     children, internal = tree.pop("by_subject").values()
     for entry in (tree, children, internal):
@@ -55,7 +61,7 @@ def test_subjects_add_up():
 
 
 def test_without_subjects_there_is_no_breakdown():
-    assert "by_subject" not in score_exam([item("1", "A")], ["A"]).to_dict()
+    assert "by_subject" not in score(EXAM, [item("1", "A")], ["A"]).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -69,8 +75,8 @@ def test_without_subjects_there_is_no_breakdown():
     ],
 )
 def test_rows_of_a_gold_file(tmp_path, row, letters):
-    read = read_exam_item(row, tmp_path)
-    assert (read.id, read.answers) == ("1", frozenset(letters))
+    read = read_question(row, tmp_path)
+    assert (read.id, read.answers) == ("1", tuple("ABCD".index(letter) for letter in letters))
     assert read.options[:2] in (OPTIONS[:2], ("a", "b"))
 
 
@@ -89,7 +95,7 @@ def test_rows_of_a_gold_file(tmp_path, row, letters):
 )
 def test_rows_that_cannot_be_scored(tmp_path, row, message):
     with pytest.raises(EvaluationError, match=message):
-        read_exam_item(row, tmp_path)
+        read_question(row, tmp_path)
 
 
 def test_files_are_scored(tmp_path):
@@ -97,12 +103,12 @@ def test_files_are_scored(tmp_path):
     write_jsonl(gold, [{"id": name, "options": list(OPTIONS), "answers": [0]} for name in "ab"])
     write_jsonl(answers, [{"id": "b", "prediction": "A"}])
     with pytest.raises(EvaluationError, match="1 of 2 items have no prediction"):
-        score_exam_files(gold, answers)
-    assert score_exam_files(gold, answers, allow_missing=True).correct == [False, True]
+        score_files("exam", gold, answers)
+    assert correct(score_files("exam", gold, answers, allow_missing=True)) == [False, True]
     write_jsonl(gold, [])
     write_jsonl(answers, [])
-    with pytest.raises(EvaluationError, match="no exam questions"):
-        score_exam_files(gold, answers)
+    with pytest.raises(EvaluationError, match="no items of 'exam'"):
+        score_files("exam", gold, answers)
 
 
 def test_an_exam_as_it_is_published_is_scored_whatever_order_was_shown(tmp_path):
@@ -116,9 +122,9 @@ def test_an_exam_as_it_is_published_is_scored_whatever_order_was_shown(tmp_path)
         {"id": "nursing_test/3", "text": "D"},
     ]
     write_jsonl(answers, rows)
-    found = score_exam_files(gold, answers)
-    assert found.correct == [True, True]
+    found = score_files("exam", gold, answers)
+    assert correct(found) == [True, True]
     assert found.to_dict()["by_subject"]["nursing"]["value"] == 1
     write_jsonl(answers, [{**rows[0], "order": [0, 0, 1, 2]}, rows[1]])
     with pytest.raises(EvaluationError, match="'order' must name each of 4 options once"):
-        score_exam_files(gold, answers)
+        score_files("exam", gold, answers)

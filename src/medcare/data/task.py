@@ -1,0 +1,62 @@
+"""What a task is: how it is answered, how an answer is read, and how it is scored.
+
+One declaration for every task: the embedded ones, PromptCBLUE's 18, exams, and tasks of one's own. The code
+behind the names of forms and metrics is `medcare.evaluation.forms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from medcare.text.records import Family
+
+Form = Literal["options", "label", "list", "typed_list", "tuples", "text"]
+Metric = Literal["accuracy", "macro_f1", "micro_f1", "rouge_l"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    Attributes:
+        name: unique; the `task` of its items.
+        family: knowledge-intensive or alignment-required.
+        form: how an answer is written, and so how it is read: a key of `medcare.evaluation.forms.FORMS`.
+        metric: how answers are scored: one of the form's metrics.
+        measures: one sentence: what a good score shows.
+        source: the vocabulary or corpus behind it, with its version.
+        labels: the labels or types that an answer may name; empty where any will do.
+        chance: the score of an answer drawn at random, where that has a meaning.
+        synonyms: other spellings of labels.
+        default: the value that stands for one which is none of the item's choices.
+        aliases: other names of the task in published files.
+    """
+
+    name: str
+    family: Family
+    form: str
+    metric: str
+    measures: str = ""
+    source: str = ""
+    labels: tuple[str, ...] = ()
+    chance: float | None = None
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    default: str = ""
+    aliases: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; of what most tasks don't need, only what this one has."""
+        return {key: value for key, value in asdict(self).items() if key in _ALWAYS or value}
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Task:
+        """The task that `to_dict` came from."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()
+        }
+        return cls(**values)
+
+
+_ALWAYS = [entry.name for entry in fields(Task) if entry.default_factory is MISSING][:8]

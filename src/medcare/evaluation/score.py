@@ -1,0 +1,206 @@
+"""The score of answers that are there already: `medcare evaluate` without the answering. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medcare.data.readers import items as read_published
+from medcare.data.readers import open_data
+from medcare.data.task import Task
+from medcare.evaluation.answer_files import answer_text, is_order, pair_rows, read_rows, row_id
+from medcare.evaluation.cblue.tasks import find_task
+from medcare.evaluation.forms import metric_of
+from medcare.evaluation.marking import Outcome, Prediction, mark
+from medcare.evaluation.metrics import Floats
+from medcare.evaluation.questions import LETTERS
+from medcare.evaluation.resampling import resample
+from medcare.foundation.errors import DataError, EvaluationError
+from medcare.settings.config import RunConfig
+from medcare.text.records import Item
+
+EXAM = Task("exam", "knowledge", "options", "accuracy")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of one model on one task.
+
+    Attributes:
+        task: the task.
+        items: its items, [n].
+        outcomes: what each answer is worth, [n].
+        rows: [n, k], the metric's numbers.
+    """
+
+    task: Task
+    items: tuple[Item, ...]
+    outcomes: tuple[Outcome, ...]
+    rows: Floats
+
+    @property
+    def value(self) -> float:
+        """The metric."""
+        return float(metric_of(self.task)(self.rows.sum(0, keepdims=True))[0])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the metric was computed from."""
+        return metric_of(self.task).counts(self.rows.sum(0))
+
+    @property
+    def unparsable(self) -> int:
+        """How many answers have no part in the task's form."""
+        return sum(not outcome.parsable for outcome in self.outcomes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON, with the 95 % interval; by subject only where items have subjects."""
+        tree = {"task": self.task.name, "metric": self.task.metric, **self._numbers()}
+        subjects = sorted({item.subject for item in self.items if item.subject})
+        if subjects:
+            tree["by_subject"] = {subject: self._of(subject)._numbers() for subject in subjects}
+        return tree
+
+    def _numbers(self) -> dict[str, Any]:
+        metric = metric_of(self.task)
+        facts = [item.fact or item.id for item in self.items]
+        drawn = resample(self.task.name, metric, {"": self.rows}, facts, (), seed=RunConfig.seed)
+        estimate = drawn.estimate("").to_dict()
+        return {
+            "value": self.value,
+            "low": estimate["low"],
+            "high": estimate["high"],
+            **metric.rates(self.rows.sum(0)),
+            "counts": {"n": len(self.items), **self.counts},
+            "unparsable": self.unparsable,
+        }
+
+    def _of(self, subject: str) -> Score:
+        inside = [place for place, item in enumerate(self.items) if item.subject == subject]
+        return Score(
+            self.task,
+            tuple(self.items[place] for place in inside),
+            tuple(self.outcomes[place] for place in inside),
+            self.rows[inside],
+        )
+
+
+def score(task: Task, items: Sequence[Item], answers: Sequence[Prediction | str | None]) -> Score:
+    """Score one model's answers.
+
+    Args:
+        task: the task.
+        items: its items, [n].
+        answers: texts, or rows of a predictions file; None for an item that was not answered, [n].
+
+    Raises:
+        EvaluationError: there are no items, or a right answer can't be read.
+    """
+    given = [{"text": answer} if isinstance(answer, str) else answer for answer in answers]
+    rows, outcomes = mark(task, items, {"": given})
+    return Score(task, tuple(items), outcomes[""], rows[""])
+
+
+def score_files(name: str, gold: Path, predictions: Path, *, allow_missing: bool = False) -> Score:
+    """Score a file of predictions against a file of right answers.
+
+    Args:
+        name: `exam`, or a PromptCBLUE task; rows of other tasks are left out.
+        gold: an exam in any format of docs/data.md, or JSONL with `sample_id` (or `id`), `options`, the
+            correct ones as `answer` (letters) or `answers` (indices), and perhaps `subject`; for PromptCBLUE
+            JSONL with `sample_id`, `target`, `answer_choices` and `task_dataset`.
+        predictions: JSONL with `sample_id` (or `id`) and `prediction` (or `text`, or `target`), and perhaps
+            the `order` in which options were shown.
+        allow_missing: items without a prediction count as wrong; else they are an error.
+
+    Raises:
+        DataError: a file is missing or malformed.
+        EvaluationError: the two don't belong together, or a row lacks something.
+    """
+    task = EXAM if name == EXAM.name else find_task(name)
+    items, others = _read_exam(gold) if task is EXAM else _read_rows(gold, task)
+    ids = [item.id for item in items]
+    answers: list[Prediction | None] = []
+    found = pair_rows(ids, predictions, allow_missing=allow_missing, ignored=others)
+    for item, row in zip(items, found, strict=True):
+        order = row.get("order") if row else None
+        if order is not None and not is_order(order, len(item.options)):
+            raise EvaluationError(
+                f"{predictions}, '{item.id}': 'order' must name each of {len(item.options)} options once."
+            )
+        answers.append(None if row is None else {"text": answer_text(row, predictions), "order": order})
+    return score(task, items, answers)
+
+
+def _read_exam(gold: Path) -> tuple[list[Item], set[str]]:
+    """The questions of a published format as the data readers read it, else of plain rows."""
+    try:
+        open_data(str(gold))
+    except DataError:
+        return [read_question(row, gold) for row in read_rows(gold)], set()
+    return [item for item in read_published(str(gold)) if item.options], set()
+
+
+def read_question(row: Mapping[str, Any], source: Path) -> Item:
+    """The question of a plain row of a gold file.
+
+    Raises:
+        EvaluationError: it has no list of options, or no correct one among them.
+    """
+    name = row_id(row, source)
+    options = row.get("options")
+    if isinstance(options, Mapping):
+        options = [options[letter] for letter in sorted(options)]
+    if not isinstance(options, list) or not 0 < len(options) <= len(LETTERS):
+        raise EvaluationError(f"{source}: question '{name}' needs a list of 1 to {len(LETTERS)} 'options'.")
+    answers = _answers(row)
+    if not answers or not answers <= set(range(len(options))):
+        raise EvaluationError(
+            f"{source}: question '{name}' with {len(options)} options needs the letters of the correct ones "
+            f"as 'answer', or their indices as 'answers'; got {row.get('answer', row.get('answers'))!r:.60}."
+        )
+    return Item(
+        name,
+        EXAM.name,
+        EXAM.family,
+        "held_out",
+        name,
+        str(row.get("question") or ""),
+        tuple(map(str, options)),
+        tuple(sorted(answers)),
+        subject=str(row.get("subject") or ""),
+    )
+
+
+def _answers(row: Mapping[str, Any]) -> set[int]:
+    """The indices of `answer` ("BD", "B, D", ["B", "D"]), or those of `answers`; -1 for what is no letter."""
+    letters, indices = row.get("answer"), row.get("answers")
+    if isinstance(letters, str | list):
+        return {LETTERS.find(char) for char in "".join(map(str, letters)).upper() if char not in " ,;、，"}
+    if isinstance(indices, list) and all(isinstance(index, int) for index in indices):
+        return set(indices)
+    return set()
+
+
+def _read_rows(gold: Path, task: Task) -> tuple[list[Item], set[str]]:
+    """The items of a task among rows with right answers, and the ids of the other rows."""
+    rows = read_rows(gold)
+    names = (task.name, *task.aliases, None)
+    items = [_read_item(row, task, gold) for row in rows if row.get("task_dataset") in names]
+    return items, {row_id(row, gold) for row in rows}.difference(item.id for item in items)
+
+
+def _read_item(row: Mapping[str, Any], task: Task, source: Path) -> Item:
+    target, choices = row.get("target"), row.get("answer_choices") or ()
+    name = row_id(row, source)
+    if not isinstance(target, str):
+        raise EvaluationError(
+            f"{source}: 'target' of sample '{name}' must be text, got {type(target).__name__}."
+        )
+    if isinstance(choices, str) or not isinstance(choices, Iterable):
+        raise EvaluationError(f"{source}: 'answer_choices' of sample '{name}' must be a list of texts.")
+    prompt = str(row.get("input") or "")
+    found = tuple(str(choice) for choice in choices)
+    return Item(name, task.name, task.family, "held_out", name, prompt, target=target, choices=found)
