@@ -1,0 +1,1 @@
+"""Branches beside frozen linears: routing, orthogonality, merging, files, and loading a model with them."""

@@ -1,0 +1,1 @@
+"""The base model: loading, what it can do, quantised weights, tensor files."""

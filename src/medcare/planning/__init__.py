@@ -1,0 +1,1 @@
+"""Memory, hours and cost of training, from a model's shape alone."""

@@ -1,0 +1,1 @@
+"""Messages to token ids and loss mask, and those to batches."""

@@ -1,0 +1,1 @@
+"""The two stages: their loop, their loss, checkpoints, devices, experiment trackers."""
