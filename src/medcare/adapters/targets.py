@@ -267,25 +267,19 @@ def _head(model: Any) -> nn.Module | None:
 
 
 def _advice(model: nn.Module, missing: list[str]) -> str:
-    names = [name for name, _ in model.named_modules()]
-    head, kind = _head(model), type(model).__name__
-    elsewhere = [called for called in missing if any(_is_called(name, called) for name in names)]
-    if any(
-        _is_called(name, called)
-        for called in elsewhere
-        for name, module in model.named_modules()
-        if module is head
-    ):
-        reason = (
-            f"{elsewhere[0]} is {kind}'s projection onto the vocabulary, beside which no branch can stand."
-        )
-    elif elsewhere:
-        reason = f"{elsewhere[0]} is no linear of {kind}'s text model; training on text adapts that alone."
+    head, kind, layers = _head(model), type(model).__name__, _all_layers(model)
+    others = {name: module for name, module in model.named_modules() if name not in layers}
+    for called in missing:
+        matching = [module for name, module in others.items() if _is_called(name, called)]
+        if any(module is head for module in matching):
+            reason = f"{called} is {kind}'s projection onto the vocabulary, beside which no branch can stand."
+            break
+        if matching and not any(_is_called(name, called) for name in layers):
+            reason = f"{called} is no linear of {kind}'s text model; training on text adapts that alone."
+            break
     else:
         reason = f"No linear layer is called {' or '.join(missing)}."
-    counts = Counter(
-        _last(name) for name, layer in _all_layers(model).items() if not isinstance(layer, AdaptedExperts)
-    )
+    counts = Counter(_last(name) for name, layer in layers.items() if not isinstance(layer, AdaptedExperts))
     if not counts:
         return f"{reason} {kind} has no linears and no experts to put branches beside. Choose another base."
     there = ", ".join(f"{name} ({count}x)" for name, count in sorted(counts.items()))
