@@ -28,7 +28,7 @@ from medcare.models.base_model import choose_device, choose_dtype, load_base, lo
 from medcare.settings.config import AdapterConfig
 from medcare.text.batches import collate, plan
 from medcare.text.chat_template import Rendered, render_all
-from medcare.training.losses import nll_sum
+from medcare.training.losses import TokenLoss
 
 LAYOUTS = ("grouped", "packed")
 
@@ -106,9 +106,10 @@ def read(data: str | None, model: str) -> list[Rendered]:
 def measure(model: torch.nn.Module, batches: list) -> float:  # type: ignore[type-arg]
     """Real tokens a second over some batches."""
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    token_loss = TokenLoss(model)
     start = clock()
     for batch in batches:
-        (nll_sum(model, batch.inputs, batch.labels) / batch.supervised).backward()
+        (token_loss(batch.inputs, batch.labels) / batch.supervised).backward()
         model.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from medcare.adapters.tuner import add_branches, trainable
 from medcare.settings.config import AdapterConfig
-from medcare.training.losses import nll_sum
+from medcare.training.losses import TokenLoss
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
@@ -121,7 +121,7 @@ def make(size: Size) -> tuple[Any, dict[str, Tensor], Tensor]:
 
 
 def step(model: Any, inputs: dict[str, Tensor], labels: Tensor) -> None:
-    nll_sum(model, inputs, labels).backward()
+    TokenLoss(model)(inputs, labels).backward()
     model.zero_grad(set_to_none=True)
 
 

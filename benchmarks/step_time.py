@@ -43,7 +43,7 @@ from medcare.adapters.orthogonality import penalty
 from medcare.adapters.tuner import adapted_linears, add_branches, trainable
 from medcare.models.base_model import load_base
 from medcare.settings.config import AdapterConfig
-from medcare.training.losses import nll_sum
+from medcare.training.losses import TokenLoss
 
 QWEN = {"model_type": "qwen2", "vocab_size": 1024}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -118,7 +118,7 @@ class Way:
     autocast: bool = False
 
     def __post_init__(self) -> None:
-        self.model.train()
+        self.token_loss = TokenLoss(self.model).train()  # type: ignore[arg-type]
         if self.parameters:
             self.optimizer = torch.optim.AdamW(self.parameters, lr=2e-4, weight_decay=0.0, fused=True)
 
@@ -126,10 +126,10 @@ class Way:
         """The loss."""
         if self.parameters:
             with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-                return nll_sum(self.model, batch, labels) / (labels[:, 1:] >= 0).sum()
+                return self.token_loss(batch, labels) / (labels[:, 1:] >= 0).sum()
         vectors = self.model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
         inputs = {"inputs_embeds": vectors, "position_ids": batch["position_ids"]}
-        return nll_sum(self.model, inputs, labels) / (labels[:, 1:] >= 0).sum()
+        return self.token_loss(inputs, labels) / (labels[:, 1:] >= 0).sum()
 
     def finish(self, loss: Tensor) -> None:
         """All that follows the loss."""

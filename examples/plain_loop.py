@@ -19,14 +19,14 @@ from medcare.data.readers import conversations
 from medcare.models.base_model import load_tokenizer
 from medcare.text.batches import collate, plan
 from medcare.text.chat_template import render_all
-from medcare.training.losses import nll_sum
+from medcare.training.losses import TokenLoss
 
 
 def fit(model, parameters, batches, *, learning_rate, orthogonal=False):
     optimizer = torch.optim.AdamW(list(parameters.values()), lr=learning_rate)
-    model.train()
+    token_loss = TokenLoss(model).train()
     for batch in batches:
-        loss = nll_sum(model, batch.inputs, batch.labels) / batch.supervised
+        loss = token_loss(batch.inputs, batch.labels) / batch.supervised
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
         optimizer.step()

@@ -67,6 +67,7 @@ _INDEXER = {
     "indexer_compress_ratio": 2, "output_gate_type": "silu",
 }  # fmt: skip
 PARTICULAR: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}
     },
@@ -82,8 +83,10 @@ PARTICULAR: dict[str, dict[str, Any]] = {
     "dots3_note": {"text_config": {"head_dim": 16}},
     "dots3_note_text": {"head_dim": 16},
     "gemma3n_text": {"num_kv_shared_layers": 0},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8},
     "ministral": {"head_dim": 8},

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from medcare.text.batches import IGNORED, collate, plan
 from medcare.text.chat_template import Rendered
-from medcare.training.losses import nll_sum
+from medcare.training.losses import TokenLoss
 from tests.conftest import FAMILIES, tiny_model
 
 LAYOUTS = ("grouped", "packed")
@@ -30,9 +30,9 @@ def test_a_batch_has_the_loss_of_its_examples_one_by_one(family, attention, layo
     model = tiny_model(family)
     model.set_attn_implementation(attention)
     alone = [collate([example], pad_id=0) for example in examples()]
-    expected = sum(nll_sum(model, batch.inputs, batch.labels) for batch in alone)
+    expected = sum(TokenLoss(model)(batch.inputs, batch.labels) for batch in alone)
     together = collate(examples(), pad_id=0, layout=layout)
-    found = nll_sum(model, together.inputs, together.labels)
+    found = TokenLoss(model)(together.inputs, together.labels)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
     assert together.supervised == sum(batch.supervised for batch in alone)
 
@@ -42,11 +42,11 @@ def test_gradients_of_a_batch_are_those_of_its_examples(layout):
     model = tiny_model("qwen2")
     for example in examples():
         batch = collate([example], pad_id=0)
-        nll_sum(model, batch.inputs, batch.labels).backward()
+        TokenLoss(model)(batch.inputs, batch.labels).backward()
     expected = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
     batch = collate(examples(), pad_id=0, layout=layout)
-    nll_sum(model, batch.inputs, batch.labels).backward()
+    TokenLoss(model)(batch.inputs, batch.labels).backward()
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 

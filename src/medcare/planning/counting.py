@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from medcare.foundation.errors import PlanError
 
@@ -106,34 +105,3 @@ class KnownCounts(TorchDispatchMode):
         if index is None or index.dtype != torch.bool:
             return [index]
         return [index.new_zeros(self.supervised, dtype=torch.long)] * index.dim()
-
-
-class Origins(TorchDispatchMode):
-    """Answers whether two tensors are equal: if the same steps with the same scalars made them of one tensor.
-
-    The loss asks it, to find out whether it knows all that a model does to its logits.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._chains = WeakTensorKeyDictionary()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run the operation and remember it as a step, if it is one of a single tensor."""
-        aten = torch.ops.aten
-        if func is aten.equal.default:
-            return self._chain(args[0]) == self._chain(args[1])
-        result = func(*args, **(kwargs or {}))
-        tensors = [entry for entry in args if isinstance(entry, Tensor)]
-        if isinstance(result, Tensor) and len(tensors) == 1:
-            numbers = [entry for entry in args if not isinstance(entry, Tensor)]
-            same = func.is_view or (func in (aten.mul.Tensor, aten.div.Tensor) and numbers == [1])
-            step = () if same else ((str(func), repr(numbers), repr(kwargs)),)
-            self._chains[result] = self._chain(tensors[0]) + step
-        return result
-
-    def _chain(self, tensor: Tensor) -> tuple[Any, ...]:
-        chain: tuple[Any, ...] = self._chains.get(tensor, (id(tensor),))
-        return chain

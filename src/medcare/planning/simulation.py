@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from medcare.adapters.branches import trained_in
 from medcare.adapters.tuner import add_branches, trainable
 from medcare.foundation.errors import MedCareError, PlanError, first_line
-from medcare.planning.counting import Flops, KnownCounts, Origins, TimeLimit
+from medcare.models.traits import Head, LogitRule, Traits
+from medcare.planning.counting import Flops, KnownCounts, TimeLimit
 from medcare.planning.devices import Devices, Sharing, layers_of, process_group
 from medcare.planning.ledger import Ledger
 from medcare.planning.quantized import Kernels, stand_in
 from medcare.settings.config import RunConfig, Stage
 from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule
-from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter
 
 if TYPE_CHECKING:
@@ -124,7 +124,6 @@ def _simulate(
         for parameter in model.parameters():
             sizes[parameter.requires_grad] += parameter.numel()
         stand_in(model, config.model.quantization, shape.kernels)
-        _find_out_scaling(model)
         loop = _loop(model, config, stage, shape, Devices(mesh, shape.sharing, ledger))
         _watch(loop, ledger)
         stack.enter_context(ledger)
@@ -152,13 +151,6 @@ def _model(
     return model
 
 
-def _find_out_scaling(model: PreTrainedModel) -> None:
-    """Let the loss ask, as in the first step of a run, what the model does to its logits."""
-    ids = torch.zeros((1, 4), dtype=torch.long)
-    with KnownCounts(3), Origins(), torch.no_grad():
-        nll_sum(model, {"input_ids": ids}, ids)
-
-
 def _mask(length: int, shape: Shape) -> list[bool]:
     """The end of an example is supervised: the answer."""
     return [position >= length * (1 - shape.supervised) for position in range(length)]
@@ -175,6 +167,16 @@ def _depth(model_config: PretrainedConfig, layers: int) -> dict[str, Any]:
     return {**lists, "num_hidden_layers": layers}
 
 
+class _Assumed(Traits):
+    """What can't be tried without numbers: that the loss is made in pieces, whatever they are scaled with."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        cap = getattr(model.config, "final_logit_softcapping", None)
+        self.head = Head(model.base_model, LogitRule(cap=cap))
+        self.separates_padded_rows = self.separates_packed_rows = True
+
+
 def _loop(model: PreTrainedModel, config: RunConfig, stage: Stage, shape: Shape, devices: Devices) -> Loop:
     examples = [Rendered([0] * length, _mask(length, shape)) for length in shape.rows]
     loop = Loop(
@@ -185,6 +187,7 @@ def _loop(model: PreTrainedModel, config: RunConfig, stage: Stage, shape: Shape,
         seed=0,
         folder=Path("/nonexistent"),
         pad_id=0,
+        traits=_Assumed(model),
         accelerator=devices,  # what the loop needs of accelerate's
     )
     micro_batch = tuple(range(len(examples)))
@@ -203,14 +206,14 @@ def _watch(loop: Loop, ledger: Ledger) -> None:
         loop.optimizer.state[parameter] = {"step": torch.ones(()), **zeros}
         ledger.count(zeros.values(), "optimizer")
         parameter.register_post_accumulate_grad_hook(lambda p: ledger.count([p.grad], "gradients"))
-    loop.model.register_forward_pre_hook(lambda *_: ledger.part("forward"))
-    ledger.watch(loop.model, "activations")
+    body = loop.model.base_model
+    body.register_forward_pre_hook(lambda *_: ledger.part("forward"))
+    ledger.watch(body, "activations")
     for name, module in loop.model.named_modules():
         if name.rpartition(".")[2] in ("self_attn", "attn", "attention"):
             ledger.watch(module, "attention")
-    ledger.watch(loop.head, "logits")
-    loop.model.register_forward_hook(lambda *_: setattr(ledger, "kind", "logits"))
-    loop.head.register_forward_pre_hook(lambda *_: ledger.part("loss"))
+    body.register_forward_hook(lambda *_: setattr(ledger, "kind", "logits"))
+    body.register_forward_hook(lambda *_: ledger.part("loss"))
     layers = layers_of(loop.model)
     for number, layer in enumerate(layers):
         layer.register_forward_hook(_marks(ledger, number, len(layers)))

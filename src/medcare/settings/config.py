@@ -15,6 +15,7 @@ from medcare.foundation.errors import ConfigError
 Orthogonality = Literal["l1", "frobenius", "projection", "inputs", "contrast", "none"]
 Method = Literal["medcare", "lora", "lora_two_stage", "full"]
 Layout = Literal["grouped", "packed"]
+Batching = Literal["auto", "grouped", "packed"]
 Stage = Literal["aggregate", "align"]
 Quantization = Literal["none", "int8", "nf4"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
@@ -115,8 +116,9 @@ class StageConfig:
         warmup: share of the steps that warm up.
         weight_decay: AdamW's.
         clip: largest gradient norm.
-        batching: `grouped` by length with padding, `packed` into rows without, or `auto`: packed on a GPU,
-            grouped on a CPU, where packed rows are slower in float32 and no faster in bfloat16.
+        batching: `grouped` by length with padding, `packed` into rows without, or `auto`: packed on a GPU
+            if the model keeps packed examples apart, which is tried; grouped on a CPU, where packed rows are
+            slower in float32 and no faster in bfloat16.
         tokens_per_batch: tokens in one micro-batch, padding included.
         accumulation: micro-batches a step, on each device.
         max_length: tokens; longer examples are left out and reported, never cut.
@@ -144,7 +146,7 @@ class StageConfig:
     warmup: float = 0.03
     weight_decay: float = 0.0
     clip: float = 1.0
-    batching: Literal["auto", "grouped", "packed"] = "auto"
+    batching: Batching = "auto"
     tokens_per_batch: int = 8192
     accumulation: int = 1
     max_length: int = 3072

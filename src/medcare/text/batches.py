@@ -1,10 +1,11 @@
 """Rendered conversations in batches: grouped by length with padding, or packed into rows without any.
 
-Both give the same loss, and neither needs an attention mask. Padding is on the right, where no real token of
-a causal model looks. In a packed row the examples' positions start anew and no example sees another:
-transformers builds the block-diagonal mask from the positions, for every attention implementation, if no
-attention mask is given. Packing wastes no padding but computes attention over the whole row: on a CPU it ran
-at 0.85 of grouping's speed in float32 and at 1.02, a tie, in bfloat16 (benchmarks/batching.py).
+Both give the loss of the examples one by one, and neither needs an attention mask. Padding is on the right,
+where no real token of a causal model looks. In a packed row the examples' positions start anew, from which
+transformers builds a block-diagonal mask if no attention mask is given; not for every model and every kind of
+attention, so that `models.traits` tries it before rows are packed. Packing wastes no padding but computes
+attention over the whole row: on a CPU it ran at 0.85 of grouping's speed in float32 and at 1.02, a tie, in
+bfloat16 (benchmarks/batching.py).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Batch:
     """One forward pass.
 
     Attributes:
-        inputs: the model's arguments: `input_ids` and `position_ids`, both [b, s].
+        inputs: the model's arguments, [b, s] each: `input_ids`, and `position_ids` of packed rows.
         labels: [b, s], the id where the loss covers the token and `IGNORED` elsewhere; not shifted.
         tokens: real tokens.
         supervised: tokens that the loss covers.
@@ -69,8 +70,7 @@ def collate(examples: Sequence[Rendered], *, pad_id: int, layout: Layout = "grou
         inputs = {
             "input_ids": torch.tensor(
                 [example.ids + [pad_id] * (width - len(example.ids)) for example in examples]
-            ),
-            "position_ids": torch.arange(width).expand(len(examples), width),
+            )
         }
     tokens = sum(len(example.ids) for example in examples)
     return Batch(inputs, shaped, tokens, int((shaped != IGNORED).sum()))

@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
 from medcare.adapters.shards import gathered, whole
 from medcare.adapters.tuner import router_load, set_noise
-from medcare.foundation.errors import TrainingError
-from medcare.foundation.progress import delayed_interrupt, track
+from medcare.foundation.errors import ConfigError, ModelError, TrainingError
+from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
-from medcare.settings.config import Layout, StageConfig
+from medcare.models.traits import Traits
+from medcare.settings.config import Batching, Layout, StageConfig
 from medcare.text.batches import IGNORED, Batch, collate, plan
 from medcare.text.chat_template import Rendered
 from medcare.training.devices import agree, expert_loads, make_accelerator, sum_loads
-from medcare.training.losses import nll_sum
+from medcare.training.losses import TokenLoss
 from medcare.training.meter import Meter
 from medcare.training.state import former_facts, load_state, save_state
 from medcare.training.tracking import scalars
@@ -88,6 +89,7 @@ class Loop:
         folder: where metrics.jsonl and the checkpoint go.
         pad_id: token id that fills short rows.
         noise_drop: probability that a step runs without the noise aggregator.
+        traits: what the model does; by default it is asked.
         accelerator: devices and processes; by default accelerate's own choice.
     """
 
@@ -102,13 +104,13 @@ class Loop:
         folder: Path,
         pad_id: int,
         noise_drop: float = 0.0,
+        traits: Traits | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.accelerator = accelerator or make_accelerator(
             model.device, clip=stage.clip, skips_branches=noise_drop > 0
         )
         self.model = model
-        self.head = model.get_output_embeddings()
         self.examples = examples
         self.stage = stage
         self.seed = seed
@@ -118,7 +120,9 @@ class Loop:
         # A continued run keeps its steps as they were, on whatever devices it goes on.
         former = former_facts(folder)
         self.batches = int(former.get("batches", stage.accumulation * self.accelerator.num_processes))
-        self.layout = cast(Layout, former.get("layout", _layout(stage, self.accelerator.device)))
+        traits = traits or Traits.of(model)
+        asked = cast(Batching, former.get("layout", stage.batching))
+        self.layout = _layout(asked, traits, self.accelerator.device)
         # An example's first token is never predicted.
         self.supervised = [sum(example.mask[1:]) for example in examples]
         lengths = [len(example.ids) for example in examples]
@@ -127,7 +131,7 @@ class Loop:
             list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
         self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
-        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.wrapped, self.optimizer = self.accelerator.prepare(TokenLoss(model, traits), optimizer)
         # FSDP2 puts shards in the place of the parameters, ZeRO-3 empties them.
         self.parameters = {name: entry for name, entry in model.named_parameters() if name in parameters}
 
@@ -221,7 +225,7 @@ class Loop:
 
     def _backward(self, batch: Batch, factor: float) -> Tensor:
         batch = batch.to(self.accelerator.device)
-        nll = nll_sum(self.wrapped, batch.inputs, batch.labels, self.head)
+        nll: Tensor = self.wrapped(batch.inputs, batch.labels)
         self.accelerator.backward(nll * factor)
         return nll.detach()
 
@@ -282,10 +286,30 @@ class Loop:
         return digest.hexdigest()
 
 
-def _layout(stage: StageConfig, device: torch.device) -> Layout:
-    if stage.batching == "auto":
-        return "grouped" if device.type == "cpu" else "packed"
-    return stage.batching
+def _layout(asked: Batching, traits: Traits, device: torch.device) -> Layout:
+    """The layout to use: one in which no example changes another's loss.
+
+    Raises:
+        ConfigError: packed rows are asked for, but examples in them would be mixed.
+        ModelError: the model is not causal.
+    """
+    if not traits.separates_padded_rows:
+        raise ModelError(
+            "This model can't be trained here: a token sees what comes after it (padding changed the logits "
+            "before it), so that it is no causal language model, or was saved with is_decoder=false. Choose "
+            "one of the families in docs/models.md."
+        )
+    if asked == "grouped" or (asked == "auto" and device.type == "cpu"):
+        return "grouped"
+    if traits.separates_packed_rows:
+        return "packed"
+    if asked == "auto":
+        say("This model mixes examples that are packed into one row: batches are grouped by length instead.")
+        return "grouped"
+    raise ConfigError(
+        "batching=packed would train on mixed examples: with this model, or its attention kernel, an example "
+        "in a packed row sees the ones before it. Set batching=grouped, or auto, which finds out by itself."
+    )
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

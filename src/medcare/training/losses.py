@@ -5,21 +5,21 @@ The count runs over all micro-batches and devices of the step, so that how a bat
 the penalty depends on parameters only and enters once a step.
 
 The vocabulary projection sees supervised positions only, some at a time, and leaves the gradient of its
-input instead of logits: nothing of the size [tokens, vocabulary] is ever held. That needs a frozen projection
-and knowledge of what the model does to its logits; where either is missing, logits are made whole.
+input instead of logits: nothing of the size [tokens, vocabulary] is ever held. That needs a frozen
+projection; one that trains makes the logits of all supervised positions at once. A model whose logits come
+about in a way of its own (`Traits.head` says so) makes all of its logits itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medcare.adapters.shards import whole
+from medcare.models.traits import LogitRule, Traits, hidden_states
 from medcare.text.batches import IGNORED
 
 if TYPE_CHECKING:
@@ -27,48 +27,60 @@ if TYPE_CHECKING:
 
 # Logits at a time, 64 MiB in float32: smaller products with the vocabulary take longer (docs/performance.md).
 _LOGITS = 1 << 24
-# Whether `_capped` is all that the model does to the logits of a projection.
-_plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def nll_sum(
-    model: PreTrainedModel, inputs: dict[str, Tensor], labels: Tensor, head: nn.Module | None = None
-) -> Tensor:
-    """The summed negative log-likelihood of the supervised tokens, a scalar in fp32 or wider.
+class TokenLoss(nn.Module):
+    """A causal language model with its loss as one module, which wrappers for many devices can wrap.
 
     Args:
-        model: a causal language model.
-        inputs: its keyword arguments, with `input_ids` [b, s].
-        labels: [b, s], the input ids where supervised and `IGNORED` elsewhere, not shifted.
-        head: the vocabulary projection, if `model` is wrapped so that it can't be asked for it.
+        model: a causal language model, with or without branches.
+        traits: what it does; by default it is asked.
     """
-    head = head or cast(nn.Module, model.get_output_embeddings())
-    keep = functional.pad(labels[:, 1:] != IGNORED, (0, 1), value=False)
-    targets = labels.roll(-1, 1)[keep]
-    if isinstance(head, nn.Linear) and not head.weight.requires_grad and _plain.get(head, True):
-        made: list[Tensor] = []
-        cap = _cap(model)
 
-        def project(hidden: Tensor) -> Tensor:
-            pieces = (hidden[keep], head.weight, head.bias, targets, cap)
-            nll = _PiecewiseNll.apply(*pieces)  # type: ignore[no-untyped-call]
-            made.extend((nll, _probe(hidden, head.out_features)))
-            return made[1]
+    def __init__(self, model: PreTrainedModel, traits: Traits | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.halves = (traits or Traits.of(model)).head
 
-        random = torch.get_rng_state()
-        with _in_place_of(head, project):
-            logits = model(**inputs, use_cache=False).logits
-        nll, probe = made
-        if head not in _plain:
-            _plain[head] = torch.equal(logits.detach(), _capped(probe.detach(), cap).to(logits.dtype))
-        if _plain[head]:
-            # The model's output must be part of the graph: wrappers for many devices start from there.
-            return cast(Tensor, nll + 0 * logits.sum())
-        torch.set_rng_state(random)
-        del logits, nll, probe, made[:]  # and the graph of this try, before another is made
-    with _in_place_of(head, _selecting(head, keep)):
-        logits = model(**inputs, use_cache=False).logits
-    return functional.cross_entropy(_wide(logits), targets, reduction="sum")
+    def __getattr__(self, name: str) -> Any:
+        """The model's own, such as the configuration and the kinds of layers that wrappers ask for."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+    def forward(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+        """The summed negative log-likelihood of the supervised tokens, a scalar in float32 or wider.
+
+        Args:
+            inputs: the model's arguments, with `input_ids` [b, s].
+            labels: [b, s], the input ids where supervised and `IGNORED` elsewhere, not shifted.
+        """
+        if self.halves is None:
+            logits = self.model(**inputs, use_cache=False).logits
+            keep, targets = _predicted(labels)
+            return functional.cross_entropy(_wide(logits[keep]), targets, reduction="sum")
+        hidden = hidden_states(self.halves.body(**inputs, use_cache=False))
+        return nll_sum(hidden, self.model.get_output_embeddings(), labels, self.halves.rule)
+
+
+def nll_sum(hidden: Tensor, head: nn.Module, labels: Tensor, rule: LogitRule) -> Tensor:
+    """The summed negative log-likelihood of the supervised tokens, a scalar in float32 or wider.
+
+    Args:
+        hidden: [b, s, h], the hidden states that `head` reads.
+        head: the vocabulary projection.
+        labels: [b, s], the input ids where supervised and `IGNORED` elsewhere, not shifted.
+        rule: what the model does to the projection's output.
+    """
+    keep, targets = _predicted(labels)
+    chosen = hidden[keep]
+    if not isinstance(head, nn.Linear) or head.weight.requires_grad:
+        logits = rule(_wide(head(chosen)))
+        return functional.cross_entropy(logits, targets, reduction="sum")
+    weight, bias = whole(head.weight), None if head.bias is None else whole(head.bias)
+    pieces = (chosen.to(weight.dtype), weight, bias, targets, rule)
+    return cast(Tensor, _PiecewiseNll.apply(*pieces))  # type: ignore[no-untyped-call]
 
 
 class _PiecewiseNll(torch.autograd.Function):
@@ -76,26 +88,23 @@ class _PiecewiseNll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, cap: float | None
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rule: LogitRule
     ) -> Tensor:
-        """The summed NLL of `targets` [n], for `hidden` [n, h], a frozen `weight` [v, h] and `bias` [v].
-
-        `cap` is the largest size of a logit in models that cap them.
-        """
+        """The summed NLL of `targets` [n], for `hidden` [n, h], a frozen `weight` [v, h] and `bias` [v]."""
         total = torch.zeros((), device=hidden.device, dtype=_wide(hidden[:0]).dtype)
         gradient = torch.empty_like(hidden)
         rows = max(1, _LOGITS // weight.shape[0])
         for start in range(0, len(targets), rows):
             piece = slice(start, start + rows)
             target = targets[piece, None]
-            logits = _capped(_wide(functional.linear(hidden[piece], weight, bias)), cap)
-            slope = None if cap is None else 1 - (logits / cap).square()
+            logits = rule(_wide(functional.linear(hidden[piece], weight, bias)))
+            slope = rule.slope(logits)
             logs = logits.log_softmax(-1)
             total -= logs.gather(1, target).sum()
             if ctx.needs_input_grad[0]:
                 shares = logs.exp_()
                 shares.scatter_add_(1, target, shares.new_full(target.shape, -1))
-                if slope is not None:
+                if isinstance(slope, Tensor) or slope != 1:
                     shares *= slope
                 torch.mm(shares.to(weight.dtype), weight, out=gradient[piece])
         ctx.save_for_backward(gradient)
@@ -108,38 +117,10 @@ class _PiecewiseNll(torch.autograd.Function):
         return gradient * upstream[0].to(gradient.dtype), None, None, None, None
 
 
-@contextmanager
-def _in_place_of(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let the projection do this instead, within whatever gathers its weight from many devices."""
-    former = vars(head).get("forward")
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward
-        if former is not None:
-            head.forward = former
-
-
-def _selecting(head: nn.Module, keep: Tensor) -> Callable[[Tensor], Tensor]:
-    whole = head.forward
-    return lambda hidden: cast(Tensor, whole(hidden[keep]))
-
-
-def _probe(like: Tensor, vocabulary: int) -> Tensor:
-    """Stands for logits [1, v]: its values show what a model does to logits; it is part of `like`'s graph."""
-    values = torch.linspace(-60, 60, vocabulary, device=like.device, dtype=like.dtype)
-    return values[None] + 0 * like.flatten()[0]
-
-
-def _cap(model: nn.Module) -> float | None:
-    """Gemma's bound on the size of logits."""
-    config = getattr(getattr(model, "module", model), "config", None)
-    return getattr(config and config.get_text_config(), "final_logit_softcapping", None)
-
-
-def _capped(logits: Tensor, cap: float | None) -> Tensor:
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+def _predicted(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions [b, s] that predict a supervised token, and those tokens [n]."""
+    keep = functional.pad(labels[:, 1:] != IGNORED, (0, 1), value=False)
+    return keep, labels.roll(-1, 1)[keep]
 
 
 def _wide(logits: Tensor) -> Tensor:
