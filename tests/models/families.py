@@ -109,9 +109,20 @@ LEFT_OUT = {
 FAMILIES = [family for family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if family not in LEFT_OUT]
 
 
-def tiny_family(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A fresh model of a family, with random weights, on the CPU and in evaluation mode."""
+def tiny_family(
+    family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any
+) -> PreTrainedModel:
+    """A fresh model of a family, with random weights, on the CPU and in evaluation mode.
+
+    Args:
+        family: one of `FAMILIES`.
+        seed: of the weights.
+        dtype: of the weights.
+        changes: entries of the configuration that differ from the family's.
+    """
     config = tiny_config(family)
+    for name, value in changes.items():
+        setattr(config, name, value)
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 

@@ -16,14 +16,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medcare.adapters.tuner import add_branches, remove_branch, trainable
-from medcare.foundation.errors import FolderError, TrainingError
+from medcare.foundation.errors import ConfigError, FolderError, ModelError, TrainingError
 from medcare.foundation.storage import read_jsonl
+from medcare.models.traits import Traits
 from medcare.settings.config import AdapterConfig, StageConfig
 from medcare.text.chat_template import Rendered
-from medcare.training.loop import Loop, Schedule, learning_rate
+from medcare.training.devices import expert_loads
+from medcare.training.loop import Loop, Schedule, _layout, learning_rate
 from medcare.training.meter import Meter
 from medcare.training.state import former_facts
 from tests.conftest import tiny_model
+from tests.models.families import tiny_family
 
 ADAPTERS = AdapterConfig(rank=2, alpha=4, experts=4, top_k=2, dropout=0.0)
 STAGE = StageConfig(
@@ -315,3 +318,68 @@ def test_learning_rate_warms_up_and_ends_at_zero():
     assert rates[10] == 1.0
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] < 1e-3
+
+
+def family_loop(family, folder, **changes):
+    """A loop over a family's tiny model, with feed-forward branches."""
+    model = tiny_family(family)
+    names = ("w1", "w2", "w3") if family == "lfm2" else ADAPTERS.feed_forward
+    add_branches(model, "aggregate", replace(ADAPTERS, feed_forward=names, attention=()))
+    made = (model, trainable(model, ["knowledge", "noise"]))
+    return loop(made, replace(STAGE, epochs=1, **changes), folder)
+
+
+def test_rows_are_packed_only_where_examples_stay_apart(capsys):
+    gpu = torch.device("cuda")
+    models = tiny_family("llama"), tiny_family("lfm2")
+    apart, mixing = (Traits.of(model) for model in models)
+    assert _layout("auto", apart, gpu) == _layout("packed", apart, torch.device("cpu")) == "packed"
+    assert _layout("auto", apart, torch.device("cpu")) == "grouped"
+    capsys.readouterr()
+    assert _layout("auto", mixing, gpu) == _layout("grouped", mixing, gpu) == "grouped"
+    assert capsys.readouterr().err.count("grouped by length instead") == 1
+
+
+@pytest.mark.parametrize("family", ["lfm2", "bamba", "deepseek_v32"])
+def test_packed_rows_that_would_mix_examples_are_refused(family, tmp_path):
+    with pytest.raises(ConfigError, match="batching=grouped"):
+        family_loop(family, tmp_path, batching="packed")
+
+
+def test_a_model_that_is_not_causal_is_refused():
+    model = tiny_family("cpmant")
+    with pytest.raises(ModelError, match="no causal language model"):
+        _layout("auto", Traits.of(model), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("family", ["cohere", "granite"])
+def test_a_run_with_scaled_logits_is_continued_exactly(family, tmp_path):
+    """The loss of these once found out in the first step, by taking it twice, how logits are scaled."""
+    whole, begun = (family_loop(family, tmp_path / name) for name in ("whole", "begun"))
+    whole.run("test")
+    step = begun._step
+
+    def interrupted(done, meter):
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(done, meter)
+
+    begun._step = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        begun.run("test")
+    family_loop(family, tmp_path / "begun").run("test")
+    ours, theirs = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("whole", "begun"))
+    for row, other in zip(ours, theirs, strict=True):
+        assert {k: row[k] for k in ("loss", "grad_norm", "router_load")} == {
+            k: other[k] for k in ("loss", "grad_norm", "router_load")
+        }
+
+
+@pytest.mark.parametrize("family", ["llama", "cohere", "granite", "gemma2"])
+def test_each_token_is_counted_once_by_the_routers(family, tmp_path):
+    trained = family_loop(family, tmp_path)
+    trained.wrapped.train()
+    trained._step(0, Meter())
+    tokens = sum(trained._batch(numbers).inputs["input_ids"].numel() for numbers in trained.schedule.steps[0])
+    for load in expert_loads(trained.model):
+        assert load.sum() == tokens * ADAPTERS.top_k

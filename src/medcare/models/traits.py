@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 # What a model raises when it can't take what it is given.
 _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError,
@@ -77,7 +78,7 @@ class Traits:
     """
 
     def __init__(self, model: Any) -> None:
-        self._model = ref(model)  # a model is not kept alive by what is known of it
+        self._ref = ref(model)  # a model is not kept alive by what is known of it
 
     @classmethod
     def of(cls, model: nn.Module) -> Traits:
@@ -216,8 +217,12 @@ class Traits:
         """The model's two halves; None if its logits come about in another way."""
         with torch.no_grad():
             found: list[Head] = []
-            self._tried(lambda: bool(found.extend(self._halves())))
-        return found[0] if found else None
+
+            def look() -> bool:
+                found.extend(self._halves())
+                return bool(found)
+
+            return found[0] if self._tried(look) else None
 
     def _halves(self) -> Iterator[Head]:
         """Watch a forward pass with chosen numbers in the place of the projection's output."""
@@ -246,6 +251,10 @@ class Traits:
         given, output = seen
         if logits.shape != output.shape:
             return
+        if isinstance(projection, nn.Linear):
+            product = functional.linear(given, projection.weight, projection.bias)
+            if not self._close(product, output):
+                return
         rule = _fitted(logits[0, 0, : len(_PROBE)].double().cpu())
         for body in dict.fromkeys(bodies):
             states = hidden.get(body)
@@ -303,6 +312,9 @@ class Traits:
                 return False
             finally:
                 model.train(training)
+
+    def _model(self) -> Any:
+        return self._ref()
 
     def _logits(self, **inputs: Any) -> Tensor:
         logits: Tensor = self._model()(**inputs).logits
