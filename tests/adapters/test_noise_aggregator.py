@@ -87,6 +87,7 @@ def test_load_counts_routed_tokens_in_training_only():
         noise.router.weight.zero_()
         noise.router.bias.copy_(torch.tensor([3.0, 2.0, 0.0, 0.0]))
     noise.gates(torch.randn(10, 6))
+    noise.router.bias.data.copy_(torch.tensor([0.0, 0.0, 2.0, 3.0]))
     noise.eval().gates(torch.randn(10, 6))
     assert noise.reset_load().tolist() == [0.5, 0.5, 0.0, 0.0]
     assert noise.reset_load().tolist() == [0.0] * 4

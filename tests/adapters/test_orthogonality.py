@@ -56,6 +56,18 @@ def test_projection_is_exact_to_round_off_and_idempotent():
     assert min(float(b.detach().norm()) for b in once) > 0.1  # it was projected, not erased
 
 
+def test_projection_moves_alignment_alone_and_no_further_than_it_must():
+    """A_al (I - A_ka^+ A_ka), by the pseudo-inverse."""
+    model = two_branches()
+    before = [(a.detach().clone(), b.detach().clone()) for a, b in branch_pairs(model)]
+    project(model)
+    for (a, b), (knowledge, alignment) in zip(before, branch_pairs(model), strict=True):
+        assert torch.equal(knowledge, a)
+        wide = a.double()
+        expected = b.double() - b.double() @ torch.linalg.pinv(wide) @ wide
+        torch.testing.assert_close(alignment.double(), expected, rtol=0, atol=1e-6)
+
+
 def test_projection_keeps_what_is_orthogonal_already():
     model = two_branches()
     for a, b in branch_pairs(model):

@@ -152,6 +152,7 @@ def test_of_branches_that_do_not_all_fit_none_is_attached(llama):
 
 def test_only_the_named_branches_train(llama):
     add_branches(llama, "aggregate", CONFIG)
+    llama.requires_grad_(True)  # as somebody may have left it
     names = trainable(llama, ["knowledge"])
     assert names
     assert all(".branches.knowledge." in name for name in names)

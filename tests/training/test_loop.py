@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -129,6 +130,62 @@ def test_the_gradient_of_a_step_is_that_of_the_written_out_loss(tmp_path):
     (total / count + 0.25 * penalty).backward()
     for name, parameter in parameters.items():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_is_adamw_with_warm_up_cosine_clipping_and_decay_as_written_out_here(tmp_path):
+    model, parameters = stage_two()
+    model.double()
+    stage = replace(STAGE, epochs=3, learning_rate=0.01, warmup=0.2, weight_decay=0.1, clip=0.05)
+    made = loop((model, parameters), stage, tmp_path, data=examples(4))
+    steps = 10
+    made.schedule = Schedule((((0, 1), (2, 3)),) * steps)
+    other, wanted = stage_two()
+    other.double()
+    for name, parameter in wanted.items():
+        assert torch.equal(parameter, parameters[name])
+    made.run("test")
+    first = {name: torch.zeros_like(parameter) for name, parameter in wanted.items()}
+    second = {name: torch.zeros_like(parameter) for name, parameter in wanted.items()}
+    clipped = 0
+    for step in range(steps):
+        other.zero_grad()
+        total, count = 0.0, 0
+        for example in examples(4):
+            ids, kept = torch.tensor([example.ids]), torch.tensor(example.mask)[1:]
+            logs = other(ids).logits[0, :-1].log_softmax(-1)
+            total = total - logs.gather(1, ids[0, 1:, None])[kept, 0].sum()
+            count += int(kept.sum())
+        (total / count).backward()
+        norm = sum(float(parameter.grad.square().sum()) for parameter in wanted.values()) ** 0.5
+        clipped += norm > 0.05
+        warm = 2  # a fifth of ten steps
+        rate = 0.01 * (
+            (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / 8))
+        )
+        with torch.no_grad():
+            for name, parameter in wanted.items():
+                gradient = parameter.grad * min(1.0, 0.05 / (norm + 1e-6))
+                first[name].mul_(0.9).add_(0.1 * gradient)
+                second[name].mul_(0.999).add_(0.001 * gradient.square())
+                mean = first[name] / (1 - 0.9 ** (step + 1))
+                spread = (second[name] / (1 - 0.999 ** (step + 1))).sqrt()
+                parameter.mul_(1 - rate * 0.1)
+                parameter.sub_(rate * mean / (spread + 1e-8))
+    assert clipped == steps
+    for name, parameter in wanted.items():
+        torch.testing.assert_close(parameters[name], parameter, rtol=0, atol=1e-8)
+
+
+def test_each_step_draws_its_own_dropout_and_the_model_answers_without_afterwards(tmp_path):
+    """Nothing learns here, and every step sees the same examples: only the draws differ."""
+    made = loop(stage_one(dropout=0.5), replace(STAGE, learning_rate=1e-30), tmp_path, data=examples(2))
+    for name, parameter in made.model.named_parameters():
+        if name.endswith("lora_B"):
+            nn.init.normal_(parameter, std=0.5)
+    made.schedule = Schedule((((0, 1),),) * 4)
+    made.run("test")
+    assert len({row["loss"] for row in rows(tmp_path)}) == 4
+    assert not any(module.training for module in made.model.modules())
 
 
 def test_projection_keeps_the_branches_orthogonal_to_round_off(tmp_path):

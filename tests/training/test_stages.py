@@ -210,6 +210,36 @@ def test_only_branches_train_in_training_mode_with_the_dropout_of_their_stage(
         seen.clear()
 
 
+@pytest.mark.parametrize("stage", ["aggregate", "align"])
+def test_the_settings_of_a_stage_arrive_in_its_loop(both, tiny_base, tmp_path, monkeypatch, stage):
+    pytest.importorskip("bitsandbytes")
+
+    class Arrived(Exception):
+        pass
+
+    def caught(model, parameters, examples, settings, **options):
+        raise Arrived(model, settings, options)
+
+    monkeypatch.setattr(stages, "Loop", caught)
+    made = config(tiny_base, seed=23)
+    own = replace(made.stage(stage), gradient_checkpointing=True, learning_rate=0.5)
+    made = replace(
+        made,
+        **{stage: own},
+        model=replace(made.model, quantization="int8"),
+        adapters=replace(made.adapters, noise_drop=0.25),
+    )
+    start = both / "one" if stage == "align" else None
+    with pytest.raises(Arrived) as arrived:
+        stages.train(stage, made, TALKS, tmp_path, data_hash="x", start=start)
+    model, settings, options = arrived.value.args
+    assert settings == own
+    assert (options["seed"], options["folder"]) == (23, tmp_path)
+    assert options["noise_drop"] == (0.25 if stage == "aggregate" else 0.0)
+    assert model.is_gradient_checkpointing
+    assert {linear.weight.dtype for linear in adapted_linears(model).values()} == {torch.int8}
+
+
 def test_a_loaded_model_answers_without_dropout_and_trains_on_with_that_of_its_stage(tiny_base, tmp_path):
     settings = config(tiny_base)
     settings = replace(settings, adapters=replace(settings.adapters, dropout=0.5))

@@ -50,8 +50,8 @@ def add_branches(model: nn.Module, stage: Stage, config: AdapterConfig) -> None:
         spec.name: {name: spec.make(layer, config) for name, layer in targets[spec.name].items()}
         for spec in specs
     }
-    attach(model, branches, dropout=config.dropout)
-    for layer in adapted_linears(model).values():  # those of the stage before drop as this one says, too
+    attach(model, branches)
+    for layer in adapted_linears(model).values():  # also those of the stage before
         layer.drop(config.dropout)
 
 
