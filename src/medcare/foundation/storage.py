@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +66,31 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Run `write` on an empty folder inside of `folder`, then move the files it wrote there, once all are whole.
+
+    Raises:
+        StorageError: the disk is full or the folder can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as name:
+            part = Path(name)
+            probe = part / ".mode"
+            probe.touch(0o666)
+            mode = probe.stat().st_mode  # the umask's share is taken off by now
+            probe.unlink()
+            write(part)
+            for path in sorted(part.rglob("*")):
+                if path.is_file():
+                    path.chmod(mode)  # a library may have made it for its owner alone
+                    _flush(path)
+            for path in part.iterdir():
+                path.replace(folder / path.name)
+    except OSError as error:
+        raise storage_error(folder, error) from error
 
 
 def check_output(out: Path, inputs: Iterable[str | Path], *, beside: Iterable[str] = ()) -> None:

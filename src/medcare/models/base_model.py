@@ -143,6 +143,28 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def base_file(source: str | None, name: str) -> Path | None:
+    """A file of a model folder, or of a hub id that was loaded before; None if there is none.
+
+    What a model or tokenizer that was made in memory calls its source is nothing that exists.
+    """
+    if not source:
+        return None
+    folder = Path(source)
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    if folder.is_absolute() or source.count("/") != 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source, name)
+    if not isinstance(found, str) and not _is_local(source):
+        from transformers.utils import cached_file
+
+        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if isinstance(found, str) else None
+
+
 def _is_local(source: str) -> bool:
     """Whether only local files can serve: a folder, or no way to the hub, which is tried for 30 s else."""
     from huggingface_hub import constants

@@ -1,0 +1,171 @@
+"""Every family's folder, written here, computes the same in transformers 4.57, which has other names for things.
+
+4.57 runs in a virtual environment of its own, made once at $MEDCARE_TRANSFORMERS_4, else in the cache. It sees
+this environment's other packages, so that torch is not installed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sysconfig
+import tempfile
+import venv
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+
+from medcare.export.model_folder import write_model
+from medcare.foundation.storage import cache_dir
+from tests.models.families import FAMILIES, tiny_config
+from tests.text.tokenizers_by_family import FAMILIES as TOKENIZERS
+from tests.text.tokenizers_by_family import end_of_turn, tokenizer_of
+
+pytestmark = pytest.mark.slow
+PINNED = ("transformers==4.57.6", "huggingface_hub==0.36.0", "tokenizers==0.22.2")
+TABLE = Path(__file__).parents[2] / "docs" / "transformers_4.json"
+IDS = torch.randint(3, 300, (1, 24), generator=torch.Generator().manual_seed(0))
+TEXTS = ["Fever, 38.5 °C;  it's J45.909.\n\n  next\tline", "高血压 140/90mmHg。", " <|im_end|> </s> x", ""]
+MESSAGES = [{"role": "user", "content": "Which code?"}, {"role": "assistant", "content": "R50.9"}]
+
+
+@cache
+def python_4() -> Path:
+    """The other environment's Python; the test is skipped where none can be made."""
+    folder = Path(os.environ.get("MEDCARE_TRANSFORMERS_4") or cache_dir() / "transformers-4.57")
+    program = folder / "bin" / "python"
+    if not (folder / "ready").is_file():
+        venv.create(folder, with_pip=True, clear=True)
+        site = next(folder.glob("lib/python*/site-packages"))
+        (site / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        done = subprocess.run(
+            [program, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, *PINNED],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            pytest.skip(f"transformers 4.57 can't be installed: {done.stderr[-300:]}")
+        (folder / "ready").touch()
+    return program
+
+
+def read_in_4(root: Path) -> dict[str, dict]:
+    """What 4.57 makes of each folder in `root`."""
+    script = Path(__file__).with_name("transformers_4.py")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([python_4(), script, root], check=True, env=environment, stdout=subprocess.DEVNULL)
+    return json.loads((root / "read.json").read_text())
+
+
+def with_other_rotations(config: PretrainedConfig) -> PretrainedConfig:
+    """With no base of rotary frequencies that is a default: what is not read is then seen."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    for entry in [value for value in rope.values() if isinstance(value, dict)] or [rope]:
+        if "rope_theta" in entry:
+            entry["rope_theta"] *= 0.3
+    for name in config.sub_configs:
+        if isinstance(getattr(config, name, None), PretrainedConfig):
+            with_other_rotations(getattr(config, name))
+    return config
+
+
+def loaded(folder: Path):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def written(model, tokenizer, out: Path, asked: dict) -> torch.Tensor:
+    """Write a folder with what 4.57 is asked about it; the logits here."""
+    write_model(model, tokenizer, out)
+    (out / "asked.json").write_text(json.dumps({"ids": IDS[0].tolist(), **asked}))
+    with torch.no_grad():
+        return model(IDS, use_cache=False).logits[0]
+
+
+def verdict(read: dict, logits: torch.Tensor) -> str:
+    if read.get("unknown"):
+        return "unknown there"
+    if "error" in read:
+        return "fails there"
+    difference = (torch.tensor(read["logits"]) - logits).abs().max() / logits.std()
+    return "yes" if difference < 1e-3 and not read["missing"] else "computes otherwise"
+
+
+def verdicts(root: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """On each family's folder; and on what becomes of a base that 4.57 itself has saved."""
+    tokenizer = tokenizer_of("chatml")
+    logits, first = {}, {}
+    for family in FAMILIES:
+        torch.manual_seed(0)
+        config = with_other_rotations(tiny_config(family))
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model.save_pretrained(root / "base" / family)
+        try:
+            model = loaded(root / "base" / family)
+        except ValueError:
+            first[family] = "fails here"
+        else:
+            logits[family] = written(model, tokenizer, root / "ours" / family, {})
+    read = read_in_4(root / "ours")
+    first |= {family: verdict(read[family], logits[family]) for family in logits}
+    again = {}
+    for family in [family for family in FAMILIES if first[family] == "yes"]:
+        try:
+            model = loaded(root / "ours-4" / family)
+        except RuntimeError:
+            continue  # transformers 5 refuses what 4.57 has saved: nobody brings such a base
+        again[family] = written(model, tokenizer, root / "again" / family, {})
+    read = read_in_4(root / "again")
+    return {family: first[family] for family in FAMILIES}, {
+        family: verdict(read[family], again[family]) for family in again
+    }
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return verdicts(tmp_path_factory.mktemp("families"))
+
+
+def test_every_family_computes_the_same_or_is_named(table):
+    assert table[0] == json.loads(TABLE.read_text()), f"write {TABLE.name} anew: python -m tests.export.test_elsewhere"
+
+
+def test_so_does_what_becomes_of_a_base_that_transformers_4_wrote(table):
+    assert set(table[1].values()) == {"yes"}, table[1]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_tokenizers_ends_and_dtype(dtype, tmp_path):
+    told = {}
+    for family in TOKENIZERS:
+        tokenizer_of(family).save_pretrained(tmp_path / "base" / family)
+        config = tiny_config("llama")
+        config.vocab_size = len(tokenizer_of(family))
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        model.save_pretrained(tmp_path / "base" / family)
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base" / family)
+        told[family] = tokenizer
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "base" / family)
+        written(model, tokenizer, tmp_path / "ours" / family, {"texts": TEXTS, "messages": MESSAGES})
+    for family, read in read_in_4(tmp_path / "ours").items():
+        tokenizer = told[family]
+        assert read["tokens"] == [tokenizer(text)["input_ids"] for text in TEXTS], family
+        assert read["rendered"] == tokenizer.apply_chat_template(MESSAGES, tokenize=False)
+        assert read["special"] == sorted(tokenizer.all_special_tokens)
+        assert read["dtype"] == f"torch.{dtype}"
+        ends = read["eos"] if isinstance(read["eos"], list) else [read["eos"]]
+        assert tokenizer.convert_tokens_to_ids(end_of_turn(family)) in ends
+        assert 2 in ends  # the base's own
+        here = AutoTokenizer.from_pretrained(tmp_path / "ours" / family)
+        assert [here(text)["input_ids"] for text in TEXTS] == read["tokens"]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        first, again = verdicts(Path(folder))
+    print({family for family, told in first.items() if told == "yes" and family not in again})
+    print({family: told for family, told in again.items() if told != "yes"})
+    TABLE.write_text(json.dumps(first, indent=1) + "\n")
