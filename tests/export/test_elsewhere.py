@@ -1,7 +1,7 @@
-"""Every family's folder, written here, computes the same in transformers 4.57, which has other names for things.
+"""Every family's folder, written here, computes the same in transformers 4.57, which has other names.
 
-4.57 runs in a virtual environment of its own, made once at $MEDCARE_TRANSFORMERS_4, else in the cache. It sees
-this environment's other packages, so that torch is not installed again.
+4.57 runs in a virtual environment of its own, made once at $MEDCARE_TRANSFORMERS_4, else in the cache. It
+sees this environment's other packages, so that torch is not installed again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tests.text.tokenizers_by_family import end_of_turn, tokenizer_of
 pytestmark = pytest.mark.slow
 PINNED = ("transformers==4.57.6", "huggingface_hub==0.36.0", "tokenizers==0.22.2")
 TABLE = Path(__file__).parents[2] / "docs" / "transformers_4.json"
+COMMAND = "python -m tests.export.test_elsewhere"
 IDS = torch.randint(3, 300, (1, 24), generator=torch.Generator().manual_seed(0))
 TEXTS = ["Fever, 38.5 °C;  it's J45.909.\n\n  next\tline", "高血压 140/90mmHg。", " <|im_end|> </s> x", ""]
 MESSAGES = [{"role": "user", "content": "Which code?"}, {"role": "assistant", "content": "R50.9"}]
@@ -95,9 +96,12 @@ def verdict(read: dict, logits: torch.Tensor) -> str:
 
 
 def verdicts(root: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """On each family's folder; and on what becomes of a base that 4.57 itself has saved."""
+    """On each family's folder, of a base that 4.57 itself has saved; and of one that transformers 5 has saved.
+
+    A base that 4.57 has saved comes from reading what was made of the other one.
+    """
     tokenizer = tokenizer_of("chatml")
-    logits, first = {}, {}
+    logits, of_5 = {}, {}
     for family in FAMILIES:
         torch.manual_seed(0)
         config = with_other_rotations(tiny_config(family))
@@ -106,22 +110,22 @@ def verdicts(root: Path) -> tuple[dict[str, str], dict[str, str]]:
         try:
             model = loaded(root / "base" / family)
         except ValueError:
-            first[family] = "fails here"
+            of_5[family] = "fails here"
         else:
             logits[family] = written(model, tokenizer, root / "ours" / family, {})
     read = read_in_4(root / "ours")
-    first |= {family: verdict(read[family], logits[family]) for family in logits}
-    again = {}
-    for family in [family for family in FAMILIES if first[family] == "yes"]:
+    of_5 |= {family: verdict(read[family], logits[family]) for family in logits}
+    of_4, logits = {}, {}
+    for family in [family for family in FAMILIES if "logits" in read.get(family, {})]:
         try:
             model = loaded(root / "ours-4" / family)
         except RuntimeError:
-            continue  # transformers 5 refuses what 4.57 has saved: nobody brings such a base
-        again[family] = written(model, tokenizer, root / "again" / family, {})
+            of_4[family] = "fails here"  # transformers 5 does not load what 4.57 saves
+        else:
+            logits[family] = written(model, tokenizer, root / "again" / family, {})
     read = read_in_4(root / "again")
-    return {family: first[family] for family in FAMILIES}, {
-        family: verdict(read[family], again[family]) for family in again
-    }
+    of_4 |= {family: verdict(read[family], logits[family]) for family in logits}
+    return {family: of_4.get(family, of_5[family]) for family in FAMILIES}, of_5
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +134,12 @@ def table(tmp_path_factory):
 
 
 def test_every_family_computes_the_same_or_is_named(table):
-    assert table[0] == json.loads(TABLE.read_text()), f"write {TABLE.name} anew: python -m tests.export.test_elsewhere"
+    assert table[0] == json.loads(TABLE.read_text()), f"write {TABLE.name} anew: {COMMAND}"
 
 
-def test_so_does_what_becomes_of_a_base_that_transformers_4_wrote(table):
-    assert set(table[1].values()) == {"yes"}, table[1]
+def test_so_does_what_becomes_of_a_base_that_transformers_5_wrote(table):
+    otherwise = {family for family, told in table[0].items() if told == "yes" and table[1][family] != "yes"}
+    assert otherwise <= {"gemma3"}  # whose vision tower's tensors have other names since
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -164,8 +169,7 @@ def test_tokenizers_ends_and_dtype(dtype, tmp_path):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        first, again = verdicts(Path(folder))
-    print({family for family, told in first.items() if told == "yes" and family not in again})
-    print({family: told for family, told in again.items() if told != "yes"})
-    TABLE.write_text(json.dumps(first, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as made:
+        found, of_transformers_5 = verdicts(Path(made))
+    print({family: told for family, told in of_transformers_5.items() if told != found[family]})
+    TABLE.write_text(json.dumps(found, indent=1) + "\n")

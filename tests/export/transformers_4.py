@@ -1,6 +1,6 @@
-"""Run by another environment's Python, with transformers 4.57: loads every folder of a folder, and says what it got.
+"""Run by another environment's Python, with transformers 4.57: what it makes of every folder in a folder.
 
-    python transformers_4.py FOLDER    writes FOLDER/read.json; beside it, FOLDER-4/NAME as 4.57 saves it
+python transformers_4.py FOLDER    writes FOLDER/read.json; beside it, FOLDER-4/NAME as 4.57 saves it
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ torch.set_num_threads(1)
 
 def read(folder: Path, resaved: Path) -> dict:
     asked = json.loads((folder / "asked.json").read_text())
-    if json.loads((folder / "config.json").read_text())["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if (
+        json.loads((folder / "config.json").read_text())["model_type"]
+        not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    ):
         return {"unknown": True}
     answer: dict = {}
     try:
@@ -36,7 +39,7 @@ def read(folder: Path, resaved: Path) -> dict:
         answer["dtype"] = str(AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype)
         answer["eos"] = model.generation_config.eos_token_id
         model.save_pretrained(resaved)
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
+    except Exception as error:  # whatever it is, it is the answer
         answer["error"] = f"{type(error).__name__}: {error}"[:300]
     if "texts" in asked:
         tokenizer = AutoTokenizer.from_pretrained(folder)

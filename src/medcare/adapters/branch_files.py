@@ -27,8 +27,9 @@ from medcare.adapters.branches import BRANCHES, BranchSpec
 from medcare.adapters.low_rank import Factors, LowRank
 from medcare.adapters.targets import layers_at
 from medcare.adapters.tuner import adapted_linears, attach
-from medcare.foundation.errors import AdapterError
+from medcare.foundation.errors import AdapterError, ModelError
 from medcare.foundation.storage import read_json, write_json
+from medcare.models.base_model import resolve_base
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
 _PEFT_PREFIX = "base_model.model."
@@ -126,6 +127,14 @@ def _branch(
     return branch
 
 
+def _findable(base: str) -> str:
+    """A base's name as PEFT's `AutoPeftModel` finds it from anywhere: a hub id or a whole path."""
+    try:
+        return resolve_base(base)
+    except ModelError:  # what was loaded by another program's name
+        return base
+
+
 def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
     """Write low-rank updates by module name as a PEFT LoRA folder.
 
@@ -152,7 +161,7 @@ def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
             target_modules=sorted(factors.keys() - as_parameters - set(stacks)),
             target_parameters=sorted(targets[name] for name in (*stacks, *as_parameters)) or None,
             task_type="CAUSAL_LM",
-            base_model_name_or_path=base,
+            base_model_name_or_path=_findable(base),
             inference_mode=True,
         )
         .to_dict()

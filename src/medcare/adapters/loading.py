@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from medcare.adapters.branch_files import load_branch
 from medcare.adapters.branches import SPECS, stored_in
 from medcare.adapters.merge import merge_branch, merge_unrouted
-from medcare.foundation.errors import AdapterError, FolderError
+from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
 from medcare.foundation.storage import read_json
 from medcare.models.base_model import choose_device, choose_dtype, describe, load_base, resolve_base
 from medcare.settings.run_folder import MANIFEST, plain_source, read_manifest
@@ -24,6 +24,7 @@ def load_model(
     dtype: str = "auto",
     noise: bool = True,
     merge: bool = False,
+    base: str | None = None,
 ) -> PreTrainedModel:
     """Load the model of any folder that this package writes, or of a base name.
 
@@ -36,6 +37,7 @@ def load_model(
             this is the model that stage 2 starts from and that the evaluation calls `aggregate`.
         merge: whether to fold all other branches into the weights: faster, the same but for rounding, and
             nothing that could be trained on.
+        base: where the base of a stage or PEFT folder is now; by default where it was.
 
     Returns:
         The model in evaluation mode.
@@ -44,20 +46,19 @@ def load_model(
         ModelError: there is no such folder or base.
         AdapterError: the branches belong to another base.
         FolderError: the folder is not complete.
+        ConfigError: `base` is given for what is a whole model.
     """
     path = Path(folder).expanduser()
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
-    source = plain_source(path)
-    if source is not None:
-        plain: PreTrainedModel = load_base(source, device=where, dtype=precision).eval()
+    model = load_base(tokenizer_source(path, base=base), device=where, dtype=precision)
+    if plain_source(path) is not None:
+        plain: PreTrainedModel = model.eval()
         return plain
     if (path / "adapter_config.json").is_file():
-        model = load_base(_peft_base(path), device=where, dtype=precision)
         load_branch(model, SPECS["knowledge"], path)
     else:
         manifest = _stage_manifest(path)
-        model = load_base(manifest["base"], device=where, dtype=precision)
         _check_base(describe(model), manifest, path)
         _attach(model, path, manifest, noise=noise)
     if merge:
@@ -66,15 +67,27 @@ def load_model(
     return adapted
 
 
-def tokenizer_source(folder: str | Path) -> str:
+def tokenizer_source(folder: str | Path, *, base: str | None = None) -> str:
     """The folder or base name whose tokenizer belongs to the model of `load_model`; raises alike."""
     path = Path(folder).expanduser()
     source = plain_source(path)
     if source is not None:
+        if base is not None:
+            raise ConfigError(
+                f"--base goes with a stage or adapter folder; {folder} is a whole model. Leave --base out."
+            )
         return source
-    if (path / "adapter_config.json").is_file():
-        return _peft_base(path)
-    return str(_stage_manifest(path)["base"])
+    if base is not None:
+        return base
+    adapter = (path / "adapter_config.json").is_file()
+    named = _peft_base(path) if adapter else str(_stage_manifest(path)["base"])
+    try:
+        resolve_base(named)
+    except ModelError as error:
+        raise ModelError(
+            f"{folder} was trained on the base {named}, which is not there. Say where it is: --base PATH."
+        ) from error
+    return named
 
 
 def _stage_manifest(path: Path) -> dict[str, Any]:
@@ -115,5 +128,4 @@ def _peft_base(path: Path) -> str:
         raise FolderError(
             f"{path}/adapter_config.json names no base model (base_model_name_or_path). Add it."
         )
-    resolve_base(base)
     return str(base)

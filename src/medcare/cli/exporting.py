@@ -39,7 +39,7 @@ def convert(
 @commands.command()
 def export(
     folder: Annotated[
-        Path, typer.Argument(help="A stage folder; for gguf also a merged folder or a base model.")
+        Path, typer.Argument(help="A stage or run folder; for gguf also a merged folder or a base model.")
     ],
     out: Out,
     format_: Annotated[str, typer.Option("--format", help="merged, lora or gguf.")] = "merged",
@@ -52,23 +52,33 @@ def export(
     type_: Annotated[
         str | None, typer.Option("--type", help="Of gguf: f32, f16 (default), bf16 or q8_0.")
     ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of merged: float32, bfloat16 or float16; default: the base's.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Where the base is now, if it has moved.")] = None,
 ) -> None:
     """Write a model for other programs: a plain model folder, a PEFT LoRA or a GGUF file, with a card."""
-    _check_options(format_, {"--parts": parts, "--uniform": uniform or None, "--type": type_})
+    given: dict[str, object] = {
+        "--parts": parts,
+        "--uniform": uniform or None,
+        "--type": type_,
+        "--dtype": dtype,
+    }
+    _check_options(format_, given)
     if format_ == "merged":
         from medcare.export.merged import merge
 
-        merge(folder, out)
+        merge(folder, out, base=base, dtype=dtype)
         typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")
     elif format_ == "lora":
         from medcare.export.lora import as_parts, export_lora
 
-        rank = export_lora(folder, out, parts=as_parts(parts or "both"), uniform=uniform)
+        rank = export_lora(folder, out, parts=as_parts(parts or "both"), uniform=uniform, base=base)
         typer.echo(f"Wrote {out}, rank {rank}. Load it with peft.PeftModel.from_pretrained.")
     else:
         from medcare.export.gguf import as_type, export_gguf
 
-        written = export_gguf(folder, out, as_type(type_ or "f16"))
+        written = export_gguf(folder, out, as_type(type_ or "f16"), base=base)
         for note in written.notes:
             typer.echo(note)
         typer.echo(f"Wrote {written.path}. Load it with llama-server --model, or with Ollama.")
@@ -76,7 +86,7 @@ def export(
 
 def _check_options(format_: str, options: dict[str, object]) -> None:
     """Refuse a format that there is not, and options of another one, which would do nothing."""
-    own = {"merged": (), "lora": ("--parts", "--uniform"), "gguf": ("--type",)}
+    own = {"merged": ("--dtype",), "lora": ("--parts", "--uniform"), "gguf": ("--type",)}
     if format_ not in own:
         raise ConfigError(f"--format must be merged, lora or gguf, got '{format_}'.")
     for name, value in options.items():

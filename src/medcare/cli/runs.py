@@ -77,13 +77,20 @@ def train(
 
 @commands.command()
 def merge(
-    folder: Annotated[Path, typer.Argument(help="A stage folder without a noise aggregator.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A stage folder without a noise aggregator, or a run, whose last stage counts."),
+    ],
     out: Out,
+    base: Annotated[str | None, typer.Option(help="Where the base is now, if it has moved.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the weights: float32, bfloat16 or float16; default: the base's.")
+    ] = None,
 ) -> None:
     """Fold the branches into the weights: a plain Hugging Face folder."""
     from medcare.export.merged import merge as merge_folder
 
-    merge_folder(folder, out)
+    merge_folder(folder, out, base=base, dtype=dtype)
     typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")
 
 

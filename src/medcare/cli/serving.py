@@ -16,6 +16,9 @@ commands = typer.Typer()
 
 Model = Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, ...")]
+Base = Annotated[
+    str | None, typer.Option(help="Where the base of a stage or adapter folder is now, if it has moved.")
+]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Temperature = Annotated[
     float, typer.Option(min=0, max=2, help="0 takes the most likely token; more varies more.")
@@ -27,6 +30,7 @@ def ask(
     model: Model,
     question: Annotated[str, typer.Argument(help="What to ask.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    base: Base = None,
 ) -> None:
     """Put one question to a model. For research only, never for clinical decisions."""
     if not question.strip():
@@ -35,7 +39,7 @@ def ask(
     from medcare.serving.chat import Chat, PipedTerminal
     from medcare.serving.served_model import load_served
 
-    served = load_served([model], device="auto", dtype="auto")[0]
+    served = load_served([model], device="auto", dtype="auto", base=base)[0]
     Chat(served, Sampling(max_new_tokens), PipedTerminal()).answer(question)
 
 
@@ -50,6 +54,7 @@ def chat(
     top_k: Annotated[int, typer.Option(min=0, help="Draw from this many likeliest tokens; 0: all.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Of the draws; the same gives the same answers.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+    base: Base = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -58,7 +63,7 @@ def chat(
     from medcare.serving.chat import Chat, PipedTerminal, RichTerminal
     from medcare.serving.served_model import load_served
 
-    served = load_served([model], device=device, dtype=_checked(dtype))[0]
+    served = load_served([model], device=device, dtype=_checked(dtype), base=base)[0]
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     terminal = RichTerminal() if sys.stdin.isatty() and sys.stdout.isatty() else PipedTerminal()
     Chat(served, sampling, terminal, system).run()
@@ -87,6 +92,7 @@ def serve(
         list[str] | None, typer.Option(metavar="URL", help="A page elsewhere that may ask; may be repeated.")
     ] = None,
     drain_seconds: Annotated[int, typer.Option(min=0, help="How long answers may take at the end.")] = 60,
+    base: Base = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -102,7 +108,12 @@ def serve(
 
     key = _api_key(api_key_env)
     loaded = load_served(
-        models, device=device, dtype=_checked(dtype), max_rows=max_rows, cache_tokens=cache_tokens
+        models,
+        device=device,
+        dtype=_checked(dtype),
+        base=base,
+        max_rows=max_rows,
+        cache_tokens=cache_tokens,
     )
     service = Service(loaded, Limits(waiting=max_waiting, new_tokens=max_new_tokens))
     serve_models(

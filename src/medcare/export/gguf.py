@@ -29,7 +29,14 @@ from medcare.foundation.errors import AdapterError, ConfigError, ModelError
 from medcare.foundation.storage import file_hash, write_atomic
 from medcare.models.base_model import describe, load_config, load_tokenizer
 from medcare.settings.config import ModelConfig, RunConfig
-from medcare.settings.run_folder import MANIFEST, claim, plain_source, read_manifest, write_manifest
+from medcare.settings.run_folder import (
+    MANIFEST,
+    claim,
+    last_stage,
+    plain_source,
+    read_manifest,
+    write_manifest,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,15 +89,16 @@ def as_type(name: str) -> Type:
     raise ConfigError(f"--type must be one of {', '.join(get_args(Type))}, got '{name}'.")
 
 
-def export_gguf(folder: str | Path, out: Path, kind: Type = "f16") -> Written:
+def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str | None = None) -> Written:
     """Write the model of a folder as `out`/model-TYPE.gguf.
 
     A model that this package trained gets a card beside it; of a base as it came there is nothing to tell.
 
     Args:
-        folder: whatever `load_model` reads.
+        folder: whatever `load_model` reads; of a run folder without its merged model the last stage.
         out: the folder to write.
         kind: of the weights. Where q8_0 is asked for, a tensor whose rows are no multiple of 32 is f16.
+        base: where the base of a stage or PEFT folder is now; by default where it was.
 
     Raises:
         ModelError: the architecture or the tokenizer is none that is written, a weight does not fit `kind`,
@@ -99,14 +107,17 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16") -> Written:
         MedCareError: the folder is not complete, `out` is in use, or the disk is full.
     """
     _check_request(out)
+    if plain_source(Path(folder).expanduser()) is None:
+        folder = last_stage(Path(folder).expanduser())
     manifest, stage_folder, settings = _source(folder, kind)
-    config = load_config(tokenizer_source(folder))
+    source = tokenizer_source(folder, base=base)
+    config = load_config(source)
     architecture = check(config)
-    vocabulary = read_vocabulary(load_tokenizer(tokenizer_source(folder)), config.vocab_size)
+    vocabulary = read_vocabulary(load_tokenizer(source), config.vocab_size)
     run, path = manifest["config"], out / f"model-{kind}.gguf"
     if out.exists() and claim(out, run, settings):  # said before the model is loaded
         return Written(path)
-    model = load_model(folder, device="cpu", dtype="float32")
+    model = load_model(folder, device="cpu", dtype="float32", base=base)
     merge_all(model)
     entries = list(_entries(model, architecture, kind))
     claim(out, run, settings)

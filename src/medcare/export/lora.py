@@ -21,7 +21,7 @@ from medcare.adapters.merge import join, pad
 from medcare.export.card import write_card
 from medcare.foundation.errors import AdapterError, ConfigError
 from medcare.settings.config import Stage
-from medcare.settings.run_folder import claim, read_manifest, write_manifest
+from medcare.settings.run_folder import claim, last_stage, read_manifest, write_manifest
 
 Parts = Literal["knowledge", "alignment", "both"]
 _STAGES: dict[Parts, tuple[Stage, ...]] = {
@@ -39,16 +39,20 @@ def as_parts(name: str) -> Parts:
     raise ConfigError(f"--parts must be one of {', '.join(get_args(Parts))}, got '{name}'.")
 
 
-def export_lora(folder: Path, out: Path, *, parts: Parts = "both", uniform: bool = False) -> int:
+def export_lora(
+    folder: Path, out: Path, *, parts: Parts = "both", uniform: bool = False, base: str | None = None
+) -> int:
     """Write branches of a stage folder as one PEFT LoRA folder with a card.
 
     Every module's branches are concatenated along the rank; each branch's scale is folded into its B.
 
     Args:
-        folder: a stage folder. From stage 1, `both` is the same as `knowledge`.
+        folder: a stage folder, or a run folder, whose last stage counts. From stage 1, `both` is the same as
+            `knowledge`.
         out: the folder to write.
         parts: which branches.
         uniform: give every module the same rank, filled up with zeros, for programs that read a single rank.
+        base: where the base is now; by default where it was.
 
     Returns:
         The largest rank in the adapter.
@@ -57,6 +61,7 @@ def export_lora(folder: Path, out: Path, *, parts: Parts = "both", uniform: bool
         AdapterError: the folder has none of these branches.
         MedCareError: it is no finished stage, `out` is in use, or the disk is full.
     """
+    folder = last_stage(folder)
     manifest = read_manifest(folder)
     there = [spec for spec in stored_in(folder) if spec.is_lora and spec.added_in in _STAGES[parts]]
     if manifest.get("stage") not in ("aggregate", "align") or not there:
@@ -75,8 +80,9 @@ def export_lora(folder: Path, out: Path, *, parts: Parts = "both", uniform: bool
         return rank
     if uniform:
         joined = {name: pad(part, rank) for name, part in joined.items()}
-    save_lora(out, joined, base=manifest["base"])
-    facts = {"base": manifest["base"], "base_facts": manifest.get("base_facts")}
+    named = base or manifest["base"]
+    save_lora(out, joined, base=named)
+    facts = {"base": named, "base_facts": manifest.get("base_facts")}
     facts["branches"] = [spec.name for spec in there]
     write_manifest(out, manifest["config"], {**settings, **facts, "rank": rank})
     write_card(out, source=folder)

@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-
-from medcare.adapters.loading import load_model
+from medcare.adapters.loading import load_model, tokenizer_source
 from medcare.adapters.merge import merge_all
 from medcare.export.card import write_card
-from medcare.foundation.storage import storage_error
-from medcare.models.base_model import choose_device, choose_dtype, describe, load_tokenizer
-from medcare.settings.run_folder import claim, read_manifest, write_manifest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from medcare.export.model_folder import to_dtype, write_model
+from medcare.models.base_model import as_dtype, base_dtype, describe, load_tokenizer
+from medcare.settings.run_folder import claim, last_stage, read_manifest, write_manifest
 
 
-def merge(folder: Path, out: Path) -> None:
+def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str | None = None) -> None:
     """Fold the branches of a stage folder into the weights and write a plain Hugging Face folder with a card.
+
+    Args:
+        folder: a stage folder, or a run folder, whose last stage counts.
+        out: the folder to write.
+        base: where the base is now; by default where it was.
+        dtype: of the weights; by default the base's own.
 
     Raises:
         AdapterError: the folder has a noise aggregator, which can't be merged.
         MedCareError: the folder is not complete, `out` is in use, or the disk is full.
     """
+    folder = last_stage(folder)
     manifest = read_manifest(folder)
     settings = {"stage": "merged", "from": str(folder.resolve()), "source": manifest["result"]}
-    config = manifest["config"]
-    if claim(out, config, settings):
+    if dtype is not None:
+        settings["dtype"] = str(as_dtype(dtype)).removeprefix("torch.")
+    if claim(out, manifest["config"], settings):
         return
+    named = base or manifest["base"]
     # In float32 whatever the training dtype was: rounding each merge to bfloat16 would lose the update.
-    model = load_model(folder, device="cpu", dtype="float32")
+    model = load_model(folder, device="cpu", dtype="float32", base=base)
     merge_all(model)
-    dtype = choose_dtype(config.model.dtype, choose_device(config.model.device))
-    model.to(dtype)  # type: ignore[arg-type]  # its stubs know no dtype here
-    _save_plain(model, load_tokenizer(manifest["base"]), out)
-    write_manifest(out, config, {**settings, "base": manifest["base"], "base_facts": describe(model)})
+    to_dtype(model, base_dtype(named) if dtype is None else as_dtype(dtype))
+    write_model(model, load_tokenizer(tokenizer_source(folder, base=base)), out)
+    write_manifest(out, manifest["config"], {**settings, "base": named, "base_facts": describe(model)})
     write_card(out)
-
-
-def _save_plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """Write model and tokenizer beside their place and move them there once they are whole."""
-    try:
-        with tempfile.TemporaryDirectory(dir=out, prefix=".part-") as part:
-            model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-            for path in Path(part).iterdir():
-                path.replace(out / path.name)
-    except (OSError, SafetensorError) as error:  # safetensors wraps the system's error, such as a full disk
-        raise storage_error(out, error) from error

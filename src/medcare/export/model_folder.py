@@ -2,8 +2,8 @@
 
 Training changes weights and nothing else. So the base's own config.json, generation_config.json and tokenizer
 files stay as their makers wrote them: every program that reads the base reads the new model alike. What
-transformers 5 writes by another name than transformers 4 is added under both names, since vLLM, SGLang,
-llama.cpp's converter and transformers 4 each look for one of them and take a default, silently, where it is not.
+transformers 5 writes by another name than transformers 4 is there under both names, since transformers 4,
+vLLM, SGLang and llama.cpp's converter each look for one of them, and silently take a default where it is not.
 """
 
 from __future__ import annotations
@@ -136,11 +136,8 @@ def _holds(read: Any, wanted: Any) -> bool:
 
 def _over(new: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """The base's own entries, with those of `new` that it lacks and those that are the new model's."""
-    merged = {**new, **{name: value for name, value in base.items() if name not in _DROPPED}}
-    for name in _OWN:
-        merged.pop(name, None)
-        if name in new:
-            merged[name] = new[name]
+    own = {name: new[name] for name in _OWN if name in new}
+    merged = {name: value for name, value in {**new, **base}.items() if name not in (*_OWN, *_DROPPED)} | own
     for name, value in base.items():
         if isinstance(value, dict) and isinstance(new.get(name), dict) and name.endswith("_config"):
             merged[name] = _over(new[name], value)
@@ -157,7 +154,7 @@ def both_forms(tree: dict[str, Any], config: PretrainedConfig) -> dict[str, Any]
     if "dtype" in forms:
         forms["torch_dtype"] = forms["dtype"]
     for name, value in tree.items():
-        part = getattr(config, name, None)
+        part: Any = getattr(config, name, None)
         if isinstance(value, dict) and hasattr(part, "attribute_map"):
             forms[name] = both_forms(value, part)
     return forms

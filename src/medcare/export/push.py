@@ -29,7 +29,7 @@ _ADAPTER = "adapter_config.json"
 _PRIVATE = {CONFIG, MANIFEST, LOCK}  # every export has them: left behind
 _SENT = re.compile(
     r"README\.md|LICENSE|config\.json|generation_config\.json|adapter_config\.json|[\w-]*\.safetensors|"
-    r"[\w-]*\.safetensors\.index\.json|tokenizer[\w-]*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|"
+    r"[\w-]*\.safetensors\.index\.json|tokenizer[\w-]*\.json|special_tokens_map\.json|(video_pre|pre)?processor_config\.json|added_tokens\.json|vocab\.json|"
     r"vocab\.txt|merges\.txt|[\w.-]*\.model|chat_template\.jinja|[\w.-]*\.gguf"
 )
 _LOCAL = re.compile(
@@ -92,7 +92,8 @@ def prepare(folder: Path, repo: str) -> Upload:
     front = _front_matter(folder)
     for name in names:
         if Path(name).suffix in (".json", ".md", ".jinja") or name == "LICENSE":
-            _check_local(folder / name)
+            text = json.dumps(_adapter(folder)) if name == _ADAPTER else _read(folder / name)
+            _check_local(folder / name, text)
     adapter = _public_adapter(folder)
     files = {name: (folder / name).stat().st_size for name in names}
     if adapter is not None:
@@ -166,15 +167,23 @@ def _public_adapter(folder: Path) -> bytes | None:
     """
     if not (folder / _ADAPTER).is_file():
         return None
-    base = (tree := read_json(folder / _ADAPTER)).get("base_model_name_or_path")
-    if base == EMBEDDED:
-        base = EMBEDDED_HUB_ID
+    base = (tree := _adapter(folder)).get("base_model_name_or_path")
     if not HUB_ID.fullmatch(str(base)):
         raise FolderError(
             f"{folder / _ADAPTER} has the base '{base}', which others can't load. "
             "Put the base's hub id, owner/name, at base_model_name_or_path."
         )
-    return json.dumps({**tree, "base_model_name_or_path": base}, indent=2).encode()
+    return json.dumps(tree, indent=2).encode()
+
+
+def _adapter(folder: Path) -> dict[str, object]:
+    """adapter_config.json; the embedded base, a folder of this machine's cache, under its hub id."""
+    tree: dict[str, object] = read_json(folder / _ADAPTER)
+    named = str(tree.get("base_model_name_or_path"))
+    embedded = read_json(folder / MANIFEST).get("base") == EMBEDDED and not HUB_ID.fullmatch(named)
+    if embedded or named == EMBEDDED:
+        tree["base_model_name_or_path"] = EMBEDDED_HUB_ID
+    return tree
 
 
 def _additions(upload: Upload) -> list[CommitOperationAdd]:
@@ -213,10 +222,10 @@ def _front_matter(folder: Path) -> dict[str, object]:
     return front
 
 
-def _check_local(path: Path) -> None:
+def _check_local(path: Path, text: str) -> None:
     """A path of this machine tells who made a model, and nobody else can follow it."""
     if path.name in ("tokenizer.json", "vocab.json", "added_tokens.json"):
         return  # words, among which anything may be
-    found = _LOCAL.search(_read(path))
+    found = _LOCAL.search(text)
     if found:
         raise FolderError(f"{path} names a path of this machine, {found[0]}. Put a hub id in its place.")

@@ -69,7 +69,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Run `write` on an empty folder inside of `folder`, then move the files it wrote there, once all are whole.
+    """Run `write` on an empty folder inside of `folder`, then move what it wrote there, once all is whole.
 
     Raises:
         StorageError: the disk is full or the folder can't be written.
@@ -78,19 +78,25 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as name:
             part = Path(name)
-            probe = part / ".mode"
-            probe.touch(0o666)
-            mode = probe.stat().st_mode  # the umask's share is taken off by now
-            probe.unlink()
             write(part)
-            for path in sorted(part.rglob("*")):
+            as_umask_says(part)
+            for path in part.rglob("*"):
                 if path.is_file():
-                    path.chmod(mode)  # a library may have made it for its owner alone
                     _flush(path)
             for path in part.iterdir():
                 path.replace(folder / path.name)
     except OSError as error:
         raise storage_error(folder, error) from error
+
+
+def as_umask_says(folder: Path) -> None:
+    """Give a folder and all in it the modes that new ones get; libraries make some for their owner alone."""
+    probe = folder / f".{secrets.token_hex(4)}"
+    probe.mkdir(0o777)
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.rmdir()
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def check_output(out: Path, inputs: Iterable[str | Path], *, beside: Iterable[str] = ()) -> None:

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
-from medcare.foundation.errors import ModelError, StorageError, first_line
-from medcare.foundation.storage import cache_dir, missing
+from medcare.foundation.errors import ConfigError, ModelError, StorageError, first_line
+from medcare.foundation.storage import as_umask_says, cache_dir, missing, read_json
 from medcare.settings.config import EMBEDDED
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+_STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # ChatML without the sentence about its maker that SmolLM2's own template puts before every conversation:
 # 20 tokens an example that say nothing about medicine.
 _CHATML = (
@@ -58,12 +59,34 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     was measured slower than float32 too (203 against 290 tokens/s). AMX is the first that gains.
     """
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        return as_dtype(name)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu":
         return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
     return torch.float32
+
+
+def as_dtype(name: str) -> torch.dtype:
+    """The dtype called `name`; raises ConfigError."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise ConfigError(f"'{name}' is no dtype. Choose one of {', '.join(known)}.")
+    return known[name]
+
+
+def base_dtype(name: str) -> torch.dtype:
+    """The dtype in which a base's weights are stored; raises ModelError as `load_base`."""
+    config = load_config(name)
+    stated: Any = config.dtype or config.get_text_config().dtype
+    if stated is not None:
+        return stated if isinstance(stated, torch.dtype) else as_dtype(str(stated))
+    source = resolve_base(name)
+    index = base_file(source, "model.safetensors.index.json")
+    first = min(set(read_json(index)["weight_map"].values())) if index else "model.safetensors"
+    with _explained(name), safe_open(base_file(source, first) or first, framework="pt") as stream:
+        found = [stream.get_slice(key).get_dtype() for key in stream.keys()]  # noqa: SIM118  # no dictionary
+    return next(_STORED[kind] for kind in [*found, "F32"] if kind in _STORED)
 
 
 def resolve_base(name: str) -> str:
@@ -159,7 +182,7 @@ def base_file(source: str | None, name: str) -> Path | None:
 
     found = try_to_load_from_cache(source, name)
     if not isinstance(found, str) and not _is_local(source):
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
 
         found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
     return Path(found) if isinstance(found, str) else None
@@ -249,6 +272,7 @@ def _convert_embedded(folder: Path) -> None:
         )
         model.config._name_or_path = "SmolLM2-135M-Instruct"
         model.save_pretrained(part)
+        as_umask_says(part)
         if not folder.exists():  # another process may have been faster
             part.replace(folder)
     except OSError as error:

@@ -17,6 +17,7 @@ from medcare.generation.engine import Engine
 from medcare.generation.structure import Constraint, Grammars
 from medcare.models.base_model import load_tokenizer
 from medcare.serving.thoughts import OPEN, Thoughts
+from medcare.settings.run_folder import plain_source
 from medcare.text.chat_template import encode_text, render_prompt
 from medcare.text.records import Message
 
@@ -96,13 +97,16 @@ class ServedModel:
             return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-def load_served(models: Sequence[str], *, device: str, dtype: str, **limits: int) -> list[ServedModel]:
+def load_served(
+    models: Sequence[str], *, device: str, dtype: str, base: str | None = None, **limits: int
+) -> list[ServedModel]:
     """Load models given as `NAME=FOLDER` or `FOLDER`.
 
     Args:
         models: folders as `load_model` takes them; without a name, the last part of the path is it.
         device: as `ModelConfig.device`.
         dtype: as `ModelConfig.dtype`.
+        base: where the base of the stage or PEFT folders is now; by default where it was.
         limits: as `Engine` takes them.
 
     Raises:
@@ -117,8 +121,10 @@ def load_served(models: Sequence[str], *, device: str, dtype: str, **limits: int
     served = []
     for name, folder in named:
         say(f"Loading {name} from {folder}")
-        model = load_model(folder, device=device, dtype=dtype, noise=False, merge=True)
-        served.append(ServedModel(name, model, load_tokenizer(tokenizer_source(folder)), **limits))
+        own = None if plain_source(Path(folder).expanduser()) is not None else base
+        model = load_model(folder, device=device, dtype=dtype, noise=False, merge=True, base=own)
+        tokenizer = load_tokenizer(tokenizer_source(folder, base=own))
+        served.append(ServedModel(name, model, tokenizer, **limits))
     return served
 
 

@@ -63,6 +63,12 @@ def write_manifest(folder: Path, config: RunConfig, facts: dict[str, Any]) -> No
     )
 
 
+def last_stage(folder: Path) -> Path:
+    """Of a run folder the last stage that is finished; any other folder as it is."""
+    stages = [folder / name for name in ("align", "aggregate")]
+    return next((stage for stage in stages if (stage / MANIFEST).is_file()), folder)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished folder, with its `RunConfig` under `config`.
 
