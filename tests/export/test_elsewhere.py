@@ -96,7 +96,7 @@ def verdict(read: dict, logits: torch.Tensor) -> str:
 
 
 def verdicts(root: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """On each family's folder, of a base that 4.57 itself has saved; and of one that transformers 5 has saved.
+    """On each family's folder, of a base that 4.57 itself has saved; and of one of transformers 5.
 
     A base that 4.57 has saved comes from reading what was made of the other one.
     """

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from medcare.foundation.storage import read_json, storage_error, write_folder
 from medcare.generation.ending import answer_ends
-from medcare.models.base_model import base_file
+from medcare.models.base_model import own_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -61,10 +61,11 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out:
         _edit(part / CONFIG, lambda new: _config(new, model))
         _edit(part / GENERATION, lambda new: _generation(new, model, tokenizer))
         tokenizer.save_pretrained(part)
-        for name in {*_BESIDE, *tokenizer.vocab_files_names.values()}:
-            found = base_file(tokenizer.name_or_path, name)
-            if found is not None:
-                shutil.copyfile(found, part / name)
+        names = {*_BESIDE, *tokenizer.vocab_files_names.values()}
+        folder = own_files(tokenizer.name_or_path, *names)
+        for name in names if folder is not None else ():
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, part / name)
         _edit(part / TOKENIZER, lambda new: _tokenizer(new, tokenizer))
 
     try:
@@ -102,8 +103,8 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def _read(source: str | None, name: str) -> dict[str, Any]:
-    found = base_file(source, name)
-    tree = read_json(found) if found is not None else {}
+    folder = own_files(source, name)
+    tree = read_json(folder / name) if folder is not None else {}
     return tree if isinstance(tree, dict) else {}
 
 

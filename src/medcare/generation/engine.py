@@ -25,6 +25,7 @@ from medcare.generation.decoder import Decoder
 from medcare.generation.requests import Failed, Finished, Read, Request, Sink, Token
 from medcare.generation.sampling import Sampling, choose
 from medcare.generation.scored_tokens import chosen_tokens, prompt_tokens
+from medcare.models.soundness import check_answer
 
 if TYPE_CHECKING:
     from medcare.generation.structure import Constraint
@@ -203,6 +204,7 @@ class Engine:
         """Choose each row's next token and hand it on; returns the group of the rows that go on."""
         settings = [request.sampling for request in group.requests]
         uniforms = [r.draws.random() if r.sampling.temperature > 0 else 0.0 for r in group.requests]
+        check_answer(logits)
         allowed, failed = _restricted(group.requests, logits)
         tokens = choose(allowed, settings, uniforms)
         details = chosen_tokens(group.requests, logits, tokens)

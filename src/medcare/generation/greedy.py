@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from medcare.generation.decoder import Decoder, Progress, batches, common_prefix, evaluating
 from medcare.generation.ending import answer_ends
+from medcare.models.soundness import check_answer
 
 
 def generate(
@@ -93,7 +94,9 @@ def _decode(
     outputs: list[list[int]] = [[] for _ in rows]
     active = list(range(len(rows)))
     for _ in range(limit):
-        chosen = decoder.logits(ids, mask, positions, 1, cache)[:, -1].argmax(-1)
+        logits = decoder.logits(ids, mask, positions, 1, cache)[:, -1]
+        check_answer(logits)
+        chosen = logits.argmax(-1)
         going = ~torch.isin(chosen, stops)
         if not going.all():
             kept = going.nonzero()[:, 0]
@@ -109,6 +112,12 @@ def _decode(
     return outputs
 
 
+class _CheckedLogits(LogitsProcessor):
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        check_answer(scores)
+        return scores
+
+
 def _decode_plainly(
     decoder: Decoder, rows: list[list[int]], limit: int, stop_ids: Sequence[int]
 ) -> list[list[int]]:
@@ -122,6 +131,7 @@ def _decode_plainly(
         do_sample=False,
         eos_token_id=stops or None,
         pad_token_id=stops[0] if stops else 0,
+        logits_processor=LogitsProcessorList([_CheckedLogits()]),
     )
     answers = []
     for tokens in output[:, ids.shape[1] :].tolist():

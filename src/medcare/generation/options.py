@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from medcare.foundation.errors import EvaluationError
 from medcare.generation.decoder import Decoder, Progress, batches, common_prefix, evaluating
+from medcare.models.soundness import check_answer
 
 # Most logits held at once; 2^27 floats are 512 MiB.
 _LOGITS = 1 << 27
@@ -80,6 +81,7 @@ class _Tree:
         owners, sources, targets = torch.tensor(self._steps).unbind(1)
         sources, targets = (sources + 1).to(logits.device), targets.to(logits.device)
         values = logits[: len(self.tokens) + 1].float()
+        check_answer(values)
         picked = values[sources, targets] - values.logsumexp(-1)[sources]
         total = torch.zeros(self._count, dtype=torch.float64)
         total.index_add_(0, owners, picked.double().cpu())
@@ -273,6 +275,7 @@ def _score_apart(decoder: Decoder, question: _Question) -> list[float]:
     for option in question.options:
         ids = torch.tensor([question.prompt + option], device=decoder.device)
         logits = decoder.model(input_ids=ids, use_cache=False).logits[0, -len(option) - 1 : -1].float()
+        check_answer(logits)
         target = torch.tensor(option, device=decoder.device)[:, None]
         sums.append(float((logits.gather(1, target)[:, 0] - logits.logsumexp(-1)).double().sum()))
     return sums

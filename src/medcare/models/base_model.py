@@ -16,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from medcare.foundation.errors import ConfigError, ModelError, StorageError, first_line
-from medcare.foundation.storage import as_umask_says, cache_dir, missing, read_json
+from medcare.foundation.storage import as_umask_says, cache_dir, missing
+from medcare.models.soundness import check_finite, check_loaded, fit_tokenizer, quiet_loading, unpacked
 from medcare.settings.config import EMBEDDED
 
 if TYPE_CHECKING:
@@ -81,10 +82,8 @@ def base_dtype(name: str) -> torch.dtype:
     stated: Any = config.dtype or config.get_text_config().dtype
     if stated is not None:
         return stated if isinstance(stated, torch.dtype) else as_dtype(str(stated))
-    source = resolve_base(name)
-    index = base_file(source, "model.safetensors.index.json")
-    first = min(set(read_json(index)["weight_map"].values())) if index else "model.safetensors"
-    with _explained(name), safe_open(base_file(source, first) or first, framework="pt") as stream:
+    folder = own_files(resolve_base(name), "*.safetensors")
+    with _explained(name), safe_open(min((folder or Path(name)).glob("*.safetensors")), "pt") as stream:
         found = [stream.get_slice(key).get_dtype() for key in stream.keys()]  # noqa: SIM118  # no dictionary
     return next(_STORED[kind] for kind in [*found, "F32"] if kind in _STORED)
 
@@ -134,21 +133,32 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
     """Load a causal language model from safetensors; no remote code is run.
 
     Raises:
-        ModelError: it can't be found, is not a causal language model, or has no safetensors weights.
+        ModelError: it can't be found, is not a causal language model, has no safetensors weights, or is not
+            whole: see `soundness`.
     """
     from transformers import AutoModelForCausalLM
 
     config = load_config(name)
-    with _explained(name):
+    packing = unpacked(name, config)
+    with _explained(name), quiet_loading():
         source = resolve_base(name)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=dtype,
             trust_remote_code=False,
             use_safetensors=True,
             local_files_only=_is_local(source),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by `check_loaded`
+            **packing,
         )
+    check_loaded(name, info)
+    if packing:  # it is a plain model by now, and is saved as one
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+    check_finite(name, model.state_dict().items())
     model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
     loaded: PreTrainedModel = model
     return loaded
@@ -163,29 +173,36 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, trust_remote_code=False, local_files_only=_is_local(source)
         )
+    if own_files(source, "config.json") is not None:  # a tokenizer may also lie alone
+        rows = getattr(load_config(name).get_text_config(), "vocab_size", None)
+        if rows is not None:
+            fit_tokenizer(name, tokenizer, rows)
     return tokenizer
 
 
-def base_file(source: str | None, name: str) -> Path | None:
-    """A file of a model folder, or of a hub id that was loaded before; None if there is none.
+def own_files(source: str | None, *names: str) -> Path | None:
+    """The folder that has a base's own files as they came, or None.
 
-    What a model or tokenizer that was made in memory calls its source is nothing that exists.
+    Args:
+        source: a model folder, or a hub id, of which they are fetched. What a model that was made in memory
+            calls its source is nothing that exists.
+        names: patterns of files' names, of which at least one has to be there.
     """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     if not source:
         return None
     folder = Path(source)
-    if folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
-    if folder.is_absolute() or source.count("/") != 1:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(source, name)
-    if not isinstance(found, str) and not _is_local(source):
-        from transformers.utils.hub import cached_file
-
-        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
-    return Path(found) if isinstance(found, str) else None
+    if not folder.is_dir():
+        if folder.is_absolute() or source.count("/") != 1:
+            return None
+        try:
+            local = _is_local(source)
+            folder = Path(snapshot_download(source, allow_patterns=list(names), local_files_only=local))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+            return None
+    return folder if any(next(folder.glob(name), None) for name in names) else None
 
 
 def _is_local(source: str) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medcare.foundation.errors import FolderError
 from medcare.foundation.storage import write_atomic
+from medcare.models.soundness import check_finite
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -32,9 +33,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FolderError: it is missing or damaged.
+        ModelError: it holds values that are nan or infinite.
     """
     with _readable(path):
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
+    check_finite(str(path), tensors.items())
+    return tensors
 
 
 def load_metadata(path: Path) -> dict[str, str]:
