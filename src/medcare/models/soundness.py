@@ -51,7 +51,7 @@ def unpacked(name: str, config: PretrainedConfig) -> dict[str, Any]:
     stored: Any = getattr(config, "quantization_config", None)
     if stored is None:
         return {}
-    from transformers import AutoQuantizationConfig
+    from transformers.quantizers.auto import AutoQuantizationConfig
 
     entries = stored if isinstance(stored, dict) else stored.to_dict()
     method = str(getattr(entries.get("quant_method"), "value", entries.get("quant_method")))
