@@ -31,7 +31,7 @@ def written_out(base, folder, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_branches_are_added_in_full_precision_and_rounded_once(tiny_base, tmp_path, dtype):
     stage_folders(tiny_base, tmp_path, dtype=dtype)
-    merge(tmp_path / "align", tmp_path / "model")
+    merge(tmp_path / "align", tmp_path / "model", dtype=dtype)
     merged = load_file(tmp_path / "model" / "model.safetensors")
     expected = written_out(tiny_base, tmp_path / "align", DTYPES[dtype])
     assert merged.keys() == expected.keys()

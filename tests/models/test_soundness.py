@@ -177,6 +177,33 @@ def test_fp8_is_unpacked(base, tmp_path):
     assert "quantization_config" not in json.loads((tmp_path / "again" / "config.json").read_text())
 
 
+def test_mxfp4_is_unpacked(tmp_path):
+    """Two values of four bits a byte, 32 of them with one power of two."""
+    values = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+    tiny_family("gpt_oss").save_pretrained(tmp_path)
+    want = {}
+
+    def edit(tensors):
+        packed = {}
+        for name, value in tensors.items():
+            if not name.endswith("_proj"):
+                packed[name] = value
+                continue
+            experts, inputs, outputs = value.shape
+            codes = torch.randint(16, (experts, outputs, inputs // 32, 32), dtype=torch.uint8)
+            packed[f"{name}_blocks"] = codes[..., 0::2] | (codes[..., 1::2] << 4)
+            packed[f"{name}_scales"] = torch.full(codes.shape[:-1], 127 - 5, dtype=torch.uint8)
+            want[name] = (values[codes.long()] * 2.0**-5).flatten(2).transpose(1, 2)
+        return packed
+
+    change(tmp_path, edit)
+    entries(tmp_path, quantization_config={"quant_method": "mxfp4"})
+    got = dict(load(tmp_path).named_parameters())
+    assert len(want) == 4
+    for name, value in want.items():
+        torch.testing.assert_close(got[name], value, rtol=0, atol=0)
+
+
 def test_a_padding_token_without_a_row_gets_another_id(base):
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})

@@ -63,8 +63,8 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out:
         tokenizer.save_pretrained(part)
         names = {*_BESIDE, *tokenizer.vocab_files_names.values()}
         folder = own_files(tokenizer.name_or_path, *names)
-        for name in names if folder is not None else ():
-            if (folder / name).is_file():
+        for name in names:
+            if folder is not None and (folder / name).is_file():
                 shutil.copyfile(folder / name, part / name)
         _edit(part / TOKENIZER, lambda new: _tokenizer(new, tokenizer))
 

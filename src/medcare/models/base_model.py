@@ -142,7 +142,7 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
     packing = unpacked(name, config)
     with _explained(name), quiet_loading():
         source = resolve_base(name)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loading: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=dtype,
@@ -153,13 +153,14 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
             ignore_mismatched_sizes=True,  # told by `check_loaded`
             **packing,
         )
+    model, info = loading
     check_loaded(name, info)
     if packing:  # it is a plain model by now, and is saved as one
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     check_finite(name, model.state_dict().items())
-    model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
+    model.to(device)
     loaded: PreTrainedModel = model
     return loaded
 

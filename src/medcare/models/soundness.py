@@ -30,12 +30,15 @@ _CHUNK = 1 << 24
 def quiet_loading() -> Iterator[None]:
     """Without transformers' own report of what did not fit, a table for each; `check_loaded` says it."""
     logger = logging.getLogger("transformers.modeling_utils")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(_no_report)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.removeFilter(_no_report)
+
+
+def _no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def unpacked(name: str, config: PretrainedConfig) -> dict[str, Any]:
