@@ -61,6 +61,8 @@ def test_every_family_without_one_of_its_tensors(family, tmp_path):
     stored = load_file(tmp_path / "model.safetensors")
     # Some have other names in files, or are a part of one tensor there.
     names = [name for name, _ in whole.named_parameters() if name not in tied and name in stored]
+    if not names:
+        pytest.skip("all of its tensors have other names in files")
     absent = names[len(names) // 2]
     del stored[absent]
     save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})

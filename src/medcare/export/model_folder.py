@@ -125,7 +125,7 @@ def _read_as(tree: dict[str, Any], config: PretrainedConfig) -> bool:
         read = type(config).from_dict(tree).to_dict()
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
-    return _holds(read, {**config.to_dict(), "_name_or_path": read.get("_name_or_path")})
+    return _holds(read, {name: value for name, value in config.to_dict().items() if name not in _DROPPED})
 
 
 def _holds(read: Any, wanted: Any) -> bool:
