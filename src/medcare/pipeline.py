@@ -25,10 +25,11 @@ from medcare.data.readers import conversations as read_conversations
 from medcare.evaluation.engines import Engine, open_engine
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.identity import identities
+from medcare.evaluation.outcomes import read_cards
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import write_results
-from medcare.evaluation.test_set import adopt, adopted, read_test_items
+from medcare.evaluation.test_set import adopt, adopted, read_test_set
 from medcare.export.card import write_card
 from medcare.export.merged import merge
 from medcare.foundation.processes import is_main, main_first, wait
@@ -181,7 +182,7 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
     config = replace(config, evaluation=replace(config.evaluation, exams="generation"))
-    items = read_test_items(source, config.evaluation.map)
+    items, _ = read_test_set(source, exams="generation", columns=config.evaluation.map)
     known = identities(model=model, items=source)
     with main_first():
         claim(out, config, {"stage": "predictions", "tested": model, "source": source, **known})
@@ -199,7 +200,9 @@ def _predict(
     examples = None
     if config.evaluation.shots:
         examples = Examples(training_pool(config, path.parents[2] / "data"), items, seed=config.seed)
-    prompts = build_prompts(items, config.evaluation, seed=config.seed, examples=examples)
+    declared = path.parents[2] / "data" / "benchmark.json"
+    tasks = read_cards(declared) if declared.is_file() else None
+    prompts = build_prompts(items, config.evaluation, seed=config.seed, examples=examples, tasks=tasks)
     check_settings(prompts, path)
     if unanswered(items, path):
         opened = open_engine(model, config, noise=noise) if isinstance(model, str) else nullcontext(model)

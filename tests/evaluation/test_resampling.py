@@ -145,6 +145,19 @@ def test_the_mean_over_tasks_draws_within_each_task():
     assert found.high - found.low == pytest.approx(wide / 2, rel=0.1), "four times the items, half the width"
 
 
+def test_tasks_don_t_draw_alike():
+    """Else a mean over tasks would spread as one task does, however many there are."""
+    old = draws(0.5, 50, 0)
+    first, second = (of_answers(old, old, task=name) for name in ("first", "second"))
+    assert not np.array_equal(first.draws["old"], second.draws["old"])
+    assert not np.array_equal(
+        of_answers(old, draws(0.5, 50, 1), task="first").swaps[PAIR],
+        of_answers(old, draws(0.5, 50, 1), task="second").swaps[PAIR],
+    )
+    one, both = first.estimate("old"), mean_of([first, second]).estimate("old")
+    assert both.high - both.low == pytest.approx((one.high - one.low) / 2**0.5, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("values", "adjusted"),
     [

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from medcare.evaluation.results import pairs, write_results
+from medcare.evaluation.results import pairs, settle, write_results
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import read_json, read_jsonl, write_jsonl
 from medcare.reports import write_report
@@ -67,6 +67,24 @@ def test_no_difference_is_called_one_unless_both_test_and_interval_say_so(result
         if shown:
             assert entry["verdict"] == ("better" if entry["value"] > 0 else "worse")
     assert verdicts >= {"better", "no difference shown"}
+
+
+@pytest.mark.parametrize(
+    ("p", "low", "high", "verdict"),
+    [
+        (0.001, 0.01, 0.3, "better"),
+        (0.001, -0.3, -0.01, "worse"),
+        (0.001, -0.01, 0.3, "no difference shown"),
+        (0.001, 0.0, 0.3, "no difference shown"),
+        (0.001, -0.3, 0.0, "no difference shown"),
+        (0.06, 0.01, 0.3, "no difference shown"),
+        (0.03, 0.01, 0.3, "no difference shown"),  # twice that after the correction
+    ],
+)
+def test_a_verdict_needs_a_small_p_and_an_interval_without_0(p, low, high, verdict):
+    entries = [{"p": p, "low": low, "high": high}, {"p": 0.9, "low": -1.0, "high": 1.0}]
+    settle(entries)
+    assert [entry["verdict"] for entry in entries] == [verdict, "no difference shown"]
 
 
 def test_outcomes_of_single_items_add_up_to_the_score(scored_run, results):

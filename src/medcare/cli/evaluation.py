@@ -13,9 +13,15 @@ commands = typer.Typer()
 
 @commands.command()
 def score(
-    task: Annotated[str, typer.Option(help="A PromptCBLUE task such as CMeEE-V2, or exam.")],
+    task: Annotated[
+        str,
+        typer.Option(help="A PromptCBLUE task such as CMeEE-V2, exam, or the YAML of your own task."),
+    ],
     predictions: Annotated[Path, typer.Option(help="JSONL: sample_id with prediction (or target).")],
-    gold: Annotated[Path, typer.Option(help="JSONL: PromptCBLUE rows, or exam questions with options.")],
+    gold: Annotated[
+        Path | None,
+        typer.Option(help="JSONL: PromptCBLUE rows, or exam questions with options. A YAML names its own."),
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Count items without a prediction as wrong.")
     ] = False,

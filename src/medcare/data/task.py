@@ -29,6 +29,10 @@ class Task:
         source: the vocabulary or corpus behind it, with its version.
         labels: the labels or types that an answer may name; empty where any will do.
         chance: the score of an answer drawn at random, where that has a meaning.
+        answered: how questions with options are answered, by `likelihood` or in `words`; empty: as the
+            settings say.
+        nothing: what an answer says where there is nothing to name.
+        function: for the form `function`, the name of an entry point in the group `medcare.tasks`.
         synonyms: other spellings of labels.
         default: the value that stands for one which is none of the item's choices.
         aliases: other names of the task in published files.
@@ -42,13 +46,18 @@ class Task:
     source: str = ""
     labels: tuple[str, ...] = ()
     chance: float | None = None
-    synonyms: Mapping[str, str] = field(default_factory=dict)
+    answered: Literal["", "likelihood", "words"] = ""
+    nothing: str = "none"
+    function: str = ""
+    synonyms: dict[str, str] = field(default_factory=dict)
     default: str = ""
     aliases: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; of what most tasks don't need, only what this one has."""
-        return {key: value for key, value in asdict(self).items() if key in _ALWAYS or value}
+        return {
+            key: value for key, value in asdict(self).items() if key not in _UNSAID or value != _UNSAID[key]
+        }
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Task:
@@ -59,4 +68,8 @@ class Task:
         return cls(**values)
 
 
-_ALWAYS = [entry.name for entry in fields(Task) if entry.default_factory is MISSING][:8]
+# What needs no word in a file, since it goes without saying.
+_UNSAID: dict[str, Any] = {
+    entry.name: entry.default if entry.default_factory is MISSING else entry.default_factory()
+    for entry in fields(Task)[8:]
+}

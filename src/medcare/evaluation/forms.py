@@ -13,7 +13,7 @@ from medcare.data.task import Task
 from medcare.evaluation import reading
 from medcare.evaluation.cblue import answers as cblue
 from medcare.evaluation.cblue.text2dt import TreeEdits, read_tree
-from medcare.evaluation.metrics import METRICS, ClassF1, Metric, SectionRouge, SetF1
+from medcare.evaluation.metrics import MEAN, METRICS, ClassF1, Metric, SectionRouge, SetF1
 from medcare.evaluation.reading import Answer, Reader, bounded
 from medcare.foundation.errors import EvaluationError
 from medcare.text.records import Item
@@ -26,13 +26,13 @@ class Form:
     Attributes:
         read: reads an answer, and the right one.
         metrics: by name, those that take what is read.
-        gold: whether a right answer is one.
+        gold: whether a right answer is one; None where right answers are not read.
         choices: whether an answer can't be read without the item's `choices`.
     """
 
     read: Reader
     metrics: Mapping[str, Metric]
-    gold: Callable[[Answer, Item], bool] = lambda answer, _: answer.parsable
+    gold: Callable[[Answer, Item], bool] | None = lambda answer, _: answer.parsable
     choices: bool = False
 
 
@@ -60,7 +60,13 @@ FORMS: Mapping[str, Form] = {
     "list": _strict(reading.read_list, "accuracy", "micro_f1"),
     "typed_list": _strict(reading.read_typed_list, "accuracy", "micro_f1"),
     "tuples": _strict(reading.read_tuples, "accuracy", "micro_f1"),
-    "text": _strict(reading.read_text, "rouge_l"),
+    "text": _strict(reading.read_text, "rouge_l", "exact_match"),
+    "lines": _strict(reading.read_lines, "micro_f1", "accuracy"),
+    "typed_lines": _strict(reading.read_typed_lines, "micro_f1", "accuracy"),
+    "triples": _strict(reading.read_triples, "micro_f1", "accuracy"),
+    "labels": _strict(reading.read_labels, "micro_f1", "accuracy"),
+    "number": _strict(reading.read_number, "accuracy", "within_5_percent"),
+    "function": Form(reading.read_by_function, {"mean": MEAN}, gold=None),
     "cblue_entities": _cblue(cblue.read_entities, _SETS, choices=True),
     "cblue_relations": _cblue(cblue.read_relations, _SETS),
     "cblue_causal": _cblue(cblue.read_causal, _SETS),
@@ -126,6 +132,9 @@ def read_gold(task: Task, items: Sequence[Item]) -> list[Answer]:
                 f"'{task.name}' needs the answer_choices of each row, and '{item.id}' has none. Take the "
                 "rows as PromptCBLUE publishes them."
             )
+        if form.gold is None:
+            found.append(Answer(item.target))
+            continue
         answer = form.read(task, item.target, item)
         if item.options or not form.gold(answer, item):
             raise EvaluationError(

@@ -279,7 +279,14 @@ def _elements(content: Content) -> frozenset[Any]:
 
 
 def _same(right: Content, answer: Content) -> float:
+    if isinstance(right, float):
+        return _near(right, answer, 1e-9)
     return float(_elements(right) == _elements(answer))
+
+
+def _near(right: float, answer: float, share: float) -> float:
+    """Whether two numbers differ by at most this share of the right one."""
+    return float(abs(answer - right) <= share * abs(right))
 
 
 ACCURACY = Mean(_same, counted="correct")
@@ -289,5 +296,7 @@ METRICS: Mapping[str, Metric] = {
     "macro_f1": ClassF1(),
     "micro_f1": SetF1(),
     "rouge_l": Mean(rouge_l),
+    "exact_match": Mean(lambda right, answer: float(right.casefold() == answer.casefold()), "correct"),
+    "within_5_percent": Mean(lambda right, answer: _near(right, answer, 0.05), "correct"),
     "mean": MEAN,
 }

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from medcare.data.task import Task
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.questions import ask
 from medcare.settings.config import EvaluationConfig
 from medcare.text.records import Item, Message
+
+_ANSWERED = {"likelihood": "likelihood", "generation": "words"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,12 @@ class Prompts:
 
 
 def build_prompts(
-    items: Sequence[Item], config: EvaluationConfig, *, seed: int = 0, examples: Examples | None = None
+    items: Sequence[Item],
+    config: EvaluationConfig,
+    *,
+    seed: int = 0,
+    examples: Examples | None = None,
+    tasks: Mapping[str, Task] | None = None,
 ) -> Prompts:
     """Put every item as the settings say.
 
@@ -59,23 +67,26 @@ def build_prompts(
         config: `exams`, `shots`, `shuffle_options`, `max_new_tokens`.
         seed: of the order of the options.
         examples: to take the shots from; needed if there are any.
+        tasks: by name; how one says that its questions are answered goes before `exams`.
 
     Raises:
         EvaluationError: there are too few examples that tell nothing of a test item.
     """
-    generate = config.exams == "generation"
+    said = {name: task.answered for name, task in (tasks or {}).items() if task.answered}
+    generate = {
+        task: said.get(task, _ANSWERED[config.exams]) == "words"
+        for task in dict.fromkeys(item.task for item in items)
+    }
     shots: dict[str, tuple[Message, ...]] = {}
     if config.shots:
         assert examples is not None
-        shots = {
-            task: examples.draw(task, config.shots, generate=generate)
-            for task in dict.fromkeys(item.task for item in items)
-        }
+        shots = {task: examples.draw(task, config.shots, generate=words) for task, words in generate.items()}
     prompts = []
     for item in items:
-        question, order = ask(item, generate=generate, seed=seed if config.shuffle_options else None)
+        words = generate[item.task]
+        question, order = ask(item, generate=words, seed=seed if config.shuffle_options else None)
         messages = (*shots.get(item.task, ()), Message("user", question))
-        prompts.append(Prompt(item, messages, () if generate else item.options, order))
+        prompts.append(Prompt(item, messages, () if words else item.options, order))
     settings: dict[str, Any] = {
         "exams": config.exams,
         "shots": config.shots,

@@ -95,6 +95,10 @@ def results(tasks: Sequence[TaskOutcomes], *, seed: int, resamples: int = RESAMP
         for split in family.values()
         for comparison in split["comparisons"].values()
     )
+    for family, splits in tree["summary"].items():
+        inside = [entry for entry in tree["tasks"].values() if entry["family"] == family]
+        if len(inside) == 1:  # a mean of one: what is said of it is said of the task
+            inside[0]["comparisons"] = splits["all"]["comparisons"]
     return tree
 
 
@@ -117,7 +121,8 @@ class _Scored:
         self.compared = compared
         self.members: dict[str, list[int]] = {"all": list(range(len(task.items)))}
         by_split = _indices([item.split for item in task.items])
-        self.members |= {split: by_split[split] for split in SPLITS if split in by_split}
+        if len(by_split) > 1:
+            self.members |= {split: by_split[split] for split in SPLITS if split in by_split}
         self.options = {"seed": seed, "resamples": resamples}
         self.resampled = {
             split: self._resample(task.metric, task.rows, inside, compared)
@@ -216,17 +221,21 @@ def _comparisons(resampled: Resampled, compared: Sequence[Pair]) -> Tree:
     return found
 
 
-def settle(comparisons: Iterable[Tree]) -> None:
-    """Correct the p-values of comparisons that are read together, and say what each of them shows."""
+def settle(comparisons: Iterable[Tree], words: tuple[str, str] = ("better", "worse")) -> None:
+    """Correct the p-values of comparisons that are read together, and say what each of them shows.
+
+    A difference is called by one of the `words` only if its corrected p-value is below 0.05 and its interval
+    leaves out 0.
+    """
     together = list(comparisons)
     for entry, corrected in zip(together, holm([entry["p"] for entry in together]), strict=True):
         entry["p"], entry["p_holm"] = float(f"{entry['p']:.6g}"), float(f"{corrected:.6g}")
         entry["verdict"] = "no difference shown"
         if corrected < 1 - LEVEL:
             if entry["low"] > 0:
-                entry["verdict"] = "better"
+                entry["verdict"] = words[0]
             elif entry["high"] < 0:
-                entry["verdict"] = "worse"
+                entry["verdict"] = words[1]
 
 
 def _calibration(tasks: Sequence[TaskOutcomes], models: Sequence[str]) -> Tree:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medcare.data.files import read_items
 from medcare.data.readers import items as read_published
 from medcare.data.readers import open_data
 from medcare.data.task import Task
@@ -15,6 +16,8 @@ from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import metric_of
 from medcare.evaluation.marking import Outcome, Prediction, mark
 from medcare.evaluation.metrics import Floats
+from medcare.evaluation.outcomes import read_cards
+from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.questions import LETTERS
 from medcare.evaluation.resampling import resample
 from medcare.foundation.errors import DataError, EvaluationError
@@ -103,14 +106,16 @@ def score(task: Task, items: Sequence[Item], answers: Sequence[Prediction | str 
     return Score(task, tuple(items), outcomes[""], rows[""])
 
 
-def score_files(name: str, gold: Path, predictions: Path, *, allow_missing: bool = False) -> Score:
+def score_files(name: str, gold: Path | None, predictions: Path, *, allow_missing: bool = False) -> Score:
     """Score a file of predictions against a file of right answers.
 
     Args:
-        name: `exam`, or a PromptCBLUE task; rows of other tasks are left out.
-        gold: an exam in any format of docs/data.md, or JSONL with `sample_id` (or `id`), `options`, the
-            correct ones as `answer` (letters) or `answers` (indices), and perhaps `subject`; for PromptCBLUE
-            JSONL with `sample_id`, `target`, `answer_choices` and `task_dataset`.
+        name: `exam`, a PromptCBLUE task, the YAML of a task of one's own (see `own_tasks`), or a task that
+            `gold` or the benchmark.json beside it declares; rows of other tasks are left out.
+        gold: none for a YAML, which names it; the package's own items.jsonl; an exam in any format of
+            docs/data.md, or JSONL with `sample_id` (or `id`), `options`, the correct ones as `answer`
+            (letters) or `answers` (indices), and perhaps `subject`; for PromptCBLUE JSONL with `sample_id`,
+            `target`, `answer_choices` and `task_dataset`.
         predictions: JSONL with `sample_id` (or `id`) and `prediction` (or `text`, or `target`), and perhaps
             the `order` in which options were shown.
         allow_missing: items without a prediction count as wrong; else they are an error.
@@ -119,8 +124,7 @@ def score_files(name: str, gold: Path, predictions: Path, *, allow_missing: bool
         DataError: a file is missing or malformed.
         EvaluationError: the two don't belong together, or a row lacks something.
     """
-    task = EXAM if name == EXAM.name else find_task(name)
-    items, others = _read_exam(gold) if task is EXAM else _read_rows(gold, task)
+    task, items, others = _read_gold(name, gold)
     ids = [item.id for item in items]
     answers: list[Prediction | None] = []
     found = pair_rows(ids, predictions, allow_missing=allow_missing, ignored=others)
@@ -132,6 +136,27 @@ def score_files(name: str, gold: Path, predictions: Path, *, allow_missing: bool
             )
         answers.append(None if row is None else {"text": answer_text(row, predictions), "order": order})
     return score(task, items, answers)
+
+
+def _read_gold(name: str, gold: Path | None) -> tuple[Task, list[Item], set[str]]:
+    """The task, its items, and the ids of other items among them."""
+    source = name if gold is None else str(gold)
+    if gold is not None and gold.with_name("benchmark.json").is_file() and gold.name == "items.jsonl":
+        found, tasks = read_items(gold), read_cards(gold.with_name("benchmark.json"))
+    elif own := read_own(source):
+        found, tasks = own[0], {task.name: task for task in own[1]}
+    elif gold is None:
+        raise EvaluationError(f"--gold is missing: where are the right answers to '{name}'?")
+    elif name == EXAM.name:
+        return EXAM, *_read_exam(gold)
+    else:
+        task = find_task(name)
+        return task, *_read_rows(gold, task)
+    task = next(iter(tasks.values())) if gold is None else tasks.get(name)
+    if task is None:
+        raise EvaluationError(f"{source} has no task '{name}'. It has: {', '.join(tasks)}.")
+    items = [item for item in found if item.task == task.name]
+    return task, items, {item.id for item in found}.difference(item.id for item in items)
 
 
 def _read_exam(gold: Path) -> tuple[list[Item], set[str]]:

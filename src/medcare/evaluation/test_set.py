@@ -13,6 +13,7 @@ from medcare.data.readers import open_data
 from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import read_gold
+from medcare.evaluation.own_tasks import read_own
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import read_json, write_json
 from medcare.text.records import Item
@@ -24,8 +25,9 @@ def adopt(
     """Write `items.jsonl` and `benchmark.json` of a test set into `folder`.
 
     Args:
-        source: a folder or an items.jsonl that `medcare run` wrote (its cards are taken over), or an exam or
-            PromptCBLUE rows in any format of docs/data.md, a file or `hf:owner/name`.
+        source: a folder or an items.jsonl that `medcare run` wrote (its cards are taken over), a task of
+            one's own (see `own_tasks`), or an exam or PromptCBLUE rows in any format of docs/data.md, a file
+            or `hf:owner/name`.
         folder: the folder to write.
         exams: `EvaluationConfig.exams`; questions with several right answers need `generation`.
         columns: of a table of one's own, as `open_data` takes them.
@@ -40,8 +42,8 @@ def adopt(
     if (home / "benchmark.json").is_file() and (path.is_dir() or path.name == "items.jsonl"):
         items, cards = read_items(home / "items.jsonl"), read_json(home / "benchmark.json")["cards"]
     else:
-        items = read_test_items(source, columns)
-        cards = [card.to_dict() for card in _cards(items, source, exams)]
+        items, tasks = read_test_set(source, exams=exams, columns=columns)
+        cards = [task.to_dict() for task in tasks]
     write_records(folder / "items.jsonl", items)
     write_json(folder / "benchmark.json", {"test_set": source, "cards": cards})
 
@@ -52,10 +54,13 @@ def adopted(folder: Path) -> bool:
     return path.is_file() and "test_set" in read_json(path)
 
 
-def read_test_items(source: str, columns: Mapping[str, str] | None = None) -> list[Item]:
-    """The test items of a file or hub data set; `columns` as in `open_data`, raises as `adopt`."""
-    items = list(read_any(source, columns=columns))
-    if open_data(source, columns=columns).format == "promptcblue":
+def read_test_set(
+    source: str, *, exams: str = "likelihood", columns: Mapping[str, str] | None = None
+) -> tuple[list[Item], list[Task]]:
+    """The items of a file or hub data set and their tasks; arguments and errors are those of `adopt`."""
+    own = read_own(source)
+    items = own[0] if own else list(read_any(source, columns=columns))
+    if own is None and open_data(source, columns=columns).format == "promptcblue":
         items = [replace(item, task=find_task(item.task).name) for item in items]
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if repeated:
@@ -63,10 +68,10 @@ def read_test_items(source: str, columns: Mapping[str, str] | None = None) -> li
             f"{source}: {len(repeated)} ids occur more than once, '{repeated[0]}' for one. Answers are kept "
             "by id: give every item one of its own."
         )
-    return items
+    return items, own[1] if own else list(_tasks(items, source, exams))
 
 
-def _cards(items: Sequence[Item], source: str, exams: str) -> Iterator[Task]:
+def _tasks(items: Sequence[Item], source: str, exams: str) -> Iterator[Task]:
     for name in dict.fromkeys(item.task for item in items):
         chosen = [item for item in items if item.task == name]
         if all(item.options for item in chosen):

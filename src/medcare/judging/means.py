@@ -9,7 +9,8 @@ from typing import Any
 
 from medcare.evaluation.draws import Pair
 from medcare.evaluation.metrics import MEAN, mean_rows
-from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate, Resampled, holm, mean_of, resample
+from medcare.evaluation.resampling import RESAMPLES, Estimate, Resampled, mean_of, resample
+from medcare.evaluation.results import settle
 from medcare.judging.cases import Case
 
 Tree = dict[str, Any]
@@ -69,11 +70,7 @@ class Means:
             }
             tree[f"{first}->{second}"] = {measure: row for measure, row in compared.items() if row}
             together += tree[f"{first}->{second}"].values()
-        up, down = ("better", "worse") if more_is_better else ("higher", "lower")
-        for row, corrected in zip(together, holm([row["p"] for row in together]), strict=True):
-            shown = corrected < 1 - LEVEL and (row["low"] > 0 or row["high"] < 0)
-            row["p"], row["p_holm"] = float(f"{row['p']:.6g}"), float(f"{corrected:.6g}")
-            row["verdict"] = (up if row["value"] > 0 else down) if shown else "no difference shown"
+        settle(together, ("better", "worse") if more_is_better else ("higher", "lower"))
         return tree
 
     def _compared(self, pair: Pair, first: Values, second: Values) -> Tree:

@@ -46,7 +46,7 @@ class Case:
         task: the task's name.
         family: its family.
         id: the item's id.
-        split: taught or held out.
+        split: taught or held out; empty where the task's items are all of one split.
         prompt: the question.
         target: the right answer.
         options: the options, empty for free text.
@@ -135,7 +135,7 @@ def _case(task: TaskOutcomes, index: int) -> Case:
         item.task,
         item.family,
         item.id,
-        item.split,
+        item.split if len({other.split for other in task.items}) > 1 else "",
         item.prompt,
         item.target,
         item.options,

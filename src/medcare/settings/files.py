@@ -51,15 +51,20 @@ def load_config(
     return config
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, *, texts: bool = False) -> dict[str, Any]:
     """Read a YAML mapping.
+
+    Args:
+        path: the file.
+        texts: take every value for the text that it is, so that `yes` and `no` don't become true and false.
 
     Raises:
         ConfigError: the file is missing, is not YAML or does not hold a mapping.
     """
     refuse_device(path, ConfigError)
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        tree = yaml.load(text, yaml.BaseLoader) if texts else yaml.safe_load(text)  # noqa: S506  # texts only
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {path} can't be read: {error}. Check the path.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an endless number, an impossible date

@@ -106,7 +106,8 @@ class Reading:
         if self.format == "items":
             return _own_item(columns, messages)
         _check_turns(messages)
-        task = _task(form, row, self.format)
+        # An exam is called as its file; PromptCBLUE's rows without a task name none.
+        task = _task(form, row, self.name if isinstance(form.shape, Exam) else self.format)
         fact = f"{self.name}/{identity}"
         if not isinstance(form.shape, Exam):
             prompt, target = (message.content for message in messages)

@@ -1,0 +1,221 @@
+"""Tasks of one's own: rows that say how they are scored, or a small YAML that says it for a file.
+
+    data: ncbi_disease_test.jsonl     # beside this file, or hf:owner/name
+    form: typed_lines                 # how answers are written, see `forms`
+    labels: [Disease]
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from medcare.data.readers.reading import Bad, open_data
+from medcare.data.readers.rows import HUB, open_rows
+from medcare.data.task import Task
+from medcare.evaluation.forms import FORMS, read_gold
+from medcare.evaluation.questions import LETTERS
+from medcare.foundation.errors import ConfigError, DataError
+from medcare.settings.files import build, read_yaml
+from medcare.text.records import Item
+
+YAML = (".yaml", ".yml")
+_MEASURES = "A task of one's own."
+_PLACE = re.compile(r"\{([^{}]+)\}")
+# Columns of a row that says how it is scored, the most telling first.
+_PROMPT = ("prompt", "question", "instruction")
+_TARGET = ("target", "answer", "output", "completion", "response")
+_TASK = {entry.name for entry in fields(Task)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the items of a task are, and what of a row is asked and right.
+
+    Attributes:
+        data: a file in any format of docs/data.md, or `hf:owner/name`; a path is from the YAML's folder.
+        map: what its columns are called, by their name in the format.
+        prompt: what is asked, with columns in braces: `{question}`. Empty: as the format says.
+        target: the right answer, likewise.
+        options: what every item's answer is chosen from, where that is no column.
+    """
+
+    data: str
+    map: dict[str, str] = field(default_factory=dict)
+    prompt: str = ""
+    target: str = ""
+    options: tuple[str, ...] = ()
+
+
+def read_own(source: str) -> tuple[list[Item], list[Task]] | None:
+    """The items and tasks of a YAML file, or of a file whose rows have a `form`; None for other test sets.
+
+    Raises:
+        ConfigError: the YAML can't be read, or has an unknown key or a value of the wrong type.
+        DataError: the data is missing or malformed.
+        EvaluationError: the form is unknown, the metric doesn't fit it, or a right answer is not in it.
+    """
+    path = Path(source)
+    if path.suffix in YAML:
+        items, task = _declared(path)
+        return items, [task]
+    if source.startswith(HUB) or not path.is_file():
+        return None
+    first = next((row.value for row in open_rows(source).rows if row.value is not None), {})
+    return _carried(source) if isinstance(first.get("form"), str) else None
+
+
+def _declared(path: Path) -> tuple[list[Item], Task]:
+    tree = {"name": path.stem, **read_yaml(path, texts=True)}
+    if not isinstance(tree.get("data"), str) or not isinstance(tree.get("form"), str):
+        raise ConfigError(f"{path} must name the file of its rows as 'data', and how answers look as 'form'.")
+    known = {entry.name for entry in fields(Source)}
+    task = _task({key: value for key, value in tree.items() if key not in known}, tree["data"])
+    source = build(Source, {key: value for key, value in tree.items() if key in known})
+    if not source.data.startswith(HUB):
+        source = replace(source, data=str(path.parent / Path(source.data).expanduser()))
+    items = list(_templated(source, task) if source.prompt or source.target else _recognised(source, task))
+    read_gold(task, items)
+    return items, _with_chance(task, items)
+
+
+def _carried(source: str) -> tuple[list[Item], list[Task]]:
+    """Rows with a `form`; those of one `task` have the same form, metric and so on."""
+    tasks: dict[str, Task] = {}
+    items: list[Item] = []
+    opened = open_rows(source)
+    for row in opened.rows:
+        if row.value is None:
+            raise DataError(f"{source}, {opened.unit} {row.number}: {row.problem}.")
+        columns = row.value
+        name = str(columns.get("task") or opened.name)
+        said = {key: value for key, value in columns.items() if key in _TASK - {"source"}}
+        task = _task({**said, "name": name}, source)
+        if tasks.setdefault(name, task) != task:
+            raise DataError(
+                f"{source}, {opened.unit} {row.number}: the rows of '{name}' say different things about how "
+                "they are scored. Give each kind a 'task' of its own."
+            )
+        prompt = "\n".join(_texts(columns, _PROMPT[:1]) or _texts(columns, (*_PROMPT[1:], "input")))
+        target = next(iter(_texts(columns, _TARGET)), "")
+        options = tuple(map(str, columns.get("options") or ()))
+        items.append(_item(task, opened.name, row.number, columns, prompt, target, options))
+    for name, task in tasks.items():
+        chosen = [item for item in items if item.task == name]
+        read_gold(task, chosen)
+        tasks[name] = _with_chance(task, chosen)
+    return items, list(tasks.values())
+
+
+def _task(tree: dict[str, Any], source: str) -> Task:
+    """A declaration; the metric is the form's first one unless it is named."""
+    form = FORMS.get(tree.get("form", ""))
+    knowledge = tree.get("form") in ("options", "number")
+    return build(
+        Task,
+        {
+            "family": "knowledge" if knowledge else "alignment",
+            "metric": next(iter(form.metrics)) if form else "",
+            "measures": _MEASURES,
+            "source": source,
+            **tree,
+        },
+    )
+
+
+def _recognised(source: Source, task: Task) -> Iterator[Item]:
+    """Items of a format that is known."""
+    opened = open_data(source.data, columns=source.map)
+    for number, record in opened.items() if task.form == "options" else opened.conversations():
+        if isinstance(record, Bad):
+            raise DataError(f"{source.data}, {opened.unit} {number}: {record.reason}.")
+        if isinstance(record, Item):
+            yield replace(record, task=task.name, family=task.family)
+            continue
+        asked = [message for message in record.messages if message.role != "assistant"]
+        if len(record.messages) != len(asked) + 1:
+            raise DataError(f"{source.data}, {opened.unit} {number}: one question and one answer are needed.")
+        prompt = "\n\n".join(message.content for message in asked)
+        name = f"{opened.name}/{record.id}"
+        target = record.messages[-1].content
+        yield Item(name, task.name, task.family, "held_out", name, prompt, target=target)
+
+
+def _templated(source: Source, task: Task) -> Iterator[Item]:
+    """Items of any table, as the YAML says."""
+    opened = open_rows(source.data)
+    for row in opened.rows:
+        if row.value is None:
+            raise DataError(f"{source.data}, {opened.unit} {row.number}: {row.problem}.")
+        filled = []
+        for template in (source.prompt, source.target):
+            missing = [name for name in _PLACE.findall(template) if name not in row.value]
+            if missing:
+                there = ", ".join(map(str, row.value))
+                raise DataError(
+                    f"{source.data}, {opened.unit} {row.number}: no column '{missing[0]}'; it has {there}."
+                )
+            cells = {name: _written(row.value[name], task.nothing) for name in _PLACE.findall(template)}
+            filled.append(_PLACE.sub(lambda place, cells=cells: cells[place[1]], template))
+        yield _item(task, opened.name, row.number, row.value, filled[0], filled[1], source.options)
+
+
+def _item(
+    task: Task,
+    file: str,
+    number: int,
+    columns: Mapping[str, Any],
+    prompt: str,
+    target: str,
+    options: Sequence[str],
+) -> Item:
+    name = f"{file}/{columns.get('id') or columns.get('sample_id') or number}"
+    options = tuple(options) or (task.labels if task.form == "options" else ())
+    if not prompt.strip():
+        raise DataError(
+            f"The row '{name}' asks nothing: its prompt is empty. Name the column, as in docs/evaluation.md."
+        )
+    if not options:
+        return Item(name, task.name, task.family, "held_out", name, prompt, target=target)
+    if target not in options and target in LETTERS[: len(options)]:
+        target = options[LETTERS.index(target)]
+    if target not in options:
+        raise DataError(f"The right answer to '{name}', {target!r:.60}, is none of: {', '.join(options)}.")
+    right = (options.index(target),)
+    return Item(name, task.name, task.family, "held_out", name, prompt, options, right, target)
+
+
+def _with_chance(task: Task, items: Sequence[Item]) -> Task:
+    """The task with the score of guessing, where options are chosen from and none is told."""
+    if task.chance is not None or task.form not in ("options", "label"):
+        return task
+    counts = [len(item.options) or len(task.labels) for item in items]
+    return replace(task, chance=sum(1 / count for count in counts) / len(counts)) if all(counts) else task
+
+
+def _texts(columns: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [_written(columns[name], "none") for name in names if columns.get(name) not in (None, "")]
+
+
+def _written(value: Any, nothing: str) -> str:
+    """A cell as text: a list one element a line, a triple with bars, spans as `type: a, b` lines."""
+    if isinstance(value, list | tuple) and value and all(isinstance(entry, Mapping) for entry in value):
+        by_type: dict[str, list[str]] = {}
+        for entry in value:
+            label = entry.get("label", entry.get("type", ""))
+            by_type.setdefault(str(label), []).append(str(entry.get("text", "")))
+        return "\n".join(f"{label}: {', '.join(texts)}" for label, texts in by_type.items())
+    if isinstance(value, list | tuple):
+        return (
+            "\n".join(
+                " | ".join(map(str, entry)) if isinstance(entry, list | tuple) else str(entry)
+                for entry in value
+            )
+            or nothing
+        )
+    return str(value)

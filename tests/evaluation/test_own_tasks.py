@@ -1,0 +1,207 @@
+"""Tasks of one's own: what a YAML or the rows of a file say is what is asked, read and scored."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from medcare.cli import app
+from medcare.evaluation import reading
+from medcare.evaluation.forms import FORMS
+from medcare.evaluation.own_tasks import read_own
+from medcare.evaluation.prompts import build_prompts
+from medcare.evaluation.results import write_results
+from medcare.evaluation.score import score
+from medcare.evaluation.test_set import adopt
+from medcare.foundation.errors import ConfigError, DataError, EvaluationError
+from medcare.foundation.storage import read_json, write_jsonl
+from medcare.reports import write_report
+from medcare.settings.config import EvaluationConfig
+
+DOCS = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+SECTION = DOCS.partition("## A task of your own")[2].partition("\n## ")[0]
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", SECTION, flags=re.MULTILINE | re.DOTALL)
+
+
+def declared(folder: Path, yaml: str, rows: list[dict]):
+    write_jsonl(folder / "rows.jsonl", rows)
+    (folder / "mine.yaml").write_text(f"data: rows.jsonl\n{yaml}", encoding="utf-8")
+    found = read_own(str(folder / "mine.yaml"))
+    assert found is not None
+    items, (task,) = found
+    return task, items
+
+
+def asked(target, **further) -> list[dict]:
+    return [{"id": "1", "prompt": "?", "target": target, **further}]
+
+
+def test_the_page_s_example_is_scored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("diseases.yaml").write_text(blocks("yaml")[0])
+    Path("diseases.jsonl").write_text(blocks("json")[0])
+    items, (task,) = read_own("diseases.yaml")
+    assert task.name == "diseases"
+    assert items[0].prompt == "List the diseases and chemicals, one type a line.\nWarfarin after a stroke."
+    assert items[1].target == "Disease: asthma"
+    answers = [
+        {"id": items[0].id, "text": "Chemical: warfarin, heparin\nDisease: stroke"},
+        {"id": items[1].id, "text": "She has asthma."},
+    ]
+    write_jsonl(Path("runs/diseases-answers/predictions.jsonl"), answers)
+    line = blocks("sh")[0].splitlines()[2]
+    result = CliRunner().invoke(app, line.split()[1:])
+    assert result.exit_code == 0, result.exception
+    found = json.loads(result.stdout)
+    assert found["counts"] == {"n": 2, "tp": 2, "fp": 1, "fn": 1}
+    assert (found["unparsable"], found["metric"]) == (1, "micro_f1")
+
+
+def test_every_form_that_the_page_names_exists_with_its_metrics():
+    for name, metrics in re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", SECTION, flags=re.MULTILINE)[1:]:
+        named = re.findall(r"`(\w+)`", metrics)
+        assert named
+        assert list(FORMS[name].metrics) == named
+
+
+@pytest.mark.parametrize(
+    ("yaml", "target", "answer", "value"),
+    [
+        ("form: label", "Type 2 diabetes", "type 2  diabetes.", 1),
+        ("form: label\nlabels: [yes, no, maybe]", "no", "No.", 1),
+        ("form: label\nlabels: [yes, no, maybe]", "no", "No, it is not.", 0),
+        ("form: lines", ["fever", "cough"], "- Cough\n- rash\n", 0.5),
+        ("form: lines\nnothing: no finding", [], "No finding.", 1),
+        ("form: typed_lines", "Drug: a, b\nDisease: none", "drug: a", 2 / 3),
+        ("form: typed_lines", "Drug: none", "Drug: none", 1),
+        ("form: typed_lines\nlabels: [Drug]", "Drug: a", "Disease: a", 0),
+        ("form: triples", [["a", "treats", "b"], ["c", "causes", "d"]], "(a | treats | b)", 2 / 3),
+        ("form: triples", "none", "none", 1),
+        ("form: labels\nlabels: [renal, cardiac, none at all]", "renal, cardiac", "cardiac; renal", 1),
+        ("form: labels\nlabels: [renal, cardiac]", "renal", "renal, hepatic", 0),
+        ("form: number", 1250, "That gives 3 x 400 + 50 = 1,250 mg", 1),
+        ("form: number", "-0.5", "0.5", 0),
+        ("form: number\nmetric: within_5_percent", 100, "about 104.9", 1),
+        ("form: number\nmetric: within_5_percent", 100, "about 105.1", 0),
+        ("form: text", "the patient has fever", "the patient has cough", 0.75),
+        ("form: text\nmetric: exact_match", "No  fever\nseen", "no fever seen", 1),
+        ("form: cblue_text", "您好", "您好", pytest.approx(1, abs=1e-7)),
+    ],
+)
+def test_each_form_is_read_and_scored(tmp_path, yaml, target, answer, value):
+    templates = 'prompt: "{prompt}"\ntarget: "{target}"'
+    task, items = declared(tmp_path, f"{yaml}\n{templates}", asked(target))
+    assert score(task, items, [items[0].target]).value == pytest.approx(1, abs=1e-7)
+    assert score(task, items, [answer]).value == value
+
+
+def test_one_number_out_of_many_is_the_last_one():
+    assert reading._NUMBER.findall("HbA1c 7.5 %, 1,250.5 mg, -2e-3, v1.2.3") == ["7.5", "1,250.5", "-2e-3"]
+
+
+@pytest.mark.parametrize("answered", ["likelihood", "words"])
+def test_a_task_says_how_its_questions_are_answered(tmp_path, answered):
+    rows = [{"question": "Is it?", "answer": "maybe"}, {"question": "Was it?", "answer": "yes"}]
+    yaml = f'form: options\noptions: [yes, no, maybe]\nanswered: {answered}\nprompt: "{{question}}"'
+    task, items = declared(tmp_path, f'{yaml}\ntarget: "{{answer}}"', rows)
+    assert [item.answers for item in items] == [(2,), (0,)]
+    assert task.chance == pytest.approx(1 / 3)
+    for exams in ("likelihood", "generation"):
+        config = EvaluationConfig(exams=exams)
+        first = build_prompts(items, config, tasks={task.name: task}).all[0]
+        assert first.options == (("yes", "no", "maybe") if answered == "likelihood" else ())
+        assert ("A. yes" in first.messages[-1].content) == (answered == "words")
+
+
+def test_rows_that_say_how_they_are_scored_are_a_test_set(tmp_path):
+    rows = [
+        {"prompt": "How much?", "target": "5", "form": "number", "task": "dose"},
+        {"prompt": "Which?", "target": "a, b", "form": "labels", "labels": ["a", "b"], "task": "organs"},
+    ]
+    write_jsonl(tmp_path / "mixed.jsonl", rows)
+    adopt(str(tmp_path / "mixed.jsonl"), tmp_path / "run/data")
+    cards = read_json(tmp_path / "run/data/benchmark.json")["cards"]
+    assert [(card["name"], card["metric"]) for card in cards] == [
+        ("dose", "accuracy"),
+        ("organs", "micro_f1"),
+    ]
+    answers = [{"id": "mixed/1", "text": "5 mg"}, {"id": "mixed/2", "text": "a"}]
+    for model in ("base", "align"):
+        write_jsonl(tmp_path / f"run/evaluation/{model}/predictions.jsonl", answers)
+    results = read_json(write_results(tmp_path / "run", resamples=50))
+    assert results["tasks"]["dose"]["scores"]["align"]["value"] == 1
+    assert results["tasks"]["organs"]["scores"]["align"]["value"] == pytest.approx(2 / 3, abs=1e-6)
+    assert results["tasks"]["dose"]["splits"] == {}
+    assert "eld-out" not in write_report(tmp_path / "run").read_text()
+    for family in ("knowledge", "alignment"):  # of one task each: the text and the table say the same p
+        (task,) = (entry for entry in results["tasks"].values() if entry["family"] == family)
+        assert task["comparisons"] == results["summary"][family]["all"]["comparisons"]
+
+
+def test_an_exam_is_called_as_its_file(tmp_path):
+    (tmp_path / "ward_exam.csv").write_text("id,question,A,B,C,D,answer\n1,Which?,a,b,c,d,B\n")
+    adopt(str(tmp_path / "ward_exam.csv"), tmp_path / "data")
+    assert [card["name"] for card in read_json(tmp_path / "data/benchmark.json")["cards"]] == ["ward_exam"]
+
+
+def long_enough(text, item):
+    return None if text == "?" else min(len(text) / len(item.target), 1.0)
+
+
+def test_a_function_of_one_s_own_scores(tmp_path, monkeypatch):
+    entries = EntryPoints([EntryPoint("long", f"{__name__}:long_enough", "medcare.tasks")])
+    monkeypatch.setattr(reading, "entry_points", lambda group: entries)
+    reading._function.cache_clear()
+    rows = [{"id": name, "prompt": "?", "target": "abcd"} for name in "123"]
+    yaml = 'prompt: "{prompt}"\ntarget: "{target}"\nform: function\nfunction: '
+    task, items = declared(tmp_path, f"{yaml}long", rows)
+    found = score(task, items, ["ab", "abcd", "?"])
+    assert (found.value, found.unparsable) == (0.5, 1)
+    task, items = declared(tmp_path, f"{yaml}missing", rows)
+    with pytest.raises(EvaluationError, match=r"no function 'missing'.*medcare.tasks. It has: long"):
+        score(task, items, ["a", "b", "c"])
+    monkeypatch.setattr(reading, "_function", lambda _: lambda text, item: 2)
+    with pytest.raises(EvaluationError, match="a number from 0 to 1 or None, and gave 2"):
+        score(task, items, ["a", "b", "c"])
+    monkeypatch.setattr(reading, "_function", lambda _: lambda text, item: 1 / 0)
+    with pytest.raises(EvaluationError, match=r"failed on the answer to 'rows/1' \(ZeroDivisionError"):
+        score(task, items, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("yaml", "error", "message"),
+    [
+        ("form: essay", EvaluationError, "got 'essay'"),
+        ("form: number\nmetric: rouge_l", EvaluationError, "metric 'rouge_l' takes the forms"),
+        ("form: number", EvaluationError, "must have a target in the form 'number'"),
+        ("form: text\nlables: [a]", ConfigError, "Did you mean 'labels'"),
+        ("metric: accuracy", ConfigError, "how answers look as 'form'"),
+        ('form: text\nprompt: "{nothing}"', DataError, "no column 'nothing'"),
+        ("form: options\noptions: [a, b]", DataError, "'word', is none of: a, b"),
+    ],
+)
+def test_what_could_not_be_scored_is_refused_at_once(tmp_path, yaml, error, message):
+    templates = "" if "prompt:" in yaml else '\nprompt: "{prompt}"\ntarget: "{target}"'
+    with pytest.raises(error, match=message):
+        declared(tmp_path, yaml + templates, asked("word"))
+
+
+def test_rows_of_one_task_say_one_thing(tmp_path):
+    rows = [{"prompt": "?", "target": "1", "form": form} for form in ("number", "text")]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError, match="line 2: the rows of 'rows' say different things"):
+        read_own(str(tmp_path / "rows.jsonl"))
+
+
+def test_other_test_sets_are_not_taken_for_tasks_of_one_s_own(tmp_path):
+    write_jsonl(tmp_path / "exam.jsonl", [{"question": "?", "options": ["a", "b"], "answer": "A"}])
+    assert read_own(str(tmp_path / "exam.jsonl")) is None
+    assert read_own("hf:owner/name") is None
