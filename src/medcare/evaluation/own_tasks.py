@@ -160,9 +160,12 @@ def _templated(source: Source, task: Task) -> Iterator[Item]:
                 raise DataError(
                     f"{source.data}, {opened.unit} {row.number}: no column '{missing[0]}'; it has {there}."
                 )
-            cells = {name: _written(row.value[name], task.nothing) for name in _PLACE.findall(template)}
-            filled.append(_PLACE.sub(lambda place, cells=cells: cells[place[1]], template))
+            filled.append(_filled(template, row.value, task.nothing))
         yield _item(task, opened.name, row.number, row.value, filled[0], filled[1], source.options)
+
+
+def _filled(template: str, columns: Mapping[str, Any], nothing: str) -> str:
+    return _PLACE.sub(lambda place: _written(columns[place[1]], nothing), template)
 
 
 def _item(

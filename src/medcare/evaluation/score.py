@@ -141,20 +141,20 @@ def score_files(name: str, gold: Path | None, predictions: Path, *, allow_missin
 def _read_gold(name: str, gold: Path | None) -> tuple[Task, list[Item], set[str]]:
     """The task, its items, and the ids of other items among them."""
     source = name if gold is None else str(gold)
+    if gold is not None and name == EXAM.name:
+        return EXAM, *_read_exam(gold)
     if gold is not None and gold.with_name("benchmark.json").is_file() and gold.name == "items.jsonl":
         found, tasks = read_items(gold), read_cards(gold.with_name("benchmark.json"))
     elif own := read_own(source):
         found, tasks = own[0], {task.name: task for task in own[1]}
     elif gold is None:
         raise EvaluationError(f"--gold is missing: where are the right answers to '{name}'?")
-    elif name == EXAM.name:
-        return EXAM, *_read_exam(gold)
     else:
         task = find_task(name)
         return task, *_read_rows(gold, task)
-    task = next(iter(tasks.values())) if gold is None else tasks.get(name)
-    if task is None:
+    if gold is not None and name not in tasks:
         raise EvaluationError(f"{source} has no task '{name}'. It has: {', '.join(tasks)}.")
+    task = next(iter(tasks.values())) if gold is None else tasks[name]
     items = [item for item in found if item.task == task.name]
     return task, items, {item.id for item in found}.difference(item.id for item in items)
 
