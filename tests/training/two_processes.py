@@ -21,6 +21,7 @@ from medcare.text.chat_template import Rendered
 from medcare.text.records import Conversation, Item, Message
 from medcare.training.loop import Loop
 from tests.conftest import tiny_model
+from tests.models.families import tiny_family
 
 ADAPTERS = AdapterConfig(rank=2, alpha=4, experts=4, top_k=2, dropout=0.0)
 # Four micro-batches a step, on one process as on two.
@@ -36,6 +37,9 @@ STAGE = StageConfig(
 )
 STOP = 3
 CASES = ("aggregate", "aggregate_checkpointing", "aggregate_drop", "l1", "projection", "frozen_knowledge")
+# Stage 1 of other bases: experts in one tensor, and a tower for images that text never reaches.
+FAMILIES = {"experts": "mixtral", "images": "gemma3"}
+CASES += tuple(FAMILIES)
 
 
 def examples() -> list[Rendered]:
@@ -53,10 +57,10 @@ def make(case: str, folder: Path, *, processes: int) -> Loop:
     """The loop of one case."""
     stage = replace(STAGE, accumulation=STAGE.accumulation // processes)
     torch.manual_seed(11)  # branches are initialised alike on every process
-    model = tiny_model("llama")  # as `tiny_base`: accelerate keeps the class of layers to shard
+    model = tiny_family(FAMILIES[case]) if case in FAMILIES else tiny_model("llama")
     add_branches(model, "aggregate", ADAPTERS)
     branches = ["knowledge", "noise", "attention"]
-    if not case.startswith("aggregate"):
+    if not case.startswith("aggregate") and case not in FAMILIES:
         remove_branch(model, "noise")
         remove_branch(model, "attention")
         add_branches(model, "align", ADAPTERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,6 +60,19 @@ def make_accelerator(device: torch.device, *, clip: float, skips_branches: bool)
             "adapters.noise_drop must be 0 under DeepSpeed. Set it so, or launch with configs/fsdp2.yaml."
         )
     return ZeroDevices(accelerator, clip)
+
+
+def tell_layers(accelerator: Accelerator, model: nn.Module) -> None:
+    """Tell FSDP2 the classes of layers to shard one by one: those of the model's that are there.
+
+    accelerate would stop at a class that a model names and lacks, such as a part of another tower for images,
+    and would look for the first model's classes in every other.
+    """
+    plugin = getattr(getattr(accelerator, "state", None), "fsdp_plugin", None)
+    if plugin is not None and not os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP"):
+        there = {type(module).__name__ for module in model.modules()}
+        named = getattr(model, "_no_split_modules", None) or ()
+        plugin.transformer_cls_names_to_wrap = sorted(there.intersection(named))
 
 
 def is_sharded() -> bool:

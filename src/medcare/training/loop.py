@@ -25,7 +25,7 @@ from medcare.models.traits import Traits
 from medcare.settings.config import Batching, Layout, StageConfig
 from medcare.text.batches import IGNORED, Batch, collate, plan
 from medcare.text.chat_template import Rendered
-from medcare.training.devices import agree, expert_loads, make_accelerator, sum_loads
+from medcare.training.devices import agree, expert_loads, make_accelerator, sum_loads, tell_layers
 from medcare.training.losses import TokenLoss
 from medcare.training.meter import Meter
 from medcare.training.state import former_facts, load_state, save_state
@@ -131,6 +131,7 @@ class Loop:
             list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
         self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
+        tell_layers(self.accelerator, model)
         self.wrapped, self.optimizer = self.accelerator.prepare(TokenLoss(model, traits), optimizer)
         # FSDP2 puts shards in the place of the parameters, ZeRO-3 empties them.
         self.parameters = {name: entry for name, entry in model.named_parameters() if name in parameters}
