@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcare.evaluation.exam_answers import extract_letters
+from medcare.evaluation.exam_reading import extract_letters
 from tests.evaluation.exam_questions import DISEASES
 
 

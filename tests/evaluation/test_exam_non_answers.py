@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medcare.evaluation.exam_answers import extract_letters
+from medcare.evaluation.exam_reading import extract_letters
 from tests.evaluation.exam_questions import DISEASES, DOSES, DRUGS, EFFECTS
 
 

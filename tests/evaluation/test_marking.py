@@ -53,6 +53,20 @@ def test_a_written_answer_is_right_with_all_right_options_and_no_other(answers, 
     assert outcome.shares == ()
 
 
+def test_letters_with_a_gap_are_read_as_the_prompt_shows_them():
+    item = replace(
+        exam_item(2), prompt="Which?\nA. cough\nC. rash\nD. pain", options=("cough", "rash", "pain")
+    )
+    for text, order, right in (
+        ("D", None, True),
+        ("C", None, False),
+        ("A", [2, 0, 1], True),
+        ("B", None, False),
+    ):
+        outcome = marked(item, text=text, **({} if order is None else {"order": order}))
+        assert (outcome.score, outcome.parsable) == (float(right), text != "B")
+
+
 def ranked(*options, log_likelihoods, right=0):
     """The outcomes of two items, each with these options and its own log-likelihoods."""
     items = [replace(exam_item(right), id=name, options=options) for name in "ab"]

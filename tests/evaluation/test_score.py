@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -128,3 +130,33 @@ def test_an_exam_as_it_is_published_is_scored_whatever_order_was_shown(tmp_path)
     write_jsonl(answers, [{**rows[0], "order": [0, 0, 1, 2]}, rows[1]])
     with pytest.raises(EvaluationError, match="'order' must name each of 4 options once"):
         score_files("exam", gold, answers)
+
+
+def test_letters_with_a_gap_are_kept(tmp_path):
+    gold, answers = tmp_path / "gold.jsonl", tmp_path / "answers.jsonl"
+    options = {"A": "cough", "C": "rash", "D": "pain"}
+    row = {"question": "Which sign?", "options": options, "answer": "D", "id": "1"}
+    published = {"question": "Which sign?", "options": options, "answer_idx": "D", "meta_info": "step1"}
+    for gold_row, name in ((row, "1"), (published, "gold/1")):
+        write_jsonl(gold, [gold_row])
+        for text, right in (("D", True), ("D. pain", True), ("pain", True), ("C", False), ("B", False)):
+            write_jsonl(answers, [{"id": name, "text": text}])
+            assert correct(score_files("exam", gold, answers)) == [right]
+
+
+def test_the_question_tells_whether_the_wrong_statement_is_asked_for():
+    asked = replace(item("1", "C"), prompt="关于咳嗽的叙述，错误的是")
+    assert correct(score(EXAM, [asked], ["A对，B对，C错，D对"])) == [True]
+    several = [item("1", "ABD"), item("2", "A")]
+    assert correct(score(EXAM, several, ["A对，B对，C错，D对", "A"])) == [True, True]
+
+
+def test_right_answers_as_they_are_trained_score_exactly_one():
+    lines = [f"{letter}. {text}" for letter, text in zip("ABCD", OPTIONS, strict=True)]
+    items = [item("1", "A"), item("2", "BD"), item("3", "ABCD"), item("4", "C")]
+    reasons = "\n\n本题考查呼吸系统疾病，故A错，D对，答案B多见。"
+    texts = ["\n".join(lines[index] for index in one.answers) for one in items]
+    for ending in ("", reasons):
+        tree = score(EXAM, items, [text + ending for text in texts]).to_dict()
+        assert (tree["value"], tree["high"], tree["unparsable"]) == (1.0, 1.0, 0)
+        assert tree["low"] <= 1.0

@@ -36,6 +36,7 @@ class Task:
         synonyms: other spellings of labels.
         default: the value that stands for one which is none of the item's choices.
         aliases: other names of the task in published files.
+        several: whether several options of an item may be right; None where the items tell.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Task:
     synonyms: dict[str, str] = field(default_factory=dict)
     default: str = ""
     aliases: tuple[str, ...] = ()
+    several: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; of what most tasks don't need, only what this one has."""

@@ -11,6 +11,7 @@ import numpy as np
 from medcare.data.task import Task
 from medcare.evaluation.forms import form_of, metric_of, read_gold
 from medcare.evaluation.metrics import Floats, chosen_option, mean_rows
+from medcare.evaluation.questions import in_order
 from medcare.evaluation.reading import UNREAD, Answer, normalise
 from medcare.foundation.errors import EvaluationError
 from medcare.text.records import Item, fixed_options
@@ -65,6 +66,8 @@ def mark(
             ranked the options and others wrote.
     """
     gold = read_gold(task, items)
+    if task.form == "options" and task.several is None:
+        task = replace(task, several=any(len(item.answers) > 1 for item in items))
     ranked = task.form == "options" and _are_ranked(task, answers)
     rows: dict[str, Floats] = {}
     outcomes: Marks = {}
@@ -138,9 +141,7 @@ def _read(task: Task, item: Item, row: Prediction | None) -> Answer:
     order = row.get("order")
     if order is None:
         return form.read(task, row["text"], item)
-    answer = form.read(
-        task, row["text"], replace(item, options=tuple(item.options[place] for place in order))
-    )
+    answer = form.read(task, row["text"], in_order(item, order))
     return Answer(frozenset(order[place] for place in answer.content)) if answer.parsable else answer
 
 

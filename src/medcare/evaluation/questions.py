@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from medcare.text.records import Item
 
@@ -21,27 +22,42 @@ def ask(item: Item, *, generate: bool, seed: int | None = None) -> tuple[str, tu
     Returns:
         The user's message, and the index of the option that is shown at each letter (none if none are).
     """
-    if not item.options:
-        return item.prompt, ()
-    stem = _stem(item)
-    if stem is None and not generate:
+    if not item.options or not (generate or _listed(item)[1]):
         return item.prompt, ()
     order = list(range(len(item.options)))
     if seed is not None:
         random.Random(f"{seed} {item.id}").shuffle(order)
     elif not generate:
         return item.prompt, tuple(order)
-    lines = (f"{letter}. {item.options[index]}" for letter, index in zip(LETTERS, order, strict=False))
-    return "\n".join((item.prompt if stem is None else stem, *lines)), tuple(order)
+    return in_order(item, order).prompt, tuple(order)
+
+
+def in_order(item: Item, order: Sequence[int]) -> Item:
+    """The item as it was asked: its options in an order, and its prompt with them, a line and a letter each."""
+    letters = letters_of(item)
+    options = tuple(item.options[index] for index in order)
+    lines = (f"{letter}. {option}" for letter, option in zip(letters, options, strict=True))
+    return replace(item, options=options, prompt="\n".join((_listed(item)[0], *lines)))
 
 
 def listed_answer(item: Item) -> str:
     """The right answer to a question that shows its options, as exams write it: `B. Asthma`."""
-    return "\n".join(f"{LETTERS[index]}. {item.options[index]}" for index in item.answers)
+    letters = letters_of(item)
+    return "\n".join(f"{letters[index]}. {item.options[index]}" for index in item.answers)
 
 
-def _stem(item: Item) -> str | None:
-    """The question without the options, if it ends with them, one a line behind its letter."""
-    lines = r"\n".join(rf"[A-Z]\. {re.escape(option)}" for option in item.options)
-    found = re.search(rf"\n{lines}\Z", item.prompt)
-    return item.prompt[: found.start()] if found else None
+def letters_of(item: Item) -> str:
+    """The letters of the options: those that the prompt shows, "ACD" where there is no B, else A, B, C."""
+    return _listed(item)[1] or LETTERS[: len(item.options)]
+
+
+def _listed(item: Item) -> tuple[str, str]:
+    """The question without its options, and their letters, if it ends with them, one a line."""
+    stem, letters = item.prompt, ""
+    for option in reversed(item.options):
+        ending = f". {option}"
+        line = len(stem) - len(ending) - 2
+        if line < 0 or not stem.endswith(ending) or stem[line] != "\n" or stem[line + 1] not in LETTERS:
+            return item.prompt, ""
+        stem, letters = stem[:line], stem[line + 1] + letters
+    return (stem, letters) if list(letters) == sorted(set(letters)) else (item.prompt, "")

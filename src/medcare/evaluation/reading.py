@@ -32,8 +32,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from medcare.data.task import Task
-from medcare.evaluation.exam_answers import extract_letters
-from medcare.evaluation.questions import LETTERS
+from medcare.evaluation.exam_reading import extract_letters
+from medcare.evaluation.questions import letters_of
 from medcare.foundation.errors import EvaluationError, MedCareError, first_line
 from medcare.text.records import Item
 
@@ -71,10 +71,11 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def read_options(_task: Task, text: str, item: Item) -> Answer:
+def read_options(task: Task, text: str, item: Item) -> Answer:
     """The indices of the item's options that a text chooses."""
-    letters = extract_letters(text, item.options)
-    return UNREAD if letters is None else Answer(frozenset(map(LETTERS.index, letters)))
+    letters = letters_of(item)
+    chosen = extract_letters(text, item.options, letters=letters, question=item.prompt, several=task.several)
+    return UNREAD if chosen is None else Answer(frozenset(map(letters.index, chosen)))
 
 
 def read_label(task: Task, text: str, _item: Item) -> Answer:

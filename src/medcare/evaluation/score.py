@@ -175,12 +175,18 @@ def read_question(row: Mapping[str, Any], source: Path) -> Item:
         EvaluationError: it has no list of options, or no correct one among them.
     """
     name = row_id(row, source)
-    options = row.get("options")
+    options, letters, prompt = row.get("options"), LETTERS, str(row.get("question") or "")
     if isinstance(options, Mapping):
-        options = [options[letter] for letter in sorted(options)]
+        by_letter = {str(letter).strip().upper(): option for letter, option in sorted(options.items())}
+        if not set(by_letter) <= set(LETTERS):
+            raise EvaluationError(
+                f"{source}: question '{name}' calls its options {', '.join(by_letter)}; each needs a letter, A to Z."
+            )
+        letters, options = "".join(by_letter), list(by_letter.values())
+        prompt = "\n".join((prompt, *(f"{letter}. {option}" for letter, option in by_letter.items())))
     if not isinstance(options, list) or not 0 < len(options) <= len(LETTERS):
         raise EvaluationError(f"{source}: question '{name}' needs a list of 1 to {len(LETTERS)} 'options'.")
-    answers = _answers(row)
+    answers = _answers(row, letters)
     if not answers or not answers <= set(range(len(options))):
         raise EvaluationError(
             f"{source}: question '{name}' with {len(options)} options needs the letters of the correct ones "
@@ -192,18 +198,18 @@ def read_question(row: Mapping[str, Any], source: Path) -> Item:
         EXAM.family,
         "held_out",
         name,
-        str(row.get("question") or ""),
+        prompt,
         tuple(map(str, options)),
         tuple(sorted(answers)),
         subject=str(row.get("subject") or ""),
     )
 
 
-def _answers(row: Mapping[str, Any]) -> set[int]:
+def _answers(row: Mapping[str, Any], of: str) -> set[int]:
     """The indices of `answer` ("BD", "B, D", ["B", "D"]), or those of `answers`; -1 for what is no letter."""
     letters, indices = row.get("answer"), row.get("answers")
     if isinstance(letters, str | list):
-        return {LETTERS.find(char) for char in "".join(map(str, letters)).upper() if char not in " ,;、，"}
+        return {of.find(char) for char in "".join(map(str, letters)).upper() if char not in " ,;、，"}
     if isinstance(indices, list) and all(isinstance(index, int) for index in indices):
         return set(indices)
     return set()
