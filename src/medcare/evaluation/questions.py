@@ -33,7 +33,7 @@ def ask(item: Item, *, generate: bool, seed: int | None = None) -> tuple[str, tu
 
 
 def in_order(item: Item, order: Sequence[int]) -> Item:
-    """The item as it was asked: its options in an order, and its prompt with them, a line and a letter each."""
+    """The item as it is asked: its options in an order, and its prompt with them, a letter each."""
     letters = letters_of(item)
     options = tuple(item.options[index] for index in order)
     lines = (f"{letter}. {option}" for letter, option in zip(letters, options, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,8 @@ def score_files(name: str, gold: Path | None, predictions: Path, *, allow_missin
         EvaluationError: the two don't belong together, or a row lacks something.
     """
     task, items, others = _read_gold(name, gold)
+    if task is EXAM:
+        items = _as_answered(items, gold, predictions)
     ids = [item.id for item in items]
     answers: list[Prediction | None] = []
     found = pair_rows(ids, predictions, allow_missing=allow_missing, ignored=others)
@@ -168,6 +170,14 @@ def _read_exam(gold: Path) -> tuple[list[Item], set[str]]:
     return [item for item in read_published(str(gold)) if item.options], set()
 
 
+def _as_answered(items: list[Item], gold: Path, predictions: Path) -> list[Item]:
+    """The items under the ids of the answers, which may lack the name of the file that exams carry."""
+    prefix = f"{gold.stem}/"
+    if any(row_id(row, predictions).startswith(prefix) for row in read_rows(predictions)):
+        return items
+    return [replace(item, id=item.id.removeprefix(prefix)) for item in items]
+
+
 def read_question(row: Mapping[str, Any], source: Path) -> Item:
     """The question of a plain row of a gold file.
 
@@ -180,7 +190,8 @@ def read_question(row: Mapping[str, Any], source: Path) -> Item:
         by_letter = {str(letter).strip().upper(): option for letter, option in sorted(options.items())}
         if not set(by_letter) <= set(LETTERS):
             raise EvaluationError(
-                f"{source}: question '{name}' calls its options {', '.join(by_letter)}; each needs a letter, A to Z."
+                f"{source}: question '{name}' calls its options {', '.join(by_letter)}; each needs a letter, "
+                "A to Z."
             )
         letters, options = "".join(by_letter), list(by_letter.values())
         prompt = "\n".join((prompt, *(f"{letter}. {option}" for letter, option in by_letter.items())))
