@@ -125,7 +125,7 @@ def score_files(name: str, gold: Path | None, predictions: Path, *, allow_missin
         EvaluationError: the two don't belong together, or a row lacks something.
     """
     task, items, others = _read_gold(name, gold)
-    if task is EXAM:
+    if gold is not None and task is EXAM:
         items = _as_answered(items, gold, predictions)
     ids = [item.id for item in items]
     answers: list[Prediction | None] = []
