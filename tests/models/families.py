@@ -106,6 +106,11 @@ LEFT_OUT = {
     "dbrx": "transformers can't make one: its attention's configuration lacks rope_theta",
 }
 
+# A token sees later ones, or the padding: these can't be trained, and are refused.
+NOT_CAUSAL = {"cpmant", "prophetnet", "reformer", "xlm", "xlnet"}
+# Families without float64, which their masks overflow.
+_SINGLE = {"xglm"}
+
 FAMILIES = [family for family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if family not in LEFT_OUT]
 
 
@@ -125,6 +130,17 @@ def tiny_family(
         setattr(config, name, value)
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def lively_family(family: str, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
+    """As `tiny_family`, with weights so large that all that is computed shows in the logits."""
+    model = tiny_family(family, dtype=torch.float32 if family in _SINGLE else dtype, **changes)
+    model.set_experts_implementation("eager")  # the faster ways have no float64
+    draw = torch.Generator().manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 and "A_log" not in name:
+            parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=draw))
+    return model
 
 
 def tiny_config(family: str) -> PretrainedConfig:

@@ -6,18 +6,14 @@ from functools import cache
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from medcare.models.traits import LogitRule, Traits
 from medcare.text.batches import collate
 from medcare.text.chat_template import Rendered
 from medcare.training.losses import TokenLoss
-from tests.models.families import FAMILIES, tiny_family
+from tests.models.families import FAMILIES, NOT_CAUSAL, lively_family, tiny_family
 
-# These are refused: a token sees later ones, or the padding.
-NOT_CAUSAL = {"cpmant", "prophetnet", "reformer", "xlm", "xlnet"}
-PRECISION = {"xglm": torch.float32}  # its mask has no float64
 UNUSED = {"allow_unused": True, "materialize_grads": True}
 PAD = 5
 """An ordinary token: nothing but its place may keep padding out of the loss."""
@@ -28,17 +24,6 @@ def examples() -> list[Rendered]:
     draw = torch.Generator().manual_seed(1)
     rows = [torch.randint(6, 290, (length,), generator=draw).tolist() for length in (13, 19, 11)]
     return [Rendered(ids, [place % 3 != 1 for place in range(len(ids))]) for ids in rows]
-
-
-def widened(family: str) -> nn.Module:
-    """A tiny model in which all that it computes shows in its logits: at first most of it is near zero."""
-    model = tiny_family(family, dtype=PRECISION.get(family, torch.float64))
-    model.set_experts_implementation("eager")  # the faster ways have no float64
-    draw = torch.Generator().manual_seed(2)
-    for name, parameter in model.named_parameters():
-        if parameter.dim() > 1 and "A_log" not in name:
-            parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=draw))
-    return model
 
 
 @cache
@@ -54,7 +39,7 @@ def test_a_batch_has_the_loss_and_gradients_of_its_examples(family):
     assert padded is (family not in NOT_CAUSAL)
     if not padded:
         return
-    model = widened(family)
+    model = lively_family(family, torch.float64)
     token_loss = TokenLoss(model)
     model.get_output_embeddings().requires_grad_(False)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

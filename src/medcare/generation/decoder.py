@@ -1,13 +1,13 @@
 """What decoding and option scoring share: one forward pass for all models, prefix caches and batches.
 
 What all prompts of a call begin with (a chat template's system turn, few-shot examples) is computed once and
-kept as a key-value cache. That needs attention with a plain key-value cache: models with recurrent or other
-layers, and rows longer than a sliding window, go the plain way, which gives the same answers more slowly.
+kept as a key-value cache. That needs attention with a plain key-value cache, which `models.traits` tries.
+Other models read whole rows, and go on with the memory that they make themselves; one that has none, or whose
+memory doesn't give the logits of the whole row, reads the row anew for every token.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer
+
+from medcare.models.traits import Traits
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished items and of all items."""
@@ -28,31 +30,21 @@ class Decoder:
 
     Attributes:
         model: the model.
-        cache_argument: the name under which `forward` takes the cache; it changed in transformers 5.
-        plain_cache: every layer is attention with an ordinary key-value cache.
-        window: the shortest sliding window in tokens, 0 if attention is unlimited.
+        traits: what it does.
     """
 
     model: Any
-    cache_argument: str
-    plain_cache: bool
-    window: int
+    traits: Traits
 
     @classmethod
     def of(cls, model: Any) -> Decoder:
-        """Look at a model's cache layers and signature."""
-        layers = DynamicCache(config=model.config).layers
-        parameters = inspect.signature(model.forward).parameters
-        return cls(
-            model=model,
-            cache_argument="cache" if "cache" in parameters else "past_key_values",
-            plain_cache="position_ids" in parameters
-            and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers),
-            window=min(
-                (layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)),
-                default=0,
-            ),
-        )
+        """The decoder of a model."""
+        return cls(model, Traits.of(model))
+
+    @property
+    def plain_cache(self) -> bool:
+        """As `Traits.plain_cache`."""
+        return self.traits.plain_cache
 
     @property
     def device(self) -> torch.device:
@@ -62,13 +54,13 @@ class Decoder:
 
     def reaches(self, length: int) -> bool:
         """Whether every token of a row of `length` sees all tokens before it."""
-        return not self.window or length <= self.window
+        return not self.traits.window or length <= self.traits.window
 
     def logits(
         self, ids: Tensor, mask: Tensor | None, positions: Tensor, keep: int, cache: DynamicCache | None
     ) -> Tensor:
         """Logits [b, keep, v] of the last `keep` columns of `ids` [b, s]."""
-        options = {} if cache is None else {self.cache_argument: cache}
+        options = {} if cache is None else {self.traits.cache_argument: cache}
         output = self.model(
             input_ids=ids,
             attention_mask=mask,
@@ -77,8 +69,25 @@ class Decoder:
             use_cache=cache is not None,
             **options,
         )
-        logits: Tensor = output.logits
+        logits: Tensor = output.logits[:, -keep:]
         return logits
+
+    def read(self, ids: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """Read on in rows of one length, in a model of any kind.
+
+        Args:
+            ids: [b, s], the tokens that come next.
+            memory: what came out of the call before; None if these are the first tokens.
+
+        Returns:
+            Logits [b, s, v], and the memory for the next call.
+        """
+        if self.traits.own_cache:
+            name = self.traits.cache_argument
+            output = self.model(input_ids=ids, use_cache=True, **({} if memory is None else {name: memory}))
+            return output.logits, output[name]
+        whole = ids if memory is None else torch.cat([memory, ids], dim=1)
+        return self.model(input_ids=whole, use_cache=False).logits[:, -ids.shape[1] :], whole
 
     def prefix_cache(self, prefix: Sequence[int]) -> DynamicCache:
         """The cache [1, .., len(prefix), ..] of a prefix; empty for an empty one."""

@@ -4,8 +4,8 @@ Rows stand right-aligned in one key-value cache, each as long as its own text; c
 are masked. New requests are computed by themselves, a limited number of tokens a step, so that a long prompt
 does not hold up the answers that are being written; then their cache is put beside that of the others.
 
-It is the ordinary cache and the ordinary forward pass of transformers, so any attention model works, on any
-device. Models with another kind of cache (recurrent ones) are served one request at a time.
+It is the ordinary cache and the ordinary forward pass of transformers, so attention models work, on any
+device. Models that remember a row in another way (recurrent ones) are served one request at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class _Group:
     """Requests whose keys and values are in one cache of `width` columns."""
 
     requests: list[Request]
-    cache: DynamicCache
+    cache: Any  # a `DynamicCache`, or what `Decoder.read` remembers of its only row
     width: int
 
 
@@ -140,7 +140,8 @@ class Engine:
             chosen = group
         if not chosen:
             return None
-        return _Group(chosen, DynamicCache(config=self._decoder.model.config), 0)
+        plain = self._decoder.plain_cache
+        return _Group(chosen, DynamicCache(config=self._decoder.model.config) if plain else None, 0)
 
     def _prefill(self, group: _Group) -> None:
         """Compute the next columns of a group's prompts; after the last, the group joins the others."""
@@ -190,11 +191,8 @@ class Engine:
         start, end = group.width, group.width + ids.shape[1]
         group.width = end
         if not decoder.plain_cache:
-            output = decoder.model(
-                input_ids=ids.to(device), use_cache=True, **{decoder.cache_argument: group.cache}
-            )
-            last: Tensor = output.logits[:, -keep:]
-            return last
+            logits, group.cache = decoder.read(ids.to(device), group.cache)
+            return logits[:, -keep:]
         columns = torch.arange(end)
         mask = (columns >= first[:, None]).long().to(device)
         positions = (columns[start:] - first[:, None]).clamp(min=0).to(device)

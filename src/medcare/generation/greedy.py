@@ -1,4 +1,4 @@
-"""Batched greedy decoding on any causal language model of transformers."""
+"""Batched greedy decoding."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache
 
 from medcare.generation.decoder import Decoder, Progress, batches, common_prefix, evaluating
 from medcare.generation.ending import answer_ends
@@ -112,29 +112,22 @@ def _decode(
     return outputs
 
 
-class _CheckedLogits(LogitsProcessor):
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        check_answer(scores)
-        return scores
-
-
 def _decode_plainly(
     decoder: Decoder, rows: list[list[int]], limit: int, stop_ids: Sequence[int]
 ) -> list[list[int]]:
-    """Decode rows of one length with the model's own `generate`: no padding, any kind of cache."""
-    ids = torch.tensor(rows, device=decoder.device)
-    stops = list(stop_ids)
-    output = decoder.model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=limit,
-        do_sample=False,
-        eos_token_id=stops or None,
-        pad_token_id=stops[0] if stops else 0,
-        logits_processor=LogitsProcessorList([_CheckedLogits()]),
-    )
-    answers = []
-    for tokens in output[:, ids.shape[1] :].tolist():
-        end = next((index for index, token in enumerate(tokens) if token in stops), len(tokens))
-        answers.append(tokens[:end])
-    return answers
+    """Greedy decoding of rows of one length: no padding, and a memory of any kind, or none."""
+    ids, memory = torch.tensor(rows, device=decoder.device), None
+    outputs: list[list[int]] = [[] for _ in rows]
+    going = set(range(len(rows)))
+    for _ in range(limit):
+        logits, memory = decoder.read(ids, memory)
+        check_answer(logits[:, -1])
+        ids = logits[:, -1:].argmax(-1)
+        for row, (token,) in enumerate(ids.tolist()):
+            if token in stop_ids:
+                going.discard(row)
+            elif row in going:
+                outputs[row].append(token)
+        if not going:
+            break
+    return outputs

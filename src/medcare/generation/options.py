@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +24,6 @@ from medcare.models.soundness import check_answer
 
 # Most logits held at once; 2^27 floats are 512 MiB.
 _LOGITS = 1 << 27
-# Tokens of a prompt, and of an option, on which a model is tried.
-_PROBE = 8
-# What was found, for each model by the name of its attention.
-_HONOURS: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
 
 Options = Sequence[Sequence[int]]
 
@@ -157,13 +152,13 @@ def stream_option_scores(
     longest = max(len(question.prompt) + question.width for question in questions)
     # Padding counts: a sliding window is one of columns.
     whole = decoder.reaches(longest + max(question.width for question in questions))
-    shared = decoder.plain_cache and whole and _masks_blocks(decoder, questions[0])
+    shared = decoder.plain_cache and whole and decoder.traits.masks_blocks
     prefix = common_prefix(prompts) if shared else []
     with evaluating(model):
-        cache = decoder.prefix_cache(prefix)
+        cache = decoder.prefix_cache(prefix) if shared else None
     for chosen in _batches(questions, decoder, tokens_per_batch):
         with evaluating(model):
-            if shared:
+            if cache is not None:
                 values = _score_together(decoder, chosen, cache)
             else:
                 values = [_score_apart(decoder, question) for question in chosen]
@@ -206,33 +201,6 @@ def _questions(prompts: Sequence[Sequence[int]], options: Sequence[Options]) -> 
 def _row_limit(decoder: Decoder, columns: int) -> int:
     vocabulary: int = decoder.model.get_input_embeddings().weight.shape[0]
     return max(1, _LOGITS // (columns * vocabulary))
-
-
-def _masks_blocks(decoder: Decoder, question: _Question) -> bool:
-    """Whether the model honours a mask of blocks; one that ignores or can't take it is encoded plainly.
-
-    Found out by trying once, on the end of one question: attention kernels and position schemes are too many
-    to list.
-    """
-    kernel = getattr(decoder.model.config, "_attn_implementation", None)
-    if kernel not in ("sdpa", "eager"):
-        return False
-    known = _HONOURS.setdefault(decoder.model, {})
-    if kernel not in known:
-        known[kernel] = _try_mask(decoder, question)
-    return known[kernel]
-
-
-def _try_mask(decoder: Decoder, question: _Question) -> bool:
-    probe = _Question(0, question.prompt[-_PROBE:], [option[-_PROBE:] for option in question.options[-2:]])
-    precise = decoder.model.get_input_embeddings().weight.dtype in (torch.float32, torch.float64)
-    with evaluating(decoder.model):
-        together = _score_together(decoder, [probe], decoder.prefix_cache([]))[0]
-        apart = _score_apart(decoder, probe)
-    return all(
-        abs(a - b) <= (1e-4 if precise else 5e-2) * (abs(b) + len(option))
-        for a, b, option in zip(together, apart, probe.options, strict=True)
-    )
 
 
 def _score_together(decoder: Decoder, questions: list[_Question], prefix: DynamicCache) -> list[list[float]]:

@@ -121,21 +121,20 @@ class Traits:
     def masks_blocks(self) -> bool:
         """Whether a mask [b, 1, s, s] that is added to attention scores is honoured, with positions to it.
 
-        The row, short enough for any sliding window, is padding, a prompt and two continuations, of which the
+        The row, short enough for sliding windows, is padding, a prompt and two continuations, of which the
         second doesn't see the first.
         """
         model = self._model()
         if model.config._attn_implementation not in ("sdpa", "eager"):
             return False  # other kernels take no such mask
-        prompt, first, second = (self._tokens(length, seed=length) for length in (3, 2, 2))
-        ids = torch.cat([first[:, :1], prompt, first, second], dim=1)
-        positions = torch.tensor([[0, 0, 1, 2, 3, 4, 3, 4]], device=ids.device)
-        seen = torch.ones(8, 8, dtype=torch.bool).tril()
-        seen[1:, :1] = False
-        seen[6:, 4:6] = False
-        mask = torch.zeros(1, 1, 8, 8, dtype=model.dtype)
+        prompt, first, second = (self._tokens(length, seed=length) for length in (2, 1, 2))
+        ids = torch.cat([first, prompt, first, second], dim=1)
+        positions = torch.tensor([[0, 0, 1, 2, 2, 3]], device=ids.device)
+        seen = torch.ones(6, 6, dtype=torch.bool).tril()
+        seen[1:, 0] = seen[4:, 3] = False
+        mask = torch.zeros(1, 1, 6, 6, dtype=model.dtype)
         mask = mask.masked_fill(~seen, torch.finfo(model.dtype).min).to(ids.device)
-        inside = torch.tensor([[False, True, True, True, False, False, True, True]], device=ids.device)
+        inside = torch.tensor([[False, True, True, False, True, True]], device=ids.device)
         inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
         example = torch.cat([prompt, second], dim=1)
         return self._takes("position_ids") and self._alone(inputs, inside, example, last=2)
@@ -156,14 +155,14 @@ class Traits:
             if not self._takes("position_ids") or not self._remembers_keys_and_values:
                 return False
             options = {self.cache_argument: cache, "use_cache": True}
-            prefix, long, short = (self._tokens(length, seed=length) for length in (2, 4, 1))
+            prefix, long, short = (self._tokens(length, seed=length) for length in (1, 2, 1))
             after = self._tokens(2, seed=9).T
             model(input_ids=prefix, **options)
             cache.batch_repeat_interleave(2)
-            ids = torch.cat([long, torch.cat([long[:, :3], short], dim=1)])
-            mask = torch.ones(2, 7, dtype=torch.long, device=ids.device)
-            mask[1, 2:5] = 0
-            at = torch.tensor([[2, 3, 4, 5], [0, 0, 0, 2]], device=ids.device)
+            ids = torch.cat([long, torch.cat([long[:, :1], short], dim=1)])
+            mask = torch.ones(2, 4, dtype=torch.long, device=ids.device)
+            mask[1, 1] = 0
+            at = torch.tensor([[1, 2], [0, 1]], device=ids.device)
             read = self._logits(input_ids=ids, attention_mask=mask[:, :-1], position_ids=at, **options)
             at = at[:, -1:] + 1
             written = self._logits(input_ids=after, attention_mask=mask, position_ids=at, **options)
@@ -177,16 +176,29 @@ class Traits:
             return self._tried(continues)
 
     @cached_property
+    def window(self) -> int:
+        """The shortest sliding window in tokens; 0 if attention is unlimited."""
+        windows = [getattr(layer, "sliding_window", None) for layer in self._layers]
+        windows.append(getattr(self._model().config, "window_size", None))  # GPT-Neo's layers don't tell
+        return min((window for window in windows if isinstance(window, int) and window), default=0)
+
+    @cached_property
     def _remembers_keys_and_values(self) -> bool:
         """Whether all that any layer remembers of a token is its keys and values."""
-        from transformers import DynamicCache
         from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-        def only() -> bool:
-            layers = DynamicCache(config=self._model().config).layers
-            return {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
+        kinds = {type(layer) for layer in self._layers}
+        return bool(kinds) and kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
-        return self._tried(only)
+    @cached_property
+    def _layers(self) -> list[Any]:
+        """What transformers remembers a row in, layer by layer; empty if it doesn't say."""
+        from transformers import DynamicCache
+
+        try:
+            return list(DynamicCache(config=self._model().config).layers)
+        except _REFUSALS:
+            return []
 
     @cached_property
     def own_cache(self) -> bool:
@@ -207,10 +219,9 @@ class Traits:
 
     @cached_property
     def cache_argument(self) -> str:
-        """Under which name the model takes, and returns, what it remembers of the tokens before."""
-        return next(
-            name for name in ("cache", "past_key_values", "cache_params", "state") if self._takes(name)
-        )
+        """Under which name the model takes, and returns, what it remembers of a row; empty if it doesn't."""
+        names = ("cache", "past_key_values", "cache_params", "state")
+        return next((name for name in names if self._takes(name)), "")
 
     @cached_property
     def head(self) -> Head | None:
@@ -282,7 +293,7 @@ class Traits:
             return leaves[-1].clone()
 
         def separate() -> bool:
-            with torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 hook = self._model().get_input_embeddings().register_forward_hook(cut)
                 try:
                     logits = self._logits(**inputs, use_cache=False)[inside][-last:]
