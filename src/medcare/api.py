@@ -91,7 +91,9 @@ def train(
     rows = list(read_conversations(data))
     text = json.dumps([[message.content for message in row.messages] for row in rows])
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return stages.train(stage, config, rows, out, data_hash=digest, start=origin)
+    former = config.aggregate.data if stage == "align" and config.align.replay else ""
+    replayed = list(read_conversations(former, columns=config.aggregate.map)) if former else []
+    return stages.train(stage, config, rows, out, data_hash=digest, start=origin, replayed=replayed)
 
 
 def merge(folder: str | Path, out: str | Path) -> Path:

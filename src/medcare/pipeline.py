@@ -131,7 +131,11 @@ def train_stage(
     source = named or str(prepare_data(config, folder) / f"{stage}.jsonl")
     conversations = list(read_conversations(source, columns=config.stage(stage).map))
     digest = file_hash(Path(source)) if Path(source).is_file() else source
-    return stages.train(stage, config, conversations, out, data_hash=digest, start=start)
+    replayed = []
+    if stage == "align" and config.align.replay:
+        former = config.aggregate.data or str(prepare_data(config, folder) / "aggregate.jsonl")
+        replayed = list(read_conversations(former, columns=config.aggregate.map))
+    return stages.train(stage, config, conversations, out, data_hash=digest, start=start, replayed=replayed)
 
 
 def prepare_items(config: RunConfig, folder: Path) -> list[Item]:

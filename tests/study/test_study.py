@@ -58,7 +58,7 @@ def test_arms_expand_and_cells_come_arm_by_arm(tmp_path):
         ({"control": "nobody"}, "control must be an arm"),
         ({"seed": [1]}, "unknown: seed"),
         ({"world": "large"}, "small or run"),
-        ({"arms": {"x": {"align.distill": 0.5}}}, "replay"),
+        ({"arms": {"x": {"align.replay": 1.5}}}, "replay"),
     ],
 )
 def test_wrong_plans_are_refused_before_anything_runs(tmp_path, changes, message):
@@ -71,8 +71,8 @@ def test_cells_run_once_and_the_tables_come_of_them_alone(tmp_path, monkeypatch)
     arms = {
         "none": {},
         "inputs": {"align.orthogonality": "inputs"},
-        "mixed": {"method": "lora"},
-        "distilled": {"align.replay": 0.2, "align.distill": 0.5},
+        "mixed": {"world.method": "lora"},
+        "distilled": {"align.replay": 0.2, "world.distill": 0.5},
         "alone": {"world.stage_2": False, "adapters.experts": 2, "adapters.noise_drop": 0.5},
     }
     figure = {"name": "frontier", "title": "t", "x": "new_forms", "y": "new_facts", "arms": list(arms)}

@@ -440,3 +440,17 @@ def test_each_token_is_counted_once_by_the_routers(family, tmp_path):
     tokens = sum(trained._batch(numbers).inputs["input_ids"].numel() for numbers in trained.schedule.steps[0])
     for load in expert_loads(trained.model):
         assert load.sum() == tokens * ADAPTERS.top_k
+
+
+def test_each_epoch_replays_its_share_and_others_before_the_same_again():
+    stage = StageConfig(epochs=3, tokens_per_batch=40, replay=0.25)
+    schedule = Schedule.build([10] * 12 + [10] * 8, stage, seed=1, own=12)
+    numbers = [number for step in schedule.steps for batch in step for number in batch]
+    epochs = [numbers[start : start + 16] for start in (0, 16, 32)]
+    assert all(sorted(number for number in epoch if number < 12) == list(range(12)) for epoch in epochs)
+    former = [[number for number in epoch if number >= 12] for epoch in epochs]
+    assert [len(part) for part in former] == [4, 4, 4]
+    assert sorted(former[0] + former[1]) == list(range(12, 20))
+    assert Schedule.build([10] * 12, StageConfig(), seed=1) == Schedule.build(
+        [10] * 12, StageConfig(), 1, own=12
+    )

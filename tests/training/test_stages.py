@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from medcare.adapters.input_directions import leading, load_directions
 from medcare.adapters.loading import load_model
 from medcare.adapters.tuner import adapted_linears
 from medcare.export.merged import merge
@@ -382,3 +384,64 @@ def test_what_trains_is_told_in_numbers_that_say_something(tiny_base, tmp_path, 
         r"12 examples, trainable 8\.9k \(attention 896, knowledge 2\.3k, noise 5\.7k\)",
         capsys.readouterr().err,
     )
+
+
+@pytest.mark.parametrize("kind", ["inputs", "contrast"])
+def test_stage_two_keeps_out_of_what_stage_one_reads(both, tiny_base, tmp_path, kind):
+    align = replace(config(tiny_base).align, orthogonality=kind, input_energy=0.8)
+    stages.train(
+        "align", config(tiny_base, align=align), TALKS, tmp_path / "two", data_hash="x", start=both / "one"
+    )
+    stored = load_directions(both / "one" / "inputs.safetensors")
+    model, free = load_model(tmp_path / "two"), load_model(both / "two")
+    for name, linear in adapted_linears(model, "alignment").items():
+        rows, entry = linear.branch("alignment").down.detach(), stored[name]
+        assert entry.basis.shape[0] > 8
+        heard = share_heard(rows, entry)
+        assert (
+            heard < 0.45 < share_heard(adapted_linears(free)[name].branch("alignment").down.detach(), entry)
+        )
+        assert float(linear.branch("alignment").up.detach().abs().max()) > 0  # it learned all the same
+        if kind == "inputs":
+            assert float((rows @ leading(entry, 0.8).T).abs().max()) < 1e-5
+    merge(tmp_path / "two", tmp_path / "plain")
+    torch.testing.assert_close(logits(load_model(tmp_path / "plain")), logits(model), rtol=1e-4, atol=1e-4)
+
+
+def share_heard(rows, entry):
+    """The energy of the inputs that goes through rows, against that through rows drawn at random."""
+    through = ((rows @ entry.basis.T).square() * entry.energy).sum()
+    return float(through / (rows.square().sum() * entry.total / rows.shape[1]))
+
+
+def test_a_stage_one_without_directions_is_told(both, tiny_base, tmp_path):
+    older = tmp_path / "one"
+    shutil.copytree(both / "one", older)
+    (older / "inputs.safetensors").unlink()
+    align = replace(config(tiny_base).align, orthogonality="inputs")
+    with pytest.raises(AdapterError, match="Train stage 1 again"):
+        stages.train(
+            "align", config(tiny_base, align=align), TALKS, tmp_path / "two", data_hash="x", start=older
+        )
+
+
+def test_a_share_that_leaves_no_room_is_told(both, tiny_base, tmp_path):
+    align = replace(config(tiny_base).align, orthogonality="inputs", input_energy=0.999999)
+    changed = config(tiny_base, align=align)
+    with pytest.raises(AdapterError, match=r"Lower align\.input_energy"):
+        stages.train("align", changed, TALKS, tmp_path / "two", data_hash="x", start=both / "one")
+
+
+def test_replay_mixes_stage_ones_rows_in_and_needs_them(both, tiny_base, tmp_path, capsys):
+    align = replace(config(tiny_base).align, replay=0.25)
+    changed = config(tiny_base, align=align)
+    with pytest.raises(DataError, match=r"aggregate\.data"):
+        stages.train("align", changed, TALKS, tmp_path / "none", data_hash="x", start=both / "one")
+    stages.train(
+        "align", changed, TALKS, tmp_path / "two", data_hash="x", start=both / "one", replayed=TALKS[:4]
+    )
+    tokens = [
+        sum(row["tokens"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()))
+        for folder in (both / "two", tmp_path / "two")
+    ]
+    assert tokens[1] > 1.2 * tokens[0]

@@ -12,13 +12,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from medcare.adapters.input_directions import leading
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_branches, remove_branch, trainable
 from medcare.foundation.errors import ConfigError
 from medcare.models.tensor_files import save_tensors
-from medcare.settings.config import AdapterConfig, EvaluationConfig, ModelConfig, RunConfig, StageConfig
+from medcare.settings.config import (
+    AdapterConfig,
+    EvaluationConfig,
+    ModelConfig,
+    Orthogonality,
+    RunConfig,
+    StageConfig,
+)
 from medcare.text.chat_template import Rendered
 from medcare.text.records import Conversation, Item, Message
+from medcare.training.input_pass import gather
 from medcare.training.loop import Loop
 from tests.conftest import tiny_model
 from tests.models.families import tiny_family
@@ -36,7 +45,15 @@ STAGE = StageConfig(
     checkpoint_seconds=1e9,
 )
 STOP = 3
-CASES = ("aggregate", "aggregate_checkpointing", "aggregate_drop", "l1", "projection", "frozen_knowledge")
+CASES = (
+    "aggregate",
+    "aggregate_checkpointing",
+    "aggregate_drop",
+    "l1",
+    "projection",
+    "inputs",
+    "frozen_knowledge",
+)
 # Stage 1 of other bases: experts in one tensor, and a tower for images that text never reaches.
 FAMILIES = {"experts": "mixtral", "images": "gemma3"}
 CASES += tuple(FAMILIES)
@@ -64,7 +81,7 @@ def make(case: str, folder: Path, *, processes: int) -> Loop:
         remove_branch(model, "noise")
         remove_branch(model, "attention")
         add_branches(model, "align", ADAPTERS)
-        kind = "projection" if case == "projection" else "l1"
+        kind: Orthogonality = case if case in ("projection", "inputs") else "l1"
         stage = replace(stage, orthogonality=kind)
         branches = ["alignment"] if case == "frozen_knowledge" else ["knowledge", "alignment"]
     for name, parameter in model.named_parameters():
@@ -74,7 +91,10 @@ def make(case: str, folder: Path, *, processes: int) -> Loop:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     drop = 0.5 if case == "aggregate_drop" else 0.0
     parameters = trainable(model, branches)
-    return Loop(model, parameters, examples(), stage, seed=3, folder=folder, pad_id=0, noise_drop=drop)
+    loop = Loop(model, parameters, examples(), stage, seed=3, folder=folder, pad_id=0, noise_drop=drop)
+    if case == "inputs":
+        loop.keep_out({name: leading(entry, 0.6) for name, entry in gather(loop, examples()).items()})
+    return loop
 
 
 def finish(loop: Loop) -> None:

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 from medcare.foundation.errors import ConfigError
 
 Orthogonality = Literal["l1", "frobenius", "projection", "inputs", "contrast", "none"]
-Method = Literal["medcare", "lora", "lora_two_stage", "full"]
 Layout = Literal["grouped", "packed"]
 Batching = Literal["auto", "grouped", "packed"]
 Stage = Literal["aggregate", "align"]
@@ -132,9 +131,7 @@ class StageConfig:
         out
             of the alignment branch.
         train_knowledge: whether the knowledge branch goes on learning in stage 2.
-        replay: share of stage 2's examples that are drawn from stage 1's.
-        distill: of those, how much they are to answer as the model did after stage 1 (1) and how much as
-            they are labelled (0).
+        replay: share of stage 2's examples that are stage 1's, drawn anew for each epoch.
         checkpoint_seconds: time between two checkpoints.
         log_every: steps between two rows of metrics.jsonl.
     """
@@ -156,7 +153,6 @@ class StageConfig:
     input_energy: float = 0.9
     train_knowledge: bool = True
     replay: float = 0.0
-    distill: float = 0.0
     checkpoint_seconds: float = 300.0
     log_every: int = 10
 
@@ -173,8 +169,6 @@ class StageConfig:
         _require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
         _require(0 < self.input_energy < 1, "input_energy", "between 0 and 1", self.input_energy)
         _require(0 <= self.replay < 1, "replay", "from 0 to below 1", self.replay)
-        _require(0 <= self.distill <= 1, "distill", "from 0 to 1", self.distill)
-        _require(not self.distill or self.replay > 0, "replay", "above 0 for distill", self.replay)
 
 
 @dataclass(frozen=True)
@@ -259,16 +253,9 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run: data, both stages, merge, evaluation.
-
-    Attributes:
-        method: `medcare`, or what it is compared with: `lora` on the data of both stages, mixed;
-            `lora_two_stage`, one LoRA after the other, the first one merged; `full`, all weights on the data
-            of both stages, mixed.
-    """
+    """A whole run: data, both stages, merge, evaluation."""
 
     seed: int = 17
-    method: Method = "medcare"
     model: ModelConfig = field(default_factory=ModelConfig)
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,17 +58,20 @@ class Cell:
         arm: which.
         config: all settings of the run, with the seed.
         world: the small world's, or None.
+        said: what the plan says of it. What it leaves at a default is not in the key: settings that later
+        versions
+            add must not make them run the cells again.
     """
 
     arm: Arm
     config: RunConfig
     world: SmallWorldConfig | None
+    said: dict[str, Any]
 
     @property
     def key(self) -> str:
-        """Identifies everything that the result depends on."""
-        facts = [self.config.to_dict(), asdict(self.world) if self.world else None]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        """Identifies the cell among those of any plan."""
+        return hashlib.sha256(json.dumps(self.said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,12 @@ class Study:
             for parent in parents:
                 group = group.setdefault(parent, {})
             group[leaf] = value
+        said = {"kind": self.world, **json.loads(json.dumps(tree))}
         sizes = tree.pop(WORLD, {})
         if sizes and self.world != "small":
             raise ConfigError(f"The settings of '{WORLD}' belong to world: small, got {self.world}.")
         world = build(SmallWorldConfig, sizes) if self.world == "small" else None
-        return Cell(arm, from_dict(tree), world)
+        return Cell(arm, from_dict(tree), world, said)
 
 
 def load_study(path: Path) -> Study:

@@ -31,7 +31,7 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
     """
     tree = config.to_dict()
     data = shared / f"data-{_digest(tree, 'seed', 'benchmark')}"
-    depends = ("seed", "benchmark", "model", "method", "adapters", "aggregate")
+    depends = ("seed", "benchmark", "model", "adapters", "aggregate")
     first = shared / f"stage-1-{_digest(tree, *depends)}"
     pipeline.prepare_data(config, data)
     pipeline.train_stage("aggregate", config, first / "aggregate", embedded=data)

@@ -60,7 +60,7 @@ def run_cell(config: RunConfig, world: SmallWorldConfig, shared: Path) -> dict[s
     drawn = World(config.seed)
     tests = drawn.tests()
     base = _base(config.seed, world, drawn, shared)
-    if config.method in ("lora", "full"):
+    if world.method in ("lora", "full"):
         return {"mixed": _mixed(config, world, drawn, base, tests)}
     key = _stage_1_key(config, world)
     folder = shared / f"stage-1-{key}"
@@ -103,7 +103,7 @@ def _mixed(
     rows = second + _repeated(first, times, config.seed)
     measures = {"base": measure(model, tests)}
     torch.manual_seed(config.seed)
-    if config.method == "full":
+    if world.method == "full":
         model.requires_grad_(True)
         parameters = dict(model.named_parameters())
     else:
@@ -133,7 +133,7 @@ def _stage_1(
     rows = drawn.stage_1(world.noise, world.forms)
     measures = {"base": measure(model, tests)}
     torch.manual_seed(config.seed)
-    used = config if config.method == "medcare" else _without_experts(config)
+    used = config if world.method == "medcare" else _without_experts(config)
     add_branches(model, "aggregate", used.adapters)
     parameters = trainable(model, ("knowledge", "noise", "attention"))
     fit(
@@ -177,7 +177,7 @@ def _stage_2(
     torch.manual_seed(config.seed)
     kept_out: dict[str, Tensor] | None = None
     facts: dict[str, Any] = {}
-    if config.method == "lora_two_stage":
+    if world.method == "lora_two_stage":
         merge_unrouted(model)
         add_branches(model, "aggregate", _without_experts(config).adapters)
         parameters = trainable(model, ("knowledge", "attention"))
@@ -196,7 +196,7 @@ def _stage_2(
         parameters = trainable(model, learning)
     replay = None
     if stage.replay:
-        replay = Replay(before, stage.replay, teach(model, before) if stage.distill else None, stage.distill)
+        replay = Replay(before, stage.replay, teach(model, before) if world.distill else None, world.distill)
     start = _weights(model)
     moments = {round(share * world.stage_2_steps): share for share in _MOMENTS}
     measures: dict[str, dict[str, float]] = {}
@@ -221,7 +221,7 @@ def _stage_2(
     for scale in (0.25, 0.5, 0.75):
         with _between(model, start, scale):
             measures[f"scaled {scale}"] = measure(model, tests)
-    if config.method == "medcare":
+    if world.method == "medcare":
         facts["passing"] = {
             kind: _passing(model, directions)
             for kind, directions in (("knowledge", knowledge), ("forms", _directions(model, forms)))
@@ -303,10 +303,10 @@ def _between(model: nn.Module, start: Mapping[str, Tensor], share: float) -> Ite
 def _stage_1_key(config: RunConfig, world: SmallWorldConfig) -> str:
     """Identifies what a stage 1 depends on."""
     sizes = asdict(world)
-    for name in ("stage_2", "stage_2_steps", "stage_2_forms"):
+    for name in ("method", "distill", "stage_2", "stage_2_steps", "stage_2_forms"):
         sizes.pop(name)
     tree = config.to_dict()
-    if config.method != "medcare":
+    if world.method != "medcare":
         tree["adapters"]["experts"] = 0
     facts = [config.seed, tree["adapters"], tree["aggregate"], sizes]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -25,6 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from medcare.text.batches import IGNORED
 
 Noise = Literal["clean", "marked", "unmarked"]
+Method = Literal["medcare", "lora", "lora_two_stage", "full"]
 
 PAD, BEGIN, END, ANSWER = range(4)
 OLD, NEW, RELATIONS, VALUES = 200, 160, 6, 10
@@ -48,7 +49,12 @@ class SmallWorldConfig:
     """The sizes of the small world; see `small_world`.
 
     Attributes:
+        method: `medcare`, or what it is compared with: `lora` on the data of both stages, mixed;
+            `lora_two_stage`, one LoRA after the other, the first one merged; `full`, all weights on the data
+            of both stages, mixed.
         noise: which of stage 1's sources are wrong.
+        distill: of the rows that stage 2 replays, how much they are to be answered as the model did after
+            stage 1 (1) and how much as they are labelled (0).
         forms: examples of old forms in stage 1, as a share of its right rows.
         pretraining_steps: of the base.
         pretraining_forms: examples of old forms in the base's data.
@@ -59,7 +65,9 @@ class SmallWorldConfig:
         stage_2: whether the cell has a stage 2; without, what is measured is stage 1.
     """
 
+    method: Method = "medcare"
     noise: Noise = "clean"
+    distill: float = 0.0
     forms: float = 0.1
     pretraining_steps: int = 1500
     pretraining_forms: int = 14400

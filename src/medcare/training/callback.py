@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
@@ -22,16 +23,28 @@ class KeepOrthogonal(TrainerCallback):
     Args:
         kind: as `StageConfig.orthogonality`.
         weight: lambda, for the penalties.
+        kept_out: for `inputs` and `contrast`, the directions [m, i] by layer (`adapters.input_directions`).
     """
 
-    def __init__(self, kind: Orthogonality = "projection", weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        kind: Orthogonality = "projection",
+        weight: float = 1.0,
+        kept_out: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.kind: Orthogonality = kind
         self.weight = weight
+        self.kept_out = kept_out
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Raise AdapterError if there is nothing to keep orthogonal."""
+        if self.kind in ("inputs", "contrast") and self.kept_out is None:
+            raise AdapterError(
+                f"KeepOrthogonal('{self.kind}') needs the directions to keep out: kept_out=.., as "
+                "medcare.adapters.input_directions.leading makes them from a stage-1 folder's."
+            )
         if next(branch_pairs(kwargs["model"]), None) is None:
             raise AdapterError(
                 "No layer has both a knowledge and an alignment branch. Add them before training: "
@@ -50,8 +63,8 @@ class KeepOrthogonal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Project, where that is the kind."""
-        if self.kind == "projection":
-            project(kwargs["model"])
+        if self.kind == "projection" or self.kept_out is not None:
+            project(kwargs["model"], self.kept_out)
 
     def on_log(
         self,

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -56,15 +56,36 @@ class Schedule:
         seed: int,
         size: int | None = None,
         layout: Layout = "grouped",
+        own: int | None = None,
     ) -> Schedule:
-        """Plan all epochs; a step holds `size` micro-batches, by default `accumulation`."""
+        """Plan all epochs.
+
+        Args:
+            lengths: tokens of each example.
+            stage: the settings.
+            seed: of the order.
+            size: micro-batches a step, by default `accumulation`.
+            layout: of the batches.
+            own: how many of the examples, the first ones, are in every epoch; by default all. Of the others
+                each epoch takes `replay` of its examples, in turn, so that all come before one comes again.
+        """
         size = size or stage.accumulation
+        own = len(lengths) if own is None else own
+        former = list(range(own, len(lengths)))
+        random.Random(f"replay:{seed}").shuffle(former)
+        replayed = round(stage.replay / (1 - stage.replay) * own) if former else 0
         steps: list[tuple[tuple[int, ...], ...]] = []
         for epoch in range(stage.epochs):
+            turn = range(epoch * replayed, (epoch + 1) * replayed)
+            chosen = [*range(own), *(former[place % len(former)] for place in turn)]
             batches = plan(
-                lengths, tokens_per_batch=stage.tokens_per_batch, epoch=epoch, seed=seed, layout=layout
+                [lengths[number] for number in chosen],
+                tokens_per_batch=stage.tokens_per_batch,
+                epoch=epoch,
+                seed=seed,
+                layout=layout,
             )
-            micro = [tuple(batch) for batch in batches]
+            micro = [tuple(chosen[place] for place in batch) for batch in batches]
             steps.extend(tuple(micro[start : start + size]) for start in range(0, len(micro), size))
         return cls(tuple(steps))
 
@@ -90,6 +111,7 @@ class Loop:
         pad_id: token id that fills short rows.
         noise_drop: probability that a step runs without the noise aggregator.
         traits: what the model does; by default it is asked.
+        replayed: rendered conversations of stage 1, of which `replay` says how many come among the examples.
         accelerator: devices and processes; by default accelerate's own choice.
     """
 
@@ -105,13 +127,15 @@ class Loop:
         pad_id: int,
         noise_drop: float = 0.0,
         traits: Traits | None = None,
+        replayed: Sequence[Rendered] = (),
         accelerator: Accelerator | None = None,
     ) -> None:
         self.accelerator = accelerator or make_accelerator(
             model.device, clip=stage.clip, skips_branches=noise_drop > 0
         )
         self.model = model
-        self.examples = examples
+        self.examples = [*examples, *replayed]
+        self.kept_out: Mapping[str, Tensor] | None = None
         self.stage = stage
         self.seed = seed
         self.folder = folder
@@ -124,9 +148,9 @@ class Loop:
         asked = cast(Batching, former.get("layout", stage.batching))
         self.layout = _layout(asked, traits, self.accelerator.device)
         # An example's first token is never predicted.
-        self.supervised = [sum(example.mask[1:]) for example in examples]
-        lengths = [len(example.ids) for example in examples]
-        self.schedule = Schedule.build(lengths, stage, seed, self.batches, self.layout)
+        self.supervised = [sum(example.mask[1:]) for example in self.examples]
+        lengths = [len(example.ids) for example in self.examples]
+        self.schedule = Schedule.build(lengths, stage, seed, self.batches, self.layout, len(examples))
         optimizer = torch.optim.AdamW(
             list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
@@ -206,8 +230,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, len(self.schedule.steps), self.stage)
         self.optimizer.step()
-        if self.stage.orthogonality == "projection":
-            project(self.model)
+        self._project()
         self.optimizer.zero_grad(set_to_none=True)
         loss = float(self.accelerator.reduce(total, "sum")) / supervised
         tokens = sum(len(self.examples[number].ids) for batch in batches for number in batch)
@@ -224,9 +247,23 @@ class Loop:
                 "model.dtype=float32, and choose another --out. What was saved before is unchanged."
             )
 
-    def _backward(self, batch: Batch, factor: float) -> Tensor:
+    def nll(self, batch: Batch) -> Tensor:
+        """The summed NLL of a batch's supervised tokens."""
         batch = batch.to(self.accelerator.device)
         nll: Tensor = self.wrapped(batch.inputs, batch.labels)
+        return nll
+
+    def keep_out(self, directions: Mapping[str, Tensor]) -> None:
+        """From now on, keep the alignment branch out of these directions [m, i] of each layer's inputs."""
+        self.kept_out = {name: basis.to(self.accelerator.device) for name, basis in directions.items()}
+        self._project()
+
+    def _project(self) -> None:
+        if self.kept_out is not None or self.stage.orthogonality == "projection":
+            project(self.model, self.kept_out)
+
+    def _backward(self, batch: Batch, factor: float) -> Tensor:
+        nll = self.nll(batch)
         self.accelerator.backward(nll * factor)
         return nll.detach()
 

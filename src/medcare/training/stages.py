@@ -22,6 +22,14 @@ import torch
 
 from medcare.adapters.branch_files import save_branches
 from medcare.adapters.branches import added_in, stored_in, trained_in
+from medcare.adapters.input_directions import FILE as INPUTS
+from medcare.adapters.input_directions import (
+    check_room,
+    contrasting,
+    leading,
+    load_directions,
+    save_directions,
+)
 from medcare.adapters.loading import load_model
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.targets import adapted_share
@@ -36,6 +44,7 @@ from medcare.settings.run_folder import claim, read_manifest, write_manifest
 from medcare.text.chat_template import Rendered, render_all
 from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded, training_device
+from medcare.training.input_pass import gather, has_single_layers
 from medcare.training.loop import Loop
 from medcare.training.state import FILE as CHECKPOINT
 from medcare.training.tracking import tracked
@@ -52,6 +61,7 @@ def train(
     *,
     data_hash: str,
     start: Path | None = None,
+    replayed: Sequence[Conversation] = (),
 ) -> dict[str, float]:
     """Run one stage and write its folder.
 
@@ -64,6 +74,7 @@ def train(
         out: the folder to write.
         data_hash: identifies the data in the manifest.
         start: the stage-1 folder; required for, and only for, `align`.
+        replayed: stage 1's data, for `align.replay`.
 
     Returns:
         What `Loop.run` returns; empty if the folder was finished already.
@@ -78,12 +89,23 @@ def train(
         return {}
     model = _start(stage, config, start)
     tokenizer = load_tokenizer(config.model.base)
-    examples = _render(tokenizer, conversations, config.stage(stage).max_length)
-    loop = _loop(stage, config, model, examples, out, pad_id=_pad_id(tokenizer))
+    length = config.stage(stage).max_length
+    examples = _render(tokenizer, conversations, length)
+    former: list[Rendered] = []
+    if stage == "align" and config.align.replay:
+        if not replayed:
+            raise DataError("align.replay needs the conversations of stage 1: set aggregate.data to them.")
+        former = _render(tokenizer, replayed, length)
+    loop = _loop(stage, config, model, examples, former, out, pad_id=_pad_id(tokenizer))
+    if start is not None:
+        _keep_out(loop, examples, start, config.adapters.wide_rank)
     with tracked(loop.accelerator, stage, config, out):
         result = loop.run(stage)
+    directions = gather(loop, examples) if stage == "aggregate" and has_single_layers(loop) else None
     gather_branches(model)
     if is_main():
+        if directions is not None:
+            save_directions(out / INPUTS, directions)
         save(model, out, config, {**settings, "base": config.model.base, "result": result}, start=start)
         (out / CHECKPOINT).unlink(missing_ok=True)
     wait()
@@ -116,11 +138,27 @@ def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedMod
     return model
 
 
+def _keep_out(loop: Loop, examples: Sequence[Rendered], start: Path, rank: int) -> None:
+    """Make the alignment branch in the null space of what stage 1's data puts into the layers."""
+    kind, share = loop.stage.orthogonality, loop.stage.input_energy
+    if kind not in ("inputs", "contrast"):
+        return
+    knowledge = load_directions(start / INPUTS)
+    if kind == "inputs":
+        kept_out = {name: leading(entry, share) for name, entry in knowledge.items()}
+    else:
+        forms = gather(loop, examples)  # the model is still stage 1's: the new branch adds nothing yet
+        kept_out = {name: contrasting(entry, forms[name], share) for name, entry in knowledge.items()}
+    check_room(kept_out, rank)
+    loop.keep_out(kept_out)
+
+
 def _loop(
     stage: Stage,
     config: RunConfig,
     model: PreTrainedModel,
     examples: Sequence[Rendered],
+    replayed: Sequence[Rendered],
     out: Path,
     *,
     pad_id: int,
@@ -142,6 +180,7 @@ def _loop(
         folder=out,
         pad_id=pad_id,
         noise_drop=config.adapters.noise_drop if stage == "aggregate" else 0.0,
+        replayed=replayed,
     )
 
 

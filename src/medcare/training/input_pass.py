@@ -1,0 +1,93 @@
+"""The pass that learns in which directions a stage's data speaks to the adapted linears (`input_directions`).
+
+A sample is enough: the leading directions of a few thousand tokens hold nearly the same share of other rows'
+energy. So the pass takes a share of the tokens that the stage trained on, which keeps it under 3 % of the
+stage's time (benchmarks/input_pass.py), and never fewer than a small number of them, if there are so many.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from medcare.adapters.input_directions import Directions, sketching
+from medcare.adapters.tuner import adapted_linears, set_noise
+from medcare.text.batches import collate, plan
+from medcare.text.chat_template import Rendered
+
+if TYPE_CHECKING:
+    from medcare.training.loop import Loop
+
+_SHARE = 0.04  # of the tokens trained on: a forward pass is a third of a step, a sketch as much again at most
+_LEAST = 4096  # tokens, if there are so many
+
+
+def has_single_layers(loop: Loop) -> bool:
+    """Whether all knowledge branches stand beside single linears, so that their inputs can be told."""
+    linears = adapted_linears(loop.model, "knowledge").values()
+    return bool(linears) and not any(linear.stack for linear in linears)
+
+
+@torch.no_grad()
+def gather(loop: Loop, examples: Sequence[Rendered]) -> dict[str, Directions]:
+    """Run the model, without what stage 2 drops, over a sample of examples; every process must call it.
+
+    Args:
+        loop: the stage's, whose model, devices and sizes of batches are used.
+        examples: to draw from.
+
+    Returns:
+        For every linear with a knowledge branch; the same on all processes.
+
+    Raises:
+        AdapterError: a layer is many experts in one tensor.
+    """
+    chosen = _sample([len(example.ids) for example in examples], loop)
+    lengths = [len(examples[number].ids) for number in chosen]
+    budget = loop.stage.tokens_per_batch
+    batches = plan(lengths, tokens_per_batch=budget, epoch=0, seed=loop.seed, layout=loop.layout)
+    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
+    training = loop.wrapped.training
+    loop.wrapped.eval()
+    set_noise(loop.model, enabled=False)
+    with sketching(loop.model) as gathering:
+        for start in range(0, len(batches), world):
+            # Every process takes part in every turn: one without a batch runs one that does not count.
+            turn = batches[start : start + world]
+            rows = [examples[chosen[number]] for number in turn[rank if rank < len(turn) else 0]]
+            batch = collate(rows, pad_id=loop.pad_id, layout=loop.layout)
+            gathering.keep = batch.inputs["position_ids"] > 0
+            if loop.layout == "grouped":
+                sizes = torch.tensor([len(row.ids) for row in rows])[:, None]
+                gathering.keep = gathering.keep & (batch.inputs["position_ids"] < sizes)
+            if rank >= len(turn):
+                gathering.keep = torch.zeros_like(gathering.keep)
+            loop.nll(batch)
+    set_noise(loop.model, enabled=True)
+    loop.wrapped.train(training)
+    if world > 1:
+        for sketch in gathering.sketches.values():
+            sketch.product = loop.accelerator.reduce(sketch.product, "sum")
+            sketch.sums = loop.accelerator.reduce(sketch.sums, "sum")
+    return gathering.directions()
+
+
+def _sample(lengths: Sequence[int], loop: Loop) -> list[int]:
+    """Numbers of examples, drawn until their tokens are enough."""
+    trained = sum(
+        len(loop.examples[number].ids)
+        for batches in loop.schedule.steps
+        for batch in batches
+        for number in batch
+    )
+    order = list(range(len(lengths)))
+    random.Random(f"inputs:{loop.seed}").shuffle(order)
+    tokens, wanted = 0, max(_LEAST, _SHARE * trained)
+    for count, number in enumerate(order):
+        if tokens >= wanted:
+            return order[:count]
+        tokens += lengths[number]
+    return order
