@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medcare.adapters.shards import whole
 from medcare.adapters.tuner import adapted_linears
 from medcare.foundation.errors import AdapterError
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
@@ -187,6 +188,20 @@ def contrasting(knowledge: Directions, forms: Directions, share: float) -> Tenso
     energy = (basis * (of_knowledge @ basis)).sum(0)
     kept_out: Tensor = (joint @ basis).T[: _count(energy, knowledge.total, share)].float()
     return kept_out
+
+
+def heard(model: nn.Module, directions: Mapping[str, Directions]) -> dict[str, float]:
+    """How much of the inputs' energy the alignment branch's A lets through, by layer.
+
+    As a share of what as many rows of the same length would, drawn at random: 1 is no constraint, 0 is
+    deafness.
+    """
+    shares = {}
+    for name, layer in adapted_linears(model, "alignment").items():
+        rows, entry = whole(layer.branch("alignment").down).detach().double().cpu(), directions[name]
+        through = ((rows @ entry.basis.double().T).square() * entry.energy.double()).sum()
+        shares[name] = float(through / (rows.square().sum() * entry.total / rows.shape[1]))
+    return shares
 
 
 def check_room(kept_out: Mapping[str, Tensor], rank: int) -> None:

@@ -18,6 +18,8 @@ from medcare.reports.wording import model_name
 STAGES = ("aggregate", "align")
 Rows = list[dict[str, Any]]
 
+_ROUND_OFF = 1e-4
+
 
 @dataclass(frozen=True)
 class StageView:
@@ -67,8 +69,9 @@ def read_stages(out: Path) -> tuple[tuple[StageView, ...], tuple[RouterMap, ...]
             continue
         rows = list(read_jsonl(path, torn_tail=True))
         manifest = out / stage / "manifest.json"
-        result = read_json(manifest).get("result", {}) if manifest.is_file() else {}
-        views.append(StageView(stage, _facts(rows, result), _plots(stage, rows)))
+        facts = read_json(manifest) if manifest.is_file() else {}
+        plots = (*_plots(stage, rows), *_energies(stage, facts.get("heard", {})))
+        views.append(StageView(stage, _facts(rows, facts.get("result", {})), plots))
         maps = maps or router_maps(rows)
     return tuple(views), maps
 
@@ -109,6 +112,20 @@ def _facts(rows: Rows, result: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
+def _energies(stage: str, heard: dict[str, dict[str, float]]) -> tuple[Plot, ...]:
+    """What the alignment branch hears of each kind of data, over the layers."""
+    plots = []
+    for kind, shares in heard.items():
+        layers: dict[int, list[float]] = defaultdict(list)
+        for order, (name, share) in enumerate(shares.items()):
+            layers[_layer(name, order)].append(share)
+        points = [(layer, float(np.mean(layers[layer]))) for layer in sorted(layers)]
+        title = f"{model_name(stage)}: energy of the {kind} inputs that passes, by layer"
+        plot = _curve(title, points, stage, "of what random rows of A let through")
+        plots += [plot] if plot else []
+    return tuple(plots)
+
+
 def _plots(stage: str, rows: Rows) -> tuple[Plot, ...]:
     name = model_name(stage)
     wanted = (
@@ -119,6 +136,8 @@ def _plots(stage: str, rows: Rows) -> tuple[Plot, ...]:
     plots = []
     for key, title, note in wanted:
         found = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+        if key != "loss" and all(value < _ROUND_OFF for _, value in found):
+            continue  # kept at zero
         plot = _curve(title, found, stage, note)
         if plot:
             plots.append(plot)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from medcare.adapters.input_directions import Directions, contrasting, leading, sketching
+from medcare.adapters.input_directions import Directions, contrasting, heard, leading, sketching
 from medcare.adapters.merge import merge_unrouted
 from medcare.adapters.orthogonality import measure as orthogonality
 from medcare.adapters.orthogonality import project
@@ -223,7 +223,7 @@ def _stage_2(
             measures[f"scaled {scale}"] = measure(model, tests)
     if world.method == "medcare":
         facts["passing"] = {
-            kind: _passing(model, directions)
+            kind: heard(model, directions)
             for kind, directions in (("knowledge", knowledge), ("forms", _directions(model, forms)))
         }
         facts |= orthogonality(model)
@@ -247,18 +247,6 @@ def _kept_out(
     if stage.orthogonality == "inputs":
         return {name: leading(entry, stage.input_energy) for name, entry in knowledge.items()}
     return {name: contrasting(entry, forms[name], stage.input_energy) for name, entry in knowledge.items()}
-
-
-def _passing(model: nn.Module, directions: Mapping[str, Directions]) -> dict[str, float]:
-    """For each linear, the share of the inputs' energy that goes through an alignment branch's rows of A."""
-    shares = {}
-    for name, linear in adapted_linears(model, "alignment").items():
-        rows = linear.branch("alignment").down.detach().double()
-        entry = directions[name]
-        heard = ((rows @ entry.basis.double().T).square() * entry.energy.double()).sum()
-        # Rows drawn at random hear total / i of it for each unit of their squared length.
-        shares[name] = float(heard / (rows.square().sum() * entry.total / rows.shape[1]))
-    return shares
 
 
 def _without_experts(config: RunConfig) -> RunConfig:

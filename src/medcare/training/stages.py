@@ -26,6 +26,7 @@ from medcare.adapters.input_directions import FILE as INPUTS
 from medcare.adapters.input_directions import (
     check_room,
     contrasting,
+    heard,
     leading,
     load_directions,
     save_directions,
@@ -102,11 +103,13 @@ def train(
     with tracked(loop.accelerator, stage, config, out):
         result = loop.run(stage)
     directions = gather(loop, examples) if stage == "aggregate" and has_single_layers(loop) else None
+    energies = _heard(loop, examples, start) if start is not None else {}
     gather_branches(model)
     if is_main():
         if directions is not None:
             save_directions(out / INPUTS, directions)
-        save(model, out, config, {**settings, "base": config.model.base, "result": result}, start=start)
+        facts = {**settings, "base": config.model.base, "result": result, **energies}
+        save(model, out, config, facts, start=start)
         (out / CHECKPOINT).unlink(missing_ok=True)
     wait()
     return result
@@ -151,6 +154,14 @@ def _keep_out(loop: Loop, examples: Sequence[Rendered], start: Path, rank: int) 
         kept_out = {name: contrasting(entry, forms[name], share) for name, entry in knowledge.items()}
     check_room(kept_out, rank)
     loop.keep_out(kept_out)
+
+
+def _heard(loop: Loop, examples: Sequence[Rendered], start: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """How much of both stages' inputs the alignment branch hears, by layer; empty if it can't be told."""
+    if not (start / INPUTS).is_file():
+        return {}
+    kinds = {"knowledge": load_directions(start / INPUTS), "forms": gather(loop, examples)}
+    return {"heard": {kind: heard(loop.model, directions) for kind, directions in kinds.items()}}
 
 
 def _loop(

@@ -1,0 +1,316 @@
+"""The verdicts of PLAN.md, and the figures, out of the exported cells.
+
+    python benchmarks/study/verdicts.py [benchmarks/study/small.jsonl] [--figures docs/images]
+
+A *frontier* of points (x, y) is the line through those that no other beats in both, level before the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from medcare.evaluation.resampling import holm
+from medcare.foundation.storage import read_jsonl
+from medcare.study.tables import paired
+
+mpl.use("svg")
+from matplotlib import pyplot
+
+Point = tuple[float, float]
+NONE = ("none", "none, frozen", "none, slow", "none, frozen, slow")
+REPLAY = ("replay 0.1", "replay 0.1, frozen", "replay 0.1, slow", "replay 0.2", "replay 0.05")
+ORTHOGONAL = (
+    "l1",
+    "frobenius",
+    "projection",
+    "projection, frozen",
+    "inputs 0.5, frozen",
+    "inputs 0.9",
+    "inputs 0.9, frozen",
+    "inputs 0.9, frozen, slow",
+    "inputs 0.9, frozen, fast",
+    "inputs 0.97, frozen",
+    "contrast 0.9, frozen",
+)
+TOGETHER = ("inputs 0.9, replay 0.1, frozen", "inputs 0.9, replay 0.1", "replay 0.1, distilled")
+DROPPED = {
+    "stage 1, noise aggregator": "stage 1, lora",
+    "stage 1, noise aggregator, fast": "stage 1, lora",
+    "stage 1, noise_drop 0.25": "stage 1, lora",
+    "stage 1, noise_drop 0.5": "stage 1, lora",
+    "marked noise, noise aggregator": "marked noise, lora",
+    "marked noise, noise_drop 0.5": "marked noise, lora",
+    "unmarked noise, noise aggregator": "unmarked noise, lora",
+    "unmarked noise, noise_drop 0.5": "unmarked noise, lora",
+}
+TITLES = {
+    "marked noise, noise aggregator": "a marked source is wrong",
+    "unmarked noise, noise aggregator": "unmarked sources are wrong",
+}
+_MEANINGFUL = 0.03
+
+
+class Cells:
+    """The results by arm and seed."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows: dict[str, dict[int, Any]] = {}
+        for row in read_jsonl(path):
+            if "result" in row:
+                self.rows.setdefault(row["arm"], {})[row["seed"]] = row["result"]
+
+    def points(self, arm: str, seed: int, x: str, y: str) -> list[Point]:
+        """All that was measured in stage 2, or the mixed one, of an arm: the end first."""
+        result = self.rows.get(arm, {}).get(seed)
+        if result is None:
+            return []
+        last = result.get("stage_2") or result.get("mixed") or result["stage_1"]
+        measures = dict(last["measures"])
+        end = measures.pop("end")
+        measures.pop("base", None)
+        return [(end[x], end[y]), *((entry[x], entry[y]) for entry in measures.values())]
+
+    def start(self, seed: int, x: str, y: str) -> Point:
+        """After stage 1 of plain LoRA, before stage 2."""
+        end = self.rows["none"][seed]["stage_1"]["measures"]["end"]
+        return end[x], end[y]
+
+    def seeds(self, *arms: str) -> list[int]:
+        """Those that all of the arms have."""
+        return sorted(set.intersection(*(set(self.rows.get(arm, {})) for arm in arms)))
+
+
+def frontier(points: Iterable[Point], x: float) -> float:
+    """The height of the frontier at x."""
+    best: list[Point] = []
+    for point in sorted(points, reverse=True):
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    best.reverse()
+    return float(np.interp(x, [a for a, _ in best], [b for _, b in best]))
+
+
+def heights(
+    cells: Cells, arm: str, references: Sequence[str], x: str, y: str
+) -> tuple[list[float], list[float]]:
+    """How far an arm lies above the frontier of others, by seed: its end, and the mean over its own frontier.
+
+    The mean is over forms learned from 0.05 to what both reach.
+    """
+    ends, means = [], []
+    for seed in cells.seeds(arm, references[0]):
+        others = [cells.start(seed, x, y)]
+        for reference in references:
+            others += cells.points(reference, seed, x, y)
+        mine = cells.points(arm, seed, x, y)
+        ends.append(mine[0][1] - frontier(others, mine[0][0]))
+        own = [*mine, cells.start(seed, x, y)] if len(mine) > 1 else mine
+        grid = np.linspace(0.05, min(max(a for a, _ in own), max(a for a, _ in others)), 40)
+        means.append(float(np.mean([frontier(own, at) - frontier(others, at) for at in grid])))
+    return ends, means
+
+
+def dropped(cells: Cells, arm: str, lora: str, moment: str) -> list[float]:
+    """How far a stage 1 lies above the curve of the same seed's scaled LoRA, in (new facts, old facts)."""
+    found = []
+    for seed in cells.seeds(arm, lora):
+        scaled = cells.rows[lora][seed]["stage_1"]["measures"]
+        curve = sorted((entry["new_facts"], entry["old_facts"]) for entry in scaled.values())
+        point = cells.rows[arm][seed]["stage_1"]["measures"][moment]
+        level = np.interp(point["new_facts"], [a for a, _ in curve], [b for _, b in curve])
+        found.append(point["old_facts"] - float(level))
+    return found
+
+
+def verdict(mean: float, half: float, p: float) -> str:
+    """As PLAN.md says beforehand."""
+    if p < 0.05 and mean > 0:
+        return "holds"
+    if p < 0.05 or mean + half < _MEANINGFUL:
+        return "does not hold here"
+    return "can't be told"
+
+
+def table(title: str, rows: dict[str, Sequence[float]]) -> None:
+    """Print a claim's tests, corrected among themselves."""
+    print(f"\n### {title}\n\n| arm | seeds | height | 95 % | p, corrected | verdict |")
+    print("|---|---|---|---|---|---|")
+    tests = {
+        arm: paired(dict.fromkeys(range(len(values)), 0.0), dict(enumerate(values)))
+        for arm, values in rows.items()
+        if len(values) > 1
+    }
+    corrected = holm([p for _, _, p in tests.values()])
+    for (arm, (mean, half, _)), p in zip(tests.items(), corrected, strict=True):
+        told = f"{mean:+.3f} | ± {half:.3f} | {p:.2g} | {verdict(mean, half, p)}"
+        print(f"| {arm} | {len(rows[arm])} | {told} |")
+
+
+def draw_noise(cells: Cells, path: Path) -> None:
+    """New against old facts after stage 1: the scaled LoRA's curve and the noise aggregator's points."""
+    panels = [arm for arm in ("stage 1, noise aggregator", *TITLES) if cells.rows.get(arm)]
+    canvas, row = pyplot.subplots(
+        1, len(panels), figsize=(4.2 * len(panels), 4), layout="constrained", sharey=True, squeeze=False
+    )
+    for axes, arm in zip(row[0], panels, strict=True):
+        lora = DROPPED[arm]
+        curves = np.array(
+            [
+                [[m["new_facts"], m["old_facts"]] for m in _by_scale(result["stage_1"]["measures"])]
+                for result in cells.rows[lora].values()
+            ]
+        )
+        axes.plot(*curves.mean(0).T, "o-", markersize=3, label="LoRA, its update times 0 to 1")
+        drop = arm.replace("noise aggregator", "noise_drop 0.5")
+        kinds = [(arm, "noise kept", "noise aggregator on"), (arm, "end", "dropped")]
+        kinds += [(drop, "end", "dropped, trained with noise_drop 0.5")] if cells.rows.get(drop) else []
+        for number, (name, moment, label) in enumerate(kinds):
+            points = np.array(
+                [
+                    [r["stage_1"]["measures"][moment][key] for key in ("new_facts", "old_facts")]
+                    for r in cells.rows[name].values()
+                ]
+            )
+            axes.plot(*points.T, "sD^"[number], color=f"C{number + 1}", alpha=0.3, markersize=4)
+            axes.plot(*points.mean(0), "sD^"[number], color=f"C{number + 1}", label=label, markersize=8)
+        axes.set(title=TITLES.get(arm, "clean sources"), xlabel="new facts")
+        axes.grid(alpha=0.3)
+    row[0][0].set_ylabel("old facts kept")
+    row[0][0].legend(fontsize=7)
+    _save(canvas, path)
+
+
+def draw_frontiers(cells: Cells, path: Path) -> None:
+    """New forms learned against new facts kept: each group's frontier, the mean over the seeds."""
+    groups = {
+        "none (any rate, early stopping, scaled)": NONE,
+        "l1": ("l1",),
+        "projection": ("projection, frozen", "projection"),
+        "inputs, contrast": tuple(arm for arm in ORTHOGONAL if arm.startswith(("inputs", "contrast"))),
+        "replay": REPLAY,
+        "inputs and replay": TOGETHER[:2],
+        "the paper's": ("the paper's",),
+        "two loras": ("two loras",),
+    }
+    canvas, axes = pyplot.subplots(figsize=(7.5, 5), layout="constrained")
+    x, y = "new_forms", "new_facts"
+    for number, (label, arms) in enumerate(groups.items()):
+        there = [arm for arm in arms if len(cells.rows.get(arm, {})) > 1]
+        if not there:
+            continue
+        lines, reach = [], []
+        for seed in cells.seeds(*there):
+            points = [point for arm in there for point in cells.points(arm, seed, x, y)]
+            if not label.startswith("the paper"):
+                points.append(cells.start(seed, x, y))
+            reach.append(max(a for a, _ in points))
+            lines.append(points)
+        grid = np.linspace(0.02, float(np.mean(reach)), 60)
+        means = [float(np.mean([frontier(points, at) for points in lines])) for at in grid]
+        axes.plot(grid, means, color=f"C{number}", label=f"{label} ({len(lines)} seeds)")
+        for arm in there:
+            ends = np.array([cells.points(arm, seed, x, y)[0] for seed in cells.seeds(arm)])
+            axes.plot(*ends.mean(0), "o", color=f"C{number}", markersize=5)
+    mixed = cells.rows.get("one mixed lora")
+    if mixed:
+        ends = np.array([cells.points("one mixed lora", seed, x, y)[0] for seed in mixed])
+        axes.plot(*ends.mean(0), "k*", markersize=12, label=f"one mixed LoRA ({len(mixed)} seeds)")
+    axes.set(xlabel="new forms learned", ylabel="new facts kept", title="Stage 2 in the small world")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    _save(canvas, path)
+
+
+def _by_scale(measures: dict[str, Any]) -> list[dict[str, float]]:
+    scaled = sorted(name for name in measures if name.startswith("scaled"))
+    return [measures["base"], *(measures[name] for name in scaled), measures["end"]]
+
+
+def _save(canvas: Any, path: Path) -> None:
+    with mpl.rc_context({"svg.hashsalt": path.stem}):
+        canvas.savefig(path, format="svg", metadata={"Date": None})
+    pyplot.close(canvas)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cells", type=Path, nargs="?", default=Path(__file__).parent / "small.jsonl")
+    parser.add_argument("--figures", type=Path, default=Path("docs/images"))
+    options = parser.parse_args()
+    cells = Cells(options.cells)
+    x, y = "new_forms", "new_facts"
+    print(f"{sum(map(len, cells.rows.values()))} cells")
+    mean = {
+        arm: {
+            name: np.mean([_end(r)[name] for r in rows.values()])
+            for name in ("new_facts", "new_forms", "old_facts", "old_forms")
+        }
+        for arm, rows in cells.rows.items()
+    }
+    print("\n| arm | seeds | new facts | new forms | old facts | old forms |\n|---|---|---|---|---|---|")
+    for arm, found in mean.items():
+        spread = {
+            name: np.std([_end(r)[name] for r in cells.rows[arm].values()], ddof=1)
+            if len(cells.rows[arm]) > 1
+            else np.nan
+            for name in found
+        }
+        values = " | ".join(
+            f"{found[name]:.2f} ({spread[name]:.2f})"
+            for name in ("new_facts", "new_forms", "old_facts", "old_forms")
+        )
+        print(f"| {arm} | {len(cells.rows[arm])} | {values} |")
+    there = [arm for arm in NONE if arm in cells.rows]
+    for which, title in enumerate(("the end of training", "the mean over the arm's own frontier")):
+
+        def claim(
+            arms: Sequence[str], references: Sequence[str], which: int = which
+        ) -> dict[str, list[float]]:
+            used = [arm for arm in references if arm in cells.rows]
+            return {arm: heights(cells, arm, used, x, y)[which] for arm in arms if arm in cells.rows and used}
+
+        table(f"Claim 3, {title}: above the frontier of `none`", claim((*ORTHOGONAL, *REPLAY), there))
+        table(f"Claim 3, {title}: together, above the frontier of replay", claim(TOGETHER, REPLAY))
+        table(
+            f"Claim 1, {title}: above the frontier of two plain LoRAs",
+            claim(("none", "replay 0.1", "l1", "the paper's"), ("two loras",)),
+        )
+        table(
+            f"Claim 1, {title}: one mixed LoRA above the frontier of two stages",
+            {
+                "one mixed lora over none": claim(("one mixed lora",), there).get("one mixed lora", []),
+                "one mixed lora over replay": claim(("one mixed lora",), REPLAY).get("one mixed lora", []),
+                "full, mixed over none": claim(("full, mixed",), there).get("full, mixed", []),
+            },
+        )
+    for moment, title in (("end", "dropped"), ("noise kept", "left on")):
+        table(
+            f"Claim 2, {title}: above a scaled LoRA's curve (old facts at equal new facts)",
+            {
+                arm: dropped(cells, arm, lora, moment)
+                for arm, lora in DROPPED.items()
+                if arm in cells.rows and lora in cells.rows
+            },
+        )
+    options.figures.mkdir(parents=True, exist_ok=True)
+    draw_frontiers(cells, options.figures / "study-frontier.svg")
+    if cells.rows.get("stage 1, noise aggregator"):
+        draw_noise(cells, options.figures / "study-noise.svg")
+
+
+def _end(result: Any) -> dict[str, float]:
+    last = result.get("stage_2") or result.get("mixed") or result["stage_1"]
+    end: dict[str, float] = last["measures"]["end"]
+    return end
+
+
+if __name__ == "__main__":
+    main()
