@@ -59,10 +59,7 @@ def gather(loop: Loop, examples: Sequence[Rendered]) -> dict[str, Directions]:
             turn = batches[start : start + world]
             rows = [examples[chosen[number]] for number in turn[rank if rank < len(turn) else 0]]
             batch = collate(rows, pad_id=loop.pad_id, layout=loop.layout)
-            gathering.keep = batch.inputs["position_ids"] > 0
-            if loop.layout == "grouped":
-                sizes = torch.tensor([len(row.ids) for row in rows])[:, None]
-                gathering.keep = gathering.keep & (batch.inputs["position_ids"] < sizes)
+            gathering.keep = _counted(rows, batch.labels.shape[1])
             if rank >= len(turn):
                 gathering.keep = torch.zeros_like(gathering.keep)
             loop.nll(batch)
@@ -73,6 +70,16 @@ def gather(loop: Loop, examples: Sequence[Rendered]) -> dict[str, Directions]:
             sketch.product = loop.accelerator.reduce(sketch.product, "sum")
             sketch.sums = loop.accelerator.reduce(sketch.sums, "sum")
     return gathering.directions()
+
+
+def _counted(rows: Sequence[Rendered], width: int) -> torch.Tensor:
+    """Which tokens of a batch of this width count: not the first of an example, and no padding."""
+    tokens = [torch.arange(len(row.ids)) > 0 for row in rows]
+    if len(torch.cat(tokens)) == width:  # one row: packed, or a single example
+        return torch.cat(tokens)[None]
+    return torch.nn.utils.rnn.pad_sequence([*tokens, torch.zeros(width, dtype=torch.bool)], batch_first=True)[
+        :-1
+    ]
 
 
 def _sample(lengths: Sequence[int], loop: Loop) -> list[int]:
