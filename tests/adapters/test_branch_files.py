@@ -184,6 +184,18 @@ def test_a_noise_file_that_is_not_whole_is_one_sentence_and_changes_nothing(tmp_
     assert not adapted_linears(model)
 
 
+@pytest.mark.parametrize("shape", [(1,), (3,), (4, 1)])
+def test_a_noise_file_with_a_tensor_of_another_shape_is_refused(tmp_path, shape):
+    """A single bias would spread over all experts unnoticed."""
+    save_branches(stage_one(), tmp_path, "base")
+    path, name = tmp_path / "noise.safetensors", "model.layers.0.mlp.up_proj.router.bias"
+    with safe_open(path, framework="pt") as stream:
+        facts = stream.metadata()
+    save_file({**load_file(path), name: torch.zeros(shape)}, path, facts)
+    with pytest.raises(AdapterError, match=r"router\.bias must have shape \[4\]"):
+        load_branch(tiny_model("llama"), SPECS["noise"], path)
+
+
 def test_a_noise_file_with_a_foreign_tensor_is_refused(tmp_path):
     save_branches(stage_one(), tmp_path, "base")
     path = tmp_path / "noise.safetensors"

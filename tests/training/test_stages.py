@@ -136,6 +136,8 @@ def test_load_model_gives_each_folder_its_branches(both, tiny_base):
         return {name for linear in adapted_linears(model).values() for name in linear.branches}
 
     assert branches(both / "one") == {"knowledge", "noise", "attention"}
+    assert branches(both / "one", merge=True) == {"noise"}
+    assert branches(both / "two", merge=True) == set()
     assert branches(both / "one", noise=False) == {"knowledge"}
     assert branches(both / "two") == {"knowledge", "alignment"}
     assert branches(both / "plain") == branches(tiny_base) == set()
