@@ -66,7 +66,7 @@ def test_other_rows_are_another_run(tiny_base, tmp_path):
         medcare.train("aggregate", tmp_path / "one", data=ROWS[1:], config=config(tiny_base))
 
 
-@pytest.mark.parametrize(("rows", "reason"), [([], "No rows"), ([{"a": 1}], "no known format"),
+@pytest.mark.parametrize(("rows", "reason"), [([], "no rows"), ([{"a": 1}], "no known format"),
                                               ([*ROWS, {"messages": []}], "given rows, row 7")])  # fmt: skip
 def test_rows_that_are_none(rows, reason, tiny_base, tmp_path):
     with pytest.raises(DataError, match=reason):

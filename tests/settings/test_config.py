@@ -88,7 +88,7 @@ def test_file_then_settings(tmp_path):
         (["adapters.rank=3", "adapters.rank.x=3"], "not a group of settings"),
         (["adapters.rank.x=3"], "must be a whole number"),
         (["adapters.top_k=9"], "adapters.top_k must be from 1 to 8"),
-        (["align.orthogonality=l3"], "l1, frobenius, projection, none"),
+        (["align.orthogonality=l3"], "one of l1, frobenius, projection, inputs, contrast, none"),
         (["adapters.attention=q_proj"], "must be a list"),
         (["align.epochs"], "key=value"),
         (["align.epochs=[1"], "not valid YAML"),
