@@ -47,7 +47,7 @@ class FakeJudge:
         with self._lock:
             number = len(self.bodies)
             self.bodies.append(body)
-            self.headers.append(dict(handler.headers))
+            self.headers.append({name.title(): value for name, value in handler.headers.items()})
             self.times.append(time.monotonic())
             self._now += 1
             self.most = max(self.most, self._now)

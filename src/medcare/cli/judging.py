@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medcare.foundation.errors import ConfigError
+from medcare.settings.keys import read_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,16 +107,7 @@ def _endpoint(url: str, model: str, key_env: str, max_tokens: int, timeout: floa
         raise ConfigError(
             f"A judge needs the package {error.name}. Install it with: pip install 'medcare[judge]'"
         ) from error
-    return Endpoint(url, model, _key(key_env), max_tokens, timeout)
-
-
-def _key(variable: str) -> str:
-    if not variable:
-        return ""
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(f"--key-env names {variable}, which is not set or empty. Set it to the key.")
-    return key
+    return Endpoint(url, model, read_key(key_env, "--key-env"), max_tokens, timeout)
 
 
 def _agreement(url: str, price_in: float, price_out: float, *, yes: bool) -> Callable[[Cost], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from medcare.foundation.errors import ConfigError
+from medcare.settings.keys import read_key
 
 commands = typer.Typer()
 
@@ -106,7 +106,7 @@ def serve(
         ) from error
     from medcare.serving.served_model import load_served
 
-    key = _api_key(api_key_env)
+    key = read_key(api_key_env, "--api-key-env") or None
     loaded = load_served(
         models,
         device=device,
@@ -137,15 +137,6 @@ def _origins(given: list[str]) -> list[str]:
                 f"got '{url}'."
             )
     return given
-
-
-def _api_key(variable: str) -> str | None:
-    if not variable:
-        return None
-    key = os.environ.get(variable, "")
-    if not key:
-        raise ConfigError(f"--api-key-env names {variable}, which is not set or empty. Set it to the key.")
-    return key
 
 
 def _checked(dtype: str) -> str:

@@ -7,7 +7,6 @@ tokenizer that `evaluation.tokenizer` names, and so has the very tokens that a l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from medcare.evaluation.prompts import Prompt
 from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.settings.config import EvaluationConfig
+from medcare.settings.keys import read_key
 from medcare.text.chat_template import render_answer
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SECONDS = 600.0
+_NO_KEY = "no-key"  # the client wants one
 _LONGEST_QUOTE = 300
 _IN_WORDS = "Without them, exams can be answered in words only: set evaluation.exams=generation."
 
@@ -53,7 +54,7 @@ class ServerEngine:
             ) from error
         self._url, _, model = address.partition("#")
         self._settings = settings
-        self._key = _key(settings.api_key_env)
+        self._key = read_key(settings.api_key_env, "evaluation.api_key_env") or _NO_KEY
         self._client: OpenAI = OpenAI(
             base_url=self._url,
             api_key=self._key,
@@ -195,17 +196,6 @@ class ServerEngine:
         elif what.startswith("log-probabilities") and error.status_code in (400, 404, 422, 501):
             advice = _IN_WORDS
         return EvaluationError(f"{self._url} refused a request for {what}: {said.rstrip('.')}. {advice}")
-
-
-def _key(variable: str) -> str:
-    if not variable:
-        return "no-key"  # the client wants one
-    key = os.environ.get(variable, "")
-    if not key:
-        raise ConfigError(
-            f"evaluation.api_key_env names {variable}, which is not set or empty. Set it to the key."
-        )
-    return key
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[tuple[list[int], list[int]]]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import httpx
+import httpx2
+import openai
 
 from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.judging.pacing import Pace, backoff, retry_after
@@ -56,9 +57,9 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         try:
-            url = httpx.URL(self.url)
-        except (httpx.InvalidURL, TypeError):
-            url = httpx.URL("")
+            url = httpx2.URL(self.url)
+        except (httpx2.InvalidURL, TypeError):
+            url = httpx2.URL("")
         if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
             raise ConfigError(
                 "--url must be the base address of an OpenAI-compatible server, for example "
@@ -157,8 +158,16 @@ class Client:
         self.calls = 0
         self._pace = pace
         self._draw = random.Random()
-        headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
-        self._http = httpx.AsyncClient(headers=headers, timeout=endpoint.timeout)
+        # Retries are made here, so that a pause that the server asks for is every call's; and a redirection
+        # would carry the key elsewhere.
+        self._headers: Any = {} if endpoint.key else {"Authorization": openai.Omit()}
+        self._server = openai.AsyncOpenAI(
+            base_url=endpoint.url,
+            api_key=endpoint.key or "none",
+            max_retries=0,
+            timeout=endpoint.timeout,
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,7 +175,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        await self._server.close()
 
     async def ask(self, prompt: str) -> Reply:
         """The judge's reply.
@@ -204,31 +213,31 @@ class Client:
 
     async def _call(self, body: dict[str, Any]) -> Reply:
         self.calls += 1
-        url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
         try:
             async with asyncio.timeout(self.endpoint.timeout):
-                async with self._http.stream("POST", url, json=body) as response:
-                    data = await _limited(response)
-        except TimeoutError as error:
+                create = self._server.chat.completions.with_streaming_response.create
+                async with create(**body, extra_headers=self._headers) as response:
+                    return self._read(await _limited(response))
+        except (TimeoutError, openai.APITimeoutError) as error:
             raise _PassingError(f"nothing within {self.endpoint.timeout:g} s") from error
-        except httpx.HTTPError as error:
-            raise _PassingError(self._shown(f"{type(error).__name__} {error}".strip())) from error
-        if response.is_success:
-            return self._read(data)
-        self._fail(response, data)
+        except openai.APIStatusError as error:
+            self._fail(error)
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            cause = error.__cause__ or error
+            raise _PassingError(self._shown(f"{type(cause).__name__} {cause}".strip())) from error
         raise AssertionError  # _fail always raises
 
-    def _fail(self, response: httpx.Response, data: bytes) -> None:
-        status = response.status_code
-        fault = _fault(data)
-        said = self._shown(f"HTTP {status} {fault.get('message') or data.decode('utf-8', 'replace')}".strip())
+    def _fail(self, error: openai.APIStatusError) -> None:
+        status = error.status_code
+        fault: dict[str, Any] = error.body if isinstance(error.body, dict) else {}
+        said = self._shown(f"HTTP {status} {fault.get('message') or error.response.text}".strip())
         if status in _HOPELESS or fault.get("code") == "insufficient_quota":
             reason = _HOPELESS.get(status, "the account has no quota left")
             raise EvaluationError(f"The judge can't be used ({said}): {reason}.")
         if status in _REFUSED:
             raise _RefusedError(str(fault.get("param")), said)
         if status in (408, 409, 425, 429) or status >= 500:
-            raise _PassingError(said, retry_after(response.headers.get("retry-after")))
+            raise _PassingError(said, retry_after(error.response.headers.get("retry-after")))
         raise EvaluationError(f"The judge can't be used ({said}): an answer was expected. Check --url.")
 
     def _read(self, data: bytes) -> Reply:
@@ -254,21 +263,11 @@ class Client:
         return clean.replace(self.endpoint.key, "[key]") if self.endpoint.key else clean
 
 
-async def _limited(response: httpx.Response) -> bytes:
+async def _limited(response: Any) -> bytes:
     """The body, unless it is huge."""
     data = bytearray()
-    async for part in response.aiter_bytes():
+    async for part in response.iter_bytes():
         data += part
         if len(data) > _LARGEST_BODY:
             raise _PassingError(f"the response has more than {_LARGEST_BODY:,} bytes")
     return bytes(data)
-
-
-def _fault(data: bytes) -> dict[str, Any]:
-    """The `error` object of a response, empty if there is none."""
-    try:
-        tree = json.loads(data)
-        fault = tree.get("error", tree)
-    except (ValueError, AttributeError, RecursionError):
-        return {}
-    return fault if isinstance(fault, dict) else {}
