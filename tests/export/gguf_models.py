@@ -89,6 +89,46 @@ def tokenizer_of(split, *, adds_bos=False):
     )
 
 
+PIECES = ("llama2", "gemma")
+
+
+@functools.lru_cache
+def pieces_tokenizer(family):
+    """SentencePiece's tokenizer as its families have it: merges made out of scores, bytes for the unknown."""
+    special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    prepend = [normalizers.Prepend("▁")] if family == "llama2" else []
+    normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = normalizer
+    learner.train_from_iterator(CORPUS * 3, trainers.BpeTrainer(vocab_size=420, show_progress=False))
+    learnt = json.loads(learner.to_str())["model"]["vocab"]
+    whole = sorted(learnt, key=learnt.get)
+    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *whole]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    merges = [
+        (piece[:cut], piece[cut:])
+        for piece in whole
+        for cut in range(1, len(piece))
+        if piece[:cut] in vocabulary and piece[cut:] in vocabulary
+    ]
+    backend = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    backend.normalizer = normalizer
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair=None, special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=TEMPLATE,
+    )
+
+
 def random_model(family, *, hidden=64, seed=0, **settings):
     """A model in which no weight, norm or bias is what it would be by default."""
     torch.manual_seed(seed)
@@ -127,5 +167,6 @@ def save(folder, family, split="gpt-2", **settings):
     """
     model = random_model(family, **settings)
     model.save_pretrained(folder)
-    tokenizer_of(split).save_pretrained(folder)
+    tokenizer = pieces_tokenizer(split) if split in PIECES else tokenizer_of(split)
+    tokenizer.save_pretrained(folder)
     return model

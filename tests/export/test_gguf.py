@@ -151,8 +151,16 @@ def test_a_sliding_window_ends_the_context(tmp_path):
 @pytest.mark.parametrize(
     ("family", "settings", "said"),
     [
-        ("gemma", {}, "llama, mistral, qwen2, qwen3; this model is gemma"),
-        ("llama", {"hidden_act": "gelu"}, "hidden_act=gelu"),
+        ("cohere", {}, "qwen3, phi3, gemma, gemma2, gemma3_text; this model is cohere"),
+        ("llama", {"hidden_act": "gelu"}, "the activation gelu"),
+        ("gemma", {}, "untied"),
+        ("gemma2", {"query_pre_attn_scalar": 99}, "heads of 99"),
+        ("gemma2", {"query_pre_attn_scalar": 16, "final_logit_softcapping": None}, "without a cap"),
+        (
+            "gemma3_text",
+            {"query_pre_attn_scalar": 16, "layer_types": ["full_attention", "sliding_attention"]},
+            "windows at other layers",
+        ),
         ("qwen3", {"attention_bias": True}, "biases"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
         (
@@ -203,6 +211,26 @@ def test_weights_that_do_not_fit(number, kind, said, tmp_path):
     with pytest.raises(ModelError, match=said):
         export_gguf(tmp_path / "base", tmp_path / "out", kind)
     assert not (tmp_path / "out").exists()
+
+
+def test_types_that_llama_cpp_makes(tmp_path, monkeypatch):
+    save(tmp_path / "base", "llama")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(ModelError, match=r"llama-quantize model-f16\.gguf model-q4_k_m\.gguf Q4_K_M"):
+        export_gguf(tmp_path / "base", tmp_path / "out", "q4_k_m")
+    assert not (tmp_path / "out").exists()
+    program = tmp_path / "bin" / "llama-quantize"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\n[ "$3" = Q4_K_M ] && /bin/cp "$1" "$2" && printf x >> "$2"\n')
+    program.chmod(0o755)
+    written = export_gguf(tmp_path / "base", tmp_path / "out", "q4_k_m").path
+    assert written.name == "model-q4_k_m.gguf"
+    f16 = export_gguf(tmp_path / "base", tmp_path / "plain", "f16").path
+    assert written.read_bytes() == f16.read_bytes() + b"x"
+    program.write_text("#!/bin/sh\necho it broke >&2\nexit 1\n")
+    with pytest.raises(ModelError, match="can't make q2_k: it broke"):
+        export_gguf(tmp_path / "base", tmp_path / "other", "q2_k")
+    assert {path.name for path in (tmp_path / "other").iterdir()} <= {"config.yaml", ".lock"}
 
 
 def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, monkeypatch):

@@ -14,7 +14,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from medcare.export.gguf import export_gguf
 from medcare.export.gguf_tokenizer import read_vocabulary
 from medcare.foundation.errors import ModelError
-from tests.export.gguf_models import READ_BACK, SPLITS, TEMPLATE, TEXTS, VOCABULARY, save, tokenizer_of
+from tests.export.gguf_models import (
+    READ_BACK,
+    SPLITS,
+    TEMPLATE,
+    TEXTS,
+    VOCABULARY,
+    pieces_tokenizer,
+    save,
+    tokenizer_of,
+)
 from tests.text.tokenizers_by_family import tokenizer_of as family_tokenizer
 
 
@@ -96,8 +105,9 @@ def test_any_text_gives_the_same_tokens(split, read_back, text):
 
 
 def test_a_bos_that_the_tokenizer_adds_is_asked_for():
-    assert read_vocabulary(tokenizer_of("llama-bpe", adds_bos=True), 704).adds == {"bos": True, "eos": False}
-    assert read_vocabulary(tokenizer_of("llama-bpe"), 704).adds == {"bos": False, "eos": False}
+    without = {"eos": False, "space_prefix": False}
+    assert read_vocabulary(tokenizer_of("llama-bpe", adds_bos=True), 704).adds == {"bos": True, **without}
+    assert read_vocabulary(tokenizer_of("llama-bpe"), 704).adds == {"bos": False, **without}
 
 
 def test_the_end_of_a_turn_beside_the_end_of_text():
@@ -120,10 +130,43 @@ def test_no_template_is_no_template():
 
 
 @pytest.mark.parametrize("family", ["llama2", "mistral", "gemma"])
-def test_sentencepiece_is_refused(family):
+def test_sentencepiece_that_cuts_text_otherwise_is_refused(family):
     tokenizer = family_tokenizer(family)
-    with pytest.raises(ModelError, match=r"byte-level BPE is required.*convert_hf_to_gguf"):
+    with pytest.raises(ModelError, match=r"Metaspace.*convert_hf_to_gguf"):
         read_vocabulary(tokenizer, 2000)
+
+
+@pytest.mark.parametrize(("family", "blank"), [("llama2", True), ("gemma", False)])
+def test_sentencepiece_has_scores_and_bytes(family, blank):
+    tokenizer = pieces_tokenizer(family)
+    found = read_vocabulary(tokenizer, VOCABULARY)
+    assert (found.model, found.split, found.merges) == ("llama", "default", [])
+    assert found.adds == {"bos": True, "eos": False, "space_prefix": blank}
+    kinds = dict(zip(found.tokens, found.types, strict=True))
+    assert kinds["<0x0A>"] == TokenType.BYTE
+    assert kinds["<unk>"] == TokenType.UNKNOWN
+    assert kinds["<|im_end|>"] == TokenType.CONTROL
+    merges = [tuple(merge) for merge in tree_of(tokenizer)["model"]["merges"]]
+    scores = dict(zip(found.tokens, found.scores, strict=True))
+    order = [scores[left + right] for left, right in merges]
+    assert order == sorted(order, reverse=True)
+
+
+def test_merges_that_scores_can_not_say():
+    def learnt(tree):
+        tree["model"]["merges"].pop()
+
+    def apart(tree):
+        made = ["".join(merge) for merge in tree["model"]["merges"]]
+        twice = next(index for index in range(1, len(made)) if made[index] == made[index - 1])
+        tree["model"]["merges"].append(tree["model"]["merges"].pop(twice))
+
+    for change, said in ((learnt, "stay apart"), (apart, "don't follow one another")):
+        tree = tree_of(pieces_tokenizer("llama2"))
+        change(tree)
+        backend = Tokenizer.from_str(json.dumps(tree))
+        with pytest.raises(ModelError, match=said):
+            read_vocabulary(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>"), 704)
 
 
 def lowercase(tree):

@@ -50,7 +50,8 @@ def export(
         bool, typer.Option("--uniform", help="Of a LoRA: one rank for all modules, as vLLM wants it.")
     ] = False,
     type_: Annotated[
-        str | None, typer.Option("--type", help="Of gguf: f32, f16 (default), bf16 or q8_0.")
+        str | None,
+        typer.Option("--type", help="Of gguf: f32, f16 (default), bf16, q8_0; by llama.cpp q6_k to q2_k."),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Of merged: float32, bfloat16 or float16; default: the base's.")

@@ -9,6 +9,8 @@ second copy of the model.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +47,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-Type = Literal["f32", "f16", "bf16", "q8_0"]
+Type = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k"]
 NOTICE = "For research only. This is not a medical device and not for clinical decisions."
 _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+_QUANTIZER = "llama-quantize"
+"""llama.cpp's own program, which makes the types that the package gguf does not."""
 _LARGEST = {"F16": 65504.0, "Q8_0": 127 * 65504.0}  # q8_0 has a float16 scale for every 32 weights
 
 
@@ -97,16 +101,17 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
     Args:
         folder: whatever `load_model` reads; of a run folder without its merged model the last stage.
         out: the folder to write.
-        kind: of the weights. Where q8_0 is asked for, a tensor whose rows are no multiple of 32 is f16.
+        kind: of the weights. Where q8_0 is asked for, a tensor whose rows are no multiple of 32 is f16. Fewer
+            bits are made from an f16 file by llama.cpp's own `llama-quantize`.
         base: where the base of a stage or PEFT folder is now; by default where it was.
 
     Raises:
         ModelError: the architecture or the tokenizer is none that is written, a weight does not fit `kind`,
-            or the package gguf is missing.
+            or the package gguf or llama.cpp's program is missing.
         AdapterError: the folder has a noise aggregator, or is an adapter that is no whole model.
         MedCareError: the folder is not complete, `out` is in use, or the disk is full.
     """
-    _check_request(out)
+    _check_request(out, kind)
     if plain_source(Path(folder).expanduser()) is None:
         folder = last_stage(Path(folder).expanduser())
     manifest, stage_folder, settings = _source(folder, kind)
@@ -119,7 +124,8 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
         return Written(path)
     model = load_model(folder, device="cpu", dtype="float32", base=base)
     merge_all(model)
-    entries = list(_entries(model, architecture, kind))
+    plain: Type = kind if kind in _FILE_TYPES else "f16"
+    entries = list(_entries(model, architecture, plain))
     claim(out, run, settings)
     front = front_matter({**manifest, "stage": "gguf"}, stages_behind(stage_folder))
 
@@ -128,28 +134,50 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
 
         writer = GGUFWriter(part, architecture.name)
         try:
-            _describe(writer, manifest, front, kind)
+            _describe(writer, manifest, front, plain)
             hyperparameters(writer, config)
             write_vocabulary(writer, vocabulary)
             _write_tensors(writer, entries)
         finally:
             writer.close()
+        if plain != kind:
+            _quantize(part, kind)
 
     write_atomic(path, write)
     facts = {"base": manifest["base"], "base_facts": describe(model), "sha256": file_hash(path)}
     write_manifest(out, run, {**settings, **facts})
     if "stage" in manifest:
         write_card(out, source=stage_folder)
-    return Written(path, tuple(_notes(entries, context_length(config), config.max_position_embeddings, kind)))
+    notes = _notes(entries, context_length(config), config.max_position_embeddings, kind)
+    return Written(path, (*vocabulary.notes, *notes))
 
 
-def _check_request(out: Path) -> None:
+def _quantize(path: Path, kind: Type) -> None:
+    """Put a file of fewer bits in the place of one in f16."""
+    smaller = path.with_suffix(f".{kind}.part")
+    try:
+        done = subprocess.run([_QUANTIZER, path, smaller, kind.upper()], capture_output=True, text=True)
+        if done.returncode or not smaller.is_file():
+            said = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+            raise ModelError(f"llama.cpp's {_QUANTIZER} can't make {kind}: {said[-1]}. Try --type q8_0.")
+        smaller.replace(path)
+    finally:
+        smaller.unlink(missing_ok=True)
+
+
+def _check_request(out: Path, kind: Type) -> None:
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModelError(
             "GGUF files need the package gguf. Install it with: pip install 'medcare[gguf]'"
         ) from error
+    if kind not in _FILE_TYPES and shutil.which(_QUANTIZER) is None:
+        raise ModelError(
+            f"--type {kind} is made by llama.cpp's {_QUANTIZER}, which is not installed. Install llama.cpp, "
+            f"or export with --type f16 and run where it is: {_QUANTIZER} model-f16.gguf model-{kind}.gguf "
+            f"{kind.upper()}"
+        )
     if out.suffix == ".gguf":
         raise ConfigError(
             f"--out is a folder, which gets the file, its card and its manifest; got {out}. "
@@ -209,6 +237,8 @@ def _entries(model: PreTrainedModel, architecture: Architecture, kind: Type) -> 
         wanted = GGMLQuantizationType.F32 if values.ndim == 1 else GGMLQuantizationType[kind.upper()]
         if wanted == GGMLQuantizationType.Q8_0 and values.shape[-1] % 32:
             wanted = GGMLQuantizationType.F16
+        if architecture.gemma and name.endswith("norm.weight"):
+            values = values + 1
         _check_values(name, values, wanted)
         yield _Entry(spelt, values, wanted, heads.get(name.split(".")[-2], 0) if architecture.pairs else 0)
     factors = rope_factors(model)

@@ -27,18 +27,35 @@ class Architecture:
         name: as llama.cpp calls it.
         pairs: whether it rotates neighbouring dimensions, where transformers rotates a head's two halves.
             The same one reads a factor for each frequency (Llama 3's scaling).
+        activation: the only one that it computes.
+        window_every: every how many layers one sees all tokens and the others a window; 0 where it knows no
+            window.
+        widest: the number of layers at which it scales attention by the width of the model over the heads,
+            where it takes the size of a head for all others.
     """
 
     name: str
-    pairs: bool
+    pairs: bool = False
+    activation: str = "silu"
+    window_every: int = 0
+    widest: int = 0
+
+    @property
+    def gemma(self) -> bool:
+        """Whether norms multiply by 1 + w, of which the file holds the sum."""
+        return self.name.startswith("gemma")
 
 
 # transformers' model_type: what computes it. A Mistral is a Llama with a sliding window.
 ARCHITECTURES = {
     "llama": Architecture("llama", pairs=True),
     "mistral": Architecture("llama", pairs=True),
-    "qwen2": Architecture("qwen2", pairs=False),
-    "qwen3": Architecture("qwen3", pairs=False),
+    "qwen2": Architecture("qwen2"),
+    "qwen3": Architecture("qwen3"),
+    "phi3": Architecture("phi3"),
+    "gemma": Architecture("gemma", activation="gelu_pytorch_tanh"),
+    "gemma2": Architecture("gemma2", activation="gelu_pytorch_tanh", window_every=2, widest=46),
+    "gemma3_text": Architecture("gemma3", activation="gelu_pytorch_tanh", window_every=6, widest=62),
 }
 _SCALINGS = ("default", "linear", "yarn", "llama3")
 # Of yarn: what llama.cpp has fixed. There are keys for the betas, which it was measured not to heed.
@@ -64,14 +81,28 @@ def check(config: PretrainedConfig) -> Architecture:
             f"GGUF is written for {', '.join(ARCHITECTURES)}; this model is {config.model_type}. Export the "
             "whole model (--format merged) and try llama.cpp's own convert_hf_to_gguf.py on that folder."
         )
-    rope = config.rope_parameters
+    rope, settings = _full(config), config.to_dict()
     scaling = rope.get("rope_type", "default")
+    activation = settings.get("hidden_activation") or settings.get("hidden_act") or found.activation
+    width = head_size(config)
+    if found.widest == config.num_hidden_layers:
+        width = config.hidden_size // config.num_attention_heads
+    scalar = settings.get("query_pre_attn_scalar")
     beyond = {
-        f"hidden_act={config.hidden_act}": config.hidden_act != "silu",
+        f"the activation {activation}": activation != found.activation,
         f"the rope scaling {scaling}": scaling not in _SCALINGS or (scaling == "llama3" and not found.pairs),
-        "partial rotation": rope.get("partial_rotary_factor") not in (None, 1.0),
-        "biases in its attention": found.name == "qwen3" and config.attention_bias,
+        "partial rotation": found.name != "phi3" and rope.get("partial_rotary_factor") not in (None, 1.0),
+        "biases in its attention": found.name != "llama" and bool(settings.get("attention_bias")),
+        f"attention scaled for heads of {scalar}": scalar not in (None, width),
+        "windows at other layers": bool(found.window_every)
+        and [kind == "full_attention" for kind in config.layer_types]
+        != [(layer + 1) % found.window_every == 0 for layer in range(config.num_hidden_layers)],
+        "attention to both sides": bool(settings.get("use_bidirectional_attention")),
     }
+    caps = [settings.get(f"{of}_logit_softcapping") for of in ("attn", "final")]
+    beyond["logits without a cap"] = found.name == "gemma2" and None in caps
+    beyond["an untied output"] = found.name in ("gemma", "gemma2") and not config.tie_word_embeddings
+    beyond["capped attention"] = found.name == "gemma3" and caps[0] is not None
     if scaling == "yarn":
         for key, accepted in _YARN_FIXED.items():
             beyond[f"yarn with {key}={rope.get(key)}"] = rope.get(key) not in accepted
@@ -84,15 +115,22 @@ def check(config: PretrainedConfig) -> Architecture:
     return found
 
 
+def _full(config: PretrainedConfig) -> dict[str, Any]:
+    """The rotation of the layers that see all tokens, which may be that of all."""
+    rope: dict[str, Any] = config.rope_parameters
+    return rope.get("full_attention", rope)
+
+
 def context_length(config: PretrainedConfig) -> int:
     """How many tokens of context the file stands for.
 
-    llama.cpp knows no sliding window for these architectures. Up to the window's length it is the same as
+    llama.cpp knows no sliding window but Gemma's. Up to the window's length it is the same as
     full attention, so the context ends there.
     """
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
-    if window is None or (kinds is not None and "sliding_attention" not in kinds):
+    known = ARCHITECTURES[config.model_type].window_every
+    if known or window is None or (kinds is not None and "sliding_attention" not in kinds):
         return int(config.max_position_embeddings)
     return min(int(window), int(config.max_position_embeddings))
 
@@ -108,10 +146,18 @@ def hyperparameters(writer: GGUFWriter, config: PretrainedConfig) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_dimension_count(int(head_dim * (_full(config).get("partial_rotary_factor") or 1.0)))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     _rope(writer, config)
+    if ARCHITECTURES[config.model_type].window_every:
+        writer.add_sliding_window(config.sliding_window)
+    for name, add in (
+        ("attn_logit_softcapping", writer.add_attn_logit_softcapping),
+        ("final_logit_softcapping", writer.add_final_logit_softcapping),
+    ):
+        if getattr(config, name, None) is not None:
+            add(getattr(config, name))
 
 
 def head_size(config: PretrainedConfig) -> int:
@@ -125,7 +171,7 @@ def rope_factors(model: PreTrainedModel) -> Tensor | None:
     The scaled frequencies are transformers' own, so whatever it makes of the settings is what is written.
     """
     config: Any = model.config
-    rope = config.rope_parameters
+    rope = _full(config)
     if rope.get("rope_type") != "llama3":
         return None
     dimensions = torch.arange(0, head_size(config), 2, dtype=torch.float32) / head_size(config)
@@ -137,8 +183,12 @@ def rope_factors(model: PreTrainedModel) -> Tensor | None:
 def _rope(writer: GGUFWriter, config: PretrainedConfig) -> None:
     from gguf import RopeScalingType
 
-    rope = config.rope_parameters
+    rope = _full(config)
     writer.add_rope_freq_base(rope["rope_theta"])
+    if "sliding_attention" in config.rope_parameters:
+        writer.add_rope_freq_base_swa(config.rope_parameters["sliding_attention"]["rope_theta"])
+    if config.model_type == "phi3":
+        writer.add_rope_scaling_orig_ctx_len(config.original_max_position_embeddings)
     kind = rope.get("rope_type", "default")
     if kind not in ("linear", "yarn"):
         return  # Llama 3's is a tensor, see `rope_factors`

@@ -9,6 +9,7 @@ normalises to NFC, text that is not in NFC already gets other tokens there.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,29 +46,35 @@ class Vocabulary:
     """A tokenizer as GGUF writes it.
 
     Attributes:
+        model: `gpt2` for byte-level BPE, `llama` for SentencePiece.
         tokens: one a row of the embedding; bytes are spelt in GPT-2's alphabet, added tokens as they are.
         types: of each token, a `gguf.TokenType`.
-        merges: pairs, first to last, with a blank in between.
+        merges: pairs, first to last, with a blank in between; SentencePiece has scores instead.
+        scores: of each token: of two that could be made, the one of the higher score is.
         split: llama.cpp's name of the rules before the merges.
         ids: of `bos`, `eos`, `eot` (end of turn), `unk` and `pad`, as far as there are any.
-        adds: whether every text gets a `bos` before and an `eos` after it.
+        adds: whether every text gets a `bos` before and an `eos` after it, and a blank (`space_prefix`).
+        notes: sentences about texts that get other tokens there.
         template: the chat template.
     """
 
+    model: str
     tokens: list[str]
     types: list[int]
     merges: list[str]
+    scores: list[float]
     split: str
     ids: dict[str, int]
     adds: dict[str, bool]
     template: str | None
+    notes: tuple[str, ...] = ()
 
 
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
     """Read a tokenizer.
 
     Args:
-        tokenizer: byte-level BPE, of the `tokenizers` package.
+        tokenizer: byte-level BPE, or SentencePiece's as BPE with byte fallback, of the `tokenizers` package.
         rows: of the embedding. Rows without a token are filled up with unused ones.
 
     Raises:
@@ -76,29 +83,39 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary
     if not tokenizer.is_fast:
         raise _refusal(f"{type(tokenizer).__name__} has no tokenizer.json")
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
-    split = _split(tree)
+    pieces = tree["model"]["type"] == "BPE" and bool(tree["model"].get("byte_fallback"))
+    split = "default" if pieces else _split(tree)
+    prefix = _prefix(tree) if pieces else "never"
     tokens, types = _tokens(tokenizer, rows)
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
+    note = "A text that begins with no control token gets no blank before it in llama.cpp, as it should have."
     return Vocabulary(
+        model="llama" if pieces else "gpt2",
         tokens=tokens,
-        types=types,
-        merges=_merges(tree["model"]["merges"]),
+        types=_piece_types(tokenizer, tokens, types) if pieces else types,
+        merges=[] if pieces else _merges(tree["model"]["merges"]),
+        scores=_scores(tree, tokens) if pieces else [],
         split=split,
         ids=_special_ids(tokenizer, ends=isinstance(template, str)),
-        adds=_added_around(tokenizer),
+        adds={**_added_around(tokenizer), "space_prefix": prefix == "always"},
         template=template,
+        notes=(note,) if prefix == "first" else (),
     )
 
 
 def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
     """Put a vocabulary into the metadata of a file that is being written."""
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.split)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
-    writer.add_token_merges(vocabulary.merges)
+    if vocabulary.model == "llama":
+        writer.add_token_scores(vocabulary.scores)
+        writer.add_add_space_prefix(vocabulary.adds["space_prefix"])
+    else:
+        writer.add_token_merges(vocabulary.merges)
     for name, token in vocabulary.ids.items():
         getattr(writer, f"add_{name}_token_id")(token)
     writer.add_add_bos_token(vocabulary.adds["bos"])
@@ -115,10 +132,10 @@ def _split(tree: dict[str, Any]) -> str:
     """llama.cpp's name for what a tokenizer.json does; raises ModelError if there is none."""
     model, normalizer = tree["model"], tree["normalizer"]
     decoder = (tree["decoder"] or {}).get("type")
-    if model["type"] != "BPE" or model.get("byte_fallback") or decoder != "ByteLevel":
+    if model["type"] != "BPE" or decoder != "ByteLevel":
         raise _refusal(
-            f"byte-level BPE is required, as Llama 3, Qwen and SmolLM have it; got {model['type']} with "
-            f"the decoder {decoder} (SentencePiece, as Llama 2 and older Mistrals have it, is not written)"
+            f"BPE is required, of bytes as in Llama 3 and Qwen or of SentencePiece as in Llama 2 and Gemma; got "
+            f"{model['type']} with the decoder {decoder}"
         )
     if normalizer is not None and normalizer["type"] != "NFC":
         raise _refusal(f"llama.cpp does not change text as its normalizer {normalizer['type']} does")
@@ -134,6 +151,82 @@ def _split(tree: dict[str, Any]) -> str:
             f"{', '.join(_SPLITS.values())} (steps: {shown}; ignore_merges: {model.get('ignore_merges')})"
         )
     return name
+
+
+def _prefix(tree: dict[str, Any]) -> str:
+    """Where a SentencePiece tokenizer puts a blank before a text.
+
+    Returns:
+        `always`, after control tokens too; `first`, at the beginning of the whole; or `never`.
+
+    Raises:
+        ModelError: it changes or cuts text in another way than writing blanks as `▁`.
+    """
+    prefix = "never"
+    steps = [tree["normalizer"], tree["pre_tokenizer"]]
+    while steps:
+        step = steps.pop(0)
+        match step:
+            case None:
+                continue
+            case {"type": "Sequence"}:
+                steps += step.get("normalizers") or step.get("pretokenizers")
+            case {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}:
+                continue
+            case {"type": "Prepend", "prepend": "▁"}:
+                prefix = "always"
+            case {"type": "Metaspace", "replacement": "▁", "split": False, "prepend_scheme": scheme}:
+                prefix = scheme
+            case {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}:
+                continue  # Gemma's: blanks are `▁` by then
+            case _:
+                raise _refusal(f"it has the step {json.dumps(step, ensure_ascii=False)}")
+    return prefix
+
+
+def _scores(tree: dict[str, Any], tokens: list[str]) -> list[float]:
+    """The scores by which SentencePiece makes the tokens that the merges make.
+
+    It joins any two neighbours whose text together is a token, best score first. So every such pair has to be
+    a merge, and the merges of one token have to follow one another; that is so where merges were made out of
+    scores, and not where they were learnt as merges.
+    """
+    added = {entry["content"] for entry in tree["added_tokens"]}
+    known = tree["model"]["vocab"]
+    pairs = [
+        tuple(merge) if isinstance(merge, list) else tuple(merge.split(" "))
+        for merge in tree["model"]["merges"]
+    ]
+    order: dict[str, int] = {}
+    before = None
+    for left, right in pairs:
+        made = left + right
+        if made != before and made in order:
+            raise _refusal(f"its merges into '{made}' don't follow one another, which scores can't say")
+        order.setdefault(made, len(order))
+        before = made
+    there = set(pairs)
+    for token in known:
+        if token in added:
+            continue
+        for cut in range(1, len(token)):
+            pair = (token[:cut], token[cut:])
+            if pair not in there and pair[0] in known and pair[1] in known:
+                raise _refusal(f"'{pair[0]}' and '{pair[1]}' stay apart in it, and llama.cpp would join them")
+    return [-float(order.get(token, len(order))) for token in tokens]
+
+
+def _piece_types(tokenizer: PreTrainedTokenizerBase, tokens: list[str], types: list[int]) -> list[int]:
+    """The types with SentencePiece's own: bytes, and the token for what is unknown."""
+    from gguf import TokenType
+
+    found = list(types)
+    for index, token in enumerate(tokens):
+        if re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+            found[index] = int(TokenType.BYTE)
+    if tokenizer.unk_token_id is not None:
+        found[int(tokenizer.unk_token_id)] = int(TokenType.UNKNOWN)
+    return found
 
 
 def _steps(pre: dict[str, Any] | None) -> list[tuple[Any, ...]]:
