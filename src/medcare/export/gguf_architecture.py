@@ -118,7 +118,8 @@ def check(config: PretrainedConfig) -> Architecture:
 def _full(config: PretrainedConfig) -> dict[str, Any]:
     """The rotation of the layers that see all tokens, which may be that of all."""
     rope: dict[str, Any] = config.rope_parameters
-    return rope.get("full_attention", rope)
+    full: dict[str, Any] = rope.get("full_attention", rope)
+    return full
 
 
 def context_length(config: PretrainedConfig) -> int:

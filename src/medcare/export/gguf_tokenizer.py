@@ -134,8 +134,8 @@ def _split(tree: dict[str, Any]) -> str:
     decoder = (tree["decoder"] or {}).get("type")
     if model["type"] != "BPE" or decoder != "ByteLevel":
         raise _refusal(
-            f"BPE is required, of bytes as in Llama 3 and Qwen or of SentencePiece as in Llama 2 and Gemma; got "
-            f"{model['type']} with the decoder {decoder}"
+            "BPE is required, of bytes as in Llama 3 and Qwen or of SentencePiece as in Llama 2 and Gemma; "
+            f"got {model['type']} with the decoder {decoder}"
         )
     if normalizer is not None and normalizer["type"] != "NFC":
         raise _refusal(f"llama.cpp does not change text as its normalizer {normalizer['type']} does")
