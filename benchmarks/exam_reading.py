@@ -54,9 +54,8 @@ def against_stated(path: Path, *, show: bool) -> None:
     print("| source | answers | read as stated | several | none | another |\n|---|---|---|---|---|---|")
     for name in sorted({source for source, _ in counts}):
         found = [counts[name, verdict] for verdict in ("as stated", "several", "none", "another")]
-        print(
-            f"| {name} | {sum(found)} | {found[0]} ({found[0] / sum(found):.1%}) | {' | '.join(map(str, found[1:]))} |"
-        )
+        share = f"{found[0]} ({found[0] / sum(found):.1%})"
+        print(f"| {' | '.join(map(str, (name, sum(found), share, *found[1:])))} |")
 
 
 def read_back(exams: list[str], *, show: bool) -> None:
