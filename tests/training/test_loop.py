@@ -454,3 +454,59 @@ def test_each_epoch_replays_its_share_and_others_before_the_same_again():
     assert Schedule.build([10] * 12, StageConfig(), seed=1) == Schedule.build(
         [10] * 12, StageConfig(), 1, own=12
     )
+
+
+def in_float16():
+    model = tiny_model("llama").half()
+    add_branches(model, "aggregate", ADAPTERS)
+    return model, trainable(model, ["knowledge", "noise", "attention"])
+
+
+def test_float16_trains_as_float32_does(tmp_path):
+    run(stage_one(), STAGE, tmp_path / "single")
+    trained = run(in_float16(), STAGE, tmp_path / "half")
+    assert {parameter.dtype for parameter in trained.values()} == {torch.float32}
+    for one, other in zip(rows(tmp_path / "single"), rows(tmp_path / "half"), strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=5e-3)
+    assert rows(tmp_path / "half")[-1]["loss"] < rows(tmp_path / "half")[0]["loss"]
+
+
+def test_gradients_too_small_for_float16_arrive(tmp_path):
+    """The gradient of the logits is below float16's smallest number: without scaling all would be zeros."""
+    model, parameters = in_float16()
+    made = loop((model, parameters), replace(STAGE, clip=1e9), tmp_path)
+    norms = {}
+    for name, scale in (("scaled", 2.0**16), ("plain", 1.0)):
+        made.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        made._backward(made._batch(range(4)), 1e-9)
+        made.scaler.unscale_(made.optimizer)
+        norms[name] = sum(float(p.grad.norm()) for n, p in parameters.items() if n.endswith("lora_B"))
+        made.optimizer.zero_grad()
+    assert norms["plain"] == 0
+    assert norms["scaled"] > 0
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out(tmp_path):
+    model, parameters = in_float16()
+    made = loop((model, parameters), STAGE, tmp_path)
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    made._step(0, Meter())
+    assert_same(dict(parameters), before)
+    assert made.scaler.get_scale() == 2.0**39
+    while made.scaler.get_scale() > 2.0**10:
+        made._step(0, Meter())
+        made.scaler.update(made.scaler.get_scale() / 8)
+    made._step(0, Meter())
+    assert any(not torch.equal(parameter, before[name]) for name, parameter in parameters.items())
+
+
+def test_a_continued_run_keeps_the_scale(tmp_path):
+    made = loop(in_float16(), STAGE, tmp_path)
+    made._step(0, meter := Meter())
+    made.scaler.update(1024.0)
+    made._save(1, made._key(), meter)
+    other = loop(in_float16(), STAGE, tmp_path)
+    other._meter()
+    assert other.scaler.state_dict() == made.scaler.state_dict()
+    assert other.scaler.get_scale() == 1024.0

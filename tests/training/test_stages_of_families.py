@@ -117,3 +117,16 @@ def test_a_run_that_adapts_little_stops_unless_that_is_asked_for(tmp_path):
     stages.train("aggregate", settings, TALKS, tmp_path / "two", data_hash="x")
     assert json.loads((tmp_path / "two" / "manifest.json").read_text())["stage"] == "aggregate"
     assert all("shared_expert" in name for name in adapted_linears(load_model(tmp_path / "two"), "knowledge"))
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_both_stages_in_float16(family, tmp_path):
+    settings = config(base(family, tmp_path / "base"))
+    settings = replace(settings, model=replace(settings.model, dtype="float16"))
+    stages.train("aggregate", settings, TALKS, tmp_path / "one", data_hash="x")
+    stages.train("align", settings, TALKS, tmp_path / "two", data_hash="x", start=tmp_path / "one")
+    merge(tmp_path / "two", tmp_path / "plain")
+    trained = logits(load_model(tmp_path / "two", dtype="float32"))
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32)
+    torch.testing.assert_close(logits(plain), trained, rtol=0, atol=1e-2)
+    assert (trained - logits(load_model(tmp_path / "base", dtype="float32"))).abs().max() > 1e-2

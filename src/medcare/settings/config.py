@@ -31,13 +31,14 @@ class ModelConfig:
 
     Attributes:
         base: `embedded` (SmolLM2-135M-Instruct out of a PyPI package), a folder, or a hub id.
-        dtype: `auto` takes bfloat16 where the hardware computes in it and float32 elsewhere.
+        dtype: `auto` takes bfloat16 where the hardware computes in it and float32 elsewhere; `float16`, which
+            trains with loss scaling, is for GPUs without bfloat16 (T4, V100).
         device: `auto` takes a GPU if there is one.
         quantization: train beside a frozen base in 8 bits (`int8`) or 4 (`nf4`); see docs/performance.md.
     """
 
     base: str = EMBEDDED
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     quantization: Quantization = "none"
 

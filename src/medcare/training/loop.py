@@ -154,6 +154,10 @@ class Loop:
         optimizer = torch.optim.AdamW(
             list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
+        # float16 holds nothing below 6e-8: gradients are scaled up, and a step in which they overflow then
+        # is left out. For every other dtype this does nothing.
+        kind = model.get_input_embeddings().weight.dtype
+        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=kind is torch.float16)
         self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
         tell_layers(self.accelerator, model)
         self.wrapped, self.optimizer = self.accelerator.prepare(TokenLoss(model, traits), optimizer)
@@ -225,16 +229,22 @@ class Loop:
         with gathered(factor for pair in branch_pairs(self.model) for factor in pair):
             extra = penalty(self.model, self.stage.orthogonality)
             if extra is not None:
-                self.accelerator.backward(self.stage.orthogonality_weight * extra)
+                self.accelerator.backward(self.scaler.scale(self.stage.orthogonality_weight * extra))
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.stage.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, len(self.schedule.steps), self.stage)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self._project()
         self.optimizer.zero_grad(set_to_none=True)
         loss = float(self.accelerator.reduce(total, "sum")) / supervised
         tokens = sum(len(self.examples[number].ids) for batch in batches for number in batch)
-        self._check(step, loss, gradient := float(whole(norm)))
+        gradient = float(whole(norm))
+        if self.scaler.is_enabled() and not math.isfinite(gradient) and self.scaler.get_scale() >= 1:
+            gradient = 0.0  # this step was left out; the next has a smaller scale
+        self._check(step, loss, gradient)
         meter.add(loss, gradient, tokens, supervised)
         return loss
 
@@ -264,7 +274,7 @@ class Loop:
 
     def _backward(self, batch: Batch, factor: float) -> Tensor:
         nll = self.nll(batch)
-        self.accelerator.backward(nll * factor)
+        self.accelerator.backward(self.scaler.scale(nll * factor))
         return nll.detach()
 
     def _batch(self, numbers: Sequence[int]) -> Batch:
@@ -286,6 +296,8 @@ class Loop:
     def _meter(self) -> Meter:
         """What was counted since the last row of metrics.jsonl, as of the checkpoint."""
         meter, former = Meter(), former_facts(self.folder)
+        if "scaler" in former:
+            self.scaler.load_state_dict(json.loads(former["scaler"]))
         meter.restore(json.loads(former.get("meter", "{}")))
         if self.accelerator.is_main_process:
             counts = json.loads(former.get("loads", "[]"))
@@ -298,6 +310,8 @@ class Loop:
         sum_loads(self.model, self.accelerator)
         loads = [load.tolist() for load in expert_loads(self.model)]
         facts |= {"meter": json.dumps(meter.state()), "loads": json.dumps(loads)}
+        if self.scaler.is_enabled():
+            facts["scaler"] = json.dumps(self.scaler.state_dict())
         main = self.accelerator.is_main_process
         save_state(self.folder, self.parameters, self._plain_optimizer(), facts, write=main)
         self.accelerator.wait_for_everyone()

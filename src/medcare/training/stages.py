@@ -121,7 +121,7 @@ def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedMod
     dtype = choose_dtype(config.model.dtype, device)
     kind = config.model.quantization
     if is_sharded():
-        _check_shardable(kind)
+        _check_shardable(kind, dtype)
         device = torch.device("cpu")  # no single device need hold the whole model: FSDP moves shard by shard
     # Nor does it when layers come to it quantised, one by one.
     loading = device if kind == "none" else torch.device("cpu")
@@ -235,7 +235,12 @@ def _check_start(start: Path, config: RunConfig) -> None:
         _check_shapes(start, manifest["config"].adapters, config.adapters)
 
 
-def _check_shardable(kind: Quantization) -> None:
+def _check_shardable(kind: Quantization, dtype: torch.dtype) -> None:
+    if dtype is torch.float16:
+        raise ConfigError(
+            "model.dtype=float16 can't be cut into shards (FSDP2, ZeRO-3): each process would see "
+            "overflow in its own shard alone. Launch with configs/ddp.yaml, or set model.dtype=float32."
+        )
     if kind != "none":
         raise ConfigError(
             f"model.quantization={kind} can't be cut into shards (FSDP2, ZeRO-3): the scales of its weights "
