@@ -26,7 +26,7 @@ from medcare.foundation.processes import is_main, wait
 from medcare.foundation.storage import read_json
 from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_stage
 from medcare.settings.files import from_dict, load_config
-from medcare.settings.run_folder import claim, read_manifest
+from medcare.settings.run_folder import claim, origin, read_manifest
 from medcare.training import stages
 
 if TYPE_CHECKING:
@@ -201,13 +201,13 @@ def save_stage(
     """
     if (as_stage(stage) == "align") != (start is not None):
         raise FolderError("start names the stage-1 folder: 'align' requires it, 'aggregate' has none.")
-    folder, origin = Path(out), None if start is None else Path(start)
-    named = base or str(model.name_or_path if origin is None else read_manifest(origin)["base"])
+    folder, begun = Path(out), None if start is None else Path(start)
+    named = base or str(model.name_or_path if begun is None else read_manifest(begun)["base"])
     config = RunConfig()
     config = replace(config, model=replace(config.model, base=named), adapters=adapters or AdapterConfig())
-    settings = {"stage": stage, "data": "own loop", "from": str(origin.resolve()) if origin else None}
+    settings = {"stage": stage, "data": "own loop", **origin(begun, folder)}
     if not claim(folder, config, settings):
-        stages.save(model, folder, config, {**settings, "base": named, "result": {}}, start=origin)
+        stages.save(model, folder, config, {**settings, "base": named, "result": {}}, start=begun)
     return folder
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from medcare.adapters.branch_files import load_branch
 from medcare.adapters.branches import SPECS, stored_in
 from medcare.adapters.merge import merge_branch, merge_unrouted
+from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
 from medcare.foundation.storage import read_json
 from medcare.models.base_model import choose_device, choose_dtype, describe, load_base, resolve_base
-from medcare.settings.run_folder import MANIFEST, plain_source, read_manifest
+from medcare.settings.run_folder import check, plain_source, read_manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,8 +52,10 @@ def load_model(
     path = Path(folder).expanduser()
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
+    if (source := plain_source(path)) is not None:
+        check(Path(source))
     model = load_base(tokenizer_source(path, base=base), device=where, dtype=precision)
-    if plain_source(path) is not None:
+    if source is not None:
         plain: PreTrainedModel = model.eval()
         return plain
     if (path / "adapter_config.json").is_file():

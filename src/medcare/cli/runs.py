@@ -154,6 +154,21 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished
     typer.echo(f"Wrote {write_report(folder)}.")
 
 
+@commands.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A folder that medcare wrote, with what is below it.")],
+) -> None:
+    """Read every file of a finished folder anew, and compare it with what was written."""
+    from medcare.foundation.contents import MANIFEST
+    from medcare.settings.run_folder import check, read_manifest
+
+    folders = sorted(path.parent for path in folder.rglob(MANIFEST)) or [folder]
+    if folders == [folder]:
+        read_manifest(folder)  # says why, if it is no finished folder
+    count = sum(check(entry, anew=True) for entry in folders)
+    typer.echo(f"{folder}: {count} files in {len(folders)} finished folders are as they were written.")
+
+
 def _compare(first: str, second: str, out: Path | None) -> None:
     from medcare.evaluation.comparison import compare
     from medcare.reports.comparison import comparison_markdown, write_comparison

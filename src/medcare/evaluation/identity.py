@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from medcare.foundation.contents import MANIFEST
 from medcare.foundation.storage import file_hash, read_json
-from medcare.settings.run_folder import MANIFEST, plain_source
+from medcare.settings.run_folder import plain_source
 
 # Beyond this many bytes of weights, reading them takes too long; names, sizes and times stand in.
 _MOST_READ = 4 << 30

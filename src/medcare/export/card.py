@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 
 from medcare.data.catalogue import KNOWN_SETS
+from medcare.foundation.contents import MANIFEST
 from medcare.foundation.storage import read_json, write_text
 from medcare.settings.config import EMBEDDED, RunConfig, Stage
 from medcare.settings.files import read_yaml
-from medcare.settings.run_folder import CONFIG, MANIFEST, read_manifest
+from medcare.settings.run_folder import CONFIG, read_manifest
 
 CARD = "README.md"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

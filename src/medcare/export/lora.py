@@ -21,7 +21,7 @@ from medcare.adapters.merge import join, pad
 from medcare.export.card import write_card
 from medcare.foundation.errors import AdapterError, ConfigError
 from medcare.settings.config import Stage
-from medcare.settings.run_folder import claim, last_stage, read_manifest, write_manifest
+from medcare.settings.run_folder import claim, last_stage, origin, read_manifest, write_manifest
 
 Parts = Literal["knowledge", "alignment", "both"]
 _STAGES: dict[Parts, tuple[Stage, ...]] = {
@@ -69,7 +69,7 @@ def export_lora(
             f"{folder} holds stage '{manifest.get('stage')}' without the branch '{parts}': a LoRA is made of "
             "a stage folder's branches. Give the folder that medcare train or the run's align/ wrote."
         )
-    settings = {"stage": "lora", "from": str(folder.resolve()), "parts": parts, "uniform": uniform}
+    settings = {"stage": "lora", **origin(folder, out), "parts": parts, "uniform": uniform}
     found: dict[str, list[Factors]] = defaultdict(list)
     for spec in there:
         for name, part in read_lora(folder / spec.path).items():

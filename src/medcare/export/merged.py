@@ -9,7 +9,7 @@ from medcare.adapters.merge import merge_all
 from medcare.export.card import write_card
 from medcare.export.model_folder import to_dtype, write_model
 from medcare.models.base_model import as_dtype, base_dtype, describe, load_tokenizer
-from medcare.settings.run_folder import claim, last_stage, read_manifest, write_manifest
+from medcare.settings.run_folder import claim, last_stage, origin, read_manifest, write_manifest
 
 
 def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str | None = None) -> None:
@@ -27,7 +27,7 @@ def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str | None
     """
     folder = last_stage(folder)
     manifest = read_manifest(folder)
-    settings = {"stage": "merged", "from": str(folder.resolve()), "source": manifest["result"]}
+    settings = {"stage": "merged", **origin(folder, out), "source": manifest["result"]}
     if dtype is not None:
         settings["dtype"] = str(as_dtype(dtype)).removeprefix("torch.")
     if claim(out, manifest["config"], settings):

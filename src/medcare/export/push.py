@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import yaml
 
 from medcare.export.card import CARD, EMBEDDED_HUB_ID, HUB_ID
+from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import FolderError, MedCareError, first_line
 from medcare.foundation.locks import LOCK
 from medcare.foundation.storage import missing, read_json
 from medcare.settings.config import EMBEDDED
-from medcare.settings.run_folder import CONFIG, MANIFEST
+from medcare.settings.run_folder import CONFIG
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

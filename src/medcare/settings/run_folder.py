@@ -5,11 +5,14 @@ config.yaml holds the settings and is written first; manifest.json says what cam
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from medcare.foundation.contents import MANIFEST, check_contents, contents
 from medcare.foundation.errors import FolderError, ModelError
 from medcare.foundation.locks import hold
 from medcare.foundation.processes import is_main
@@ -18,7 +21,7 @@ from medcare.foundation.storage import missing, read_json, write_json, write_tex
 from medcare.settings.config import RunConfig
 from medcare.settings.files import from_dict, read_yaml
 
-CONFIG, MANIFEST = "config.yaml", "manifest.json"
+CONFIG = "config.yaml"
 # These change nothing that is computed.
 _INERT = ("tracking", "evaluation.api_key_env", "evaluation.concurrency", "evaluation.retries")
 
@@ -56,11 +59,9 @@ def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
 
 
 def write_manifest(folder: Path, config: RunConfig, facts: dict[str, Any]) -> None:
-    """Write manifest.json, which marks the folder as finished; raises StorageError."""
-    write_json(
-        folder / MANIFEST,
-        {**facts, "seed": config.seed, "versions": versions(), "git_commit": git_commit()},
-    )
+    """Write manifest.json, which marks the folder as finished and lists its files; raises StorageError."""
+    made_with = {"seed": config.seed, "versions": versions(), "git_commit": git_commit()}
+    write_json(folder / MANIFEST, {**facts, **made_with, "files": contents(folder)})
 
 
 def last_stage(folder: Path) -> Path:
@@ -70,10 +71,11 @@ def last_stage(folder: Path) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished folder, with its `RunConfig` under `config`.
+    """The manifest of a finished folder, with its `RunConfig` under `config` and a whole path under `from`.
 
     Raises:
-        FolderError: the folder is not finished, or is none of this package's.
+        FolderError: the folder is not finished, is none of this package's, or its files are not those that
+            were written.
         ModelError: it does not exist.
     """
     if not folder.is_dir():
@@ -84,10 +86,50 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
         raise FolderError(f"{folder} has no {MANIFEST}: {state}. Run that stage to its end first.")
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    check(folder)
+    if isinstance(manifest.get("from"), str):
+        manifest["from"] = str((folder / manifest["from"]).resolve())
     tree = read_yaml(folder / CONFIG)
     known = RunConfig().to_dict()
     manifest["config"] = from_dict({key: value for key, value in tree.items() if key in known})
     return manifest
+
+
+def check(folder: Path, *, anew: bool = False) -> int:
+    """Compare a folder's files with its manifest, if it has one that lists them.
+
+    Args:
+        folder: any folder, or none.
+        anew: read every file, also those that were found right before and have not changed since.
+
+    Returns:
+        How many files were compared.
+
+    Raises:
+        FolderError: a file is missing or another one.
+    """
+    if not (folder / MANIFEST).is_file():
+        return 0
+    return check_contents(folder, read_json(folder / MANIFEST).get("files", {}), anew=anew)
+
+
+def origin(start: Path | None, out: Path) -> dict[str, str | None]:
+    """Settings for `claim` that say which folder a piece of work starts from, and in which state.
+
+    Args:
+        start: the folder; None if there is none.
+        out: the folder that is written. Beside it, the path is relative: a run can be moved as a whole.
+
+    Returns:
+        `from`, and `from_sha256`, which changes when the folder is made again.
+    """
+    if start is None:
+        return {"from": None, "from_sha256": None}
+    start, out = start.resolve(), out.resolve()
+    named = f"../{start.name}" if start.parent == out.parent else str(start)
+    files = read_json(start / MANIFEST).get("files", {}) if (start / MANIFEST).is_file() else {}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return {"from": named, "from_sha256": digest}
 
 
 def plain_source(path: Path) -> str | None:

@@ -41,7 +41,7 @@ from medcare.foundation.progress import say
 from medcare.models.base_model import choose_dtype, describe, load_base, load_tokenizer
 from medcare.models.quantized import quantize
 from medcare.settings.config import AUTO, AdapterConfig, Quantization, RunConfig, Stage
-from medcare.settings.run_folder import claim, read_manifest, write_manifest
+from medcare.settings.run_folder import claim, origin, read_manifest, write_manifest
 from medcare.text.chat_template import Rendered, render_all
 from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded, training_device
@@ -83,7 +83,7 @@ def train(
     Raises:
         MedCareError: bad settings, data, base or folders, or a full disk; see `errors`.
     """
-    settings = {"stage": stage, "data": data_hash, "from": str(start.resolve()) if start else None}
+    settings = {"stage": stage, "data": data_hash, **origin(start, out)}
     with main_first():
         finished = claim(out, config, settings)
     if finished:
