@@ -37,9 +37,9 @@ def ask(
         raise ConfigError('The question is empty. Ask something, as in: medcare ask MODEL "What is fever?"')
     from medcare.generation.sampling import Sampling
     from medcare.serving.chat import Chat, PipedTerminal
-    from medcare.serving.served_model import load_served
+    from medcare.serving.served_model import load_one
 
-    served = load_served([model], device="auto", dtype="auto", base=base)[0]
+    served = load_one(model, model, device="auto", dtype="auto", base=base)
     Chat(served, Sampling(max_new_tokens), PipedTerminal()).answer(question)
 
 

@@ -97,6 +97,15 @@ class ServedModel:
             return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
+def load_one(
+    name: str, folder: str, *, device: str, dtype: str, base: str | None = None, **limits: int
+) -> ServedModel:
+    """Load one model under a name; see `load_served`."""
+    own = None if plain_source(Path(folder).expanduser()) is not None else base
+    model = load_model(folder, device=device, dtype=dtype, noise=False, merge=True, base=own)
+    return ServedModel(name, model, load_tokenizer(tokenizer_source(folder, base=own)), **limits)
+
+
 def load_served(
     models: Sequence[str], *, device: str, dtype: str, base: str | None = None, **limits: int
 ) -> list[ServedModel]:
@@ -121,10 +130,7 @@ def load_served(
     served = []
     for name, folder in named:
         say(f"Loading {name} from {folder}")
-        own = None if plain_source(Path(folder).expanduser()) is not None else base
-        model = load_model(folder, device=device, dtype=dtype, noise=False, merge=True, base=own)
-        tokenizer = load_tokenizer(tokenizer_source(folder, base=own))
-        served.append(ServedModel(name, model, tokenizer, **limits))
+        served.append(load_one(name, folder, device=device, dtype=dtype, base=base, **limits))
     return served
 
 
