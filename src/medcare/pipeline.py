@@ -35,6 +35,7 @@ from medcare.export.merged import merge
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_json
+from medcare.judging.grading import grade
 from medcare.reports import write_report
 from medcare.settings.config import RunConfig, Stage
 from medcare.settings.run_folder import claim, write_manifest
@@ -212,6 +213,8 @@ def _predict(
         opened = open_engine(model, config, noise=noise) if isinstance(model, str) else nullcontext(model)
         with opened as engine:
             predict(engine, prompts, path, name=name)
+    if is_main() and any(task.form == "judged" for task in (tasks or {}).values()):
+        grade(path.parents[2], path.parent.name)
 
 
 def _conclude(config: RunConfig, out: Path, seconds: dict[str, float]) -> None:

@@ -33,6 +33,8 @@ class Task:
             settings say.
         nothing: what an answer says where there is nothing to name.
         function: for the form `function`, the name of an entry point in the group `medcare.tasks`.
+        judge: for the form `judged`, the server and the model that grade, as `http://HOST:PORT/v1#MODEL`.
+        key_env: the environment variable that holds the judge's key; empty means that it needs none.
         synonyms: other spellings of labels.
         default: the value that stands for one which is none of the item's choices.
         aliases: other names of the task in published files.
@@ -50,6 +52,8 @@ class Task:
     answered: Literal["", "likelihood", "words"] = ""
     nothing: str = "none"
     function: str = ""
+    judge: str = ""
+    key_env: str = ""
     synonyms: dict[str, str] = field(default_factory=dict)
     default: str = ""
     aliases: tuple[str, ...] = ()

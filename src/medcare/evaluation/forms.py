@@ -66,6 +66,7 @@ FORMS: Mapping[str, Form] = {
     "triples": _strict(reading.read_triples, "micro_f1", "accuracy"),
     "labels": _strict(reading.read_labels, "micro_f1", "accuracy"),
     "number": _strict(reading.read_number, "accuracy", "within_5_percent"),
+    "judged": Form(reading.read_text, {"mean": MEAN}, gold=None),
     "function": Form(reading.read_by_function, {"mean": MEAN}, gold=None),
     "cblue_entities": _cblue(cblue.read_entities, _SETS, choices=True),
     "cblue_relations": _cblue(cblue.read_relations, _SETS),

@@ -137,6 +137,13 @@ def _read(task: Task, item: Item, row: Prediction | None) -> Answer:
     """What an answer says; a row's `order` tells which of the item's options stood at each letter."""
     if row is None:
         return UNREAD
+    if task.form == "judged":
+        if "grade" not in row:
+            raise EvaluationError(
+                f"The answer to '{item.id}' of '{task.name}' has no grade yet. Have it judged with "
+                "'medcare evaluate'."
+            )
+        return UNREAD if row["grade"] is None else Answer(row["grade"])
     form = form_of(task)
     order = row.get("order")
     if order is None:

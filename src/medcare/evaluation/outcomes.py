@@ -24,6 +24,8 @@ from medcare.foundation.storage import read_json, read_jsonl
 from medcare.text.records import Item, fixed_options
 
 PREDICTIONS = "predictions.jsonl"
+# Beside predictions of tasks that a judge scores.
+GRADES = "grades.jsonl"
 # The order in which the models of a run came to be; others follow by name.
 _ORDER = ("base", "aggregate_with_noise", "aggregate", "align")
 _NAMED = 5
@@ -158,6 +160,9 @@ def read_predictions(path: Path, items: Sequence[Item]) -> Predictions:
             f"{path} lacks the answers to {_some(missing, 'item')} of {len(items)}. "
             "Repeat the command that was predicting: it continues where it stopped."
         )
+    if path.with_name(GRADES).is_file():
+        grades = {str(row["id"]): row["grade"] for row in read_jsonl(path.with_name(GRADES))}
+        return {key: {**row, "grade": grades[key]} if key in grades else row for key, row in rows.items()}
     return rows
 
 

@@ -43,6 +43,7 @@ class Source:
         prompt: what is asked, with columns in braces: `{question}`. Empty: as the format says.
         target: the right answer, likewise.
         options: what every item's answer is chosen from, where that is no column.
+        criteria: for the form `judged`, the column of what an answer is held against: `{criterion, points}`.
     """
 
     data: str
@@ -50,6 +51,7 @@ class Source:
     prompt: str = ""
     target: str = ""
     options: tuple[str, ...] = ()
+    criteria: str = "rubrics"
 
 
 def read_own(source: str) -> tuple[list[Item], list[Task]] | None:
@@ -161,7 +163,8 @@ def _templated(source: Source, task: Task) -> Iterator[Item]:
                     f"{source.data}, {opened.unit} {row.number}: no column '{missing[0]}'; it has {there}."
                 )
             filled.append(_filled(template, row.value, task.nothing))
-        yield _item(task, opened.name, row.number, row.value, filled[0], filled[1], source.options)
+        item = _item(task, opened.name, row.number, row.value, filled[0], filled[1], source.options)
+        yield replace(item, choices=_criteria(row.value.get(source.criteria), item.id))
 
 
 def _filled(template: str, columns: Mapping[str, Any], nothing: str) -> str:
@@ -193,6 +196,19 @@ def _item(
     return Item(name, task.name, task.family, "held_out", name, prompt, options, right, target)
 
 
+def _criteria(value: Any, name: str) -> tuple[str, ...]:
+    """Criteria with their points as texts, `+5 Names the drug`."""
+    found = []
+    for entry in value or ():
+        points = entry.get("points") if isinstance(entry, Mapping) else None
+        if not isinstance(points, int | float) or isinstance(points, bool) or not entry.get("criterion"):
+            raise DataError(
+                f"The criteria of '{name}' must be a list of {{criterion, points}}, got {entry!r:.60}."
+            )
+        found.append(f"{points:+g} {entry['criterion']}")
+    return tuple(found)
+
+
 def _with_chance(task: Task, items: Sequence[Item]) -> Task:
     """The task with the score of guessing, where options are chosen from and none is told."""
     if task.chance is not None or task.form not in ("options", "label"):
@@ -206,7 +222,14 @@ def _texts(columns: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def _written(value: Any, nothing: str) -> str:
-    """A cell as text: a list one element a line, a triple with bars, spans as `type: a, b` lines."""
+    """A cell as text.
+
+    A list is written one element a line, triples with bars, spans as `type: a, b` lines, and several turns
+    of a conversation one below the other behind their roles.
+    """
+    if isinstance(value, list) and value and all(isinstance(e, Mapping) and "content" in e for e in value):
+        turns = [(str(turn.get("role", "")), str(turn["content"])) for turn in value]
+        return turns[0][1] if len(turns) == 1 else "\n\n".join(f"{role}: {said}" for role, said in turns)
     if isinstance(value, list | tuple) and value and all(isinstance(entry, Mapping) for entry in value):
         by_type: dict[str, list[str]] = {}
         for entry in value:

@@ -16,6 +16,7 @@ The forms (those of PromptCBLUE are in `cblue.answers`):
     triples      `a | b | c`, one a line
     labels       some of the task's labels, with commas, semicolons or line breaks between them
     number       the last number in the text, thousands perhaps with commas
+    judged       anything; a judge grades it (`medcare.judging.grading`)
     function     whatever a function of one's own makes of it
 
 For "nothing" the lists have a word, `none` if the task says no other; marks of lists before a line don't

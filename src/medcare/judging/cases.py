@@ -30,6 +30,7 @@ class Case:
         reference: a good answer; empty where there is none.
         background: what the question is about, such as a patient's history; may be empty.
         kind: the type of task; means are taken over types.
+        criteria: what an answer is held against, one by one, instead of the four dimensions; may be empty.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Case:
     reference: str = ""
     background: str = ""
     kind: str = ""
+    criteria: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ def read_cases(path: Path) -> list[Case]:
                 f"{path}: sample '{name}' needs a text as 'question', 'input' or 'prompt'; it has the fields "
                 f"{', '.join(sorted(row))}."
             )
-        parts = (_text(row, fields) for fields in (_REFERENCE, _BACKGROUND, _KIND))
-        cases.append(Case(name, question, *parts))
+        reference, background, kind = (_text(row, fields) for fields in (_REFERENCE, _BACKGROUND, _KIND))
+        cases.append(Case(name, question, reference, background, kind))
     if not cases:
         raise EvaluationError(f"{path} has no rows, so there is nothing to judge. Check the file.")
     return cases

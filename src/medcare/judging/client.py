@@ -98,7 +98,7 @@ class Form:
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     temperature: bool = True
 
-    def body(self, endpoint: Endpoint, prompt: str) -> dict[str, Any]:
+    def body(self, endpoint: Endpoint, prompt: str, schema: dict[str, Any]) -> dict[str, Any]:
         """The request's JSON."""
         tree: dict[str, Any] = {
             "model": endpoint.model,
@@ -108,7 +108,7 @@ class Form:
         if self.temperature:
             tree["temperature"] = 0
         if self.output == "json_schema":
-            form = {"name": "verdict", "strict": True, "schema": scheme()}
+            form = {"name": "verdict", "strict": True, "schema": schema}
             tree["response_format"] = {"type": "json_schema", "json_schema": form}
         elif self.output == "json_object":
             tree["response_format"] = {"type": "json_object"}
@@ -177,8 +177,12 @@ class Client:
     ) -> None:
         await self._server.close()
 
-    async def ask(self, prompt: str) -> Reply:
+    async def ask(self, prompt: str, schema: dict[str, Any] | None = None) -> Reply:
         """The judge's reply.
+
+        Args:
+            prompt: the message.
+            schema: of the JSON that is wanted; by default four grades.
 
         Raises:
             UnansweredError: this prompt is refused, or the tries are used up.
@@ -187,7 +191,7 @@ class Client:
         form: Form | None = self.form
         while form is not None:
             try:
-                reply = await self._persist(form.body(self.endpoint, prompt))
+                reply = await self._persist(form.body(self.endpoint, prompt, schema or scheme()))
             except _RefusedError as refusal:
                 said = str(refusal)
                 form = form.simpler(refusal.parameter)

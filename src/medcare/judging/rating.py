@@ -72,9 +72,9 @@ def requests(
 
     So neither the file's position nor the hour at which the judge is asked goes with the model.
     """
-    version = rubric.version()
     found = []
     for index, case in enumerate(cases):
+        version = rubric.version(criteria=bool(case.criteria))
         order = list(files)
         random.Random(f"{seed}/{case.id}").shuffle(order)
         for file in order:
@@ -147,16 +147,18 @@ async def rate(
 
 async def _judge(request: Request, client: Client) -> Verdict:
     """Ask until a reply can be used, or `ASKS` times."""
+    scale = rubric.scale_of(request.case)
     replies: list[str] = []
     reason = ""
     tokens_in = tokens_out = 0
     for _ in range(ASKS):
-        reply = await client.ask(rubric.request(request.case, request.answer, reason))
+        prompt = rubric.request(request.case, request.answer, reason)
+        reply = await client.ask(prompt, rubric.scheme(scale))
         replies.append(reply.text[:_KEPT_OF_REPLY])
         tokens_in += reply.tokens_in
         tokens_out += reply.tokens_out
         try:
-            scores = parse_verdict(reply.text)
+            scores = parse_verdict(reply.text, scale)
         except MalformedError as error:
             reason = f"{error}, and was cut off at the longest allowed" if reply.cut else str(error)
         else:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from medcare.foundation.errors import EvaluationError
-from medcare.judging.rubric import DIMENSIONS, HIGHEST, LOWEST
+from medcare.judging.rubric import Scale
 
 Scores = dict[str, int]
 
@@ -24,12 +24,12 @@ class UnansweredError(EvaluationError):
     """One case got no reply, however often it was tried; others may."""
 
 
-def parse_verdict(text: str) -> Scores:
+def parse_verdict(text: str, scale: Scale | None = None) -> Scores:
     """The grades in a reply.
 
-    The reply has to be one JSON object with the four dimensions, each once and nothing else, whose values
-    are whole numbers from 1 to 5 (not 4.0, not "4", not true). White space around it, and a Markdown fence
-    that holds nothing else, don't matter.
+    The reply has to be one JSON object with the names of the scale, by default the four dimensions, each once
+    and nothing else, whose values are whole numbers within it (not 4.0, not "4", not true). White space
+    around it, and a Markdown fence that holds nothing else, don't matter.
 
     Raises:
         MalformedError: it is anything else.
@@ -37,8 +37,9 @@ def parse_verdict(text: str) -> Scores:
     text = text.strip()
     if not text:
         raise MalformedError("it was empty")
-    if len(text) > _LONGEST:
-        raise MalformedError("it was far longer than a JSON object with four numbers")
+    scale = scale or Scale()
+    if len(text) > max(_LONGEST, 20 * len(scale.names)):
+        raise MalformedError("it was far longer than a JSON object with a few numbers")
     fenced = _FENCE.fullmatch(text)
     try:
         found = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)
@@ -48,15 +49,15 @@ def parse_verdict(text: str) -> Scores:
         raise MalformedError("it was not one JSON object and nothing else") from error
     if not isinstance(found, dict):
         raise MalformedError("it was JSON, but not an object")
-    missing = [name for name in DIMENSIONS if name not in found]
+    missing = [name for name in scale.names if name not in found]
     if missing:
         raise MalformedError(f"it had no {' and no '.join(missing)}")
-    if len(found) > len(DIMENSIONS):
-        raise MalformedError(f"it had more than {', '.join(DIMENSIONS)}")
-    for name in DIMENSIONS:
-        if type(found[name]) is not int or not LOWEST <= found[name] <= HIGHEST:
-            raise MalformedError(f"{name} was not a whole number from {LOWEST} to {HIGHEST}")
-    return {name: found[name] for name in DIMENSIONS}
+    if len(found) > len(scale.names):
+        raise MalformedError(f"it had more than {', '.join(scale.names)}")
+    for name in scale.names:
+        if type(found[name]) is not int or not scale.lowest <= found[name] <= scale.highest:
+            raise MalformedError(f"{name} was not a whole number from {scale.lowest} to {scale.highest}")
+    return {name: found[name] for name in scale.names}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Item:
         answers: indices into `options` of the correct ones, empty for free text.
         target: the expected text: the correct option(s), or the strict form that is asked for.
         subject: the field of medicine, where an exam tells it.
-        choices: the `answer_choices` of a PromptCBLUE row, which its answer is read with.
+        choices: what its answer is read with: the `answer_choices` of a PromptCBLUE row, or a judge's
+            criteria.
     """
 
     id: str

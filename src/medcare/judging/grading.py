@@ -1,0 +1,102 @@
+"""Answers to tasks that a judge scores: grades beside the predictions, which `evaluation.marking` reads.
+
+An item with criteria (as of HealthBench) is held against each of them: its grade is the points of those that
+are met, as a share of all positive points, from 0 to 1. Without criteria it is the mean of the four grades.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from medcare.data.task import Task
+from medcare.evaluation.outcomes import GRADES, PREDICTIONS, read_predictions, read_tests
+from medcare.foundation.errors import ConfigError
+from medcare.foundation.progress import say, track
+from medcare.foundation.storage import write_jsonl
+from medcare.judging.cache import Cache, Verdict
+from medcare.judging.cases import Answers, Case
+from medcare.judging.pacing import Pace
+from medcare.judging.rating import estimate, rate, requests
+from medcare.judging.rubric import HIGHEST, LOWEST
+from medcare.settings.keys import read_key
+from medcare.text.records import Item
+
+_CACHE = "verdicts.jsonl"
+_CONCURRENCY = 8
+
+
+def grade(folder: Path, model: str) -> None:
+    """Have a model's answers to all judged tasks graded, as far as they aren't yet.
+
+    Args:
+        folder: a run or evaluation folder.
+        model: whose predictions, its name in the folder.
+
+    Raises:
+        ConfigError: a task names no judge, or its key is not set; the package that asks is missing.
+        EvaluationError: answers are missing, or the judge can't be used; what was judged stays.
+    """
+    items, tasks = read_tests(folder)
+    path = folder / "evaluation" / model / PREDICTIONS
+    rows = []
+    for task in tasks.values():
+        chosen = [item for item in items if item.task == task.name]
+        if task.form == "judged" and chosen:
+            answers = read_predictions(path, items)
+            texts = [str(answers[item.id]["text"]) for item in chosen]
+            rows += _graded(task, chosen, Answers(model, path, tuple(texts)))
+    if rows:
+        write_jsonl(path.with_name(GRADES), rows)
+
+
+def _graded(task: Task, items: Sequence[Item], answers: Answers) -> list[dict[str, object]]:
+    url, _, name = task.judge.partition("#")
+    if not url or not name:
+        raise ConfigError(
+            f"The task '{task.name}' must name its judge, as in judge: http://HOST:PORT/v1#MODEL"
+        )
+    try:
+        from medcare.judging.client import Client, Endpoint
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"A judge needs the package {error.name}. Install it with: pip install 'medcare[judge]'"
+        ) from error
+    endpoint = Endpoint(url, name, read_key(task.key_env, "key_env"))
+    cases = [
+        Case(item.id, item.prompt, item.target, criteria=tuple(map(_criterion, item.choices)))
+        for item in items
+    ]
+    wanted = requests(cases, [answers], model=name, repeats=1, seed=0)
+    cache = Cache(answers.path.with_name(_CACHE))
+    cost = estimate(wanted, cache)
+    if cost.calls:
+        say(f"{cost.calls:,} answers to '{task.name}' go to {url} to be graded.")
+    with track(f"grades of {answers.name}", cost.calls + cost.known) as progress:
+        progress.start_at(cost.known)
+        found = asyncio.run(
+            rate(wanted, Client(endpoint, Pace()), cache, concurrency=_CONCURRENCY, advance=progress.advance)
+        )
+    verdicts = {request.case.id: found[request.key] for request in wanted}
+    return [
+        {"id": item.id, "grade": grade_of(item, verdicts[item.id]), "reason": verdicts[item.id].reason}
+        for item in items
+    ]
+
+
+def grade_of(item: Item, verdict: Verdict) -> float | None:
+    """The grade from 0 to 1 that a verdict gives; None where there is no verdict."""
+    scores = verdict.scores
+    if scores is None:
+        return None
+    if not item.choices:
+        return (sum(scores.values()) / len(scores) - LOWEST) / (HIGHEST - LOWEST)
+    points = [float(choice.partition(" ")[0]) for choice in item.choices]
+    reached = sum(scores[str(number)] * value for number, value in enumerate(points, start=1))
+    most = sum(value for value in points if value > 0)
+    return min(max(reached / most, 0.0), 1.0) if most else float(reached == 0)
+
+
+def _criterion(choice: str) -> str:
+    return choice.partition(" ")[2]
