@@ -100,7 +100,7 @@ def read(data: str | None, model: str) -> list[Rendered]:
     else:
         made = build(17, facts_per_task=8, items_per_task=1, align_per_task=8, aggregate_forms=0)
         talks = [*made.aggregate, *made.align]
-    return render_all(load_tokenizer(model), [talk.messages for talk in talks])
+    return render_all(load_tokenizer(model), talks)
 
 
 def measure(model: torch.nn.Module, batches: list) -> float:  # type: ignore[type-arg]

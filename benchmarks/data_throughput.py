@@ -116,7 +116,7 @@ def read_render_tokenise_pack(file: Path, tokenizer: Any) -> dict[str, Any]:
 
     read = tokens = places = batches = 0
     for pool in pools(conversations(str(file))):
-        rendered = render_all(tokenizer, [talk.messages for talk in pool])
+        rendered = render_all(tokenizer, pool)
         lengths = [len(example.ids) for example in rendered]
         for chosen in plan(lengths, tokens_per_batch=TOKENS_PER_ROW, epoch=0, seed=0, layout="packed"):
             batch = collate([rendered[index] for index in chosen], pad_id=0, layout="packed")

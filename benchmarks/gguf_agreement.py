@@ -26,10 +26,9 @@ import numpy as np
 import torch
 from llama_cpp import GGML_TYPE_F32, Llama, llama_cpp
 
-from medcare.adapters.loading import load_model, tokenizer_source
+from medcare.adapters.loading import load_model, tokenizer_of
 from medcare.export.gguf import Type, export_gguf
 from medcare.foundation.storage import write_json
-from medcare.models.base_model import load_tokenizer
 from medcare.text.chat_template import render_prompt
 from medcare.text.records import Message
 
@@ -73,7 +72,7 @@ def main() -> None:
 
 
 def compare(name: str, contents: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    tokenizer = load_tokenizer(tokenizer_source(name))
+    tokenizer = tokenizer_of(name)
     model = load_model(name, device="cpu", dtype="float32", noise=False)
     step = max(1, len(contents) // options.prompts)
     chosen = contents[::step][: options.prompts]

@@ -79,7 +79,7 @@ def loop(kind: Quantization, dtype: torch.dtype, tokens: int) -> Loop:
     parameters = trainable(model.train(), ["knowledge", "noise", "attention"])
     made = build(17, facts_per_task=8, items_per_task=1, align_per_task=8, aggregate_forms=0)
     talks = [*made.aggregate[::2], *made.align]
-    examples = render_all(load_tokenizer("embedded"), [talk.messages for talk in talks])
+    examples = render_all(load_tokenizer("embedded"), talks)
     stage = StageConfig(tokens_per_batch=tokens, learning_rate=1e-3, orthogonality="none")
     folder = Path(tempfile.gettempdir()) / "no-such-folder"
     return Loop(model, parameters, examples, stage, seed=0, folder=folder, pad_id=0)

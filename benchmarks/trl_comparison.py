@@ -91,7 +91,7 @@ def conversations(count: int) -> list[Rendered]:
     made = build(17, facts_per_task=8, items_per_task=1, align_per_task=8, aggregate_forms=0)
     half = count // 2
     chosen = [talk for part in (made.aggregate, made.align) for talk in part[:: len(part) // half][:half]]
-    return render_all(load_tokenizer("embedded"), [talk.messages for talk in chosen])
+    return render_all(load_tokenizer("embedded"), chosen)
 
 
 def compare(name: str, examples: list[Rendered], options: argparse.Namespace) -> dict[str, Any]:

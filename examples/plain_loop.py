@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 
 import medcare
-from medcare.adapters.loading import tokenizer_source
+from medcare.adapters.loading import tokenizer_of
 from medcare.adapters.orthogonality import measure, project
 from medcare.data.readers import conversations
-from medcare.models.base_model import load_tokenizer
 from medcare.text.batches import collate, plan
 from medcare.text.chat_template import render_all
 from medcare.training.losses import TokenLoss
@@ -44,9 +43,8 @@ def main() -> None:
     arguments = parser.parse_args()
     shapes = medcare.AdapterConfig(rank=4, alpha=8, dropout=0.0)
 
-    tokenizer = load_tokenizer(tokenizer_source(arguments.base))
-    talks = [row.messages for row in conversations(arguments.data)]
-    examples = render_all(tokenizer, talks)
+    tokenizer = tokenizer_of(arguments.base)
+    examples = render_all(tokenizer, list(conversations(arguments.data)))
     order = plan([len(example.ids) for example in examples], tokens_per_batch=512, epoch=0, seed=0)
     batches = [collate([examples[i] for i in chosen], pad_id=tokenizer.pad_token_id or 0) for chosen in order]
 

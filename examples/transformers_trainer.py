@@ -14,9 +14,8 @@ from pathlib import Path
 from transformers import Trainer, TrainingArguments
 
 import medcare
-from medcare.adapters.loading import tokenizer_source
+from medcare.adapters.loading import tokenizer_of
 from medcare.data.readers import conversations
-from medcare.models.base_model import load_tokenizer
 from medcare.settings.run_folder import read_manifest
 from medcare.text.batches import collate
 from medcare.text.chat_template import render_all
@@ -30,8 +29,8 @@ def main() -> None:
     parser.add_argument("--kind", default="l1", choices=["l1", "frobenius", "projection"])
     arguments = parser.parse_args()
 
-    tokenizer = load_tokenizer(tokenizer_source(arguments.start))
-    examples = render_all(tokenizer, [row.messages for row in conversations(arguments.data)])
+    tokenizer = tokenizer_of(arguments.start)
+    examples = render_all(tokenizer, list(conversations(arguments.data)))
 
     def batch(chosen):
         made = collate(chosen, pad_id=tokenizer.pad_token_id or 0)

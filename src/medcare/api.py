@@ -89,7 +89,7 @@ def train(
             config = from_dict(settings)
         return pipeline.train_stage(stage, config, out, start=origin)
     rows = list(read_conversations(data))
-    text = json.dumps([[message.content for message in row.messages] for row in rows])
+    text = json.dumps([[row.to_dict()["messages"], row.tools] for row in rows])
     digest = hashlib.sha256(text.encode()).hexdigest()
     former = config.aggregate.data if stage == "align" and config.align.replay else ""
     replayed = list(read_conversations(former, columns=config.aggregate.map)) if former else []

@@ -54,6 +54,19 @@ def test_lengths_in_tokens(tmp_path: Path, tiny_base: Path) -> None:
     assert report["too_long"] == 1
 
 
+def test_the_first_rows_are_shown_as_the_model_sees_them(tmp_path: Path, tiny_base: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [GOOD])
+    shown = call("check", path, "--tokenizer", tiny_base).stdout
+    assert "<|im_start|>assistant" in shown
+    assert f"⟦{GOOD['output']}<|im_end|>⟧" in shown
+    assert "positions" in shown
+    template = tmp_path / "own.jinja"
+    template.write_text("{% for m in messages %}{{ m.role }}={{ m.content }}<|im_end|>{% endfor %}")
+    own = call("check", path, "--tokenizer", tiny_base, "--chat-template", template).stdout
+    assert f"⟦assistant={GOOD['output']}<|im_end|>⟧" in own
+    assert call("check", path, "--chat-template", template).exit_code != 0
+
+
 def test_a_mix_is_built(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [GOOD])
     (tmp_path / "r.yaml").write_text("total: 3\nsources:\n  - {name: a, data: a.jsonl}\n")
@@ -82,7 +95,7 @@ def test_overlap_is_told_and_removed(tmp_path: Path) -> None:
     [
         (("check", "none.jsonl"), 3, "error: none.jsonl does not exist."),
         (("check", "a.jsonl", "--format", "alpacca"), 3, "Did you mean 'alpaca'?"),
-        (("check", "a.jsonl", "--tokenizer", "./none"), 4, "error: There is no model folder ./none."),
+        (("check", "a.jsonl", "--tokenizer", "./none"), 4, "error: There is no model folder none."),
         (("build", "r.yaml", "--out", "m.jsonl"), 2, "Did you mean 'sources'?"),
         (("build", "none.yaml", "--out", "m.jsonl"), 2, "error: The config file none.yaml can't be read"),
         (("overlap", "--train", "a.jsonl", "--test", "a.jsonl", "--near", "2"), 3, "must be in (0, 1]"),

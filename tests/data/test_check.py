@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from medcare.data.check import bad_file, check, language
 from medcare.data.readers import conversations
 from medcare.foundation.errors import DataError, StorageError
+from medcare.text.chat_template import render_all
 from tests.data.readers.samples import write
 from tests.text.tokenizers_by_family import tokenizer_of
 
@@ -96,15 +97,38 @@ def test_the_language_is_guessed_from_the_letters(text: str, expected: str) -> N
 
 
 def test_lengths_in_tokens_are_those_of_the_rendered_conversation(tmp_path: Path) -> None:
-    from medcare.text.chat_template import render
-
     tokenizer = tokenizer_of("chatml")
     rows = [ask("What is asthma?", "A disease of the airways."), ask("x", "y")]
     path = str(write(tmp_path / "data.jsonl", rows))
-    expected = [len(render(tokenizer, talk.messages).ids) for talk in conversations(path)]
+    expected = [len(row.ids) for row in render_all(tokenizer, list(conversations(path)))]
     report = check(path, tokenizer=tokenizer, max_length=min(expected))
     assert (report.lengths.unit, report.lengths.total) == ("tokens", sum(expected))
     assert report.too_long == 1
+
+
+def test_what_the_model_sees_is_shown_and_what_does_not_fit_is_counted(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nb"},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d"},
+    ]
+    rows = [{"messages": turns}, {"messages": turns[2:]}, {"messages": turns[2:]}]
+    path = str(write(tmp_path / "data.jsonl", rows))
+    short = render_all(tokenizer_of("qwen3"), [list(conversations(path))[1]])[0]
+    found = check(path, tokenizer=tokenizer_of("qwen3"), positions=len(short.ids)).rendering
+    assert found is not None
+    assert (found.rows, found.thoughts, found.too_long) == (
+        4,
+        1,
+        1,
+    )  # the first row gives one for each answer
+    assert len(found.shown) == 3
+    prompt, answer, rest = found.shown[0]
+    assert prompt == ("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", False)
+    assert answer == ("<think>\nhm\n</think>\n\nb<|im_end|>", True)
+    assert rest == ("\n", False)
+    assert check(path).rendering is None
 
 
 def test_rows_that_the_chat_template_refuses_are_bad(tmp_path: Path) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from medcare.foundation.errors import DataError, ModelError
-from medcare.text.chat_template import (
-    control_tokens,
-    render,
-    render_all,
-    render_answer,
-    render_prompt,
-    stop_ids,
-)
-from medcare.text.records import Message
-from tests.text.tokenizers_by_family import FAMILIES, end_of_turn, tokenizer_of
+from medcare.text.chat_template import render_all, render_answer, render_prompt, stop_ids
+from medcare.text.control_tokens import control_tokens
+from medcare.text.records import Conversation, Message, ToolCall
+from tests.text.tokenizers_by_family import FAMILIES, end_of_turn, templated, tokenizer_of
 
 QUESTION = Message("user", "What causes arachnodactyly?")
 ANSWER = Message("assistant", "Marfan syndrome; code J45.")
@@ -31,13 +28,23 @@ TALKS = {
 families = pytest.mark.parametrize("family", FAMILIES)
 
 
+def rows(tokenizer, messages):
+    return render_all(tokenizer, [Conversation("", "", tuple(messages))])
+
+
+def render(tokenizer, messages):
+    """The last row, which holds the whole conversation."""
+    return rows(tokenizer, messages)[-1]
+
+
 def masked_runs(tokenizer, messages):
-    rendered = render(tokenizer, messages)
-    runs, before = [], False
-    for token, kept in zip(rendered.ids, rendered.mask, strict=True):
-        if kept:
-            runs.append([*runs.pop(), token] if before else [token])
-        before = kept
+    runs = []
+    for row in rows(tokenizer, messages):
+        before = False
+        for token, kept in zip(row.ids, row.mask, strict=True):
+            if kept:
+                runs.append([*runs.pop(), token] if before else [token])
+            before = kept
     return [tokenizer.decode(run) for run in runs]
 
 
@@ -126,11 +133,12 @@ def test_a_spelt_control_token_stays_readable(family):
 def test_many_at_once_are_as_one_by_one(family):
     tokenizer = tokenizer_of(family)
     talks = [*TALKS.values(), (Message("user", spellings(family)[0]), ANSWER)]
-    assert render_all(tokenizer, talks) == [render(tokenizer, talk) for talk in talks]
+    together = render_all(tokenizer, [Conversation("", "", talk) for talk in talks])
+    assert together == [row for talk in talks for row in rows(tokenizer, talk)]
 
 
 def test_roles_that_the_template_refuses_are_told():
-    with pytest.raises(DataError, match="user, user, assistant"):
+    with pytest.raises(DataError, match="user, user"):
         render(tokenizer_of("mistral"), [QUESTION, QUESTION, ANSWER])
 
 
@@ -158,3 +166,158 @@ def test_a_broken_template_is_not_blamed_on_the_roles(monkeypatch):
     with pytest.raises(ModelError, match=r"template is broken: .*[^.]\. Correct it") as caught:
         render_prompt(tokenizer, [Message("user", "a")])
     assert "roles" not in str(caught.value)
+
+
+THOUGHT = "They are long: connective tissue."
+WITH_THOUGHT = {
+    "between tags": Message("assistant", f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER.content}"),
+    "in its field": Message("assistant", ANSWER.content, reasoning_content=THOUGHT),
+}
+ENDED = (
+    "qwen3",
+    "qwen3_5_think",
+    "qwen3_6",
+    "qwen3_8",
+    "nemotron_3_nano",
+    "deepseek_r1_distill",
+    "deepseekv3",
+)
+
+
+@pytest.mark.parametrize("name", [*ENDED, "glm4moe", "llama3", "qwen2_5"])
+@pytest.mark.parametrize("form", WITH_THOUGHT)
+def test_a_thought_is_learned_with_its_tags(name, form):
+    tokenizer = templated(name)
+    [row] = rows(tokenizer, (QUESTION, WITH_THOUGHT[form]))
+    text, [run] = tokenizer.decode(row.ids), masked_runs(tokenizer, (QUESTION, WITH_THOUGHT[form]))
+    assert text.count("<think>") == text.count("</think>") == 1
+    assert run.index(THOUGHT) < run.index("</think>") < run.index(ANSWER.content)
+    tags = control_tokens(tokenizer)
+    if "<think>" in tags:  # the tags are tokens of their own, not letters
+        assert [row.ids.count(tags[tag]) for tag in ("<think>", "</think>")] == [1, 1]
+
+
+def test_a_thought_goes_where_the_template_has_thoughts():
+    for form in WITH_THOUGHT.values():
+        [run] = masked_runs(templated("gptoss"), (QUESTION, form))
+        assert run == (
+            f"<|channel|>analysis<|message|>{THOUGHT}<|end|>"
+            f"<|start|>assistant<|channel|>final<|message|>{ANSWER.content}<|return|>"
+        )
+
+
+@pytest.mark.parametrize("name", ["deepseek_r1_distill", "deepseekv3"])
+def test_a_prompt_that_opens_a_thought_is_gone_on_from(name):
+    tokenizer = templated(name)
+    prompt = tokenizer.decode(render_prompt(tokenizer, [QUESTION]))
+    assert prompt.endswith("<think>\n")
+    assert masked_runs(tokenizer, (QUESTION, ANSWER)) == [
+        f"\n</think>\n\n{ANSWER.content}<｜end▁of▁sentence｜>"
+    ]
+    bare = Message("assistant", f"{THOUGHT}\n</think>\n\n{ANSWER.content}")  # as such models write it
+    assert rows(tokenizer, (QUESTION, bare)) == rows(tokenizer, (QUESTION, WITH_THOUGHT["in its field"]))
+
+
+def test_a_template_that_drops_earlier_thoughts_gives_a_row_for_each_answer():
+    tokenizer, said = tokenizer_of("qwen3"), WITH_THOUGHT["between tags"]
+    first, second = rows(tokenizer, (QUESTION, said, Message("user", "Why?"), Message("assistant", "Genes.")))
+    assert THOUGHT in tokenizer.decode(first.ids)
+    assert THOUGHT not in tokenizer.decode(second.ids)
+    assert len(rows(tokenizer_of("qwen2"), (QUESTION, said, Message("user", "Why?"), ANSWER))) == 1
+
+
+def test_the_next_role_ends_a_turn_where_nothing_else_does():
+    tokenizer = templated("glm4moe")
+    call = Message("assistant", "", tool_calls=(ToolCall("look_up", '{"word": "fever"}'),))
+    talk = (QUESTION, call, Message("tool", "Heat."), ANSWER, Message("user", "Why?"), ANSWER)
+    runs = masked_runs(tokenizer, talk)
+    assert [run.rpartition("<|")[2] for run in runs] == ["observation|>", "user|>", "user|>"]
+    ends = tokenizer.convert_tokens_to_ids(["<|user|>", "<|observation|>", "<|eos|>"])
+    assert stop_ids(tokenizer) == sorted(ends)
+    assert stop_ids(templated("gptoss")) == sorted(
+        templated("gptoss").convert_tokens_to_ids(["<|return|>", "<|call|>", "<|eos|>"])
+    )
+
+
+TOOLS = (
+    '[{"type": "function", "function": {"name": "look_up", "description": "Looks a word up.", "parameters": '
+    '{"type": "object", "properties": {"word": {"type": "string", "description": "The word."}}}}}]'
+)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_6", "llama3_1", "glm4moe", "gptoss"])
+def test_tools_calls_and_results_are_written(name):
+    tokenizer = templated(name)
+    call = Message("assistant", "", tool_calls=(ToolCall("look_up", '{"word": "fever"}', "call00001"),))
+    result = Message("tool", "Raised heat.", name="look_up", tool_call_id="call00001")
+    talk = Conversation("", "", (QUESTION, call, result, ANSWER), TOOLS)
+    made = render_all(tokenizer, [talk])
+    text = tokenizer.decode(made[-1].ids)
+    assert "Looks a word up." in text
+    assert "Raised heat." in text
+    learned = "".join(
+        tokenizer.decode([token for token, kept in zip(row.ids, row.mask, strict=True) if kept])
+        for row in made
+    )
+    assert all(part in learned for part in ("look_up", "fever", ANSWER.content))
+    assert "Raised heat." not in learned
+
+
+@pytest.mark.parametrize(
+    ("name", "talk", "told"),
+    [
+        ("gemma", Conversation("", "", (QUESTION, ANSWER), TOOLS), "leaves the tools out"),
+        ("deepseekv3", Conversation("", "", (QUESTION, ANSWER), TOOLS), "leaves the tools out"),
+        (
+            "lfm2",
+            Conversation("", "", (QUESTION, Message("assistant", "", tool_calls=(ToolCall("f", "{}"),)))),
+            "leaves tool calls out",
+        ),
+    ],
+)
+def test_what_a_template_can_not_write_is_refused(name, talk, told):
+    with pytest.raises(DataError, match=told):
+        render_all(templated(name), [talk])
+
+
+def test_a_turn_of_no_weight_is_only_context():
+    tokenizer = tokenizer_of("qwen2")
+    untrained = Message("assistant", "Wrong.", trained=False)
+    talk = (QUESTION, untrained, Message("user", "Sure?"), ANSWER)
+    assert masked_runs(tokenizer, talk) == [f"{ANSWER.content}<|im_end|>"]
+    assert "Wrong." in tokenizer.decode(rows(tokenizer, talk)[0].ids)
+
+
+def normalising(normalizer):
+    """A tokenizer that finds its control tokens in the normalised text."""
+    tree = json.loads(tokenizer_of("chatml")._tokenizer.to_str())
+    tree["normalizer"] = normalizer
+    for token in tree["added_tokens"]:
+        token["normalized"] = True
+    made = tokenizer_of("chatml").__class__(tokenizer_object=Tokenizer.from_str(json.dumps(tree)))
+    made.chat_template = tokenizer_of("chatml").chat_template
+    return made
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "hostile"),
+    [
+        ({"type": "NFKC"}, "＜｜im_end｜＞"),
+        ({"type": "NFKC"}, "<|ｉｍ_end|>＜|im_start|＞"),
+        ({"type": "Lowercase"}, "<|IM_END|>"),
+        ({"type": "Replace", "pattern": {"String": "@@"}, "content": "<|im_end|>"}, "a @@ b"),
+    ],
+)
+def test_no_spelling_that_a_tokenizer_normalises_becomes_control(normalizer, hostile):
+    tokenizer = normalising(normalizer)
+    control = set(control_tokens(tokenizer).values())
+    assert control & set(tokenizer(hostile)["input_ids"])  # it would, without us
+    plain = [token for token in rows(tokenizer, (QUESTION, ANSWER))[0].ids if token in control]
+    [row] = rows(tokenizer, (Message("user", hostile), Message("assistant", f"x {hostile}")))
+    assert [token for token in row.ids if token in control] == plain
+
+
+def test_a_template_can_not_be_smuggled_in_by_a_message():
+    tokenizer = tokenizer_of("qwen2")
+    text = "{{ messages }}{% for x in range(9) %}y{% endfor %}"
+    assert masked_runs(tokenizer, (QUESTION, Message("assistant", text))) == [f"{text}<|im_end|>"]

@@ -11,11 +11,19 @@ from medcare.adapters.merge import merge_branch, merge_unrouted
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
 from medcare.foundation.storage import read_json
-from medcare.models.base_model import choose_device, choose_dtype, describe, load_base, resolve_base
+from medcare.models.base_model import (
+    TEMPLATE,
+    choose_device,
+    choose_dtype,
+    describe,
+    load_base,
+    load_tokenizer,
+    resolve_base,
+)
 from medcare.settings.run_folder import check, plain_source, read_manifest
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_model(
@@ -54,7 +62,7 @@ def load_model(
     precision = choose_dtype(dtype, where)
     if (source := plain_source(path)) is not None:
         check(Path(source))
-    model = load_base(tokenizer_source(path, base=base), device=where, dtype=precision)
+    model = load_base(base_source(path, base=base), device=where, dtype=precision)
     if source is not None:
         plain: PreTrainedModel = model.eval()
         return plain
@@ -70,8 +78,39 @@ def load_model(
     return adapted
 
 
-def tokenizer_source(folder: str | Path, *, base: str | None = None) -> str:
-    """The folder or base name whose tokenizer belongs to the model of `load_model`; raises alike."""
+def tokenizer_of(
+    folder: str | Path, chat_template: str = "", *, base: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to the model of `load_model`.
+
+    What a PEFT or stage folder has of its own, a tokenizer or only a chat template, wins over its base's.
+
+    Args:
+        folder: as `load_model`.
+        chat_template: a file with a chat template that wins over all others; empty for none.
+        base: as `load_model`.
+
+    Raises:
+        ConfigError: the file can't be read.
+        MedCareError: as `load_model`.
+    """
+    path = Path(folder).expanduser()
+    source, own = base_source(folder, base=base), chat_template
+    if plain_source(path) is None:
+        if any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+            source = str(path)
+        own = own or template_file(path)
+    return load_tokenizer(source, own)
+
+
+def template_file(folder: Path) -> str:
+    """The file with a folder's own chat template; empty if it has none."""
+    path = folder / TEMPLATE
+    return str(path) if path.is_file() else ""
+
+
+def base_source(folder: str | Path, *, base: str | None = None) -> str:
+    """The folder or base name behind the model of `load_model`; raises alike."""
     path = Path(folder).expanduser()
     source = plain_source(path)
     if source is not None:

@@ -53,8 +53,16 @@ def check(
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of a text file; default: recognised.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Base model whose tokenizer measures lengths; default: characters.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Render the rows as this model sees them: a base name or any folder that holds a model. "
+            "Without it, lengths are in characters.",
+        ),
     ] = None,
+    chat_template: Annotated[
+        str, typer.Option(metavar="FILE", help="A chat template to use instead of the model's own.")
+    ] = "",
     max_length: Annotated[int | None, typer.Option(min=1, help="Count the rows that are longer.")] = None,
     write_good: Annotated[
         Path | None, typer.Option(help="Write the good rows here, the bad ones to this name + .bad.jsonl.")
@@ -64,19 +72,24 @@ def check(
     """Validate a data file and explain what is wrong; exits with 3 if there are bad rows."""
     from medcare.data.check import bad_file
     from medcare.data.check import check as check_data
-    from medcare.foundation.errors import DataError
+    from medcare.foundation.errors import ConfigError, DataError
 
     loaded: Any = None
+    positions: int | None = None
     if tokenizer is not None:
-        from medcare.models.base_model import load_tokenizer
+        from medcare.adapters.loading import base_source, tokenizer_of
+        from medcare.models.base_model import positions_of
 
-        loaded = load_tokenizer(tokenizer)
+        loaded, positions = tokenizer_of(tokenizer, chat_template), positions_of(base_source(tokenizer))
+    elif chat_template:
+        raise ConfigError("--chat-template goes with --tokenizer MODEL: a template alone makes no tokens.")
     report = check_data(
         source,
         format,
         columns=_columns(map_ or []),
         encoding=encoding,
         tokenizer=loaded,
+        positions=positions,
         max_length=max_length,
         write_good=write_good,
     )
@@ -163,6 +176,7 @@ def _print_report(report: Report) -> None:
         ("with undecoded characters (U+FFFD)", f"{report.undecoded:,}"),
         *((f"language: {name}", f"{count:,}") for name, count in report.languages.most_common()),
         ("longest", f"{lengths.longest:,} {lengths.unit}"),
+        *_rendering_rows(report),
     ]
     _print_table(report.source, ("what", "how many"), rows)
     most = max(lengths.bins.values(), default=1)
@@ -178,6 +192,38 @@ def _print_report(report: Report) -> None:
         typer.echo(f"{report.unit} {number} repeats {report.unit} {first}")
     if report.cut_off_examples:
         typer.echo(f"cut off? {report.unit}s {', '.join(map(str, report.cut_off_examples))}")
+    _print_shown(report)
+
+
+def _rendering_rows(report: Report) -> list[tuple[str, str]]:
+    made = report.rendering
+    if made is None:
+        return []
+    return [
+        ("training rows", f"{made.rows:,}"),
+        ("with a thought", f"{made.thoughts:,}"),
+        *(
+            [(f"longer than the model's {made.positions:,} positions", f"{made.too_long:,}")]
+            if made.positions is not None
+            else []
+        ),
+    ]
+
+
+def _print_shown(report: Report) -> None:
+    """The first rows as the model sees them."""
+    from rich.console import Console
+    from rich.text import Text
+
+    if report.rendering is None or not report.rendering.shown:
+        return
+    typer.echo("The first rows as the model sees them; what it learns to write is between ⟦ and ⟧:")
+    for row in report.rendering.shown:
+        text = Text()
+        for piece, learned in row:
+            text.append(f"⟦{piece}⟧" if learned else piece, style="bold" if learned else "dim")
+        Console(highlight=False).print(text, soft_wrap=True)
+        typer.echo()
 
 
 def _print_leakage(found: Leakage) -> None:

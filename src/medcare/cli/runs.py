@@ -29,14 +29,22 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. align.epochs=2."),
 ]
+Template = Annotated[
+    str | None,
+    typer.Option("--chat-template", metavar="FILE", help="A chat template to use instead of the base's own."),
+]
 
 
 @commands.command()
 def run(
-    config: ConfigPath = None, out: Out = Path("runs/demo"), preset: Preset = None, set_: Settings = None
+    config: ConfigPath = None,
+    out: Out = Path("runs/demo"),
+    chat_template: Template = None,
+    preset: Preset = None,
+    set_: Settings = None,
 ) -> None:
     """Do it all: data, both stages, merge, evaluation on every task, and a report."""
-    settings = _config(config, preset, set_)
+    settings = _config(config, preset, set_, {"model.chat_template": chat_template})
     from medcare.pipeline import run_pipeline
 
     run_pipeline(settings, out)
@@ -57,13 +65,13 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="Conversations: a file or hf: id; default: the embedded data.")
     ] = None,
+    chat_template: Template = None,
     preset: Preset = None,
     set_: Settings = None,
 ) -> None:
     """Train one stage on your own or the embedded data."""
     name = as_stage(stage)
-    named = [] if data is None else [f"{name}.data={json.dumps(data)}"]
-    settings = _config(config, preset, [*(set_ or ()), *named])
+    settings = _config(config, preset, set_, {f"{name}.data": data, "model.chat_template": chat_template})
     if knowledge is not None:
         if from_ is not None or name != "align":
             raise ConfigError("--knowledge goes with --stage align and without --from.")
@@ -112,6 +120,7 @@ def evaluate(
     items: Annotated[
         str | None, typer.Option(help="Test set: a file or hf: id; default: the embedded benchmark.")
     ] = None,
+    chat_template: Template = None,
     preset: Preset = None,
     set_: Settings = None,
 ) -> None:
@@ -124,8 +133,9 @@ def evaluate(
     if model is None or out is None:
         missing = "MODEL" if model is None else "--out"
         raise ConfigError(f"{missing} is required, as in: medcare evaluate MODEL --out DIR")
-    named = [] if items is None else [f"evaluation.items={json.dumps(items)}"]
-    settings = _config(config, preset, [*(set_ or ()), *named])
+    settings = _config(
+        config, preset, set_, {"evaluation.items": items, "model.chat_template": chat_template}
+    )
     from medcare.pipeline import evaluate_model
 
     typer.echo(f"Report: {evaluate_model(model, settings, out)}")
@@ -182,7 +192,14 @@ def _compare(first: str, second: str, out: Path | None) -> None:
         typer.echo(f"Comparison: {write_comparison(tree, out)}")
 
 
-def _config(path: Path | None, preset: str | None, settings: list[str] | None) -> RunConfig:
+def _config(
+    path: Path | None,
+    preset: str | None,
+    settings: list[str] | None,
+    named: dict[str, str | None] | None = None,
+) -> RunConfig:
+    """All settings; those with an option of their own come last."""
     from medcare.settings.files import load_config
 
-    return load_config(path, preset=preset, settings=settings or ())
+    given = [f"{key}={json.dumps(value)}" for key, value in (named or {}).items() if value is not None]
+    return load_config(path, preset=preset, settings=[*(settings or ()), *given])

@@ -20,6 +20,12 @@ Base = Annotated[
     str | None, typer.Option(help="Where the base of a stage or adapter folder is now, if it has moved.")
 ]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Template = Annotated[
+    str,
+    typer.Option(
+        "--chat-template", metavar="FILE", help="A chat template to use instead of the model's own."
+    ),
+]
 Temperature = Annotated[
     float, typer.Option(min=0, max=2, help="0 takes the most likely token; more varies more.")
 ]
@@ -31,6 +37,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
     base: Base = None,
+    chat_template: Template = "",
 ) -> None:
     """Put one question to a model. For research only, never for clinical decisions."""
     if not question.strip():
@@ -39,7 +46,7 @@ def ask(
     from medcare.serving.chat import Chat, PipedTerminal
     from medcare.serving.served_model import load_one
 
-    served = load_one(model, model, device="auto", dtype="auto", base=base)
+    served = load_one(model, model, device="auto", dtype="auto", base=base, chat_template=chat_template)
     Chat(served, Sampling(max_new_tokens), PipedTerminal()).answer(question)
 
 
@@ -57,13 +64,16 @@ def chat(
     base: Base = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    chat_template: Template = "",
 ) -> None:
     """Talk to a model in the terminal, or answer the lines that are piped in. For research only."""
     from medcare.generation.sampling import Sampling
     from medcare.serving.chat import Chat, PipedTerminal, RichTerminal
     from medcare.serving.served_model import load_served
 
-    served = load_served([model], device=device, dtype=_checked(dtype), base=base)[0]
+    served = load_served(
+        [model], device=device, dtype=_checked(dtype), base=base, chat_template=chat_template
+    )[0]
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     terminal = RichTerminal() if sys.stdin.isatty() and sys.stdout.isatty() else PipedTerminal()
     Chat(served, sampling, terminal, system).run()
@@ -95,6 +105,7 @@ def serve(
     base: Base = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    chat_template: Template = "",
 ) -> None:
     """Serve models with OpenAI's API and a web page. For research only, never for clinical decisions."""
     try:
@@ -112,6 +123,7 @@ def serve(
         device=device,
         dtype=_checked(dtype),
         base=base,
+        chat_template=chat_template,
         max_rows=max_rows,
         cache_tokens=cache_tokens,
     )

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -18,7 +18,7 @@ from medcare.data.overlap import units
 from medcare.data.readers import Bad, Reading, open_data
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import check_output, write_atomic
-from medcare.text.chat_template import render_all
+from medcare.text.chat_template import Rendered, has_thought, render_each, spelt
 from medcare.text.records import Conversation
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ Language = Literal["Chinese", "Latin script", "other"]
 BAD = ".bad.jsonl"
 _TOGETHER = 256
 _EXAMPLES = 20
+_SHOWN = 3
 # What an answer that was not cut off ends with, if its last line is long enough to be prose.
 _ENDS = re.compile(r"[.!?…。！？；;:：\"'”’»)\]}>）】」』》〉`*|~～]\s*$")
 _PROSE = 40
@@ -44,7 +45,8 @@ class Lengths:
     """How long the rows are.
 
     Attributes:
-        unit: what is counted: tokens of the whole rendered conversation, or characters of its messages.
+        unit: what is counted: tokens of the longest training row that a conversation gives, or characters of
+            its messages.
         bins: rows by the smallest power of two that is no less than their length.
         longest: the longest row.
         total: of all rows.
@@ -60,6 +62,25 @@ class Lengths:
         self.bins[1 << max(length - 1, 0).bit_length()] += 1
         self.longest = max(self.longest, length)
         self.total += length
+
+
+@dataclass
+class Rendering:
+    """What a tokenizer and its chat template make of the rows.
+
+    Attributes:
+        rows: training rows; a template that changes earlier turns needs one for each answer.
+        positions: the longest input that the model is made for; None if it is not known.
+        too_long: rows over that.
+        thoughts: rows in which an answer holds a thought.
+        shown: the first rows, each as pieces of its text with whether the loss covers them.
+    """
+
+    rows: int = 0
+    positions: int | None = None
+    too_long: int = 0
+    thoughts: int = 0
+    shown: list[list[tuple[str, bool]]] = field(default_factory=list)
 
 
 @dataclass
@@ -80,6 +101,7 @@ class Report:
         undecoded: rows with the character U+FFFD, which stands for something that was not decoded.
         languages: rows by language, guessed from their letters.
         repeats: rows that repeat an earlier one.
+        rendering: how they are rendered; None without a tokenizer.
     """
 
     source: str
@@ -95,6 +117,7 @@ class Report:
     undecoded: int = 0
     languages: Counter[Language] = field(default_factory=Counter)
     repeats: Repeats = field(default_factory=Repeats)
+    rendering: Rendering | None = None
 
     @property
     def good(self) -> int:
@@ -111,6 +134,7 @@ class Report:
             "languages": dict(self.languages),
             "lengths": {**vars(self.lengths), "bins": bins},
             "repeats": vars(self.repeats),
+            "rendering": vars(self.rendering) if self.rendering else None,
         }
 
 
@@ -121,6 +145,7 @@ def check(
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    positions: int | None = None,
     max_length: int | None = None,
     write_good: Path | None = None,
 ) -> Report:
@@ -132,6 +157,7 @@ def check(
         columns: as in `open_data`.
         encoding: as in `open_data`.
         tokenizer: measures lengths in tokens, and finds the rows that its chat template refuses.
+        positions: the longest input that the model is made for, if it is known.
         max_length: count the rows that are longer.
         write_good: write the good rows here as conversations, and the others, with their numbers and reasons,
             beside it (`.bad.jsonl` is added to the name); both are whole or not there.
@@ -144,7 +170,8 @@ def check(
         check_output(write_good, [source], beside=[BAD])
     reading = open_data(source, format, columns=columns, encoding=encoding)
     lengths = Lengths("tokens" if tokenizer else "characters")
-    report = Report(source, reading.format, reading.unit, lengths)
+    rendering = Rendering(positions=positions) if tokenizer else None
+    report = Report(source, reading.format, reading.unit, lengths, rendering=rendering)
     with tempfile.TemporaryDirectory() as folder:
         duplicates = Duplicates(Path(folder))
         records = _examine(reading, report, duplicates, tokenizer, max_length)
@@ -184,7 +211,7 @@ def _examine(
     """Yield every record after counting it."""
     records = reading.conversations()
     while together := list(itertools.islice(records, _TOGETHER)):
-        for number, record, length in _measured(together, tokenizer):
+        for number, record, length, rendered in _measured(together, tokenizer):
             report.rows += 1
             if isinstance(record, Bad):
                 report.bad[record.kind] += 1
@@ -194,6 +221,8 @@ def _examine(
                 report.lengths.add(length)
                 report.too_long += max_length is not None and length > max_length
                 _look_at(number, record, report, duplicates)
+                if tokenizer is not None:
+                    _look_at_rendered(record, rendered, report, tokenizer)
             yield record
 
 
@@ -210,38 +239,53 @@ def _look_at(number: int, example: Conversation, report: Report, duplicates: Dup
             report.cut_off_examples.append(number)
 
 
+def _look_at_rendered(
+    example: Conversation, rows: Sequence[Rendered], report: Report, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    rendering = report.rendering
+    assert rendering is not None
+    longest = max(len(row.ids) for row in rows)
+    rendering.rows += len(rows)
+    rendering.too_long += rendering.positions is not None and longest > rendering.positions
+    rendering.thoughts += any(has_thought(tokenizer, turn) for turn in example.messages)
+    rendering.shown += [spelt(tokenizer, row) for row in rows[: _SHOWN - len(rendering.shown)]]
+
+
 def _measured(
     records: Sequence[tuple[int, Conversation | Bad]], tokenizer: PreTrainedTokenizerBase | None
-) -> Iterator[tuple[int, Conversation | Bad, int]]:
-    """Records with their lengths; those that the chat template refuses become bad ones."""
+) -> Iterator[tuple[int, Conversation | Bad, int, list[Rendered]]]:
+    """Records with their lengths and training rows; those that the chat template refuses become bad ones."""
     if tokenizer is None:
         for number, record in records:
             messages = () if isinstance(record, Bad) else record.messages
-            yield number, record, sum(len(message.content) for message in messages)
+            yield number, record, sum(len(message.content) for message in messages), []
         return
-    lengths = _token_lengths([record for _, record in records if isinstance(record, Conversation)], tokenizer)
+    rendered = _rendered([record for _, record in records if isinstance(record, Conversation)], tokenizer)
     for number, record in records:
-        length = 0 if isinstance(record, Bad) else next(lengths)
-        if isinstance(length, str):
-            yield number, Bad(number, "refused by the chat template", length, asdict(record)), 0
+        if isinstance(record, Bad):
+            yield number, record, 0, []
+            continue
+        rows = next(rendered)
+        if isinstance(rows, str):
+            yield number, Bad(number, "refused by the chat template", rows, record.to_dict()), 0, []
         else:
-            yield number, record, length
+            yield number, record, max(len(row.ids) for row in rows), rows
 
 
-def _token_lengths(
+def _rendered(
     examples: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[int | str]:
-    """Tokens of each example, or why the template refuses it."""
+) -> Iterator[list[Rendered] | str]:
+    """The training rows of each example, or why the template refuses it."""
     try:
-        rendered = render_all(tokenizer, [example.messages for example in examples])
+        rendered = render_each(tokenizer, examples)
     except DataError as error:
         if len(examples) == 1:
             yield str(error)
             return
         for example in examples:
-            yield from _token_lengths([example], tokenizer)
+            yield from _rendered([example], tokenizer)
     else:
-        yield from (len(one.ids) for one in rendered)
+        yield from rendered
 
 
 def _write(records: Iterable[Conversation | Bad], good: Path) -> None:

@@ -8,9 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medcare.data.readers.formats import FORMATS
+from medcare.data.readers.shapes import RowError, tools
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import read_jsonl, write_jsonl
-from medcare.text.records import Conversation, Item, Message
+from medcare.text.records import Conversation, Item
 
 
 def read_conversations(path: Path) -> Iterator[Conversation]:
@@ -21,9 +23,10 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
     """
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
-            messages = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
-            yield Conversation(str(row.get("id", number)), str(row.get("source", path.stem)), messages)
-        except (KeyError, TypeError) as error:
+            messages = FORMATS["messages"].shape.messages(row)
+            identity, source = str(row.get("id", number)), str(row.get("source", path.stem))
+            yield Conversation(identity, source, messages, tools(row))
+        except (RowError, AttributeError) as error:
             raise DataError(
                 f"{path}, row {number}: 'messages' must be a list of {{role, content}}, got {_short(row)}."
             ) from error
@@ -48,12 +51,12 @@ def write_records(path: Path, records: Iterable[Conversation | Item]) -> None:
 
 def line(example: Conversation) -> str:
     """A conversation as one line of the package's JSONL, for files too long to be written from a list."""
-    turns = [{"role": message.role, "content": message.content} for message in example.messages]
-    row = {"id": example.id, "source": example.source, "messages": turns}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json.dumps(example.to_dict(), ensure_ascii=False) + "\n"
 
 
 def _row(record: Conversation | Item) -> dict[str, Any]:
+    if isinstance(record, Conversation):
+        return record.to_dict()
     row = asdict(record)
     if not row.get("choices", True):  # so that items without any are the same bytes as ever
         del row["choices"]

@@ -14,7 +14,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from itertools import accumulate
@@ -29,7 +29,6 @@ from medcare.data.recipe import Recipe, Source, load_recipe, shares
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say, track
 from medcare.foundation.storage import check_output, file_hash, write_atomic, write_json
-from medcare.text.records import Conversation
 
 _MANIFEST = ".manifest.json"
 
@@ -147,7 +146,7 @@ def _spool(spool: _Spool, bad_rows: TextIO) -> None:
             )
             for example in examples:
                 identity = f"{name}/{len(spool.starts) + 1}"
-                text = line(Conversation(identity, name, example.messages)).encode()
+                text = line(replace(example, id=identity, source=name)).encode()
                 spool.starts.append(position)
                 position += stream.write(text)
                 digest.update(text)

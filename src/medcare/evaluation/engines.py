@@ -55,14 +55,13 @@ def open_engine(model: str, config: RunConfig, *, noise: bool = False) -> Iterat
         with ServerEngine(model, settings) as server:
             yield server
         return
-    from medcare.adapters.loading import load_model, tokenizer_source
-    from medcare.models.base_model import load_tokenizer
+    from medcare.adapters.loading import load_model, tokenizer_of
 
     where = {"device": config.model.device, "dtype": config.model.dtype}
     loaded = load_model(model, **where, noise=noise, merge=True)
     yield LocalEngine(
         loaded,
-        load_tokenizer(tokenizer_source(model)),
+        tokenizer_of(model, config.model.chat_template),
         max_new_tokens=settings.max_new_tokens,
         tokens_per_batch=settings.tokens_per_batch,
     )

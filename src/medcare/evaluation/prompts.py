@@ -96,7 +96,7 @@ def build_prompts(
     }
     if config.shots:
         settings["examples"] = _hash(
-            {task: [asdict(turn) for turn in turns] for task, turns in shots.items()}
+            {task: [turn.to_dict() for turn in turns] for task, turns in shots.items()}
         )
     if config.shuffle_options:
         settings["seed"] = seed

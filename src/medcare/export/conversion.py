@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import shutil
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from medcare.adapters.low_rank import Factors
 from medcare.adapters.targets import find_layers, layers_at
 from medcare.foundation.errors import AdapterError, FolderError, first_line
 from medcare.foundation.storage import read_json
-from medcare.models.base_model import describe, load_config
+from medcare.models.base_model import TEMPLATE, describe, load_config
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
 from medcare.settings.run_folder import claim, write_manifest
@@ -102,6 +103,8 @@ def adopt(folder: Path, config: RunConfig, out: Path) -> Path:
     """Write a foreign PEFT LoRA folder as the stage-1 folder that stage 2 starts from; see `convert`."""
     base = config.model.base
     _write(read_foreign(folder, config.adapters, _skeleton(base)), folder, base, out)
+    if (own := folder / TEMPLATE).is_file():
+        shutil.copyfile(own, out / TEMPLATE)
     return out
 
 

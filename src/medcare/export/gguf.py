@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from medcare.adapters.loading import load_model, tokenizer_source
+from medcare.adapters.loading import base_source, load_model, tokenizer_of
 from medcare.adapters.merge import merge_all
 from medcare.export.card import front_matter, shown_base, stages_behind, write_card
 from medcare.export.gguf_architecture import (
@@ -30,7 +30,7 @@ from medcare.export.gguf_tokenizer import read_vocabulary, write_vocabulary
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, ModelError
 from medcare.foundation.storage import file_hash, write_atomic
-from medcare.models.base_model import describe, load_config, load_tokenizer
+from medcare.models.base_model import describe, load_config
 from medcare.settings.config import ModelConfig, RunConfig
 from medcare.settings.run_folder import (
     claim,
@@ -115,10 +115,9 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
     if plain_source(Path(folder).expanduser()) is None:
         folder = last_stage(Path(folder).expanduser())
     manifest, stage_folder, settings = _source(folder, kind)
-    source = tokenizer_source(folder, base=base)
-    config = load_config(source)
+    config = load_config(base_source(folder, base=base))
     architecture = check(config)
-    vocabulary = read_vocabulary(load_tokenizer(source), config.vocab_size)
+    vocabulary = read_vocabulary(tokenizer_of(folder, base=base), config.vocab_size)
     run, path = manifest["config"], out / f"model-{kind}.gguf"
     if out.exists() and claim(out, run, settings):  # said before the model is loaded
         return Written(path)

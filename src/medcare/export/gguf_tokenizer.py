@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from medcare.foundation.errors import ModelError
-from medcare.text.chat_template import stop_ids
+from medcare.text.chat_template import end_of_turn
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -277,8 +277,7 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase, *, ends: bool) -> dict[str,
     """The ids of the special tokens; with `ends` also of the one that ends a turn of the chat template."""
     found = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
     if ends:
-        stops = stop_ids(tokenizer)
-        found["eot"] = next((token for token in stops if token != found["eos"]), found["eos"])
+        found["eot"] = end_of_turn(tokenizer) or found["eos"]
     return {name: int(token) for name, token in found.items() if token is not None}
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medcare.adapters.loading import load_model, tokenizer_source
+from medcare.adapters.loading import load_model, tokenizer_of
 from medcare.adapters.merge import merge_all
 from medcare.export.card import write_card
 from medcare.export.model_folder import to_dtype, write_model
-from medcare.models.base_model import as_dtype, base_dtype, describe, load_tokenizer
+from medcare.models.base_model import as_dtype, base_dtype, describe
 from medcare.settings.run_folder import claim, last_stage, origin, read_manifest, write_manifest
 
 
@@ -37,6 +37,6 @@ def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str | None
     model = load_model(folder, device="cpu", dtype="float32", base=base)
     merge_all(model)
     to_dtype(model, base_dtype(named) if dtype is None else as_dtype(dtype))
-    write_model(model, load_tokenizer(tokenizer_source(folder, base=base)), out)
+    write_model(model, tokenizer_of(folder, base=base), out)
     write_manifest(out, manifest["config"], {**settings, "base": named, "base_facts": describe(model)})
     write_card(out)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+TEMPLATE = "chat_template.jinja"
+"""The file that holds the chat template of a folder; the name is transformers'."""
+
 # ChatML without the sentence about its maker that SmolLM2's own template puts before every conversation:
 # 20 tokens an example that say nothing about medicine.
 _CHATML = (
@@ -129,6 +132,19 @@ def load_config(name: str) -> PretrainedConfig:
     return config
 
 
+def positions_of(name: str) -> int | None:
+    """The longest input, in tokens, that a model is made for; None if its folder does not say.
+
+    A folder that holds a tokenizer alone has no such number, and needs none.
+    """
+    try:
+        config = load_config(name).get_text_config()
+    except ModelError:
+        return None
+    found = getattr(config, "max_position_embeddings", None)
+    return found if isinstance(found, int) else None
+
+
 def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """Load a causal language model from safetensors; no remote code is run.
 
@@ -165,10 +181,20 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
     return loaded
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a base name or model folder; raises ModelError as `load_base`."""
+def load_tokenizer(name: str, chat_template: str = "") -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base name or model folder.
+
+    Args:
+        name: the base or folder.
+        chat_template: a file with the chat template to use instead of the tokenizer's own; empty for none.
+
+    Raises:
+        ModelError: as `load_base`.
+        ConfigError: the file can't be read.
+    """
     from transformers import AutoTokenizer
 
+    template = _read_template(chat_template) if chat_template else None
     with _explained(name):
         source = resolve_base(name)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -178,6 +204,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         rows = getattr(load_config(name).get_text_config(), "vocab_size", None)
         if rows is not None:
             fit_tokenizer(name, tokenizer, rows)
+    if template is not None:
+        tokenizer.chat_template = template
     return tokenizer
 
 
@@ -204,6 +232,18 @@ def own_files(source: str | None, *names: str) -> Path | None:
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
             return None
     return folder if any(next(folder.glob(name), None) for name in names) else None
+
+
+def _read_template(name: str) -> str:
+    try:
+        template = Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The chat template {name} can't be read: {error}. Give a text file with a Jinja template."
+        ) from error
+    if not template.strip():
+        raise ConfigError(f"The chat template {name} is empty. Give a text file with a Jinja template.")
+    return template
 
 
 def _is_local(source: str) -> bool:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from medcare.adapters.loading import load_model, tokenizer_source
+from medcare.adapters.loading import load_model, tokenizer_of
 from medcare.foundation.errors import ConfigError, ModelError
 from medcare.foundation.progress import say
 from medcare.generation.ending import answer_ends
 from medcare.generation.engine import Engine
 from medcare.generation.structure import Constraint, Grammars
-from medcare.models.base_model import load_tokenizer
 from medcare.serving.thoughts import OPEN, Thoughts
 from medcare.settings.run_folder import plain_source
 from medcare.text.chat_template import encode_text, render_prompt
@@ -98,16 +97,29 @@ class ServedModel:
 
 
 def load_one(
-    name: str, folder: str, *, device: str, dtype: str, base: str | None = None, **limits: int
+    name: str,
+    folder: str,
+    *,
+    device: str,
+    dtype: str,
+    base: str | None = None,
+    chat_template: str = "",
+    **limits: int,
 ) -> ServedModel:
     """Load one model under a name; see `load_served`."""
     own = None if plain_source(Path(folder).expanduser()) is not None else base
     model = load_model(folder, device=device, dtype=dtype, noise=False, merge=True, base=own)
-    return ServedModel(name, model, load_tokenizer(tokenizer_source(folder, base=own)), **limits)
+    return ServedModel(name, model, tokenizer_of(folder, chat_template, base=own), **limits)
 
 
 def load_served(
-    models: Sequence[str], *, device: str, dtype: str, base: str | None = None, **limits: int
+    models: Sequence[str],
+    *,
+    device: str,
+    dtype: str,
+    base: str | None = None,
+    chat_template: str = "",
+    **limits: int,
 ) -> list[ServedModel]:
     """Load models given as `NAME=FOLDER` or `FOLDER`.
 
@@ -116,6 +128,7 @@ def load_served(
         device: as `ModelConfig.device`.
         dtype: as `ModelConfig.dtype`.
         base: where the base of the stage or PEFT folders is now; by default where it was.
+        chat_template: as `ModelConfig.chat_template`.
         limits: as `Engine` takes them.
 
     Raises:
@@ -130,7 +143,11 @@ def load_served(
     served = []
     for name, folder in named:
         say(f"Loading {name} from {folder}")
-        served.append(load_one(name, folder, device=device, dtype=dtype, base=base, **limits))
+        served.append(
+            load_one(
+                name, folder, device=device, dtype=dtype, base=base, chat_template=chat_template, **limits
+            )
+        )
     return served
 
 

@@ -35,12 +35,14 @@ class ModelConfig:
             trains with loss scaling, is for GPUs without bfloat16 (T4, V100).
         device: `auto` takes a GPU if there is one.
         quantization: train beside a frozen base in 8 bits (`int8`) or 4 (`nf4`); see docs/performance.md.
+        chat_template: a file with the chat template to use instead of the base's own.
     """
 
     base: str = EMBEDDED
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     quantization: Quantization = "none"
+    chat_template: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,41 +1,54 @@
 """Messages to token ids and loss mask, in one place, through the tokenizer's own chat template.
 
-Two properties hold for every template:
+Two laws hold for every template, and tests hold them:
 
-- the mask covers the assistant's words and the token that ends the turn, and nothing else;
-- no text of a message becomes a control token, whatever it says.
+- *the same text as the model's own*: without a spelt control token, the ids are those of the template applied
+  to the conversation;
+- *the prompt is a prefix*: what inference sends before an answer is the beginning of what was trained, and
+  the loss covers what the model has to write after it, its end of turn included, and nothing else.
 
-The template is rendered with stand-ins in place of the contents, so that it is known which characters are
-the template's and which the messages'. The whole text is then tokenised as the tokenizer itself would do,
-unless a message spells a control token: there the text is cut inside of the spelling, so that no piece of
-it holds the token any more.
+Many templates write an earlier turn otherwise than they wrote it when it was the last one: Qwen3 drops past
+thoughts. Then a conversation with several answers gives one row for each of them, which ends with it.
+Where a prompt opens a thought that the whole conversation does not show (DeepSeek-R1), the second law wins:
+the row goes on from the prompt with the thought, if there is one, and its end. Where only the next turn's
+role ends an answer (GLM), that token is added to the row. Where an answer's beginning would melt into one
+token with the end of its prompt, they are tokenised apart.
+
+How no message becomes a control token is told in `control_tokens.py`.
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
+import itertools
+import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from medcare.foundation.errors import DataError, ModelError
-from medcare.text.records import Message
+from medcare.text.control_tokens import CLOSE, OPEN, Encoded, Guard, Text, control_tokens, guard
+from medcare.text.records import Conversation, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A private-use character that no template writes; `\uf8ff3\uf8ff` stands in for message 3.
-_MARK = "\uf8ff"
-_STAND_IN = re.compile(f"{_MARK}(\\d+){_MARK}")
-# Templates that would write today's date or ask for reasoning get fixed answers: the same data must give the
-# same tokens on any day, and the answers are given without reasoning.
-_VARIABLES = {"date_string": "26 Jul 2024", "enable_thinking": False}
+TODAY = datetime.date(2024, 7, 26)
+"""What templates that ask for the date are told: the same data must give the same tokens on any day.
+
+It is the date that the template of Llama 3.1 falls back to.
+"""
+
+# `\s*<think>thought</think>answer`; where the prompt has opened the thought, the tag may be missing.
+_THOUGHT = re.compile(rf"(\s*{OPEN})(.*?){CLOSE}(.*)", re.DOTALL)
+_OPENED = re.compile(rf"()(.*?){CLOSE}(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One conversation as the model sees it.
+    """One training row as the model sees it.
 
     Attributes:
         ids: token ids.
@@ -46,215 +59,500 @@ class Rendered:
     mask: list[bool]
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A rendered conversation before tokenisation; spans are character ranges of `text`."""
-
-    text: str
-    contents: tuple[tuple[int, int], ...]
-    supervised: tuple[tuple[int, int], ...]
+def render_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[Rendered]:
+    """The training rows of conversations, one or more for each; raises as `render_each`."""
+    return list(itertools.chain.from_iterable(render_each(tokenizer, conversations)))
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Rendered:
-    """Render a conversation for training.
+def render_each(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]
+) -> list[list[Rendered]]:
+    """The training rows of each conversation; many at once are several times as fast as one by one.
 
     Raises:
-        DataError: there is no assistant turn, or the template refuses the order of the roles.
+        DataError: there is no answer to train on, or the template can't write what a conversation holds.
         ModelError: the tokenizer has no chat template, or can't tell where its tokens stand in the text.
     """
-    return render_all(tokenizer, [messages])[0]
-
-
-def render_all(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]]
-) -> list[Rendered]:
-    """Render many conversations; several times as fast as one by one. Raises like `render`."""
-    for messages in conversations:
-        if not any(message.role == "assistant" for message in messages):
-            raise DataError("A conversation to train on needs an assistant turn; got none.")
-    texts = [_fill(tokenizer, messages, prompt=False) for messages in conversations]
+    template, keeper = _template(tokenizer), guard(tokenizer)
+    talks = [_Talk(template, keeper, talk.messages, talk.tools) for talk in conversations]
+    groups = [talk.rows() for talk in talks]
+    encoded = iter(keeper.encode([text for group in groups for text in group]))
     return [
-        Rendered(ids, _mask(offsets, text.supervised))
-        for text, (ids, offsets) in zip(texts, _encode_all(tokenizer, texts), strict=True)
+        _unmelted(keeper, talk, group, list(itertools.islice(encoded, len(group))))
+        for talk, group in zip(talks, groups, strict=True)
     ]
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """The token ids up to where the assistant's answer begins; raises like `render`."""
-    text = _fill(tokenizer, messages, prompt=True)
-    return _encode_all(tokenizer, [text])[0][0]
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    tools: str = "",
+    thinking: bool = False,
+) -> list[int]:
+    """The token ids up to where the assistant's answer begins.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: the conversation so far.
+        tools: as `Conversation.tools`.
+        thinking: whether the answer is to begin with a thought, for templates that can be told.
+
+    Raises:
+        DataError: there is no message, or the template can't write what they hold.
+        ModelError: as `render_each`.
+    """
+    keeper = guard(tokenizer)
+    text = _Talk(_template(tokenizer), keeper, messages, tools).prompt(thinking=thinking)
+    return keeper.encode([text])[0].ids
 
 
 def render_answer(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: str
 ) -> tuple[list[int], list[int]]:
     """The token ids of a prompt and of an answer to it, as training renders them, without the end of turn."""
-    rendered = render(tokenizer, [*prompt, Message("assistant", answer)])
-    end = max(position for position, kept in enumerate(rendered.mask) if kept) + 1
-    start = end
-    while start and rendered.mask[start - 1]:
-        start -= 1
-    if rendered.ids[end - 1] in control_tokens(tokenizer).values():
+    context = [replace(message, trained=False) for message in prompt]
+    talk = Conversation("", "", (*context, Message("assistant", answer)))
+    [row] = render_all(tokenizer, [talk])
+    start = row.mask.index(True)
+    end = len(row.mask) - row.mask[::-1].index(True)
+    if row.ids[end - 1] in control_tokens(tokenizer).values():
         end -= 1
-    return rendered.ids[:start], rendered.ids[start:end]
+    return row.ids[:start], row.ids[start:end]
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The token ids of a text that is to be continued without a template; none is a control token."""
-    return _encode_all(tokenizer, [_Text(text, ((0, len(text)),), ())])[0][0]
+    keeper = guard(tokenizer)
+    marks = keeper.marks([text])
+    return keeper.encode([keeper.mended(keeper.broken(text, marks), marks)])[0].ids
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that ends an answer in the chat template; None if the template has none."""
+    end = _template(tokenizer).answer_end
+    return None if end is None else tokenizer.convert_tokens_to_ids(end)  # type: ignore[return-value]
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an answer: the template's end of turn, and the tokenizer's end of text."""
-    probe = render(tokenizer, [Message("user", "a"), Message("assistant", "b")])
-    last = max(position for position, kept in enumerate(probe.mask) if kept)
-    stops = {tokenizer.eos_token_id}
-    if probe.ids[last] in control_tokens(tokenizer).values():
-        stops.add(probe.ids[last])
-    return sorted(token for token in stops if token is not None)
+    """The tokens that end an answer, in order.
 
-
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The tokens that a message must never produce, by their spelling.
-
-    These are the special tokens, and the added tokens that the template itself writes (such as Qwen's
-    `<think>`); other added tokens, such as Gemma's runs of line breaks, are ordinary text.
+    They are the end of the assistant's turn in the chat template, after words and after tool calls; the next
+    role's token, where nothing else ends a turn; and the tokenizer's end of text.
     """
-    template = tokenizer.chat_template
-    source = template if isinstance(template, str) else ""
-    return {
-        token.content: index
-        for index, token in tokenizer.added_tokens_decoder.items()
-        if token.content.strip() and (token.special or token.content in source)
+    ends = {tokenizer.convert_tokens_to_ids(end) for end in _template(tokenizer).ends}
+    return sorted(int(token) for token in {*ends, tokenizer.eos_token_id} if token is not None)
+
+
+def spelt(tokenizer: PreTrainedTokenizerBase, row: Rendered) -> list[tuple[str, bool]]:
+    """A row's text in pieces, each with whether the loss covers it, for people to look at."""
+    pairs = zip(row.ids, row.mask, strict=True)
+    return [
+        (str(tokenizer.decode([token for token, _ in group])), kept)
+        for kept, group in itertools.groupby(pairs, key=lambda pair: pair[1])
+    ]
+
+
+def has_thought(tokenizer: PreTrainedTokenizerBase, message: Message) -> bool:
+    """Whether an assistant's turn holds a thought."""
+    return bool(_parts(message, opened=_template(tokenizer).opens_thought)[1].strip())
+
+
+class _Template:
+    """A tokenizer's chat template, as far as it does not depend on the conversation."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raises ModelError if there is no template, or a broken one."""
+        from jinja2 import TemplateSyntaxError
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        if not tokenizer.chat_template:
+            raise ModelError(
+                "The tokenizer has no chat template. Name a file that holds one with --chat-template FILE or "
+                "model.chat_template, or set tokenizer.chat_template and save it again."
+            )
+        self._pattern = guard(tokenizer).pattern
+        self._in_parts: bool | None = None
+        self._variables = {
+            **tokenizer.special_tokens_map,
+            "date_string": TODAY.strftime("%d %b %Y"),
+            "strftime_now": TODAY.strftime,
+        }
+        try:
+            # A tokenizer may have a template of its own for conversations with tools.
+            self._without, self._with_tools = (
+                _compile_jinja_template(tokenizer.get_chat_template(None, tools)) for tools in (None, _TOOLS)
+            )
+        except TemplateSyntaxError as error:
+            reason = str(error).rstrip(".")
+            raise ModelError(f"The tokenizer's chat template is broken: {reason}. Correct it.") from error
+
+    def text(
+        self, turns: Sequence[dict[str, Any]], tools: Any = None, *, prompt: bool, thinking: bool = False
+    ) -> str:
+        """What the template makes of the turns; raises DataError if it refuses them."""
+        if self._in_parts is None:
+            self._in_parts = self._needs_parts()
+        if self._in_parts:
+            turns = [_in_parts(turn) for turn in turns]
+        return self._apply(turns, tools, prompt=prompt, thinking=thinking)
+
+    def _apply(self, turns: Sequence[dict[str, Any]], tools: Any, *, prompt: bool, thinking: bool) -> str:
+        """The template runs in the sandbox of transformers."""
+        from jinja2 import TemplateError
+
+        compiled = self._with_tools if tools else self._without
+        try:
+            return str(
+                compiled.render(
+                    **self._variables,
+                    messages=turns,
+                    tools=tools,
+                    documents=None,
+                    add_generation_prompt=prompt,
+                    enable_thinking=thinking,
+                    thinking=thinking,
+                )
+            )
+        except (TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:
+            if [turn["role"] for turn in turns[:2]] == ["system", "user"] and isinstance(
+                turns[0]["content"], str
+            ):
+                # Templates without a system role: its text opens the first user turn instead.
+                joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+                return self._apply([joined, *turns[2:]], tools, prompt=prompt, thinking=thinking)
+            if as_text := _with_argument_texts(turns):
+                return self._apply(as_text, tools, prompt=prompt, thinking=thinking)
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise DataError(
+                f"The chat template refuses the roles ({roles}): {str(error).rstrip('.')}."
+            ) from error
+
+    @functools.cached_property
+    def opens_thought(self) -> bool:
+        """Whether a prompt ends with the tag that opens a thought."""
+        return self.text([_QUESTION], prompt=True, thinking=True).rstrip().endswith(OPEN)
+
+    @functools.cached_property
+    def reads_thoughts(self) -> bool:
+        """Whether a turn's `reasoning_content` is written."""
+        return self._before_thought(apart=True) is not None
+
+    @functools.cached_property
+    def wants_thoughts_apart(self) -> bool:
+        """Whether a thought has to be in `reasoning_content`: between tags it is taken for the answer."""
+        apart, inline = self._before_thought(apart=True), self._before_thought(apart=False)
+        return apart is not None and apart.split() != (inline or "").split()
+
+    @functools.cached_property
+    def writes_tools(self) -> bool:
+        """Whether the tools that the assistant may call are written."""
+        try:
+            return "medcare_tool" in self.text([_QUESTION], _TOOLS, prompt=True)
+        except DataError:
+            return False
+
+    def _before_thought(self, *, apart: bool) -> str | None:
+        """What stands between a prompt and the thought of the answer; None if the thought is left out."""
+        thought, answer = "medcare thinks", _ANSWER["content"]
+        turn = {"role": "assistant", "content": f"{OPEN}\n{thought}\n{CLOSE}\n\n{answer}"}
+        if apart:
+            turn |= {"content": answer, "reasoning_content": thought, "thinking": thought}
+        whole = self.text([_QUESTION, turn], prompt=False, thinking=True)
+        prompt = self.text([_QUESTION], prompt=True, thinking=True)
+        found = whole.find(thought)
+        return None if found < 0 else whole[:found].removeprefix(prompt)
+
+    def _needs_parts(self) -> bool:
+        """Whether a content has to be a list of parts, as in templates for models that see."""
+        for needs in (False, True):
+            probe = [_in_parts(turn) if needs else turn for turn in (_QUESTION, _ANSWER)]
+            try:
+                if _QUESTION["content"] in self._apply(probe, None, prompt=False, thinking=False):
+                    return needs
+            except DataError:
+                pass
+        return False
+
+    @functools.cached_property
+    def tail(self) -> str:
+        """What stands after a plain answer that ends the conversation, if a control token is in it."""
+        whole = self.text([_QUESTION, _ANSWER], prompt=False)
+        _, found, tail = whole.rpartition(_ANSWER["content"])
+        return tail if found and self._pattern.search(tail) else ""
+
+    @functools.cached_property
+    def answer_end(self) -> str | None:
+        """The control token that ends a plain answer."""
+        found = self._pattern.search(self.tail or self.next_turn)
+        return found[0] if found else None
+
+    @functools.cached_property
+    def next_turn(self) -> str:
+        """The end of a plain answer where the next turn ends it: up to that turn's first control token."""
+        return "" if self.tail else self._between([_QUESTION, _ANSWER], _QUESTION)
+
+    @functools.cached_property
+    def next_tool(self) -> str:
+        """As `next_turn`, for an answer that calls a tool."""
+        if self.tail:
+            return ""
+        try:
+            return self._between([_QUESTION, _CALL], _RESULT, _TOOLS)
+        except DataError:  # a template without tools
+            return ""
+
+    @functools.cached_property
+    def ends(self) -> set[str]:
+        """The control tokens that end an answer."""
+        found = {self.answer_end}
+        found.update(match[0] for text in (self.next_tool,) if (match := self._pattern.search(text)))
+        if self.tail:
+            try:
+                called = self.text([_QUESTION, _CALL], _TOOLS, prompt=False)
+            except DataError:
+                called = ""
+            if (last := self.last_end(called)) and "medcare_tool" in called:
+                found.add(called[slice(*last)])
+        return {end for end in found if end is not None}
+
+    def last_end(self, text: str) -> tuple[int, int] | None:
+        """Where the last control token stands, if nothing but white space follows."""
+        last = None
+        for last in self._pattern.finditer(text):  # noqa: B007
+            pass
+        return last.span() if last is not None and not text[last.end() :].strip() else None
+
+    def ended(self, text: str, *, calls: bool) -> tuple[str, int]:
+        """A conversation's text up to an answer that is its last turn, and where that turn ends in it."""
+        if self.tail and text.endswith(self.tail):
+            found = self._pattern.search(self.tail)
+            assert found is not None
+            return text, len(text) - len(self.tail) + found.end()
+        if self.tail and (last := self.last_end(text)):
+            return text, last[1]
+        text += (self.next_tool if calls else "") or self.next_turn
+        return text, len(text)
+
+    def _between(self, turns: list[dict[str, Any]], following: dict[str, Any], tools: Any = None) -> str:
+        """What the template writes after the turns to begin the following one, to its first control token."""
+        before, after = (self.text(some, tools, prompt=False) for some in (turns, [*turns, following]))
+        begun = after[len(before) :] if after.startswith(before) else ""
+        found = self._pattern.search(begun)
+        return begun[: found.end()] if found else ""
+
+
+_QUESTION: dict[str, Any] = {"role": "user", "content": "medcare asks"}
+_ANSWER: dict[str, Any] = {"role": "assistant", "content": "medcare answers"}
+_CALL: dict[str, Any] = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [
+        {"type": "function", "id": "call00001", "function": {"name": "medcare_tool", "arguments": {"a": "b"}}}
+    ],
+}
+_RESULT: dict[str, Any] = {
+    "role": "tool", "content": "medcare result", "name": "medcare_tool", "tool_call_id": "call00001"
+}  # fmt: skip
+_PARAMETERS = {"type": "object", "properties": {"a": {"type": "string", "description": "a"}}, "required": []}
+_TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "medcare_tool", "description": "a tool", "parameters": _PARAMETERS},
     }
+]
 
 
-def _fill(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, prompt: bool) -> _Text:
-    """Apply the template and put the contents in, remembering where they stand."""
-    if not messages:
-        raise DataError("A conversation needs at least one message; got none.")
-    cores = [message.content.strip() for message in messages]
-    # White space around a content stays, so that a template that trims it does so here too.
-    shells = [
-        message.content.replace(core, f"{_MARK}{index}{_MARK}", 1) if core else f"{_MARK}{index}{_MARK}"
-        for index, (message, core) in enumerate(zip(messages, cores, strict=True))
+def _in_parts(turn: dict[str, Any]) -> dict[str, Any]:
+    return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+
+
+@functools.lru_cache(maxsize=8)
+def _made(tokenizer: PreTrainedTokenizerBase, _source: str) -> _Template:
+    return _Template(tokenizer)
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> _Template:
+    return _made(tokenizer, str(tokenizer.chat_template))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A supervised turn: the text up to its end and what follows, and the part that the loss covers."""
+
+    text: str
+    start: int
+    end: int
+
+    def opens(self, text: str) -> bool:
+        """Whether a text begins with this turn and all before it."""
+        return text.startswith(self.text[: self.end])
+
+
+class _Talk:
+    """One conversation, rendered with its control tokens' spellings broken."""
+
+    def __init__(self, template: _Template, keeper: Guard, messages: Sequence[Message], tools: str) -> None:
+        if not messages:
+            raise DataError("A conversation needs at least one message; got none.")
+        self._template, self._keeper, self._messages = template, keeper, messages
+        strings = [text for message in messages for text in message.texts]
+        self._marks = keeper.marks([*strings, tools])
+        self._tools = self._safe(json.loads(tools)) if tools else None
+        if tools and not template.writes_tools:
+            raise DataError("The chat template leaves the tools out: use one that has them.")
+        opened = any(CLOSE in text for text in strings) and template.opens_thought
+        parts = [_parts(message, opened=opened) for message in messages]
+        self._thoughts = [keeper.broken(thought, self._marks).strip() for _, thought, _ in parts]
+        self._answers = [keeper.broken(answer, self._marks).strip() for _, _, answer in parts]
+        self._turns = [self._plain(message, part) for message, part in zip(messages, parts, strict=True)]
+
+    def prompt(self, *, thinking: bool) -> Text:
+        """The text up to where the answer begins."""
+        text = self._text(len(self._turns), prompt=True, thinking=thinking)
+        self._check_whole(text, len(self._turns))
+        return self._keeper.mended(text, self._marks)
+
+    def rows(self, *, apart: bool = False) -> list[Text]:
+        """The training rows: one if that can be and they are not wanted apart, or one for each answer."""
+        places = [place for place, message in enumerate(self._messages) if message.is_answer]
+        if not places:
+            raise DataError("A conversation to train on needs an assistant turn; got none.")
+        turns = [self._supervised(place) for place in places]
+        last = turns[-1]
+        if not apart and all(turn.opens(last.text) for turn in turns):
+            return [self._row(last.text, turns)]
+        return [self._row(turn.text, [turn]) for turn in turns]
+
+    def _row(self, text: str, turns: Sequence[_Turn]) -> Text:
+        return self._keeper.mended(text, self._marks, [(turn.start, turn.end) for turn in turns])
+
+    def _supervised(self, place: int) -> _Turn:
+        """The conversation up to and with an assistant's turn."""
+        thought, message = self._thoughts[place], self._messages[place]
+        prompt = self._text(place, prompt=True, thinking=bool(thought))
+        whole = self._text(place + 1, prompt=False, thinking=bool(thought))
+        same = self._common(prompt, whole)
+        opened = prompt[same:].strip()
+        written = whole[same:]
+        if opened == OPEN:
+            # The whole conversation does not show the thought that the prompt opens: the model closes it.
+            written = written.lstrip("\n")
+            written = thought + (written if written.startswith(CLOSE) else f"\n{CLOSE}\n\n{written}")
+        if thought and thought not in written:
+            raise DataError(
+                "The chat template leaves the thought of an assistant's turn out. Take thoughts out of the "
+                "data, or give a template that has them with --chat-template FILE."
+            )
+        text, end = self._template.ended(prompt + written, calls=bool(message.tool_calls))
+        self._check_whole(text, place + 1)
+        self._check_calls(text[len(prompt) :], message)
+        return _Turn(text, len(prompt), end)
+
+    def _text(self, count: int, *, prompt: bool, thinking: bool) -> str:
+        if not count:
+            raise DataError("The first turn is the assistant's: there is nothing that it answers.")
+        return self._template.text(self._turns[:count], self._tools, prompt=prompt, thinking=thinking)
+
+    def _common(self, prompt: str, whole: str) -> int:
+        """How long both texts are the same; a control token is the same as a whole or not at all."""
+        if whole.startswith(prompt):
+            return len(prompt)
+        pairs = enumerate(zip(prompt, whole, strict=False))
+        same = next((place for place, (one, other) in pairs if one != other), len(whole))
+        for text in (prompt, whole):
+            for match in self._keeper.pattern.finditer(text):
+                if match.start() < same < match.end():
+                    same = match.start()
+        return same
+
+    def _check_whole(self, text: str, count: int) -> None:
+        """Raise DataError if a message is not in the text."""
+        for place, answer in enumerate(self._answers[:count]):
+            if answer not in text and json.dumps(answer, ensure_ascii=False)[1:-1] not in text:
+                raise DataError(
+                    f"The chat template leaves a message out (turn {place + 1}, the "
+                    f"{self._messages[place].role}'s): use roles that it knows, in its order."
+                )
+
+    @staticmethod
+    def _check_calls(written: str, message: Message) -> None:
+        if missing := next((call.name for call in message.tool_calls if call.name not in written), None):
+            raise DataError(
+                f"The chat template leaves tool calls out ('{missing}'): use one that knows them."
+            )
+
+    def _plain(self, message: Message, parts: tuple[str, str, str]) -> dict[str, Any]:
+        """A turn as the template takes it, its thought in a field or in the content."""
+        turn = self._safe(replace(message, reasoning_content="", trained=True).to_dict())
+        thought, answer = (self._keeper.broken(part, self._marks) for part in parts[1:])
+        if message.reasoning_content and not self._template.reads_thoughts:
+            turn["content"] = f"{OPEN}\n{thought}\n{CLOSE}\n\n{answer}"
+        elif message.reasoning_content:
+            turn |= {"reasoning_content": thought, "thinking": thought}  # `thinking` is gpt-oss's name for it
+        elif thought and self._template.wants_thoughts_apart:
+            thought = thought.strip("\n")
+            turn |= {"content": answer.lstrip("\n"), "reasoning_content": thought, "thinking": thought}
+        elif thought:
+            turn["content"] = f"{parts[0]}{thought}{CLOSE}{answer}"
+        return dict(turn)
+
+    def _safe(self, value: Any) -> Any:
+        """Plain values with the spellings in all their texts broken."""
+        if isinstance(value, str):
+            return self._keeper.broken(value, self._marks)
+        if isinstance(value, dict):
+            return {self._safe(key): self._safe(entry) for key, entry in value.items()}
+        return [self._safe(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _parts(message: Message, *, opened: bool) -> tuple[str, str, str]:
+    """What opens an assistant's thought in its content, the thought, and the answer after it."""
+    if message.role != "assistant" or message.reasoning_content:
+        return "", message.reasoning_content.strip("\n"), message.content
+    found = _THOUGHT.fullmatch(message.content) or (_OPENED.fullmatch(message.content) if opened else None)
+    return (found[1], found[2], found[3]) if found else ("", "", message.content)
+
+
+def _with_argument_texts(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The turns with tool calls' arguments as JSON texts, which some templates want; None if they are."""
+    changed, result = False, []
+    for turn in turns:
+        calls = []
+        for call in turn.get("tool_calls", ()):
+            arguments = call["function"]["arguments"]
+            if not isinstance(arguments, str):
+                changed, arguments = True, json.dumps(arguments, ensure_ascii=False)
+            calls.append({**call, "function": {**call["function"], "arguments": arguments}})
+        result.append({**turn, "tool_calls": calls} if calls else turn)
+    return result if changed else None
+
+
+def _unmelted(keeper: Guard, talk: _Talk, texts: list[Text], encoded: list[Encoded]) -> list[Rendered]:
+    """A conversation's rows, in which no token holds characters of a prompt and of its answer.
+
+    A cut there is not in what inference sends before a later answer: then each answer has a row of its own.
+    """
+    melted = [_melted(text, row) for text, row in zip(texts, encoded, strict=True)]
+    if any(melted):
+        if len(texts) == 1 and len(texts[0].spans) > 1:
+            texts = talk.rows(apart=True)
+            melted = [_melted(text, row) for text, row in zip(texts, keeper.encode(texts), strict=True)]
+        texts = [
+            replace(text, cuts=tuple(sorted({*text.cuts, *places})))
+            for text, places in zip(texts, melted, strict=True)
+        ]
+        encoded = keeper.encode(texts)
+    return [
+        Rendered(row.ids, _mask(row.offsets, text.spans)) for text, row in zip(texts, encoded, strict=True)
     ]
-    turns = [
-        {"role": message.role, "content": shell} for message, shell in zip(messages, shells, strict=True)
-    ]
-    template = _apply(tokenizer, turns, prompt=prompt)
-    return _put_in(
-        template, cores, [message.role for message in messages], _pattern(tokenizer), prompt=prompt
-    )
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, prompt: bool) -> str:
-    from jinja2 import TemplateError, TemplateSyntaxError
-
-    if not tokenizer.chat_template:
-        raise ModelError("The tokenizer has no chat template. Set tokenizer.chat_template and save it again.")
-    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": prompt, **_VARIABLES}
-    try:
-        return str(tokenizer.apply_chat_template(turns, **options))
-    except TemplateSyntaxError as error:
-        reason = str(error).rstrip(".")
-        raise ModelError(f"The tokenizer's chat template is broken: {reason}. Correct it.") from error
-    except TemplateError as error:
-        if turns[0]["role"] == "system" and len(turns) > 1 and turns[1]["role"] == "user":
-            # Templates without a system role: its text opens the first user turn instead.
-            joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
-            return _apply(tokenizer, [joined, *turns[2:]], prompt=prompt)
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise DataError(
-            f"The chat template refuses the roles ({roles}): {str(error).rstrip('.')}."
-        ) from error
-
-
-def _put_in(
-    template: str, cores: list[str], roles: list[str], control: re.Pattern[str], *, prompt: bool
-) -> _Text:
-    pieces: list[str] = []
-    contents: list[tuple[int, int]] = []
-    supervised: list[tuple[int, int]] = []
-    length = position = 0
-    found = list(_STAND_IN.finditer(template))
-    if sorted({int(match[1]) for match in found}) != list(range(len(cores))):
-        raise DataError("The chat template leaves a message out: use roles that it knows, in its order.")
-    for match in found:
-        literal, core = template[position : match.start()], cores[int(match[1])]
-        pieces += [literal, core]
-        start = length + len(literal)
-        length, position = start + len(core), match.end()
-        contents.append((start, length))
-        if roles[int(match[1])] == "assistant" and not prompt:
-            supervised.append((start, length + _end_of_turn(template, position, control)))
-    pieces.append(template[position:])
-    return _Text("".join(pieces), tuple(contents), tuple(supervised))
-
-
-def _end_of_turn(template: str, position: int, control: re.Pattern[str]) -> int:
-    """Characters from the end of a content to the end of the control token that ends its turn."""
-    match = control.search(template, position)
-    following = _STAND_IN.search(template, position)
-    if match is None or (following and following.start() < match.start()):
-        return 0
-    return match.end() - position
-
-
-def _pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    return _compiled(tuple(sorted(control_tokens(tokenizer), key=lambda text: (-len(text), text))))
-
-
-@functools.lru_cache(maxsize=32)
-def _compiled(spellings: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, spellings)) if spellings else r"(?!)")
-
-
-def _encode_all(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[_Text]
-) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """Tokenise texts: ids, and the characters that each token stands for."""
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"{type(tokenizer).__name__} does not tell where its tokens stand in the text, which the loss "
-            "mask needs. Convert it to a fast tokenizer (tokenizer.json)."
-        )
-    pattern = _pattern(tokenizer)
-    pieces = [_cut(text, pattern) for text in texts]
-    flat = [text.text[start:end] for text, cuts in zip(texts, pieces, strict=True) for start, end in cuts]
-    encoded = tokenizer(flat, add_special_tokens=False, return_offsets_mapping=True) if flat else {}
-    results, taken = [], 0
-    for cuts in pieces:
-        ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        for start, _ in cuts:
-            ids += encoded["input_ids"][taken]
-            offsets += [(start + low, start + high) for low, high in encoded["offset_mapping"][taken]]
-            taken += 1
-        results.append((ids, offsets))
-    return results
-
-
-def _cut(text: _Text, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
-    """Ranges of the text to be tokenised apart, so that no control token is spelt by a message's text."""
-    cuts = sorted(set(_inside(text, pattern)))
-    return list(zip([0, *cuts], [*cuts, len(text.text)], strict=True))
-
-
-def _inside(text: _Text, pattern: re.Pattern[str]) -> Iterator[int]:
-    """Where to cut: in every spelling of a control token that has a character of a message in it."""
-    position, current = 0, 0
-    while match := pattern.search(text.text, position):
-        low, high = match.span()
-        while current < len(text.contents) and text.contents[current][1] <= low:
-            current += 1
-        if current < len(text.contents) and text.contents[current][0] < high:
-            # After the first character that is the message's, or before it if that is the spelling's last.
-            cut = max(low, text.contents[current][0]) + 1
-            yield cut if cut < high else high - 1
-            position = low + 1
-        else:
-            position = high
+def _melted(text: Text, row: Encoded) -> list[int]:
+    """Where an answer begins inside of a token."""
+    edges = {low for low, _ in row.offsets}
+    inside = [start for start, _ in text.spans if start not in edges]
+    return [start for start in inside if any(low < start < high for low, high in row.offsets)]
 
 
 def _mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:

@@ -6,21 +6,85 @@ them back gives the same object.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Family = Literal["knowledge", "alignment"]
 Split = Literal["taught", "held_out"]
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """What an assistant asks of a tool.
+
+    Attributes:
+        name: of the tool.
+        arguments: JSON text.
+        id: by which the tool's turn names it; may be empty.
+    """
+
+    name: str
+    arguments: str
+    id: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As OpenAI's API and chat templates have it; arguments that are a JSON object are given as one."""
+        arguments: Any = self.arguments
+        try:
+            parsed = json.loads(arguments)
+        except ValueError:
+            parsed = None
+        function = {"name": self.name, "arguments": parsed if isinstance(parsed, dict) else arguments}
+        return {"type": "function", "function": function, **({"id": self.id} if self.id else {})}
+
+
+@dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: whose turn it is.
+        content: what is said. An assistant's may begin with its thought, between `<think>` and `</think>`.
+        reasoning_content: an assistant's thought, where it is not part of the content.
+        tool_calls: what an assistant asks of tools.
+        name: of the tool whose turn it is; may be empty.
+        tool_call_id: the call that a tool's turn answers; may be empty.
+        trained: whether an assistant's turn is trained on, or is only context.
+    """
 
     role: Role
     content: str
+    reasoning_content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    tool_call_id: str = ""
+    trained: bool = True
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything that it holds and that is not a fixed word."""
+        calls = (part for call in self.tool_calls for part in (call.name, call.arguments, call.id))
+        return (self.content, self.reasoning_content, self.name, self.tool_call_id, *calls)
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether training learns to write it."""
+        return self.role == "assistant" and self.trained
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; without the fields that say nothing."""
+        turn: dict[str, Any] = {"role": self.role, "content": self.content}
+        for field in ("reasoning_content", "name", "tool_call_id"):
+            if value := getattr(self, field):
+                turn[field] = value
+        if self.tool_calls:
+            turn["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if not self.trained:
+            turn["weight"] = 0
+        return turn
 
 
 @dataclass(frozen=True)
@@ -30,12 +94,20 @@ class Conversation:
     Attributes:
         id: unique within its file.
         source: the task or corpus that it comes from.
-        messages: at least one assistant turn; the loss covers the assistant turns only.
+        messages: at least one assistant turn that is trained on; the loss covers those only.
+        tools: JSON schemas of the tools that the assistant may call, a JSON list; empty for none.
     """
 
     id: str
     source: str
     messages: tuple[Message, ...]
+    tools: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        turns = [message.to_dict() for message in self.messages]
+        row: dict[str, Any] = {"id": self.id, "source": self.source, "messages": turns}
+        return row | ({"tools": json.loads(self.tools)} if self.tools else {})
 
 
 @dataclass(frozen=True)

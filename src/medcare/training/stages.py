@@ -31,14 +31,14 @@ from medcare.adapters.input_directions import (
     load_directions,
     save_directions,
 )
-from medcare.adapters.loading import load_model
+from medcare.adapters.loading import load_model, template_file
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.targets import adapted_share
 from medcare.adapters.tuner import add_branches, branch_parameters, trainable
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
-from medcare.models.base_model import choose_dtype, describe, load_base, load_tokenizer
+from medcare.models.base_model import TEMPLATE, choose_dtype, describe, load_base, load_tokenizer
 from medcare.models.quantized import quantize
 from medcare.settings.config import AUTO, AdapterConfig, Quantization, RunConfig, Stage
 from medcare.settings.run_folder import claim, origin, read_manifest, write_manifest
@@ -89,7 +89,7 @@ def train(
     if finished:
         return {}
     model = _start(stage, config, start)
-    tokenizer = load_tokenizer(config.model.base)
+    tokenizer = load_tokenizer(config.model.base, _template(config, start))
     length = config.stage(stage).max_length
     examples = _render(tokenizer, conversations, length)
     former: list[Rendered] = []
@@ -211,12 +211,19 @@ def save(
         StorageError: the disk is full.
     """
     save_branches(model, out, facts["base"])
+    if template := _template(config, start):  # what was trained with is used with the folder, too
+        shutil.copyfile(template, out / TEMPLATE)
     if start is not None:
         # What is merged by now stays with the folder as it was, so that the folder can be loaded alone.
         for spec in stored_in(start):
             if spec.in_align == "merged":
                 shutil.copytree(start / spec.path, out / spec.path, dirs_exist_ok=True)
     write_manifest(out, config, {**facts, "base_facts": describe(model)})
+
+
+def _template(config: RunConfig, start: Path | None) -> str:
+    """The file with the chat template that a stage trains with; empty for the base's own."""
+    return config.model.chat_template or (template_file(start) if start else "")
 
 
 def _check_start(start: Path, config: RunConfig) -> None:
@@ -267,7 +274,7 @@ def _spelt(value: object) -> str:
 def _render(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], max_length: int
 ) -> list[Rendered]:
-    rendered = render_all(tokenizer, [conversation.messages for conversation in conversations])
+    rendered = render_all(tokenizer, conversations)
     kept = [example for example in rendered if len(example.ids) <= max_length]
     if len(kept) < len(rendered):
         say(f"{len(rendered) - len(kept)} examples are longer than {max_length} tokens and are left out.")

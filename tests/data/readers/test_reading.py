@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medcare.data.files import read_conversations, write_records
 from medcare.data.readers import FORMATS, Bad, conversations, items, open_data
 from medcare.foundation.errors import DataError
-from medcare.text.records import Conversation, Item, Message
+from medcare.text.records import Conversation, Item, Message, ToolCall
 from tests.data.readers.samples import EXAM, LETTERED, OPTIONS, QUESTION, SAMPLES, TARGET, write
 
 in_scratch = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
@@ -119,6 +120,61 @@ def test_an_empty_option_keeps_the_letters_of_the_others(tmp_path: Path) -> None
     assert next(items(str(path))).prompt == "q\nA. x\nC. z"
 
 
+def with_turn(turn, **row):
+    """A row whose answer has the given fields."""
+    return {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", **turn}],
+        **row,
+    }
+
+
+CALL = {"type": "function", "id": "c1", "function": {"name": "look_up", "arguments": {"word": "发热"}}}
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+
+
+def test_every_field_of_a_turn_is_read_and_comes_back(tmp_path: Path) -> None:
+    turns = [
+        {
+            "role": "developer",
+            "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}],
+        },
+        {"role": "user", "content": "q", "name": "Ann"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "hm", "weight": 0},
+        {"role": "tool", "content": "heat", "name": "look_up", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "a", "train": True, "tool_calls": []},
+    ]
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"messages": turns, "tools": json.dumps([TOOL]), "label": True}))
+    [talk] = conversations(str(path))
+    call = ToolCall("look_up", '{"word": "发热"}', "c1")
+    assert talk.messages == (
+        Message("system", "Be brief."),
+        Message("user", "q"),
+        Message("assistant", "", reasoning_content="hm", tool_calls=(call,), trained=False),
+        Message("tool", "heat", name="look_up", tool_call_id="c1"),
+        Message("assistant", "a"),
+    )
+    assert json.loads(talk.tools) == [TOOL]
+    write_records(tmp_path / "again.jsonl", [talk])
+    again = next(conversations(str(tmp_path / "again.jsonl")))
+    assert (again.messages, again.tools) == (talk.messages, talk.tools)
+    assert next(read_conversations(tmp_path / "again.jsonl")).messages == talk.messages
+
+
+def test_the_tool_turns_of_sharegpt_are_read(tmp_path: Path) -> None:
+    said = [
+        ("human", "q"),
+        ("function_call", json.dumps(CALL["function"])),
+        ("observation", "heat"),
+        ("gpt", "a"),
+    ]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"conversations": [{"from": who, "value": what} for who, what in said]}]))
+    [talk] = conversations(str(path))
+    assert [message.role for message in talk.messages] == ["user", "assistant", "tool", "assistant"]
+    assert talk.messages[1].tool_calls == (ToolCall("look_up", '{"word": "发热"}'),)
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -127,7 +183,21 @@ def test_an_empty_option_keeps_the_letters_of_the_others(tmp_path: Path) -> None
         ({"messages": None}, "wrong type: 'messages' must be a list, got nothing"),
         ({"messages": ["hello"]}, "wrong type: turn 1 must be an object, got str"),
         ({"messages": [{"role": "user", "content": 3}]}, "wrong type: 'content' of turn 1 must be text"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "unknown role: 'tool' in turn 1"),
+        ({"messages": [{"role": "judge", "content": "x"}]}, "unknown role: 'judge' in turn 1"),
+        (with_turn({"content": [{"type": "image_url", "image_url": "x"}]}), "not text: a part 'image_url'"),
+        (with_turn({"content": [3]}), "not text: a part 'int' in turn 2"),
+        (with_turn({"images": ["x.png"]}), "not text: 'images' in turn 2"),
+        (with_turn({"content": None}), "wrong type: 'content' of turn 2 must be text, got nothing"),
+        (with_turn({"weight": 0.5}), "unknown weight: 'weight' of turn 2 must be 0 or 1, got 0.5"),
+        (with_turn({"loss_mask": [0, 1]}), "unknown weight: 'loss_mask' of turn 2"),
+        (with_turn({"weight": 0}), "no turn to train on: the weight of every answer is 0"),
+        (with_turn({"tool_calls": "x"}), "wrong type: 'tool_calls' of turn 2 must be a list"),
+        (with_turn({"tool_calls": [{"function": {}}]}), "wrong type: a tool call of turn 2 needs a name"),
+        (with_turn({}, tools=["x"]), "wrong type: the tools must be a list of objects"),
+        (with_turn({}, label=False), "a bad answer: the row's 'label' is false"),
+        (with_turn({}, kto_tag=False), "a bad answer: the row's 'kto_tag' is false"),
+        (with_turn({}, images=["x.png"]), "not text: 'images'"),
+        ("user tool assistant", "roles out of order: turn 2 is the tool's, not the assistant's"),
         ("user", "no assistant turn"),
         ("assistant", "roles out of order: turn 1 is the assistant's"),
         ("user assistant user", "roles out of order: the last turn is the user's"),

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 from medcare.data.readers.exams import Exam
 from medcare.data.readers.formats import FORMATS, Format, Recognised, detect, is_row, named
 from medcare.data.readers.rows import IsRow, Row, Rows, open_rows
-from medcare.data.readers.shapes import Columns, RowError, kind
+from medcare.data.readers.shapes import Columns, RowError, Turns, kind, tools
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
 from medcare.text.records import Conversation, Family, Item, Message, Split
@@ -78,13 +78,17 @@ class Reading:
         form = self.form
         for row in self.rows:
             try:
-                messages = form.shape.messages(_columns(row))
+                columns = _columns(row)
+                messages = form.shape.messages(columns)
                 _check_turns(messages)
+                offered = tools(columns) if isinstance(form.shape, Turns) else ""
             except RowError as error:
                 yield row.number, _bad(row, str(error))
             else:
-                example = Conversation(_identity(form, row), _task(form, row, self.name), messages)
-                yield row.number, example
+                yield (
+                    row.number,
+                    Conversation(_identity(form, row), _task(form, row, self.name), messages, offered),
+                )
 
     def items(self) -> Iterator[tuple[int, Item | Bad]]:
         """Every row's number and its test item, or what is wrong with it; raises DataError for chats."""
@@ -283,21 +287,43 @@ def _task(form: Format, row: Row, otherwise: str) -> str:
 
 
 def _check_turns(messages: Sequence[Message]) -> None:
-    """Raise RowError unless user and assistant take turns, the assistant last, and all say something."""
+    """Raise RowError unless user and assistant take turns, the assistant last, and all say something.
+
+    The turns of tools follow an assistant's that calls them, and then it is the assistant's turn again.
+    """
     if not any(message.role == "assistant" for message in messages):
         raise RowError("no assistant turn")
+    if not any(message.is_answer for message in messages):
+        raise RowError("no turn to train on: the weight of every answer is 0")
     spoken = messages[1:] if messages[0].role == "system" else messages
+    before: Message | None = None
     for place, message in enumerate(spoken, start=1):
-        expected = "user" if place % 2 else "assistant"
-        if message.role != expected:
-            raise RowError(f"roles out of order: turn {place} is the {message.role}'s, not the {expected}'s")
-        if not message.content.strip():
-            raise RowError(f"empty {'answer' if expected == 'assistant' else 'prompt'}: turn {place}")
-    if len(spoken) % 2:
-        raise RowError("roles out of order: the last turn is the user's, and nothing answers it")
+        expected = _next_roles(before)
+        if message.role not in expected:
+            raise RowError(
+                f"roles out of order: turn {place} is the {message.role}'s, not the {' or '.join(expected)}'s"
+            )
+        if not message.content.strip() and not message.tool_calls and message.role != "tool":
+            raise RowError(f"empty {'answer' if message.role == 'assistant' else 'prompt'}: turn {place}")
+        before = message
+    if before is None or before.role != "assistant":
+        role = "tool" if before and before.role == "tool" else "user"
+        raise RowError(f"roles out of order: the last turn is the {role}'s, and nothing answers it")
     for place, message in enumerate(messages, start=1):
-        if found := _FORBIDDEN.search(message.content):
-            raise RowError(_forbidden(found[0], place))
+        for text in message.texts:
+            if found := _FORBIDDEN.search(text):
+                raise RowError(_forbidden(found[0], place))
+
+
+def _next_roles(before: Message | None) -> tuple[str, ...]:
+    """Whose turn it may be after a turn."""
+    if before is None:
+        return ("user",)
+    if before.role == "user":
+        return ("assistant",)
+    if before.role == "tool":
+        return ("tool", "assistant")
+    return ("tool",) if before.tool_calls else ("user",)
 
 
 def _forbidden(character: str, place: int) -> str:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcare.text.records import Message, Role
+from medcare.text.records import Message, Role, ToolCall
 
 _ROLES: dict[str, Role] = {
     "system": "system",
+    "developer": "system",  # OpenAI's newer name of it, which few templates know
     "user": "user",
     "human": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "function_call": "assistant",  # LLaMA-Factory's: the content is the call
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
 }
+# Whether a turn is trained on, as OpenAI, axolotl and others write it.
+_TRAINED = ("weight", "train", "training", "trainable")
+# What says the same about parts of a turn, or in a way that is not understood.
+_MASKS = ("mask", "masked", "loss", "loss_mask", "train_detail")
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+# KTO's marks: false means that the answer is a bad one.
+_LABELS = ("label", "kto_tag")
 
 Columns = Mapping[str, Any]
 
@@ -47,18 +60,59 @@ class Turns:
         turns = row.get(self.column)
         if not isinstance(turns, list):
             raise RowError(f"wrong type: '{self.column}' must be a list, got {kind(turns)}")
+        _check_row(row)
         return (*_system(row), *(self._message(turn, place) for place, turn in enumerate(turns, start=1)))
 
     def _message(self, turn: Any, place: int) -> Message:
         if not isinstance(turn, Mapping):
             raise RowError(f"wrong type: turn {place} must be an object, got {kind(turn)}")
         role, content = turn.get(self.role), turn.get(self.content)
-        if not isinstance(role, str) or not isinstance(content, str):
-            wrong = self.content if isinstance(role, str) else self.role
-            raise RowError(f"wrong type: '{wrong}' of turn {place} must be text, got {kind(turn.get(wrong))}")
+        if not isinstance(role, str):
+            raise RowError(f"wrong type: '{self.role}' of turn {place} must be text, got {kind(role)}")
         if role.strip().lower() not in _ROLES:
             raise RowError(f"unknown role: '{role[:40]}' in turn {place}")
-        return Message(_ROLES[role.strip().lower()], content)
+        _check_text_only(turn, f" in turn {place}")
+        calls = _calls(turn, place)
+        if role.strip().lower() == "function_call":
+            calls, content = (_call(_parsed(content), place),), ""
+        elif content is None and calls:
+            content = ""
+        elif isinstance(content, list):
+            content = "".join(_part(part, place) for part in content)
+        if not isinstance(content, str):
+            raise RowError(f"wrong type: '{self.content}' of turn {place} must be text, got {kind(content)}")
+        given = (turn.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
+        thought = next((value for value in given if value), "")
+        texts = {"name": turn.get("name"), "tool_call_id": turn.get("tool_call_id"), "a thought": thought}
+        for name, value in texts.items():
+            if not isinstance(value, str | None):
+                raise RowError(f"wrong type: {name} of turn {place} must be text, got {kind(value)}")
+        is_tool = _ROLES[role.strip().lower()] == "tool"
+        return Message(
+            _ROLES[role.strip().lower()],
+            content,
+            reasoning_content=thought,
+            tool_calls=calls,
+            name=(texts["name"] or "") if is_tool else "",
+            tool_call_id=(texts["tool_call_id"] or "") if is_tool else "",
+            trained=_trained(turn, place),
+        )
+
+
+def tools(row: Columns) -> str:
+    """The tools of a row as a JSON list; empty if it has none; raises RowError."""
+    given = row.get("tools") or row.get("functions")
+    if missing(given) or not given:
+        return ""
+    value = _parsed(given)
+    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
+        raise RowError(f"wrong type: the tools must be a list of objects, got {kind(value)}")
+    if not value:
+        return ""
+    whole = [tool if "function" in tool else {"type": "function", "function": tool} for tool in value]
+    if not all(isinstance(tool["function"], Mapping) and tool["function"].get("name") for tool in whole):
+        raise RowError("wrong type: every tool needs a name")
+    return json.dumps(whole, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -87,6 +141,7 @@ class Pair:
 
     def messages(self, row: Columns) -> tuple[Message, ...]:
         """The conversation; raises RowError."""
+        _check_row(row)
         first, *others = self.prompt
         parts = [text(row, first), *(text(row, column, optional=True) for column in others)]
         pairs = [*self._history(row), ("\n".join(filter(None, parts)), text(row, self.answer))]
@@ -123,6 +178,71 @@ def missing(value: Any) -> bool:
 def kind(value: Any) -> str:
     """What a value is, for a message about it."""
     return "nothing" if value is None else type(value).__name__
+
+
+def _check_row(row: Columns) -> None:
+    """Raise RowError for a row that must not train, or of which a part would be lost."""
+    _check_text_only(row, "")
+    for name in _LABELS:
+        if row.get(name) is False:
+            raise RowError(f"a bad answer: the row's '{name}' is false")
+
+
+def _check_text_only(columns: Columns, where: str) -> None:
+    if found := next((name for name in _MEDIA if columns.get(name)), None):
+        raise RowError(f"not text: '{found}'{where}; only text trains")
+
+
+def _part(part: Any, place: int) -> str:
+    """The text of one part of a content."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Mapping) and isinstance(part.get("text"), str) and part.get("type", "text") == "text":
+        return str(part["text"])
+    found = part.get("type", "an object without a type") if isinstance(part, Mapping) else kind(part)
+    raise RowError(f"not text: a part '{str(found)[:40]}' in turn {place}; only text trains")
+
+
+def _trained(turn: Columns, place: int) -> bool:
+    """Whether a turn is trained on."""
+    if found := next((name for name in _MASKS if turn.get(name) is not None), None):
+        raise RowError(f"unknown weight: '{found}' of turn {place}; use 'weight', 0 or 1, for a whole turn")
+    for name in _TRAINED:
+        value = turn.get(name)
+        if value is not None and value not in (0, 1):
+            raise RowError(f"unknown weight: '{name}' of turn {place} must be 0 or 1, got {str(value)[:40]}")
+        if value is not None and not value:
+            return False
+    return True
+
+
+def _calls(turn: Columns, place: int) -> tuple[ToolCall, ...]:
+    given = turn.get("tool_calls") or []
+    if turn.get("function_call"):
+        given = [turn["function_call"]]
+    if not isinstance(given, list):
+        raise RowError(f"wrong type: 'tool_calls' of turn {place} must be a list, got {kind(given)}")
+    return tuple(_call(call, place) for call in given)
+
+
+def _call(call: Any, place: int) -> ToolCall:
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise RowError(f"wrong type: a tool call of turn {place} needs a name and arguments")
+    arguments, identity = function.get("arguments", {}), call.get("id") or ""
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(function["name"], arguments, str(identity))
+
+
+def _parsed(value: Any) -> Any:
+    """A value that some sets keep as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _system(row: Columns) -> tuple[Message, ...]:
