@@ -17,9 +17,11 @@ from medcare.models.base_model import (
     choose_dtype,
     describe,
     load_base,
+    load_config,
     load_tokenizer,
     resolve_base,
 )
+from medcare.models.soundness import fit_tokenizer
 from medcare.settings.run_folder import check, plain_source, read_manifest
 
 if TYPE_CHECKING:
@@ -95,12 +97,15 @@ def tokenizer_of(
         MedCareError: as `load_model`.
     """
     path = Path(folder).expanduser()
-    source, own = base_source(folder, base=base), chat_template
-    if plain_source(path) is None:
-        if any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
-            source = str(path)
-        own = own or template_file(path)
-    return load_tokenizer(source, own)
+    source = base_source(folder, base=base)
+    if plain_source(path) is not None:
+        return load_tokenizer(source, chat_template)
+    template = chat_template or template_file(path)
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return load_tokenizer(source, template)
+    tokenizer = load_tokenizer(str(path), template)
+    fit_tokenizer(str(path), tokenizer, load_config(source).get_text_config().vocab_size)
+    return tokenizer
 
 
 def template_file(folder: Path) -> str:

@@ -53,7 +53,7 @@ class Turns:
     @property
     def columns(self) -> frozenset[str]:
         """All columns that are read."""
-        return self.required | {"system"}
+        return self.required | {"system", "tools", "functions"}
 
     def messages(self, row: Columns) -> tuple[Message, ...]:
         """The conversation; raises RowError."""
