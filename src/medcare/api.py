@@ -156,8 +156,8 @@ def attach(
     """Put the branches of a stage onto a model, for a training loop of one's own.
 
     Args:
-        model: for `aggregate` any causal language model of transformers; for `align` the model of
-            `load_model(STAGE_1_FOLDER, noise=False)`.
+        model: for `aggregate` a causal language model of transformers, as in docs/models.md; for `align`
+            the model of `load_model(STAGE_1_FOLDER, noise=False)`.
         stage: whose branches.
         adapters: their shapes; by default the paper's.
         train_knowledge: whether the knowledge branch goes on learning in `align`.

@@ -6,9 +6,11 @@ import pytest
 
 from tests.adapters.every_family import adapt
 from tests.models.families import FAMILIES
+from tests.models.page import check_row
 
 # Why no branch can stand beside their feed-forward weights; all others must be adapted.
 REFUSED = {
+    "dbrx": "DbrxExpertGLU",
     "falcon_mamba": "no feed-forward layers",
     "inkling_text": "InklingSharedExperts",
     "jetmoe": "JetMoeParallelExperts",
@@ -26,6 +28,7 @@ ADAPTED = [family for family in FAMILIES if family != "reformer"]
 @pytest.mark.parametrize("family", ADAPTED)
 def test_what_should_learn_does_and_merges(family, tmp_path):
     measured = adapt(family, tmp_path)
+    check_row(family, measured)
     if family in REFUSED:
         assert REFUSED[family] in measured.refused
         return

@@ -78,6 +78,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
         "n_recurrent_layers": 1,
         "n_output_layers": 1,
     },
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "dots3_note": {"text_config": {"head_dim": 16}},
@@ -103,7 +104,6 @@ LEFT_OUT = {
     "gemma4_unified_assistant": "drafts tokens for another model, whose hidden states it needs",
     "musicgen": "writes audio codes, not text",
     "musicgen_melody": "writes audio codes, not text",
-    "dbrx": "transformers can't make one: its attention's configuration lacks rope_theta",
 }
 
 # A token sees later ones, or the padding: these can't be trained, and are refused.
