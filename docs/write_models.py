@@ -53,9 +53,7 @@ each token (`tests/generation/test_families.py`). Moshi's are, within its slidin
 def row(family: str, measured: Adapted) -> list[str]:
     """The cells of a family; `measured` is what `adapt` found."""
     kind = f"`{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[family]}`"
-    elsewhere = json.loads((Path(__file__).parent / "transformers_4.json").read_text("utf-8"))
-    gguf = "yes" if tiny_config(family).model_type in ARCHITECTURES else "no"
-    rest = [elsewhere.get(family, "not tried"), gguf]
+    rest = elsewhere(family)
     if family in NOT_CAUSAL:
         return [family, kind, "no: a token sees later ones or padding", *("–",) * 5, *rest]
     model = tiny_family(family)
@@ -65,6 +63,12 @@ def row(family: str, measured: Adapted) -> list[str]:
         return [family, kind, f"no: {REFUSED[family]}", "–", "–", packs, together, "–", *rest]
     shares = [f"{share:.0%}" for share in (measured.feed_forward, measured.attention)]
     return [family, kind, "yes", *shares, packs, together, f"{measured.merging:.0e}", *rest]
+
+
+def elsewhere(family: str) -> list[str]:
+    """What other programs make of a family's merged models: transformers 4.57, and those that read GGUF."""
+    of_4 = json.loads((Path(__file__).parent / "transformers_4.json").read_text("utf-8"))
+    return [of_4.get(family, "not tried"), "yes" if tiny_config(family).model_type in ARCHITECTURES else "no"]
 
 
 def read() -> dict[str, dict[str, str]]:

@@ -9,6 +9,8 @@ from tests.models.page import writer
 def test_the_page_of_models_is_up_to_date():
     rows = writer()["read"]()
     assert list(rows) == FAMILIES
+    for family, cells in rows.items():
+        assert [cells["in 4.57"], cells["GGUF"]] == writer()["elsewhere"](family)
     text = writer()["PAGE"].read_text(encoding="utf-8")
     assert text == writer()["page"]([list(cells.values()) for cells in rows.values()]), (
         "Run docs/write_models.py"
