@@ -159,6 +159,8 @@ class Options:
                     return NO_LETTERS, end
                 break
             found += item[1]
+            if len(found) > 2 * len(self):  # no answer, and it might go on for long
+                return NO_LETTERS, end
             own = self.own_text(text, item.end(), item[1])
             texts += own is not None
             end = own or item.end()

@@ -85,6 +85,9 @@ FORMS: Mapping[str, Form] = {
 }
 
 
+_NOTHING = Answer(frozenset())
+
+
 def form_of(task: Task) -> Form:
     """How the task's answers are read and scored.
 
@@ -119,6 +122,7 @@ def read_gold(task: Task, items: Sequence[Item]) -> list[Answer]:
             f"There are no items of '{task.name}' to score. Check the gold file and the task."
         )
     found = []
+    has_choices = any(item.choices for item in items)
     for item in items:
         if task.form == "options":
             if not item.answers or not all(0 <= answer < len(item.options) for answer in item.answers):
@@ -128,7 +132,8 @@ def read_gold(task: Task, items: Sequence[Item]) -> list[Answer]:
                 )
             found.append(Answer(frozenset(item.answers)))
             continue
-        if form.choices and not item.choices:
+        # A row without choices says that there is nothing; a file without any is not as it was published.
+        if form.choices and not has_choices and form.read(task, item.target, item) != _NOTHING:
             raise EvaluationError(
                 f"'{task.name}' needs the answer_choices of each row, and '{item.id}' has none. Take the "
                 "rows as PromptCBLUE publishes them."

@@ -7,6 +7,7 @@ import pytest
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.cblue.text2dt import read_tree
 from medcare.evaluation.score import score
+from medcare.foundation.errors import EvaluationError
 from tests.evaluation.cblue.goldens import cblue_item
 
 LEAF = "节点1：role=D；logical_rel=null；triples=[['患者', '治疗药物', '布洛芬']]"
@@ -19,6 +20,41 @@ def total(name: str, *pairs: tuple[str, str], choices: tuple[str, ...] = ()):
 
 
 # Differences.
+
+
+@pytest.mark.parametrize("name", ["MedDG", "IMCS-V2-MRG"])
+def test_a_text_that_is_the_right_one_scores_one(name):
+    right = "报告：\n主诉：咳嗽三天。\n诊断：肺炎。"
+    tree = total(name, (right, right)).to_dict()
+    assert (tree["value"], tree["rouge_1"], tree["rouge_2"], tree["high"]) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CMeEE-V2", "上述句子没有指定类型实体"),
+        ("CMeEE-V2", "上述句子中的实体包含：\n"),
+        ("IMCS-V2-NER", "上述句子没有指定类型实体。"),
+        ("CMeIE", "没有指定类型的三元组"),
+        ("CHIP-CDN", "没有对应的标准化实体"),
+        ("CMedCausal", "给定的文本没有指定关系的三元组"),
+        ("CHIP-CDEE", "上述句子中的临床发现事件如下："),
+        ("CHIP-MDCFNPC", "上述对话中临床发现有："),
+    ],
+)
+def test_nothing_found_is_an_answer_in_the_form_and_needs_no_choices(name, text):
+    for choices in (("疾病",), ()):
+        found = total(name, (text, text), choices=choices)
+        assert (found.unparsable, found.counts) == (0, {"tp": 0, "fp": 0, "fn": 0})
+        assert total(name, (text, "我不知道。"), choices=choices).unparsable == 1
+
+
+def test_one_row_without_choices_does_not_refuse_the_others():
+    right = "上述句子中的实体包含：\n疾病实体：肺炎"
+    items = [cblue_item("1", right, ("疾病",)), cblue_item("2", right, ())]
+    assert score(TASKS["CMeEE-V2"], items, [right, right]).counts == {"tp": 1, "fp": 0, "fn": 0}
+    with pytest.raises(EvaluationError, match="needs the answer_choices"):
+        score(TASKS["CMeEE-V2"], items[1:], [right])
 
 
 @pytest.mark.parametrize(

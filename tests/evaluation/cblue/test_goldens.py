@@ -8,7 +8,8 @@ from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.score import score
 from tests.evaluation.cblue.goldens import read_golden
 
-CLOSE = 1e-9
+# The official ROUGE adds 1e-8 to a denominator; here the right text scores 1, and not 0.999999995.
+CLOSE = dict.fromkeys(TASKS, 1e-9) | dict.fromkeys(("MedDG", "IMCS-V2-MRG"), 5.1e-9)
 
 
 def measures(name: str, rows) -> list[float]:
@@ -28,7 +29,7 @@ def test_every_task_has_goldens_with_right_and_wrong_answers():
 def test_all_answers_together(name):
     golden = read_golden(name)
     rows = [row for row in golden.rows if row.official is not None]
-    assert measures(name, rows) == pytest.approx(golden.official, rel=0, abs=CLOSE)
+    assert measures(name, rows) == pytest.approx(golden.official, rel=0, abs=CLOSE[name])
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -36,12 +37,14 @@ def test_each_answer_alone(name):
     for row in read_golden(name).rows:
         found = measures(name, [row])
         if row.official is not None:
-            assert found == pytest.approx(row.official, rel=0, abs=CLOSE), row
+            assert found == pytest.approx(row.official, rel=0, abs=CLOSE[name]), row
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_right_answers_score_fully(name):
     rows = read_golden(name).rows
     total = score(TASKS[name], [row.item for row in rows], [row.target for row in rows])
-    assert total.value == pytest.approx(1, abs=1e-6)
+    tree = total.to_dict()
+    assert (tree["value"], tree["high"]) == (1, 1)
+    assert tree["low"] <= 1
     assert total.unparsable == sum(not row.target.strip() for row in rows)

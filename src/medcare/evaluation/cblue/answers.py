@@ -19,6 +19,7 @@ The forms (`|` is a line break, a guide is a line of free text that ends in `：
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from medcare.data.task import Task
@@ -32,6 +33,10 @@ _SECTIONS = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建�
 # The fields of an event, and whether each holds a list.
 _FIELDS = {"主体词": False, "发生状态": False, "描述词": True, "解剖部位": True}
 _NOTHING_NORMALISED = "没有对应的标准化实体"
+# How the published rows say that there is nothing to find: 上述句子没有指定类型实体, 没有指定类型的三元组.
+_NOTHING = re.compile(
+    r"\s*[^\n。：]{0,20}没有(?:指定|对应|任何|相关)[^\n。：]{0,10}(?:实体|三元组|关系|事件)。?\s*"
+)
 _NO_TRIPLES = "给定的文本没有指定关系的三元组"
 _CONDITION = "条件关系"
 
@@ -75,7 +80,7 @@ def read_entities(_task: Task, text: str, choices: Sequence[str]) -> Answer:
             if line.startswith(f"{choice}实体"):
                 parsable = parsable or line.startswith(f"{choice}实体：")
                 found.update((mention, choice) for mention in _split(line.replace(f"{choice}实体：", "")))
-    return Answer(frozenset(found), parsable)
+    return Answer(frozenset(found), parsable or _says_nothing(text))
 
 
 def read_relations(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
@@ -92,7 +97,7 @@ def read_relations(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
             if tails:
                 subject = head.replace("头实体为", "").strip()
                 found.add((relation, subject, tails[0].replace("尾实体为", "").strip()))
-    return Answer(frozenset(found), parsable)
+    return Answer(frozenset(found), parsable or _says_nothing(text))
 
 
 def read_causal(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
@@ -142,14 +147,14 @@ def read_choices(_task: Task, text: str, choices: Sequence[str]) -> Answer:
     """Read terms of the choices, in the last line."""
     answers = _split(text.split("\n")[-1])
     found = frozenset((answer,) for answer in answers if answer in choices)
-    return Answer(found, bool(found) or answers == [_NOTHING_NORMALISED])
+    return Answer(found, bool(found) or answers == [_NOTHING_NORMALISED] or _says_nothing(text))
 
 
 def read_events(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
     """Read findings with status, descriptions and places."""
-    guide, *lines = text.split("\n")
+    _, *lines = text.split("\n")
     events = [_event(line) for line in set(lines)]
-    parsable = any(seen for _, seen in events) or _only_guide(guide, lines)
+    parsable = any(seen for _, seen in events) or _says_nothing(text)
     return Answer(frozenset(event for event, _ in events), parsable)
 
 
@@ -172,22 +177,24 @@ def _event(line: str) -> tuple[Element, bool]:
 
 def read_attributes(task: Task, text: str, choices: Sequence[str]) -> Answer:
     """Read findings with a status, the task's default where it is none of the choices."""
-    guide, *lines = text.split("\n")
+    _, *lines = text.split("\n")
     pairs = [line.split("：") for line in set(lines)]
     found = frozenset(
         (pair[0].strip(), pair[1] if pair[1] in choices else task.default) for pair in pairs if len(pair) == 2
     )
-    return Answer(found, bool(found) or _only_guide(guide, lines))
+    return Answer(found, bool(found) or _says_nothing(text))
 
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split("，") if part.strip()]
 
 
-def _only_guide(guide: str, lines: Sequence[str]) -> bool:
-    """Whether the text is a guide line with nothing below it, which says that there is nothing."""
+def _says_nothing(text: str) -> bool:
+    """Whether a text says in a sentence that there is nothing, or is a guide line with nothing below it."""
+    guide, *lines = text.split("\n")
     announced, colon, rest = guide.partition("：")
-    return bool(announced and colon) and not rest.strip() and not any(line.strip() for line in lines)
+    only_guide = bool(announced and colon) and not rest.strip() and not any(line.strip() for line in lines)
+    return only_guide or bool(_NOTHING.fullmatch(text))
 
 
 def between(text: str, start: str, end: str) -> str | None:
