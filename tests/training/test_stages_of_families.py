@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from medcare.adapters.loading import load_model
 from medcare.adapters.orthogonality import branch_pairs
@@ -27,13 +27,27 @@ TALKS = [
     Conversation(str(n), "test", (Message("user", f"Code {n}?"), Message("assistant", f"J{n} fever.")))
     for n in range(12)
 ]
-# Experts in one tensor, [e, o, i] and [e, i, o] with biases; a model for images; Conv1D; fused linears.
-FAMILIES = ("qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "gemma3", "gpt2", "phi3")
+# Experts in one tensor, [e, o, i] and [e, i, o] with biases; models for images; Conv1D; fused linears.
+FAMILIES = ("qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "gemma3", "qwen2_5_vl", "gpt2", "phi3")
+
+
+def for_images():
+    """Qwen2.5-VL, which transformers counts among no causal language models."""
+    torch.manual_seed(0)
+    text = {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+    }  # fmt: skip
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config={**vision, "fullatt_block_indexes": [0]})
+    return Qwen2_5_VLForConditionalGeneration(config)
 
 
 def base(family, folder):
     tokenizer = tokenizer_of("chatml")
-    model = tiny_family(family)
+    model = for_images() if family == "qwen2_5_vl" else tiny_family(family)
     model.resize_token_embeddings(len(tokenizer))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -69,7 +83,7 @@ def logits(model):
 def test_the_merged_model_answers_as_the_trained_one(run):
     _, folder = run
     trained = logits(load_model(folder / "two", dtype="float32"))
-    plain = AutoModelForCausalLM.from_pretrained(folder / "plain", dtype=torch.float32)
+    plain = load_model(folder / "plain", dtype="float32")
     torch.testing.assert_close(logits(plain), trained, rtol=0, atol=1e-4)
     one = logits(load_model(folder / "one", dtype="float32", noise=False))
     assert (one - logits(load_model(folder / "base", dtype="float32"))).abs().max() > 1e-3
@@ -97,7 +111,7 @@ def test_every_branch_has_learned(run):
 def test_peft_reads_the_export_as_the_trained_model(run):
     _, folder = run
     export_lora(folder / "two", folder / "lora")
-    plain = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    plain = load_model(folder / "base", dtype="float32")
     model = PeftModel.from_pretrained(plain, folder / "lora")
     expected = logits(load_model(folder / "two", dtype="float32"))
     torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-4)
@@ -127,6 +141,6 @@ def test_both_stages_in_float16(family, tmp_path):
     stages.train("align", settings, TALKS, tmp_path / "two", data_hash="x", start=tmp_path / "one")
     merge(tmp_path / "two", tmp_path / "plain")
     trained = logits(load_model(tmp_path / "two", dtype="float32"))
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32)
+    plain = load_model(tmp_path / "plain", dtype="float32")
     torch.testing.assert_close(logits(plain), trained, rtol=0, atol=1e-2)
     assert (trained - logits(load_model(tmp_path / "base", dtype="float32"))).abs().max() > 1e-2

@@ -33,7 +33,7 @@ from medcare.adapters.low_rank import Factors
 from medcare.adapters.targets import find_layers, layers_at
 from medcare.foundation.errors import AdapterError, FolderError, first_line
 from medcare.foundation.storage import read_json
-from medcare.models.base_model import TEMPLATE, describe, load_config
+from medcare.models.base_model import TEMPLATE, auto_class, describe, load_config
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
 from medcare.settings.run_folder import claim, write_manifest
@@ -292,11 +292,9 @@ def _write(found: Found, folder: Path, base: str, out: Path) -> str:
 
 def _skeleton(base: str) -> Any:
     """The base's modules and their shapes, without weights."""
-    from transformers import AutoModelForCausalLM
-
     config = load_config(base)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return auto_class(config).from_config(config)
 
 
 def _check_shapes(model: nn.Module, shapes: dict[str, tuple[int, ...]], folder: Path, base: str) -> None:

@@ -117,14 +117,13 @@ def load_config(name: str) -> PretrainedConfig:
         ModelError: it can't be found, or is not a causal language model.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     with _explained(name):
         source = resolve_base(name)
         config: PretrainedConfig = AutoConfig.from_pretrained(
             source, trust_remote_code=False, local_files_only=_is_local(source)
         )
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if auto_class(config) is None:
         raise ModelError(
             f"{name} is a {config.model_type or 'model'}, not a causal language model known to transformers. "
             "MedCare adapts decoder-only models such as Qwen2, Llama, Mistral or Gemma."
@@ -145,6 +144,24 @@ def positions_of(name: str) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def auto_class(config: PretrainedConfig) -> Any:
+    """What makes a model of a configuration; of one for images, text goes through the language model alone.
+
+    Returns:
+        A class of transformers; None if it has no language model that writes from left to right.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto as known
+
+    if type(config) in known.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    # PaliGemma reads its prompt in both directions, and must be told which tokens are the prompt.
+    is_other = config.is_encoder_decoder or config.model_type == "paligemma"
+    if type(config) in known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not is_other:
+        return AutoModelForImageTextToText
+    return None
+
+
 def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """Load a causal language model from safetensors; no remote code is run.
 
@@ -152,13 +169,11 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
         ModelError: it can't be found, is not a causal language model, has no safetensors weights, or is not
             whole: see `soundness`.
     """
-    from transformers import AutoModelForCausalLM
-
     config = load_config(name)
     packing = unpacked(name, config)
     with _explained(name), quiet_loading():
         source = resolve_base(name)
-        loading: Any = AutoModelForCausalLM.from_pretrained(
+        loading: Any = auto_class(config).from_pretrained(
             source,
             config=config,
             dtype=dtype,
