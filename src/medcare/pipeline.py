@@ -25,7 +25,7 @@ from medcare.data.readers import conversations as read_conversations
 from medcare.evaluation.engines import Engine, open_engine
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.identity import identities
-from medcare.evaluation.outcomes import read_cards
+from medcare.evaluation.outcomes import Cards, read_cards
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import write_results
@@ -71,7 +71,8 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
     def test(name: str, model: str | Path, *, noise: bool = False) -> None:
         with clock.phase(f"evaluate {name}"):
             path = out / "evaluation" / name / "predictions.jsonl"
-            _predict(str(model), config, items, path, name=name, noise=noise)
+            tasks = read_cards(data / "benchmark.json")
+            _predict(str(model), config, items, path, name=name, noise=noise, tasks=tasks)
 
     test("base", config.model.base)
     with clock.phase("aggregate"):
@@ -163,7 +164,8 @@ def evaluate_model(model: str | Engine, config: RunConfig, out: Path) -> Path:
     with main_first():
         claim(out, config, {"stage": "evaluation", "tested": name, **known})
     items = prepare_items(config, out / "data")
-    _predict(model, config, items, out / "evaluation" / "model" / "predictions.jsonl", name=name, noise=False)
+    path, tasks = out / "evaluation" / "model" / "predictions.jsonl", read_cards(out / "data/benchmark.json")
+    _predict(model, config, items, path, name=name, tasks=tasks)
     if is_main():
         write_results(out)
         write_manifest(out, config, {"stage": "evaluation", "base": name})
@@ -192,21 +194,26 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
     with main_first():
         claim(out, config, {"stage": "predictions", "tested": model, "source": source, **known})
     path = out / "predictions.jsonl"
-    _predict(model, config, items, path.absolute(), name=model, noise=False)
+    _predict(model, config, items, path.absolute(), name=model)
     if is_main():
         write_manifest(out, config, {"stage": "predictions", "base": model})
     return path
 
 
 def _predict(
-    model: str | Engine, config: RunConfig, items: list[Item], path: Path, *, name: str, noise: bool
+    model: str | Engine,
+    config: RunConfig,
+    items: list[Item],
+    path: Path,
+    *,
+    name: str,
+    noise: bool = False,
+    tasks: Cards | None = None,
 ) -> None:
     """Complete the predictions file of a model; the model is loaded only if an answer is missing."""
     examples = None
     if config.evaluation.shots:
         examples = Examples(training_pool(config, path.parents[2] / "data"), items, seed=config.seed)
-    declared = path.parents[2] / "data" / "benchmark.json"
-    tasks = read_cards(declared) if declared.is_file() else None
     prompts = build_prompts(items, config.evaluation, seed=config.seed, examples=examples, tasks=tasks)
     check_settings(prompts, path)
     if unanswered(items, path):

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from medcare.cli import app
 from medcare.evaluation import reading
 from medcare.evaluation.forms import FORMS
+from medcare.evaluation.identity import identities
 from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import write_results
@@ -199,6 +200,15 @@ def test_rows_of_one_task_say_one_thing(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", rows)
     with pytest.raises(DataError, match="line 2: the rows of 'rows' say different things"):
         read_own(str(tmp_path / "rows.jsonl"))
+
+
+def test_a_changed_file_of_rows_is_another_test_set(tmp_path):
+    declared(tmp_path, 'form: text\nprompt: "{prompt}"\ntarget: "{target}"', asked("a"))
+    source = str(tmp_path / "mine.yaml")
+    before = identities(items=source)
+    assert identities(items=source) == before
+    write_jsonl(tmp_path / "rows.jsonl", asked("b"))
+    assert identities(items=source) != before
 
 
 def test_other_test_sets_are_not_taken_for_tasks_of_one_s_own(tmp_path):

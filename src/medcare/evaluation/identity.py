@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from medcare.evaluation.own_tasks import YAML, rows_of
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.storage import file_hash, read_json
 from medcare.settings.run_folder import plain_source
@@ -81,7 +82,8 @@ def _bases(folder: Path) -> Iterator[Path]:
 
 def _items(path: Path) -> str:
     if path.is_file():
-        return file_hash(path)
+        rows = rows_of(path) if path.suffix in YAML else path
+        return file_hash(path) + (file_hash(rows) if rows != path and rows.is_file() else "")
     files = [path / name for name in ("items.jsonl", "benchmark.json")]
     if not all(file.is_file() for file in files):
         return ""

@@ -72,6 +72,11 @@ def read_own(source: str) -> tuple[list[Item], list[Task]] | None:
     return _carried(source) if isinstance(first.get("form"), str) else None
 
 
+def rows_of(path: Path) -> Path:
+    """The file that a YAML's rows are in, from the YAML's folder; raises ConfigError if it can't be read."""
+    return path.parent / Path(str(read_yaml(path, texts=True).get("data", ""))).expanduser()
+
+
 def _declared(path: Path) -> tuple[list[Item], Task]:
     tree = {"name": path.stem, **read_yaml(path, texts=True)}
     if not isinstance(tree.get("data"), str) or not isinstance(tree.get("form"), str):
