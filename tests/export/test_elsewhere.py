@@ -142,6 +142,60 @@ def test_so_does_what_becomes_of_a_base_that_transformers_5_wrote(table):
     assert otherwise <= {"gemma3"}  # whose vision tower's tensors have other names since
 
 
+SCALINGS = {
+    "llama": {
+        "rope_type": "llama3",
+        "rope_theta": 5e5,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+    "qwen2": {
+        "rope_type": "yarn",
+        "rope_theta": 1e6,
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+    "mistral": {"rope_type": "linear", "rope_theta": 2e4, "factor": 4.0},
+    "deepseek_v3": {
+        "rope_type": "yarn",
+        "rope_theta": 3e4,
+        "factor": 4.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 0.5,
+        "original_max_position_embeddings": 16,
+    },
+    "gemma3_text": {
+        "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 5e3},
+    },
+    "phi3": {
+        "rope_type": "longrope",
+        "rope_theta": 2e4,
+        "short_factor": [1.0, 1.5, 2.0, 3.0],
+        "long_factor": [2.0, 3.0, 4.0, 9.0],
+        "original_max_position_embeddings": 64,
+    },
+}
+
+
+def test_scaled_positions_compute_the_same(tmp_path):
+    logits = {}
+    for family, rope in SCALINGS.items():
+        settings = tiny_config(family).to_dict() | {"rope_parameters": rope}
+        if family == "phi3":
+            settings["original_max_position_embeddings"] = 64
+        config = type(tiny_config(family)).from_dict(settings)
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base" / family)
+        model = loaded(tmp_path / "base" / family)
+        logits[family] = written(model, tokenizer_of("chatml"), tmp_path / "ours" / family, {})
+    read = read_in_4(tmp_path / "ours")
+    told = {family: verdict(read[family], logits[family]) for family in SCALINGS}
+    assert set(told.values()) == {"yes"}, [read[name].get("error", told[name]) for name in SCALINGS]
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_tokenizers_ends_and_dtype(dtype, tmp_path):
     told = {}

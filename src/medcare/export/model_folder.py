@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,7 @@ def _config(new: dict[str, Any], model: PreTrainedModel) -> dict[str, Any]:
 def _read_as(tree: dict[str, Any], config: PretrainedConfig) -> bool:
     """Whether a config.json is read as this configuration; a family newer than the old names may not be."""
     try:
-        read = type(config).from_dict(tree).to_dict()
+        read = type(config).from_dict(deepcopy(tree)).to_dict()  # it changes what it is given
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
     return _holds(read, {name: value for name, value in config.to_dict().items() if name not in _DROPPED})
