@@ -219,7 +219,7 @@ def test_fields_at_their_neutral_values_change_nothing(tiny: Running) -> None:
     settings = {"model": "tiny", "temperature": 0, "max_tokens": 6}
     turns = [
         {"role": "user", "content": "fever?", "name": "ann"},
-        {"role": "assistant", "content": None, "tool_calls": [], "reasoning_content": "hm"},
+        {"role": "assistant", "content": None, "tool_calls": []},
         {"role": "user", "content": "pain?"},
     ]
     plain = [{"role": "user", "content": "fever?"}, {"role": "assistant", "content": ""}, turns[2]]
@@ -279,3 +279,18 @@ def test_a_thought_is_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "".join(delta.content or "" for delta in deltas) == "B."
         thought = "".join((delta.model_extra or {}).get("reasoning_content") or "" for delta in deltas)
         assert thought == "A or B?"
+
+
+def test_thinking_is_switched_by_the_template_s_own_setting() -> None:
+    model = served("thinker", family="qwen3")
+    asked = [Message("user", "fever?")]
+    assert model.chat_prompt(asked, thinking=True) != model.chat_prompt(asked)
+    with running(model) as server:
+        ask = server.client().chat.completions.create
+        settings = {"model": "thinker", "messages": [{"role": "user", "content": "fever?"}], "max_tokens": 1}
+        for thinking in (True, False):
+            told = {"chat_template_kwargs": {"enable_thinking": thinking}}
+            used = ask(**settings, extra_body=told).usage.prompt_tokens
+            assert used == len(model.chat_prompt(asked, thinking=thinking))
+        with pytest.raises(openai.BadRequestError, match=r"chat_template_kwargs\.colour"):
+            ask(**settings, extra_body={"chat_template_kwargs": {"colour": "red"}})

@@ -161,6 +161,13 @@ class ResponseFormat(_Strict):
         return self
 
 
+class TemplateSettings(_Strict):
+    """What chat templates can be told: whether the answer is to begin with a thought, by either name."""
+
+    enable_thinking: bool = False
+    thinking: bool = False
+
+
 class ChatRequest(GenerationRequest):
     """The body of `POST /v1/chat/completions`."""
 
@@ -169,6 +176,7 @@ class ChatRequest(GenerationRequest):
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
     response_format: ResponseFormat | None = None
+    chat_template_kwargs: TemplateSettings = Field(default_factory=TemplateSettings)
     tools: Annotated[Any, only([])] = None
     tool_choice: Annotated[Any, only("none", "auto")] = None  # without tools, both call none
     parallel_tool_calls: bool | None = None
@@ -181,6 +189,11 @@ class ChatRequest(GenerationRequest):
         if self.top_logprobs is not None and not self.logprobs:
             raise _missing("top_logprobs", "top_logprobs needs logprobs: true")
         return self
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the answer is to begin with a thought, for templates that can be told."""
+        return self.chat_template_kwargs.enable_thinking or self.chat_template_kwargs.thinking
 
     @property
     def schema_wanted(self) -> dict[str, Any] | None:

@@ -63,15 +63,19 @@ class ServedModel:
         assert isinstance(weight, Tensor)
         return weight.shape[0]
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def chat_prompt(self, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
         """Token ids up to where the answer begins; no text becomes a control token.
+
+        Args:
+            messages: the conversation so far.
+            thinking: whether the answer is to begin with a thought, for templates that can be told.
 
         Raises:
             ModelError: the tokenizer has no chat template.
             DataError: the template refuses the order of the roles.
         """
         with self._lock:
-            return render_prompt(self.tokenizer, messages)
+            return render_prompt(self.tokenizer, messages, thinking=thinking)
 
     def text_prompt(self, text: str) -> list[int]:
         """Token ids of a text to be continued, with the token that begins a text if the model has one."""

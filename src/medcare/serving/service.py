@@ -79,9 +79,14 @@ class Service:
         model = self.model(body.model)
         # OpenAI's newer name of the system role is unknown to templates.
         messages = [
-            Message("system" if turn.role == "developer" else turn.role, turn.text) for turn in body.messages
+            Message(
+                "system" if turn.role == "developer" else turn.role,
+                turn.text,
+                reasoning_content=turn.reasoning_content,
+            )
+            for turn in body.messages
         ]
-        prompt = await run_in_threadpool(model.chat_prompt, messages)
+        prompt = await run_in_threadpool(model.chat_prompt, messages, thinking=body.thinks)
         constraint = None
         if (schema := body.schema_wanted) is not None:
             try:
