@@ -6,6 +6,7 @@ import json
 import re
 import resource
 import shutil
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from medcare.adapters.input_directions import leading, load_directions
 from medcare.adapters.loading import load_model
 from medcare.adapters.tuner import adapted_linears
+from medcare.export.lora import export_lora
 from medcare.export.merged import merge
 from medcare.foundation.errors import (
     AdapterError,
@@ -319,6 +321,23 @@ def test_an_incomplete_folder_is_told(both, tmp_path, missing):
     (tmp_path / "two" / missing).unlink()
     with pytest.raises(FolderError, match=missing.rpartition("/")[2]):
         load_model(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("stage", "lost"),
+    [("one", "knowledge"), ("two", "knowledge"), ("two", "alignment"), ("one", "noise.safetensors")],
+)
+def test_a_folder_that_has_lost_a_branch_is_told_and_never_loaded_without(both, tmp_path, stage, lost):
+    subprocess.run(["cp", "-r", both / stage, tmp_path], check=True)
+    place = tmp_path / stage / lost
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    with pytest.raises(FolderError, match=rf"{lost} is missing: the folder is not complete"):
+        load_model(tmp_path / stage)
+    if lost == "noise.safetensors":  # what nobody asks for need not be there
+        load_model(tmp_path / stage, noise=False)
+    else:
+        with pytest.raises(FolderError, match="not complete"):
+            export_lora(tmp_path / stage, tmp_path / "lora")
 
 
 def test_what_is_not_a_causal_language_model_is_told(tmp_path):
