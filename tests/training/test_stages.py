@@ -6,7 +6,6 @@ import json
 import re
 import resource
 import shutil
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
