@@ -18,7 +18,7 @@ from medcare.adapters.adapted_linear import Adapted, Branch, Linear, widths
 from medcare.adapters.experts import AdaptedExperts, ExpertWeight
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
-from medcare.foundation.errors import AdapterError, FolderError
+from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig, Stage
 
 
@@ -127,28 +127,6 @@ def stored_in(folder: Path) -> list[BranchSpec]:
     """The branches that a stage folder holds, those first that are merged before the others go on."""
     there = (spec for spec in BRANCHES if (folder / spec.path).exists())
     return sorted(there, key=lambda spec: spec.in_align != "merged")
-
-
-def check_whole(folder: Path, stage: Stage, config: AdapterConfig, *, noise: bool = False) -> None:
-    """Refuse a stage folder that has lost a branch. What is merged may never have been: see conversion.py.
-
-    Args:
-        folder: a finished stage folder.
-        stage: which stage's.
-        config: its settings.
-        noise: whether what stage 2 drops must be there, too.
-
-    Raises:
-        FolderError: a branch is missing.
-    """
-    for spec in BRANCHES:
-        trained = stage in spec.trains_in and spec.options(config) is not None
-        needed = spec.in_align == "trains" or (noise and spec.in_align == "dropped")
-        if trained and needed and not (folder / spec.path).exists():
-            raise FolderError(
-                f"{folder / spec.path} is missing: the folder is not complete. Copy all of it, or train that "
-                "stage again."
-            )
 
 
 def trained_in(stage: Stage, *, train_knowledge: bool = True) -> tuple[str, ...]:

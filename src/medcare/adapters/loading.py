@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcare.adapters.branch_files import load_branch
-from medcare.adapters.branches import SPECS, check_whole, stored_in
+from medcare.adapters.branches import SPECS, stored_in
 from medcare.adapters.merge import merge_branch, merge_unrouted
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
@@ -147,7 +147,6 @@ def _stage_manifest(path: Path) -> dict[str, Any]:
 def _attach(model: PreTrainedModel, path: Path, manifest: dict[str, Any], *, noise: bool) -> None:
     """Put a stage folder's branches onto its base: as they trained, or as stage 2 takes them over."""
     as_trained = manifest["stage"] == "aggregate" and noise
-    check_whole(path, manifest["stage"], manifest["config"].adapters, noise=as_trained)
     for spec in stored_in(path):
         stays = as_trained or spec.in_align == "trains"
         if stays or spec.mergeable:

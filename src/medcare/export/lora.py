@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from medcare.adapters.branch_files import read_lora, save_lora
-from medcare.adapters.branches import check_whole, stored_in
+from medcare.adapters.branches import stored_in
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.merge import join, pad
 from medcare.export.card import write_card
@@ -69,7 +69,6 @@ def export_lora(
             f"{folder} holds stage '{manifest.get('stage')}' without the branch '{parts}': a LoRA is made of "
             "a stage folder's branches. Give the folder that medcare train or the run's align/ wrote."
         )
-    check_whole(folder, manifest["stage"], manifest["config"].adapters)
     settings = {"stage": "lora", **origin(folder, out), "parts": parts, "uniform": uniform}
     found: dict[str, list[Factors]] = defaultdict(list)
     for spec in there:
