@@ -436,6 +436,9 @@ def test_a_stage_one_without_directions_is_told(both, tiny_base, tmp_path):
     older = tmp_path / "one"
     shutil.copytree(both / "one", older)
     (older / "inputs.safetensors").unlink()
+    manifest = json.loads((older / "manifest.json").read_text())
+    del manifest["files"]["inputs.safetensors"]
+    (older / "manifest.json").write_text(json.dumps(manifest))
     align = replace(config(tiny_base).align, orthogonality="inputs")
     with pytest.raises(AdapterError, match="Train stage 1 again"):
         stages.train(
