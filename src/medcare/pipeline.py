@@ -148,7 +148,9 @@ def prepare_items(config: RunConfig, folder: Path) -> list[Item]:
         with main_first():
             if not adopted(folder):
                 settings = config.evaluation
-                adopt(settings.items, folder, exams=settings.exams, columns=settings.map)
+                adopt(
+                    settings.items, folder, exams=settings.exams, columns=settings.map, strict=settings.strict
+                )
     return read_items(folder / "items.jsonl")
 
 
@@ -189,7 +191,8 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
     config = replace(config, evaluation=replace(config.evaluation, exams="generation"))
-    items, _ = read_test_set(source, exams="generation", columns=config.evaluation.map)
+    settings = config.evaluation
+    items, _, _ = read_test_set(source, exams="generation", columns=settings.map, strict=settings.strict)
     known = identities(model=model, items=source)
     with main_first():
         claim(out, config, {"stage": "predictions", "tested": model, "source": source, **known})

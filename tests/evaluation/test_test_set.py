@@ -121,3 +121,27 @@ def test_a_chat_is_no_test_set(tmp_path):
     (tmp_path / "chat.jsonl").write_text(json.dumps(talk) + "\n")
     with pytest.raises(DataError, match="trains but does not test"):
         adopt(str(tmp_path / "chat.jsonl"), tmp_path / "data")
+
+
+def test_bad_rows_are_set_aside_and_listed_in_the_report(tmp_path):
+    source = cmexam(tmp_path, "A", "B", "Z", "C")
+    with pytest.raises(DataError, match="no such option: answer 'Z'"):
+        adopt(source, tmp_path / "strict/data", strict=True)
+    adopt(source, tmp_path / "run/data")
+    assert len(read_items(tmp_path / "run/data/items.jsonl")) == 3
+    (aside,) = read_json(tmp_path / "run/data/benchmark.json")["set_aside"]
+    assert aside["row"] == 3
+    assert aside["reason"].startswith("no such option: answer 'Z'")
+    items = read_items(tmp_path / "run/data/items.jsonl")
+    answers = [
+        {"id": item.id, "log_likelihoods": [-1.0] * 5, "bytes": [len(one.encode()) for one in item.options]}
+        for item in items
+    ]
+    write_jsonl(tmp_path / "run/evaluation/model/predictions.jsonl", answers)
+    write_results(tmp_path / "run", resamples=50)
+    assert "Rows set aside" in write_report(tmp_path / "run").read_text()
+
+
+def test_a_file_without_a_good_row_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"no good row\. The first one, 1: no such option"):
+        adopt(cmexam(tmp_path, "Z", "Y"), tmp_path / "data")

@@ -46,10 +46,10 @@ def test_titles(models, base, title):
 
 def test_facts_without_manifests_are_the_settings_alone():
     config = RunConfig().to_dict()
-    assert overview.facts(config, {}, {}) == {"Model": "SmolLM2-135M-Instruct", "Seed": "17"}
-    assert overview.facts({**config, "model": "runs/demo"}, {}, {})["Model"] == "demo"
+    assert overview.facts(config, {}, {}, {}) == {"Model": "SmolLM2-135M-Instruct", "Seed": "17"}
+    assert overview.facts({**config, "model": "runs/demo"}, {}, {}, {})["Model"] == "demo"
 
 
 def test_a_commit_with_changes_says_so():
-    facts = overview.facts(RunConfig().to_dict(), {"git_commit": "0123456789abcdef+changes"}, {})
+    facts = overview.facts(RunConfig().to_dict(), {"git_commit": "0123456789abcdef+changes"}, {}, {})
     assert facts["Commit"] == "0123456789 with changes"

@@ -120,6 +120,9 @@ def evaluate(
     items: Annotated[
         str | None, typer.Option(help="Test set: a file or hf: id; default: the embedded benchmark.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a test set with a bad row instead of setting it aside.")
+    ] = False,
     chat_template: Template = None,
     preset: Preset = None,
     set_: Settings = None,
@@ -134,7 +137,14 @@ def evaluate(
         missing = "MODEL" if model is None else "--out"
         raise ConfigError(f"{missing} is required, as in: medcare evaluate MODEL --out DIR")
     settings = _config(
-        config, preset, set_, {"evaluation.items": items, "model.chat_template": chat_template}
+        config,
+        preset,
+        set_,
+        {
+            "evaluation.items": items,
+            "evaluation.strict": strict or None,
+            "model.chat_template": chat_template,
+        },
     )
     from medcare.pipeline import evaluate_model
 
@@ -196,7 +206,7 @@ def _config(
     path: Path | None,
     preset: str | None,
     settings: list[str] | None,
-    named: dict[str, str | None] | None = None,
+    named: dict[str, str | bool | None] | None = None,
 ) -> RunConfig:
     """All settings; those with an option of their own come last."""
     from medcare.settings.files import load_config

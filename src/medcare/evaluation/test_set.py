@@ -10,17 +10,24 @@ from pathlib import Path
 from medcare.data.files import read_items, write_records
 from medcare.data.readers import items as read_any
 from medcare.data.readers import open_data
+from medcare.data.readers.reading import Bad
 from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import read_gold
 from medcare.evaluation.own_tasks import read_own
 from medcare.foundation.errors import DataError
+from medcare.foundation.progress import say
 from medcare.foundation.storage import read_json, write_json
 from medcare.text.records import Item
 
 
 def adopt(
-    source: str, folder: Path, *, exams: str = "likelihood", columns: Mapping[str, str] | None = None
+    source: str,
+    folder: Path,
+    *,
+    exams: str = "likelihood",
+    columns: Mapping[str, str] | None = None,
+    strict: bool = False,
 ) -> None:
     """Write `items.jsonl` and `benchmark.json` of a test set into `folder`.
 
@@ -31,6 +38,7 @@ def adopt(
         folder: the folder to write.
         exams: `EvaluationConfig.exams`; questions with several right answers need `generation`.
         columns: of a table of one's own, as `open_data` takes them.
+        strict: refuse a file with a bad row; else bad rows are set aside, and `benchmark.json` lists them.
 
     Raises:
         DataError: the source is missing or malformed, or holds items that can't be answered so.
@@ -41,11 +49,13 @@ def adopt(
     home = path if path.is_dir() else path.parent
     if (home / "benchmark.json").is_file() and (path.is_dir() or path.name == "items.jsonl"):
         items, cards = read_items(home / "items.jsonl"), read_json(home / "benchmark.json")["cards"]
+        bad: list[Bad] = []
     else:
-        items, tasks = read_test_set(source, exams=exams, columns=columns)
+        items, tasks, bad = read_test_set(source, exams=exams, columns=columns, strict=strict)
         cards = [task.to_dict() for task in tasks]
     write_records(folder / "items.jsonl", items)
-    write_json(folder / "benchmark.json", {"test_set": source, "cards": cards})
+    aside = [{"row": row.number, "reason": row.reason} for row in bad]
+    write_json(folder / "benchmark.json", {"test_set": source, "cards": cards, "set_aside": aside})
 
 
 def adopted(folder: Path) -> bool:
@@ -55,11 +65,24 @@ def adopted(folder: Path) -> bool:
 
 
 def read_test_set(
-    source: str, *, exams: str = "likelihood", columns: Mapping[str, str] | None = None
-) -> tuple[list[Item], list[Task]]:
-    """The items of a file or hub data set and their tasks; arguments and errors are those of `adopt`."""
+    source: str,
+    *,
+    exams: str = "likelihood",
+    columns: Mapping[str, str] | None = None,
+    strict: bool = False,
+) -> tuple[list[Item], list[Task], list[Bad]]:
+    """The items of a file or hub data set, their tasks, and the rows that were set aside; see `adopt`."""
     own = read_own(source)
-    items = own[0] if own else list(read_any(source, columns=columns))
+    bad: list[Bad] = []
+    on_bad = None if strict else bad.append
+    items = own[0] if own else list(read_any(source, columns=columns, on_bad=on_bad))
+    if bad and not items:
+        raise DataError(f"{source} has no good row. The first one, {bad[0].number}: {bad[0].reason}.")
+    if bad:
+        say(
+            f"{source}: {len(bad):,} bad rows are set aside, the first is {bad[0].number}: {bad[0].reason}. "
+            "The report lists them; evaluation.strict=true refuses such a file."
+        )
     if own is None and open_data(source, columns=columns).format == "promptcblue":
         items = [replace(item, task=find_task(item.task).name) for item in items]
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
@@ -68,7 +91,7 @@ def read_test_set(
             f"{source}: {len(repeated)} ids occur more than once, '{repeated[0]}' for one. Answers are kept "
             "by id: give every item one of its own."
         )
-    return items, own[1] if own else list(_tasks(items, source, exams))
+    return items, own[1] if own else list(_tasks(items, source, exams)), bad
 
 
 def _tasks(items: Sequence[Item], source: str, exams: str) -> Iterator[Task]:

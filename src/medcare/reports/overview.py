@@ -12,6 +12,8 @@ from medcare.reports.wording import FAMILIES, SPLITS, duration, model_name, perc
 Tree = dict[str, Any]
 _EMBEDDED = "SmolLM2-135M-Instruct"
 _COMMIT = 10
+# Of the rows that were set aside, so many are listed.
+_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,14 @@ def lede(results: Tree) -> str:
     return f"{items:,} test items of {' and '.join(counts)} tasks, answered by {models}."
 
 
-def facts(config: Tree, manifest: Tree, stage: Tree) -> dict[str, str]:
+def facts(config: Tree, manifest: Tree, stage: Tree, benchmark: Tree) -> dict[str, str]:
     """What ran, as label and value.
 
     Args:
         config: the settings of the run.
         manifest: the run's manifest.json, empty if there is none.
         stage: a stage's manifest.json, empty if there is none.
+        benchmark: data/benchmark.json, which lists the rows that were set aside.
     """
     found = {"Base model" if stage else "Model": base_name(tested_model(config, manifest))}
     shape = stage.get("base_facts", {})
@@ -144,6 +147,9 @@ def facts(config: Tree, manifest: Tree, stage: Tree) -> dict[str, str]:
     if manifest.get("git_commit"):
         commit, _, changes = manifest["git_commit"].partition("+")
         found["Commit"] = commit[:_COMMIT] + (" with changes" if changes else "")
+    if aside := benchmark.get("set_aside"):
+        rows = "; ".join(f"{row['row']}: {row['reason']}" for row in aside[:_ROWS])
+        found["Rows set aside"] = f"{len(aside):,} ({rows}{'; …' if len(aside) > _ROWS else ''})"
     return found
 
 

@@ -75,7 +75,12 @@ def build_context(out: Path, results: Tree) -> Tree:
         "title": overview.title(models, overview.tested_model(config, manifest)),
         "lede": overview.lede(results),
         "notice": wording.NOTICE,
-        "facts": overview.facts(config, manifest, _optional(out / "aggregate" / "manifest.json")),
+        "facts": overview.facts(
+            config,
+            manifest,
+            _optional(out / "aggregate" / "manifest.json"),
+            _optional(out / "data" / "benchmark.json"),
+        ),
         "phases": overview.phases(manifest),
         "results": results,
         "models": models,

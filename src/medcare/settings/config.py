@@ -204,6 +204,7 @@ class EvaluationConfig:
     Attributes:
         items: a test set of one's own, see `evaluation.test_set.adopt`; empty: the embedded benchmark.
         map: its columns, as a stage's `map`.
+        strict: refuse a test set with a bad row; else bad rows are set aside, counted and listed.
         exams: how questions with options are answered: each option's log-likelihood as the answer, or a
             generated text out of which the chosen letters are read.
         shots: solved examples before each question, never test items.
@@ -221,6 +222,7 @@ class EvaluationConfig:
 
     items: str = ""
     map: dict[str, str] = field(default_factory=dict)
+    strict: bool = False
     exams: Literal["likelihood", "generation"] = "likelihood"
     shots: int = 0
     shots_from: str = ""
