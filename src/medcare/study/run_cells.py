@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
     depends = ("seed", "benchmark", "model", "adapters", "aggregate")
     first = shared / f"stage-1-{_digest(tree, *depends)}"
     pipeline.prepare_data(config, data)
-    pipeline.train_stage("aggregate", config, first / "aggregate", embedded=data)
-    found = {"stage_1": _test(config, first / "aggregate", first / "test")}
+    # What stage 1 does not depend on is left at its default, so that all cells that share it say the same.
+    alike = replace(config, align=RunConfig().align)
+    pipeline.train_stage("aggregate", alike, first / "aggregate", embedded=data)
+    found = {"stage_1": _test(alike, first / "aggregate", first / "test")}
     pipeline.train_stage("align", config, folder / "align", start=first / "aggregate", embedded=data)
     merge(folder / "align", folder / "model")
     found["stage_2"] = _test(config, folder / "model", folder / "test")
