@@ -288,6 +288,9 @@ def main() -> None:
             {
                 "one mixed lora over none": claim(("one mixed lora",), there).get("one mixed lora", []),
                 "one mixed lora over replay": claim(("one mixed lora",), REPLAY).get("one mixed lora", []),
+                "one mixed lora over two loras": claim(("one mixed lora",), ("two loras",)).get(
+                    "one mixed lora", []
+                ),
                 "full, mixed over none": claim(("full, mixed",), there).get("full, mixed", []),
             },
         )

@@ -1,0 +1,52 @@
+"""The study's verdicts: their arithmetic, and that docs/study.md says what the cells say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    spec = importlib.util.spec_from_file_location("verdicts", ROOT / "benchmarks" / "study" / "verdicts.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_frontier_goes_through_what_no_other_point_beats(verdicts):
+    points = [(0.0, 1.0), (0.5, 0.6), (0.4, 0.3), (1.0, 0.2)]  # the third is beaten by the second
+    assert verdicts.frontier(points, 0.25) == pytest.approx(0.8)
+    assert verdicts.frontier(points, 0.5) == pytest.approx(0.6)
+    assert verdicts.frontier(points, 0.75) == pytest.approx(0.4)
+    assert verdicts.frontier(points[1:], 0.1) == pytest.approx(0.6)  # level before the first
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "p", "told"),
+    [
+        (0.2, 0.1, 0.01, "holds"),
+        (0.2, 0.3, 0.2, "can't be told"),
+        (-0.2, 0.1, 0.01, "does not hold here"),
+        (0.0, 0.02, 0.9, "does not hold here"),
+    ],
+)
+def test_verdicts_are_those_of_the_plan(verdicts, mean, half, p, told):
+    assert verdicts.verdict(mean, half, p) == told
+
+
+def test_the_page_says_what_the_cells_say(verdicts, tmp_path, capsys, monkeypatch):
+    cells = ROOT / "benchmarks" / "study" / "small.jsonl"
+    monkeypatch.setattr("sys.argv", ["verdicts.py", str(cells), "--figures", str(tmp_path)])
+    verdicts.main()
+    told = capsys.readouterr().out.splitlines()
+    page = (ROOT / "docs" / "study.md").read_text().splitlines()
+    tables = [line for line in page if line.startswith("| ") and (" holds" in line or "| 5 |" in line)]
+    assert len(tables) > 10
+    assert [line for line in tables if line not in told] == []
+    for figure in tmp_path.iterdir():
+        assert (ROOT / "docs" / "images" / figure.name).is_file()
