@@ -76,10 +76,13 @@ class Cells:
         measures.pop("base", None)
         return [(end[x], end[y]), *((entry[x], entry[y]) for entry in measures.values())]
 
-    def start(self, seed: int, x: str, y: str) -> Point:
-        """After stage 1 of plain LoRA, before stage 2."""
-        end = self.rows["none"][seed]["stage_1"]["measures"]["end"]
-        return end[x], end[y]
+    def start(self, arm: str, seed: int, x: str, y: str) -> list[Point]:
+        """Where an arm's stage 2 starts from; nothing where there is none."""
+        result = self.rows[arm][seed]
+        if "stage_2" not in result:
+            return []
+        end = result["stage_1"]["measures"]["end"]
+        return [(end[x], end[y])]
 
     def seeds(self, *arms: str) -> list[int]:
         """Those that all of the arms have."""
@@ -105,12 +108,12 @@ def heights(
     """
     ends, means = [], []
     for seed in cells.seeds(arm, references[0]):
-        others = [cells.start(seed, x, y)]
+        others = cells.start(references[0], seed, x, y)
         for reference in references:
             others += cells.points(reference, seed, x, y)
         mine = cells.points(arm, seed, x, y)
         ends.append(mine[0][1] - frontier(others, mine[0][0]))
-        own = [*mine, cells.start(seed, x, y)] if len(mine) > 1 else mine
+        own = [*mine, *cells.start(arm, seed, x, y)]
         grid = np.linspace(0.05, min(max(a for a, _ in own), max(a for a, _ in others)), 40)
         means.append(float(np.mean([frontier(own, at) - frontier(others, at) for at in grid])))
     return ends, means
@@ -207,8 +210,7 @@ def draw_frontiers(cells: Cells, path: Path) -> None:
         lines, reach = [], []
         for seed in cells.seeds(*there):
             points = [point for arm in there for point in cells.points(arm, seed, x, y)]
-            if not label.startswith("the paper"):
-                points.append(cells.start(seed, x, y))
+            points += cells.start(there[0], seed, x, y)
             reach.append(max(a for a, _ in points))
             lines.append(points)
         grid = np.linspace(0.02, float(np.mean(reach)), 60)
