@@ -98,3 +98,21 @@ def test_packing_leaves_little_room_and_grouping_little_padding():
     grouped = plan(lengths, tokens_per_batch=1024, epoch=0, seed=1)
     padded = sum(len(batch) * max(lengths[index] for index in batch) for batch in grouped)
     assert sum(lengths) / padded > 0.97
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_other_examples_come_together_in_each_epoch(layout):
+    plans = [plan([10] * 64, tokens_per_batch=40, epoch=epoch, seed=1, layout=layout) for epoch in range(2)]
+    first, second = ({frozenset(batch) for batch in batches} for batches in plans)
+    assert len(first & second) < 4
+    assert not first & {frozenset(range(start, start + 4)) for start in range(0, 64, 4)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_long_and_short_batches_come_in_no_order(layout):
+    """A run that ends with the longest examples would end on other data than it began with."""
+    lengths = [5 + index for index in range(200)]
+    batches = plan(lengths, tokens_per_batch=256, epoch=0, seed=1, layout=layout)
+    longest = [max(lengths[index] for index in batch) for batch in batches]
+    rises = sum(one < other for one, other in zip(longest, longest[1:], strict=False))
+    assert 0.3 < rises / len(longest) < 0.7
