@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from medcare.models.quantized import quantize
 from medcare.models.traits import LogitRule, Traits
 from medcare.text.batches import collate
 from medcare.text.chat_template import Rendered
 from medcare.training.losses import TokenLoss
+from tests.conftest import tiny_model
 from tests.models.families import FAMILIES, NOT_CAUSAL, lively_family, tiny_family
 
 UNUSED = {"allow_unused": True, "materialize_grads": True}
@@ -128,3 +130,16 @@ def test_asking_changes_nothing():
     assert all(torch.equal(entry, weights[name]) for name, entry in model.state_dict().items())
     assert all(entry.grad is None for entry in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_a_quantised_model_is_judged_as_the_model_it_was(kind):
+    """Its kernels round otherwise where more rows are computed together."""
+    pytest.importorskip("bitsandbytes")
+    model = tiny_model("llama", hidden=64)
+    quantize(model, kind, torch.device("cpu"))
+    traits = Traits(model)
+    assert traits.separates_padded_rows
+    assert traits.separates_packed_rows
+    assert traits.plain_cache
+    assert traits.head.rule == LogitRule()

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medcare.models.quantized import is_quantized
+
 # What a model raises when it can't take what it is given.
 _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError,
              TypeError, ValueError)  # fmt: skip
@@ -356,10 +358,17 @@ class Traits:
 
         In half precision a token may go to another expert by a hair, so that the most tokens decide.
         """
-        precision = torch.finfo(self._model().dtype)
+        precision = self._precision
         errors = (left.float() - right.float()).abs().amax(-1) / right.abs().max().float()
         error = errors.max() if precision.bits >= 32 else errors.median()
         return bool(error <= precision.eps**exponent)
+
+    @cached_property
+    def _precision(self) -> torch.finfo:
+        """Of what is computed: kernels for quantised weights round as bfloat16 does, some for long rows only."""
+        model = self._model()
+        rounded = any(is_quantized(parameter) for parameter in model.parameters())
+        return torch.finfo(torch.bfloat16 if rounded else model.dtype)
 
     def _factor(self, states: Tensor, given: Tensor) -> float | None:
         """The number that hidden states are multiplied with before the projection reads them, if any."""
