@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -114,5 +116,5 @@ def test_long_and_short_batches_come_in_no_order(layout):
     lengths = [5 + index for index in range(200)]
     batches = plan(lengths, tokens_per_batch=256, epoch=0, seed=1, layout=layout)
     longest = [max(lengths[index] for index in batch) for batch in batches]
-    rises = sum(one < other for one, other in zip(longest, longest[1:], strict=False))
+    rises = sum(one < other for one, other in pairwise(longest))
     assert 0.3 < rises / len(longest) < 0.7

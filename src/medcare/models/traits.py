@@ -294,21 +294,28 @@ class Traits:
             leaves.append(output.detach().requires_grad_())
             return leaves[-1].clone()
 
+        def logits_of(given: dict[str, Tensor]) -> Tensor:
+            # With gradients in both runs: without, bitsandbytes gives 4-bit weights a form that has none.
+            hook = self._model().get_input_embeddings().register_forward_hook(cut)
+            try:
+                return self._logits(**given, use_cache=False)
+            finally:
+                hook.remove()
+
         def separate() -> bool:
             with torch.inference_mode(False), torch.enable_grad():
-                hook = self._model().get_input_embeddings().register_forward_hook(cut)
-                try:
-                    logits = self._logits(**inputs, use_cache=False)[inside][-last:]
-                finally:
-                    hook.remove()
+                logits = logits_of(inputs)[inside][-last:]
                 (leaf,) = leaves
                 weights = torch.linspace(-1, 1, logits.numel(), device=logits.device).view_as(logits)
                 (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), leaf)
-            if gradient.shape[:2] != inside.shape or gradient[~inside].any() or not gradient[inside].any():
-                return False
-            with torch.no_grad():
-                expected = self._logits(input_ids=example, use_cache=False)[0, -last:]
-            return self._close(logits.detach(), expected)
+                if (
+                    gradient.shape[:2] != inside.shape
+                    or gradient[~inside].any()
+                    or not gradient[inside].any()
+                ):
+                    return False
+                expected = logits_of({"input_ids": example})[0, -last:]
+            return self._close(logits.detach(), expected.detach())
 
         return self._tried(separate)
 
@@ -365,7 +372,7 @@ class Traits:
 
     @cached_property
     def _precision(self) -> torch.finfo:
-        """Of what is computed: kernels for quantised weights round as bfloat16 does, some for long rows only."""
+        """Of what is computed: kernels for quantised weights round as bfloat16 does, if not in all rows."""
         model = self._model()
         rounded = any(is_quantized(parameter) for parameter in model.parameters())
         return torch.finfo(torch.bfloat16 if rounded else model.dtype)
