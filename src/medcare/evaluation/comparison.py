@@ -14,15 +14,12 @@ A difference is b - a.
 
 from __future__ import annotations
 
-from typing import Any
-
 from medcare.evaluation.outcomes import TaskOutcomes, outcomes_of
 from medcare.evaluation.resampling import RESAMPLES
 from medcare.evaluation.results import results, settle
 from medcare.evaluation.sides import UNKNOWN, Side, check_same_cards, check_same_items, read_side
+from medcare.foundation.storage import Json
 from medcare.settings.config import RunConfig
-
-Tree = dict[str, Any]
 
 _PAIR = "a->b"
 # Differ between any two models, or are shown for what they are.
@@ -37,7 +34,7 @@ _SPEED = (
 )
 
 
-def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Tree:
+def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Json:
     """Compare two models.
 
     Args:
@@ -55,7 +52,7 @@ def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Tree:
     tasks = outcomes_of(a.items, a.cards, {"a": a.predictions, "b": b.predictions})
     scored = results(tasks, seed=RunConfig.seed if a.seed is None else a.seed, resamples=resamples)
     rows = _settings(a, b)
-    tree: Tree = {
+    tree: Json = {
         "a": {"name": a.name, "model": a.model},
         "b": {"name": b.name, "model": b.model},
         "items": {"n": len(a.items), "sha256": digest, "reworded": reworded},
@@ -77,7 +74,7 @@ def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Tree:
     return tree
 
 
-def _task(scored: Tree, task: TaskOutcomes) -> Tree:
+def _task(scored: Json, task: TaskOutcomes) -> Json:
     pairs = list(zip(task.outcomes["a"], task.outcomes["b"], strict=True))
     difference = scored["comparisons"][_PAIR]
     return {
@@ -90,7 +87,7 @@ def _task(scored: Tree, task: TaskOutcomes) -> Tree:
     }
 
 
-def _family(entry: Tree) -> Tree:
+def _family(entry: Json) -> Json:
     return {
         **{key: entry[key] for key in ("tasks", "n")},
         "a": entry["scores"]["a"],
@@ -99,7 +96,7 @@ def _family(entry: Tree) -> Tree:
     }
 
 
-def _settings(a: Side, b: Side) -> list[Tree]:
+def _settings(a: Side, b: Side) -> list[Json]:
     rows = []
     for name in {**a.facts, **b.facts}:
         one, other = a.facts.get(name, UNKNOWN), b.facts.get(name, UNKNOWN)
@@ -108,7 +105,7 @@ def _settings(a: Side, b: Side) -> list[Tree]:
     return rows
 
 
-def _warnings(a: Side, b: Side, settings: list[Tree], reworded: int) -> list[str]:
+def _warnings(a: Side, b: Side, settings: list[Json], reworded: int) -> list[str]:
     found = []
     if reworded:
         found.append(

@@ -18,14 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from medcare.evaluation.calibration import calibration
 from medcare.evaluation.draws import Pair
 from medcare.evaluation.metrics import ACCURACY, Floats, Metric, mean_rows
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Resampled, holm, mean_of, resample
-from medcare.foundation.storage import write_json, write_jsonl
+from medcare.foundation.storage import Json, write_json, write_jsonl
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
 
@@ -33,8 +32,6 @@ RESULTS, OUTCOMES = "results.json", "outcomes.jsonl"
 SPLITS = ("taught", "held_out")
 # Not on the way from the base to the final model; compared only with the model that it became.
 ABLATION = "aggregate_with_noise"
-
-Tree = dict[str, Any]
 
 
 def write_results(out: Path, *, resamples: int = RESAMPLES) -> Path:
@@ -64,12 +61,12 @@ def write_results(out: Path, *, resamples: int = RESAMPLES) -> Path:
     return out / RESULTS
 
 
-def results(tasks: Sequence[TaskOutcomes], *, seed: int, resamples: int = RESAMPLES) -> Tree:
+def results(tasks: Sequence[TaskOutcomes], *, seed: int, resamples: int = RESAMPLES) -> Json:
     """The tree of results.json; see `write_results`."""
     models = list(tasks[0].outcomes)
     compared = pairs(models)
     scored = [_Scored(task, compared, seed, resamples) for task in tasks]
-    tree: Tree = {
+    tree: Json = {
         "models": models,
         "statistics": {
             "seed": seed,
@@ -136,7 +133,7 @@ class _Scored:
         chosen = {model: entry[inside] for model, entry in rows.items()}
         return resample(self.task.card.name, metric, chosen, facts, compared, **self.options)
 
-    def _by_subject(self) -> Tree:
+    def _by_subject(self) -> Json:
         """Scores by field of medicine, where an exam tells it for some items."""
         by_subject = _indices([item.subject for item in self.task.items])
         by_subject.pop("", None)
@@ -148,10 +145,10 @@ class _Scored:
             parts[subject] = {"n": len(inside), "scores": _scores(resampled)}
         return {"subjects": parts}
 
-    def to_dict(self) -> Tree:
+    def to_dict(self) -> Json:
         card, outcomes = self.task.card, self.task.outcomes
         whole = self.resampled["all"]
-        tree: Tree = {
+        tree: Json = {
             **{key: getattr(card, key) for key in ("family", "form", "metric")},
             "mode": self.task.mode,
             **{key: getattr(card, key) for key in ("measures", "source", "chance")},
@@ -178,9 +175,9 @@ class _Scored:
         return {**tree, "comparisons": _comparisons(whole, self.compared)}
 
 
-def _summary(scored: Sequence[_Scored], compared: Sequence[Pair]) -> Tree:
+def _summary(scored: Sequence[_Scored], compared: Sequence[Pair]) -> Json:
     """The mean over a family's tasks, for each split that some but not all items belong to, and for all."""
-    tree: Tree = {}
+    tree: Json = {}
     for family in dict.fromkeys(entry.task.card.family for entry in scored):
         members = [entry for entry in scored if entry.task.card.family == family]
         present = [split for split in SPLITS if any(split in entry.members for entry in members)]
@@ -205,12 +202,12 @@ def _indices(labels: Sequence[str]) -> dict[str, list[int]]:
     return places
 
 
-def _scores(resampled: Resampled) -> Tree:
+def _scores(resampled: Resampled) -> Json:
     return {model: resampled.estimate(model).to_dict() for model in resampled.values}
 
 
-def _comparisons(resampled: Resampled, compared: Sequence[Pair]) -> Tree:
-    found: Tree = {}
+def _comparisons(resampled: Resampled, compared: Sequence[Pair]) -> Json:
+    found: Json = {}
     for first, second in compared:
         difference = resampled.compare((first, second))
         found[f"{first}->{second}"] = {
@@ -221,7 +218,7 @@ def _comparisons(resampled: Resampled, compared: Sequence[Pair]) -> Tree:
     return found
 
 
-def settle(comparisons: Iterable[Tree], words: tuple[str, str] = ("better", "worse")) -> None:
+def settle(comparisons: Iterable[Json], words: tuple[str, str] = ("better", "worse")) -> None:
     """Correct the p-values of comparisons that are read together, and say what each of them shows.
 
     A difference is called by one of the `words` only if its corrected p-value is below 0.05 and its interval
@@ -238,7 +235,7 @@ def settle(comparisons: Iterable[Tree], words: tuple[str, str] = ("better", "wor
                 entry["verdict"] = words[1]
 
 
-def _calibration(tasks: Sequence[TaskOutcomes], models: Sequence[str]) -> Tree:
+def _calibration(tasks: Sequence[TaskOutcomes], models: Sequence[str]) -> Json:
     options = [task for task in tasks if task.mode == "log_likelihood"]
     if not options:
         return {}
@@ -247,11 +244,11 @@ def _calibration(tasks: Sequence[TaskOutcomes], models: Sequence[str]) -> Tree:
     }
 
 
-def _outcome_rows(tasks: Sequence[TaskOutcomes], model: str) -> list[Tree]:
+def _outcome_rows(tasks: Sequence[TaskOutcomes], model: str) -> list[Json]:
     rows = []
     for task in tasks:
         for item, outcome in zip(task.items, task.outcomes[model], strict=True):
-            row: Tree = {
+            row: Json = {
                 "id": item.id,
                 "task": item.task,
                 "split": item.split,

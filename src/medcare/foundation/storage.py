@@ -21,6 +21,9 @@ from typing import Any, Literal
 
 from medcare.foundation.errors import DataError, MedCareError, StorageError
 
+Json = dict[str, Any]
+"""A JSON object as it is read and written."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # No file by this name can be there, such as below /proc or below a file.

@@ -10,12 +10,11 @@ from importlib import metadata
 from pathlib import Path
 
 from medcare.foundation.progress import track
-from medcare.foundation.storage import file_hash, write_json, write_jsonl, write_text
+from medcare.foundation.storage import Json, file_hash, write_json, write_jsonl, write_text
 from medcare.judging import rubric
 from medcare.judging.cache import Cache, Verdict
 from medcare.judging.cases import read_answers, read_cases
 from medcare.judging.client import Client, Endpoint
-from medcare.judging.means import Tree
 from medcare.judging.pacing import Pace
 from medcare.judging.rating import Cost, Request, estimate, rate, requests
 from medcare.judging.reference_scores import read_reference_scores
@@ -51,7 +50,7 @@ def judge_files(
     *,
     agree: Callable[[Cost], None],
     reference_scores: Path | None = None,
-) -> Tree:
+) -> Json:
     """Have answers judged and write what came of it.
 
     Args:
@@ -83,7 +82,7 @@ def judge_files(
     client = Client(endpoint, Pace(settings.per_minute))
     verdicts = _ask(wanted, client, Cache(out / CACHE), settings.concurrency, agree)
     ratings = Ratings(cases, files, wanted, verdicts)
-    tree: Tree = {
+    tree: Json = {
         **_made_with(client, settings, paths),
         **summary(ratings, seed=settings.seed, reference=reference),
     }
@@ -106,13 +105,13 @@ def _ask(
         return asyncio.run(rate(wanted, client, cache, concurrency=concurrency, advance=task.advance))
 
 
-def _write(out: Path, ratings: Ratings, tree: Tree) -> None:
+def _write(out: Path, ratings: Ratings, tree: Json) -> None:
     write_jsonl(out / JUDGED, ratings.rows())
     write_json(out / SUMMARY, tree)
     write_text(out / READABLE, markdown(tables(tree), title="Clinical writing, judged by a language model"))
 
 
-def _made_with(client: Client, settings: Settings, paths: Mapping[str, Path]) -> Tree:
+def _made_with(client: Client, settings: Settings, paths: Mapping[str, Path]) -> Json:
     """What the ratings rest on."""
     endpoint = client.endpoint
     return {

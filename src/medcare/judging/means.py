@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from medcare.evaluation.draws import Pair
 from medcare.evaluation.metrics import MEAN, mean_rows
 from medcare.evaluation.resampling import RESAMPLES, Estimate, Resampled, mean_of, resample
 from medcare.evaluation.results import settle
+from medcare.foundation.storage import Json
 from medcare.judging.cases import Case
 
-Tree = dict[str, Any]
 # A number for some of the cases, by id.
 Values = dict[str, float]
 
@@ -39,7 +38,7 @@ class Means:
     lowest: float = 0.0
     highest: float = 1.0
 
-    def estimate(self, values: Values) -> Tree | None:
+    def estimate(self, values: Values) -> Json | None:
         """The mean with its interval; None without values."""
         drawn = self._drawn({"": values})
         if drawn is None:
@@ -50,7 +49,7 @@ class Means:
         scaled = (self.lowest + self._span * number for number in (found.value, found.low, found.high))
         return Estimate(*scaled).to_dict()
 
-    def comparisons(self, values: Mapping[str, Mapping[str, Values]], *, more_is_better: bool = True) -> Tree:
+    def comparisons(self, values: Mapping[str, Mapping[str, Values]], *, more_is_better: bool = True) -> Json:
         """Each pair of files, on the cases that both have a value for.
 
         Args:
@@ -61,8 +60,8 @@ class Means:
         Returns:
             `{"FIRST->SECOND": {MEASURE: {n, value, low, high, p, p_holm, verdict}}}`.
         """
-        tree: Tree = {}
-        together: list[Tree] = []
+        tree: Json = {}
+        together: list[Json] = []
         for first, second in combinations(values, 2):
             compared = {
                 measure: self._compared((first, second), values[first][measure], values[second][measure])
@@ -73,7 +72,7 @@ class Means:
         settle(together, ("better", "worse") if more_is_better else ("higher", "lower"))
         return tree
 
-    def _compared(self, pair: Pair, first: Values, second: Values) -> Tree:
+    def _compared(self, pair: Pair, first: Values, second: Values) -> Json:
         """A row of `comparisons` before the correction; empty if no case has both values."""
         drawn = self._drawn(dict(zip(pair, (first, second), strict=True)), [pair])
         if drawn is None:

@@ -23,10 +23,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate
+from medcare.foundation.storage import Json
 from medcare.judging.agreement import agreement, spearman
 from medcare.judging.cache import Verdict
 from medcare.judging.cases import Answers, Case
-from medcare.judging.means import Means, Tree, Values
+from medcare.judging.means import Means, Values
 from medcare.judging.rating import Request
 from medcare.judging.reference_scores import OVERALL
 from medcare.judging.rubric import DIMENSIONS, HIGHEST, LOWEST
@@ -77,12 +78,12 @@ class Ratings:
         }
         return {**found, OVERALL: overall}
 
-    def rows(self) -> list[Tree]:
+    def rows(self) -> list[Json]:
         """The rows of judged.jsonl: one for each answer and repeat."""
         rows = []
         for request in self.requests:
             verdict = self.verdicts[request.key]
-            row: Tree = {"id": request.case.id, "file": request.source, "type": request.case.kind}
+            row: Json = {"id": request.case.id, "file": request.source, "type": request.case.kind}
             row |= {"repeat": request.repeat, "scores": verdict.scores}
             rows.append({**row, "reason": verdict.reason} if verdict.reason else row)
         return rows
@@ -90,7 +91,7 @@ class Ratings:
 
 def summary(
     ratings: Ratings, *, seed: int, reference: Reference | None = None, resamples: int = RESAMPLES
-) -> Tree:
+) -> Json:
     """What the ratings show: all of judge.json but what the ratings were made with.
 
     Args:
@@ -124,12 +125,12 @@ def summary(
 
 def _file(
     ratings: Ratings, file: Answers, values: dict[str, Values], drawn: Means, reference: Mapping[str, Any]
-) -> Tree:
+) -> Json:
     by_case = ratings.of(file.name)
     verdicts = [verdict for entry in by_case.values() for verdict in entry]
     reasons = Counter(verdict.reason for verdict in verdicts if verdict.scores is None)
     lengths = dict(zip(by_case, map(len, file.texts), strict=True))
-    tree: Tree = {
+    tree: Json = {
         "judged": len(values[OVERALL]),
         "ratings": len(verdicts) - reasons.total(),
         "unjudged": reasons.total(),
@@ -156,21 +157,21 @@ def _file(
     return tree
 
 
-def _grades(scores: Sequence[Mapping[str, int]]) -> Tree:
+def _grades(scores: Sequence[Mapping[str, int]]) -> Json:
     """How often each grade was given, by dimension."""
-    tree: Tree = {}
+    tree: Json = {}
     for dimension in DIMENSIONS:
         counts = Counter(entry[dimension] for entry in scores)
         tree[dimension] = {str(grade): counts[grade] for grade in range(LOWEST, HIGHEST + 1)}
     return tree
 
 
-def _types(cases: Sequence[Case], values: dict[str, Values], drawn: Means) -> Tree:
+def _types(cases: Sequence[Case], values: dict[str, Values], drawn: Means) -> Json:
     """Scores by type, where there are several."""
     kinds = dict.fromkeys(case.kind for case in cases)
     if len(kinds) < 2:
         return {}
-    tree: Tree = {}
+    tree: Json = {}
     for kind in kinds:
         ids = {case.id for case in cases if case.kind == kind}
         inside = {
@@ -182,12 +183,12 @@ def _types(cases: Sequence[Case], values: dict[str, Values], drawn: Means) -> Tr
     return tree
 
 
-def _correlation(values: Values, others: Mapping[str, float], seed: int) -> Tree:
+def _correlation(values: Values, others: Mapping[str, float], seed: int) -> Json:
     """Spearman's correlation over the answers that have both."""
     both = [name for name in values if name in others]
     found = spearman([values[name] for name in both], [others[name] for name in both], seed=seed)
     return {"n": len(both), "spearman": found.to_dict() if isinstance(found, Estimate) else None}
 
 
-def _rounded(tree: Mapping[str, Any]) -> Tree:
+def _rounded(tree: Mapping[str, Any]) -> Json:
     return {name: round(value, 6) if isinstance(value, float) else value for name, value in tree.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcare.judging.means import Tree
+from medcare.foundation.storage import Json
 from medcare.judging.summary import MEASURES
 
 _NOTICE = "For research only. A language model's grades are not a clinician's, and no measure of safety."
@@ -27,9 +27,9 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def tables(tree: Tree) -> list[Table]:
+def tables(tree: Json) -> list[Table]:
     """The tables of a summary; those without rows are left out."""
-    files: dict[str, Tree] = tree["files"]
+    files: dict[str, Json] = tree["files"]
     judge, repeats = tree["judge"]["model"], tree["settings"]["repeats"]
     title = (
         f"Grades from 1 to 5 by {judge}, rubric {tree['rubric']['version']}, {tree['n']} tasks, "
@@ -83,7 +83,7 @@ def _scores(scores: dict[str, Any]) -> tuple[str, ...]:
     return tuple(interval(scores[measure]) for measure in MEASURES)
 
 
-def _by_type(files: dict[str, Tree]) -> Table:
+def _by_type(files: dict[str, Json]) -> Table:
     rows = tuple(
         (name, kind or "(none)", str(entry["n"]), *_scores(entry["scores"]))
         for name, file in files.items()
@@ -96,7 +96,7 @@ def _by_type(files: dict[str, Tree]) -> Table:
     )
 
 
-def _grades(files: dict[str, Tree]) -> Table:
+def _grades(files: dict[str, Json]) -> Table:
     rows = tuple(
         (name, dimension, *map(str, counts.values()))
         for name, file in files.items()
@@ -105,7 +105,7 @@ def _grades(files: dict[str, Tree]) -> Table:
     return Table("How often each grade was given", ("answers", "measure", "1", "2", "3", "4", "5"), rows)
 
 
-def differences(comparisons: Tree) -> Table:
+def differences(comparisons: Json) -> Table:
     """The table of `Means.comparisons`."""
     rows = []
     for pair, measures in comparisons.items():
@@ -117,7 +117,7 @@ def differences(comparisons: Tree) -> Table:
     return Table(title, ("answers", "measure", "tasks", "difference", "p", "verdict"), tuple(rows))
 
 
-def _agreement(files: dict[str, Tree]) -> Table:
+def _agreement(files: dict[str, Json]) -> Table:
     rows = []
     for name, file in files.items():
         for measure, entry in file.get("agreement", {}).items():
@@ -129,7 +129,7 @@ def _agreement(files: dict[str, Tree]) -> Table:
     return Table("The judge's agreement with itself over repeats", columns, tuple(rows))
 
 
-def _correlations(files: dict[str, Tree]) -> Table:
+def _correlations(files: dict[str, Json]) -> Table:
     rows = []
     for name, file in files.items():
         for measure, entry in file.get("reference", {}).items():

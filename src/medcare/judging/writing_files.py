@@ -12,9 +12,9 @@ from pathlib import Path
 from medcare.evaluation.resampling import LEVEL, RESAMPLES
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.progress import track
-from medcare.foundation.storage import file_hash, write_json, write_jsonl, write_text
+from medcare.foundation.storage import Json, file_hash, write_json, write_jsonl, write_text
 from medcare.judging.cases import Answers, Case, read_answers, read_cases
-from medcare.judging.means import Means, Tree, Values
+from medcare.judging.means import Means, Values
 from medcare.judging.medical_terms import Terms, load_terms
 from medcare.judging.tables import Table, differences, interval, markdown
 from medcare.judging.writing import LABEL, MEASURES, WritingScores, score_writing
@@ -36,7 +36,7 @@ def score_writing_files(
     terms: Path | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> Tree:
+) -> Json:
     """Score answers without a judge and write what came of it.
 
     Args:
@@ -61,7 +61,7 @@ def score_writing_files(
     known = load_terms(terms)
     scores = _score(cases, files, known)
     data = {"gold": gold, **{file.name: file.path for file in files}}
-    tree: Tree = {
+    tree: Json = {
         "label": LABEL,
         "n": len(cases),
         "terms": known.sources,
@@ -72,7 +72,7 @@ def score_writing_files(
     return tree
 
 
-def writing_tables(tree: Tree) -> list[Table]:
+def writing_tables(tree: Json) -> list[Table]:
     """The tables of judge-free.json; those without rows are left out."""
     rows = tuple(
         (
@@ -109,14 +109,14 @@ def _score(cases: Sequence[Case], files: Sequence[Answers], terms: Terms) -> dic
     return scores
 
 
-def _write(out: Path, cases: Sequence[Case], scores: ByFile, tree: Tree) -> None:
+def _write(out: Path, cases: Sequence[Case], scores: ByFile, tree: Json) -> None:
     write_jsonl(out / "judge-free.jsonl", _rows(cases, scores))
     write_json(out / "judge-free.json", tree)
     page = markdown(writing_tables(tree), title=f"Clinical writing: {LABEL}", notice=_NOTICE)
     write_text(out / "judge-free.md", page)
 
 
-def _rows(cases: Sequence[Case], scores: ByFile) -> list[Tree]:
+def _rows(cases: Sequence[Case], scores: ByFile) -> list[Json]:
     return [
         {"id": case.id, "file": name, "type": case.kind, "label": LABEL, **asdict(entry)}
         for name, entries in scores.items()
@@ -124,9 +124,9 @@ def _rows(cases: Sequence[Case], scores: ByFile) -> list[Tree]:
     ]
 
 
-def _summary(cases: Sequence[Case], scores: ByFile, means: Means) -> Tree:
+def _summary(cases: Sequence[Case], scores: ByFile, means: Means) -> Json:
     values = {name: _values(cases, entries) for name, entries in scores.items()}
-    files: Tree = {}
+    files: Json = {}
     for name, entries in scores.items():
         files[name] = {
             "scores": {measure: means.estimate(values[name][measure]) for measure in MEASURES},
@@ -151,7 +151,7 @@ def _values(cases: Sequence[Case], entries: Sequence[WritingScores]) -> dict[str
     return found
 
 
-def _made_with(data: Mapping[str, Path]) -> Tree:
+def _made_with(data: Mapping[str, Path]) -> Json:
     versions = {"python": platform.python_version()}
     for name in _VERSIONED:
         with suppress(metadata.PackageNotFoundError):  # jieba is for Chinese only

@@ -7,14 +7,12 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from medcare.foundation.storage import write_json, write_text
+from medcare.foundation.storage import Json, write_json, write_text
 from medcare.reports import wording
 from medcare.reports.charts import Tick, ticks
 from medcare.reports.page import page, render
 
-Tree = dict[str, Any]
 COLUMNS = (
     "family", "task", "split", "metric", "mode", "n", "a", "a_low", "a_high", "b", "b_low", "b_high",
     "better", "worse", "difference", "low", "high", "test", "p", "p_holm", "p_holm_family", "verdict",
@@ -41,14 +39,14 @@ class ForestRow:
     title: str
     note: str
     family: str
-    entry: Tree
+    entry: Json
     at: float
     low: float
     high: float
     mean: bool = False
 
 
-def write_comparison(tree: Tree, out: Path) -> Path:
+def write_comparison(tree: Json, out: Path) -> Path:
     """Write comparison.json, .csv, .md and .html into a folder.
 
     Args:
@@ -68,12 +66,12 @@ def write_comparison(tree: Tree, out: Path) -> Path:
     return out / "comparison.html"
 
 
-def comparison_markdown(tree: Tree) -> str:
+def comparison_markdown(tree: Json) -> str:
     """What the comparison shows, as Markdown."""
     return render("comparison.md.j2", _context(tree))
 
 
-def comparison_csv(tree: Tree) -> str:
+def comparison_csv(tree: Json) -> str:
     """One row a family and split, with an empty `task`, then one a task. Values are shares of 1."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
@@ -83,7 +81,7 @@ def comparison_csv(tree: Tree) -> str:
     return stream.getvalue()
 
 
-def _csv_rows(tree: Tree) -> Iterator[Tree]:
+def _csv_rows(tree: Json) -> Iterator[Json]:
     for family, splits in tree["families"].items():
         for split, entry in splits.items():
             yield {"family": family, "split": split, "metric": "mean", "n": entry["n"], **_numbers(entry)}
@@ -92,7 +90,7 @@ def _csv_rows(tree: Tree) -> Iterator[Tree]:
         yield {"task": name, "split": "all", **shown, **_numbers(task)}
 
 
-def _numbers(entry: Tree) -> Tree:
+def _numbers(entry: Json) -> Json:
     difference = dict(entry["difference"])
     found = {"difference": difference.pop("value"), **difference}
     for side in ("a", "b"):
@@ -101,7 +99,7 @@ def _numbers(entry: Tree) -> Tree:
     return found
 
 
-def _context(tree: Tree) -> Tree:
+def _context(tree: Json) -> Json:
     limit, marks = _axis(tree)
     shown = [task for task in tree["tasks"].values() if task["difference"]["verdict"] != _NOISE]
     return {
@@ -124,7 +122,7 @@ def _context(tree: Tree) -> Tree:
 _NOISE = "no difference shown"
 
 
-def _sentences(tree: Tree) -> Iterator[str]:
+def _sentences(tree: Json) -> Iterator[str]:
     """What the families' means show."""
     for family, splits in tree["families"].items():
         for split, entry in splits.items():
@@ -132,7 +130,7 @@ def _sentences(tree: Tree) -> Iterator[str]:
             yield f"{name} ({_count(entry)}): {_finding(entry['difference'])}"
 
 
-def _finding(difference: Tree) -> str:
+def _finding(difference: Json) -> str:
     facts = (
         f"95\u00a0% interval {wording.points_interval(difference)}; {wording.p_value(difference['p_holm'])}"
     )
@@ -145,12 +143,12 @@ def _finding(difference: Tree) -> str:
 _MINUS = "\u2212"
 
 
-def _count(entry: Tree) -> str:
+def _count(entry: Json) -> str:
     tasks = f"{entry['tasks']} task{'s' if entry['tasks'] != 1 else ''}"
     return f"{tasks}, {entry['n']:,} item{'s' if entry['n'] != 1 else ''}"
 
 
-def _axis(tree: Tree) -> tuple[float, list[Tick]]:
+def _axis(tree: Json) -> tuple[float, list[Tick]]:
     """The largest difference that the plot has room for, and its ticks."""
     entries = [*tree["tasks"].values(), *(part for s in tree["families"].values() for part in s.values())]
     ends = [abs(entry["difference"][key]) for entry in entries for key in ("low", "high", "value")]
@@ -164,7 +162,7 @@ def _place(value: float, limit: float) -> float:
     return round(50 + 50 * value / limit, 2)
 
 
-def _forest(tree: Tree, limit: float) -> Iterator[ForestRow]:
+def _forest(tree: Json, limit: float) -> Iterator[ForestRow]:
     for family, splits in tree["families"].items():
         for split, entry in splits.items():
             title = f"Mean, {wording.SPLITS.get(split, split)}"
@@ -176,7 +174,7 @@ def _forest(tree: Tree, limit: float) -> Iterator[ForestRow]:
                 yield _row(wording.task_name(name), note, family, task, limit)
 
 
-def _row(title: str, note: str, family: str, entry: Tree, limit: float, *, mean: bool = False) -> ForestRow:
+def _row(title: str, note: str, family: str, entry: Json, limit: float, *, mean: bool = False) -> ForestRow:
     difference = entry["difference"]
     at, low, high = (_place(difference[key], limit) for key in ("value", "low", "high"))
     return ForestRow(title, note, family, entry, at, low, high, mean)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from medcare.evaluation.results import ABLATION
+from medcare.foundation.storage import Json
 from medcare.reports.wording import FAMILIES, SPLITS, duration, model_name, percent, sentence
 
-Tree = dict[str, Any]
 _EMBEDDED = "SmolLM2-135M-Instruct"
 _COMMIT = 10
 # Of the rows that were set aside, so many are listed.
@@ -50,7 +49,7 @@ class Headline:
     sentences: tuple[str, ...]
 
 
-def overview(results: Tree) -> dict[str, list[Group]]:
+def overview(results: Json) -> dict[str, list[Group]]:
     """The groups of each family: taught facts, held-out facts, all items."""
     found: dict[str, list[Group]] = {}
     for family, splits in results["summary"].items():
@@ -66,7 +65,7 @@ def overview(results: Tree) -> dict[str, list[Group]]:
     return found
 
 
-def headlines(results: Tree) -> list[Headline]:
+def headlines(results: Json) -> list[Headline]:
     """Knowledge on taught facts and alignment on all items: what the two stages are for."""
     found = []
     for family, wanted in (("knowledge", "taught"), ("alignment", "all")):
@@ -97,7 +96,7 @@ def title(models: Sequence[str], base: str) -> str:
     return f"{name}, trained in two stages" if "align" in models else f"Evaluation of {name}"
 
 
-def tested_model(config: Tree, manifest: Tree) -> str:
+def tested_model(config: Json, manifest: Json) -> str:
     """The base of a run, or the model that an evaluation folder names in its settings."""
     model = config["model"]
     return model if isinstance(model, str) else str(manifest.get("base", model["base"]))
@@ -108,7 +107,7 @@ def base_name(base: str) -> str:
     return _EMBEDDED if base == "embedded" else base.rstrip("/").rpartition("/")[2]
 
 
-def lede(results: Tree) -> str:
+def lede(results: Json) -> str:
     """One sentence on what was tested."""
     tasks = results["tasks"].values()
     counts = [
@@ -122,7 +121,7 @@ def lede(results: Tree) -> str:
     return f"{items:,} test items of {' and '.join(counts)} tasks, answered by {models}."
 
 
-def facts(config: Tree, manifest: Tree, stage: Tree, benchmark: Tree) -> dict[str, str]:
+def facts(config: Json, manifest: Json, stage: Json, benchmark: Json) -> dict[str, str]:
     """What ran, as label and value.
 
     Args:
@@ -153,7 +152,7 @@ def facts(config: Tree, manifest: Tree, stage: Tree, benchmark: Tree) -> dict[st
     return found
 
 
-def phases(manifest: Tree) -> list[Tree]:
+def phases(manifest: Json) -> list[Json]:
     """Name and seconds of each phase; the stages in their models' colours, all else in grey."""
     return [
         {
@@ -171,13 +170,13 @@ def _phase_name(name: str) -> str:
     return model_name(name) if name in ("aggregate", "align") else name.capitalize()
 
 
-def _counted(entry: Tree, chance: float | None) -> str:
+def _counted(entry: Json, chance: float | None) -> str:
     tasks = f"{entry['tasks']} task{'s' if entry['tasks'] != 1 else ''}"
     guessing = "" if chance is None else f"; guessing: {percent(chance)} %"
     return f"{tasks}, {entry['n']:,} item{'s' if entry['n'] != 1 else ''}{guessing}"
 
 
-def _chance(results: Tree, family: str, split: str) -> float | None:
+def _chance(results: Json, family: str, split: str) -> float | None:
     """The mean of what guessing scores in a family's tasks, where every one of them tells it."""
     values = [
         task["chance"]

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jinja2 import PackageLoader, StrictUndefined
@@ -19,22 +18,21 @@ from markupsafe import Markup
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.results import ABLATION, RESULTS
 from medcare.foundation.errors import EvaluationError
-from medcare.foundation.storage import missing, read_json
+from medcare.foundation.storage import Json, missing, read_json
 from medcare.reports import examples, method, overview, tables, training, wording
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
 
-Tree = dict[str, Any]
 # A difference of this many points, and more, gets the strongest colour.
 _STRONGEST = 0.4
 
 
-def render(template: str, context: Tree) -> str:
+def render(template: str, context: Json) -> str:
     """Fill a template of this package. HTML and SVG escape whatever they are given."""
     return _environment().get_template(template).render(context)
 
 
-def read_results(out: Path) -> Tree:
+def read_results(out: Path) -> Json:
     """The scores of a folder.
 
     Raises:
@@ -48,11 +46,11 @@ def read_results(out: Path) -> Tree:
             f"{out} has no {RESULTS}, so there is nothing to report. Finish the run first: "
             f"medcare run --out {out}"
         )
-    results: Tree = read_json(out / RESULTS)
+    results: Json = read_json(out / RESULTS)
     return results
 
 
-def build_context(out: Path, results: Tree) -> Tree:
+def build_context(out: Path, results: Json) -> Json:
     """Everything that report.html and report.md show, read from a folder.
 
     Raises:
@@ -104,7 +102,7 @@ def build_context(out: Path, results: Tree) -> Tree:
     }
 
 
-def page(context: Tree, template: str = "report.html.j2") -> str:
+def page(context: Json, template: str = "report.html.j2") -> str:
     """A page: style and script inside, and a policy that lets no other script run."""
     script = _text("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -148,7 +146,7 @@ def _model_class(model: str) -> str:
     return f"m-{model}" if model in wording.MODELS else "m-other"
 
 
-def _strength(comparison: Tree) -> int:
+def _strength(comparison: Json) -> int:
     """How strong a cell's colour is, percent."""
     share = min(1.0, abs(float(comparison["value"])) / _STRONGEST)
     return round(14 + 36 * share)
@@ -158,12 +156,12 @@ def _text(name: str) -> str:
     return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _optional(path: Path) -> Tree:
-    tree: Tree = read_json(path) if path.is_file() else {}
+def _optional(path: Path) -> Json:
+    tree: Json = read_json(path) if path.is_file() else {}
     return tree
 
 
-def _check_same(out: Path, results: Tree, tasks: Sequence[TaskOutcomes]) -> None:
+def _check_same(out: Path, results: Json, tasks: Sequence[TaskOutcomes]) -> None:
     """Scores and shown answers must belong together."""
     now = {
         task.card.name: {
@@ -185,11 +183,11 @@ def _check_same(out: Path, results: Tree, tasks: Sequence[TaskOutcomes]) -> None
         )
 
 
-def _has_split(results: Tree, split: str) -> bool:
+def _has_split(results: Json, split: str) -> bool:
     return any(split in task["splits"] for task in results["tasks"].values())
 
 
-def _change_counts(results: Tree) -> dict[str, Counter[str]]:
+def _change_counts(results: Json) -> dict[str, Counter[str]]:
     """For each pair of models, on how many tasks the second is `better`, `worse`, or `lower` within noise."""
     counts: dict[str, Counter[str]] = {}
     for task in results["tasks"].values():
@@ -206,7 +204,7 @@ def _main_pair(compared: list[list[str]]) -> list[str] | None:
     return found[-1] if found else None
 
 
-def _provenance(config: Tree, manifest: Tree, benchmark: Tree) -> dict[str, str]:
+def _provenance(config: Json, manifest: Json, benchmark: Json) -> dict[str, str]:
     found = {"Settings": yaml.safe_dump(config, sort_keys=False)}
     if manifest:
         facts = {key: manifest[key] for key in ("versions", "git_commit", "data") if key in manifest}

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from typing import Any
 
 from medcare.data.overlap import KINDS
+from medcare.foundation.storage import Json
 
-Tree = dict[str, Any]
 COLUMNS = (
     "kind", "family", "task", "split", "subject", "metric", "n", "model", "value", "low", "high",
     "unparsable", "p", "p_holm", "verdict",
 )  # fmt: skip
 
 
-def results_csv(results: Tree) -> str:
+def results_csv(results: Json) -> str:
     """results.csv: one row a score (`kind` is `score`) and one a comparison (`difference`).
 
     The means over a family have an empty `task`. Values are shares of 1.
@@ -29,7 +28,7 @@ def results_csv(results: Tree) -> str:
     return stream.getvalue()
 
 
-def _rows(results: Tree) -> Iterator[Tree]:
+def _rows(results: Json) -> Iterator[Json]:
     for family, splits in results["summary"].items():
         for split, entry in splits.items():
             place = {"family": family, "task": "", "split": split, "metric": "mean", "n": entry["n"]}
@@ -49,18 +48,18 @@ def _rows(results: Tree) -> Iterator[Tree]:
         yield from _differences(whole, task["comparisons"])
 
 
-def _scores(place: Tree, scores: Tree) -> Iterator[Tree]:
+def _scores(place: Json, scores: Json) -> Iterator[Json]:
     for model, score in scores.items():
         yield {"kind": "score", **place, "model": model, **score}
 
 
-def _differences(place: Tree, comparisons: Tree) -> Iterator[Tree]:
+def _differences(place: Json, comparisons: Json) -> Iterator[Json]:
     for pair, entry in comparisons.items():
         shown = {key: entry[key] for key in ("value", "low", "high", "p", "p_holm", "verdict")}
         yield {"kind": "difference", **place, "model": pair, **shown}
 
 
-def overlap_table(overlap: Tree) -> Tree | None:
+def overlap_table(overlap: Json) -> Json | None:
     """The overlap check of benchmark.json as `heads`, `rows` and a `note`; None if there is none.
 
     Args:

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from medcare.foundation.storage import Json
 from medcare.generation.requests import Token
 from medcare.generation.text_stream import token_bytes
 from medcare.serving.answers import Answers, Piece
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Json = dict[str, Any]
 
 
 class Format(Protocol):

@@ -172,7 +172,7 @@ def given(rows: Iterable[dict[str, Any]]) -> Reading:
         DataError: there are none, or their format is unknown.
     """
     numbered = (Row(number, dict(value)) for number, value in enumerate(rows, start=1))
-    return _recognised(Rows("the given rows", "rows", "row", numbered), None, {})
+    return _recognised(Rows("the given list", "rows", "row", numbered), None, {})
 
 
 def _recognised(opened: Rows, format: str | None, columns: dict[str, str]) -> Reading:
