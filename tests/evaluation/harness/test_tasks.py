@@ -114,4 +114,6 @@ def test_the_harness_gives_the_same_log_likelihoods_and_scores(family, test_set,
         assert found["results"][f"medcare_{name}"][f"{key},none"] == pytest.approx(expected)
     for name in ("form", "label"):
         for sample in found["samples"][f"medcare_{name}"]:
-            assert sample["filtered_resps"][0].strip() == ours[sample["doc"]["id"]]["text"]
+            # The harness keeps what it makes of half a character, where an answer is cut.
+            text = sample["filtered_resps"][0].rstrip("\ufffd").strip()
+            assert text == ours[sample["doc"]["id"]]["text"]
