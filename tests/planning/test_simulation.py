@@ -104,13 +104,12 @@ def test_a_quantised_step_takes_the_memory_of_a_real_one(kind, checkpointing):
 
 
 @pytest.mark.parametrize("scaling", [1.0, 8.0])
-def test_logits_that_are_scaled_are_made_whole(scaling):
-    """The loss knows nothing of Granite's scale, unless it is 1."""
+def test_logits_are_made_in_pieces_whatever_scales_them(scaling):
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     shape = {name: getattr(MODEL, name) for name in names}
     model = AutoConfig.for_model("granite", **shape, vocab_size=20_000, logits_scaling=scaling)
     step = simulate(model, settings(), "aggregate", torch.float32, Shape(2, (4096,)))
-    assert (step.peak["logits"] > 2.9 * 4 * 2048 * 20_000) == (scaling != 1)
+    assert 0 < step.peak["logits"] < 2.9 * 4 * 2048 * 20_000
 
 
 @pytest.mark.parametrize(("sharing", "devices"), [("single", 1), ("ddp", 4), ("fsdp2", 4)])

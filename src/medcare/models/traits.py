@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -228,14 +229,14 @@ class Traits:
     @cached_property
     def head(self) -> Head | None:
         """The model's two halves; None if its logits come about in another way."""
-        with torch.no_grad():
-            found: list[Head] = []
+        found: list[Head] = []
 
-            def look() -> bool:
+        def look() -> bool:
+            with torch.inference_mode(False), torch.enable_grad(), self._cut():
                 found.extend(self._halves())
-                return bool(found)
+            return bool(found)
 
-            return found[0] if self._tried(look) else None
+        return found[0] if self._tried(look) else None
 
     def _halves(self) -> Iterator[Head]:
         """Watch a forward pass with chosen numbers in the place of the projection's output."""
@@ -247,13 +248,15 @@ class Traits:
         seen: list[Tensor] = []
 
         def instead(_: nn.Module, given: Any, output: Tensor) -> Tensor:
-            seen.extend((given[0], output))
+            seen.extend((given[0].detach(), output.detach()))
             numbers = _PROBE.repeat(output.shape[-1] // len(_PROBE) + 1)[: output.shape[-1]]
             return numbers.to(output.device).expand(output.shape)
 
         hooks = [projection.register_forward_hook(instead)]
         hooks += [
-            body.register_forward_hook(lambda part, _, output: hidden.update({part: hidden_states(output)}))
+            body.register_forward_hook(
+                lambda part, _, output: hidden.update({part: hidden_states(output).detach()})
+            )
             for body in bodies
         ]
         try:
@@ -265,18 +268,18 @@ class Traits:
         if logits.shape != output.shape:
             return
         if isinstance(projection, nn.Linear):
-            product = functional.linear(given, projection.weight, projection.bias)
+            product = functional.linear(given, projection.weight, projection.bias).detach()
             if not self._close(product, output):
                 return
-        rule = _fitted(logits[0, 0, : len(_PROBE)].double().cpu())
+        rule = _fitted(logits[0, 0, : len(_PROBE)].detach().double().cpu())
         for body in dict.fromkeys(bodies):
-            states = hidden.get(body)
-            if rule is None or states is None or states.shape != given.shape:
+            if rule is None or body not in hidden or hidden[body].shape != given.shape:
                 continue
+            states = hidden[body].detach()
             factor = self._factor(states, given)
             if factor is None or (factor != 1 and projection.bias is not None):
                 continue
-            if self._close(hidden_states(body(input_ids=ids, use_cache=False)), states):
+            if self._close(hidden_states(body(input_ids=ids, use_cache=False)).detach(), states):
                 yield Head(body, LogitRule(rule.scale * factor, rule.cap))
 
     def _alone(self, inputs: dict[str, Tensor], inside: Tensor, example: Tensor, last: int = 0) -> bool:
@@ -288,24 +291,17 @@ class Traits:
             example: [1, n], its ids.
             last: how many of its last tokens have the logits that are asked for; all by default.
         """
-        leaves: list[Tensor] = []
 
-        def cut(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-            leaves.append(output.detach().requires_grad_())
-            return leaves[-1].clone()
-
-        def logits_of(given: dict[str, Tensor]) -> Tensor:
-            # With gradients in both runs: without, bitsandbytes gives 4-bit weights a form that has none.
-            hook = self._model().get_input_embeddings().register_forward_hook(cut)
-            try:
-                return self._logits(**given, use_cache=False)
-            finally:
-                hook.remove()
+        def logits_of(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            with self._cut() as leaves:
+                logits = self._logits(**given, use_cache=False)
+            (leaf,) = leaves
+            return logits, leaf
 
         def separate() -> bool:
             with torch.inference_mode(False), torch.enable_grad():
-                logits = logits_of(inputs)[inside][-last:]
-                (leaf,) = leaves
+                logits, leaf = logits_of(inputs)
+                logits = logits[inside][-last:]
                 weights = torch.linspace(-1, 1, logits.numel(), device=logits.device).view_as(logits)
                 (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), leaf)
                 if (
@@ -314,10 +310,29 @@ class Traits:
                     or not gradient[inside].any()
                 ):
                     return False
-                expected = logits_of({"input_ids": example})[0, -last:]
+                expected = logits_of({"input_ids": example})[0][0, -last:]
             return self._close(logits.detach(), expected.detach())
 
         return self._tried(separate)
+
+    @contextmanager
+    def _cut(self) -> Iterator[list[Tensor]]:
+        """Within the block, gradients end at embeddings, which are collected.
+
+        Models are tried with gradients, even where none are asked for: without, bitsandbytes gives 4-bit
+        weights on a processor a form that can't be trained beside any more.
+        """
+        leaves: list[Tensor] = []
+
+        def cut(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            leaves.append(output.detach().requires_grad_())
+            return leaves[-1].clone()
+
+        hook = self._model().get_input_embeddings().register_forward_hook(cut)
+        try:
+            yield leaves
+        finally:
+            hook.remove()
 
     def _tried(self, question: Callable[[], bool]) -> bool:
         """The answer; no if the model raises. Its mode is put back, and no random number is used up."""
