@@ -192,7 +192,7 @@ def draw_noise(cells: Cells, path: Path) -> None:
 def draw_frontiers(cells: Cells, path: Path) -> None:
     """New forms learned against new facts kept: each group's frontier, the mean over the seeds."""
     groups = {
-        "none (any rate, early stopping, scaled)": NONE,
+        "none (early stopping, scaled)": NONE,
         "l1": ("l1",),
         "projection": ("projection, frozen", "projection"),
         "inputs, contrast": tuple(arm for arm in ORTHOGONAL if arm.startswith(("inputs", "contrast"))),
