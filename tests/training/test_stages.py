@@ -30,6 +30,7 @@ from medcare.foundation.errors import (
     StorageError,
 )
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
+from medcare.settings.run_folder import read_manifest
 from medcare.text.records import Conversation, Message
 from medcare.training import stages
 from tests.conftest import tiny_model
@@ -466,3 +467,12 @@ def test_replay_mixes_stage_ones_rows_in_and_needs_them(both, tiny_base, tmp_pat
         for folder in (both / "two", tmp_path / "two")
     ]
     assert tokens[1] > 1.2 * tokens[0]
+
+
+def test_a_checkpoint_is_no_part_of_a_finished_folder(tiny_base, tmp_path):
+    often = replace(config(tiny_base), aggregate=replace(config(tiny_base).aggregate, checkpoint_seconds=0.0))
+    stages.train("aggregate", often, TALKS, tmp_path / "one", data_hash="x")
+    assert "checkpoint.safetensors" not in read_manifest(tmp_path / "one")["files"]
+    (tmp_path / "one" / "checkpoint.safetensors").write_bytes(b"left by a kill")
+    assert stages.train("aggregate", often, TALKS, tmp_path / "one", data_hash="x") == {}
+    assert not (tmp_path / "one" / "checkpoint.safetensors").exists()

@@ -18,9 +18,11 @@ from medcare.foundation.storage import cache_dir, file_hash, write_json
 
 MANIFEST = "manifest.json"
 _ADVICE = "Copy the folder again from where it is whole, or make it again."
-# Made out of other files, and made anew whenever one likes; or written after the manifest.
-_DERIVED = frozenset(
-    {MANIFEST, "README.md", "report.html", "report.md", "results.csv", "figures", "phases.json"}
+CHECKPOINT = "checkpoint.safetensors"
+"""What a stage goes on from; it is removed once the manifest is there."""
+# Besides it: made out of other files, and made anew whenever one likes; or written after the manifest.
+_LEFT_OUT = frozenset(
+    {MANIFEST, CHECKPOINT, "README.md", "report.html", "report.md", "results.csv", "figures", "phases.json"}
 )
 
 
@@ -67,7 +69,7 @@ def check_contents(folder: Path, listed: Mapping[str, Any], *, anew: bool = Fals
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name in _DERIVED:
+        if path.name.startswith(".") or path.name in _LEFT_OUT:
             continue
         if path.is_dir() and not (path / MANIFEST).is_file():
             yield from _files(path)

@@ -35,6 +35,7 @@ from medcare.adapters.loading import load_model, template_file
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.targets import adapted_share
 from medcare.adapters.tuner import add_branches, branch_parameters, trainable
+from medcare.foundation.contents import CHECKPOINT
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
@@ -47,7 +48,6 @@ from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded, training_device
 from medcare.training.input_pass import gather, has_single_layers
 from medcare.training.loop import Loop
-from medcare.training.state import FILE as CHECKPOINT
 from medcare.training.tracking import tracked
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def train(
     with main_first():
         finished = claim(out, config, settings)
     if finished:
+        if is_main():  # left by a kill between the manifest and the removal below
+            (out / CHECKPOINT).unlink(missing_ok=True)
         return {}
     model = _start(stage, config, start)
     tokenizer = load_tokenizer(config.model.base, _template(config, start))

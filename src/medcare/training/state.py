@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from medcare.adapters.shards import like, overwrite, whole
+from medcare.foundation.contents import CHECKPOINT
 from medcare.foundation.errors import FolderError
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
-
-FILE = "checkpoint.safetensors"
 
 
 def save_state(
@@ -48,7 +47,7 @@ def save_state(
                 # A copy: ZeRO-3 keeps many in one storage, of which safetensors would refuse to write a part.
                 tensors[f"{entry}/{name}"] = gathered.to("cpu", copy=True)
     if write:
-        save_tensors(folder / FILE, tensors, facts)
+        save_tensors(folder / CHECKPOINT, tensors, facts)
 
 
 def former_facts(folder: Path) -> dict[str, str]:
@@ -57,7 +56,7 @@ def former_facts(folder: Path) -> dict[str, str]:
     Raises:
         FolderError: the checkpoint is damaged.
     """
-    path = folder / FILE
+    path = folder / CHECKPOINT
     return load_metadata(path) if path.exists() else {}
 
 
@@ -72,7 +71,7 @@ def load_state(
     Raises:
         FolderError: the checkpoint is of other settings or data, or damaged.
     """
-    path = folder / FILE
+    path = folder / CHECKPOINT
     if not path.exists():
         return 0
     tensors, metadata = load_tensors(path), former_facts(folder)
