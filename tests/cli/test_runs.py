@@ -44,7 +44,7 @@ def test_help_names_the_commands_and_the_limits():
     [
         ("align.epoch=2", ("Unknown setting 'align.epoch'", "Did you mean 'align.epochs'?")),
         ("align.epochs=two", ("align.epochs must be a whole number",)),
-        ("align.orthogonality=l3", ("must be one of l1, frobenius, projection, none",)),
+        ("align.orthogonality=l3", ("must be one of l1, frobenius, projection, inputs, contrast, none",)),
         ("adapters.top_k=9", ("adapters.top_k must be from 1 to 8, got 9",)),
         ("epochs", ("--set takes key=value",)),
     ],

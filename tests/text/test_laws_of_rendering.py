@@ -189,7 +189,7 @@ def test_no_text_is_control(name, data):
     )
     user = data.draw(st.lists(pieces, max_size=5).map("".join))
     # An answer's own thought is no text that is spelt: it is left out here.
-    answer = "x" + data.draw(st.lists(pieces, max_size=5).map("".join)).replace("</think>", "</thin")
+    answer = "x" + data.draw(st.lists(pieces, max_size=5).map("".join)).replace("</think>", "</thin>")
     ids = set(control.values())
 
     def controls(*messages):
