@@ -23,7 +23,7 @@ def greedy(tiny: Running, prompt: list[int], limit: int) -> list[int]:
 
 
 def decoded(tiny: Running, tokens: list[int]) -> str:
-    return str(tiny.model.tokenizer.decode(tokens, skip_special_tokens=True))
+    return str(tiny.model.tokenizer.decode(tokens, skip_special_tokens=True)).rstrip("\ufffd")
 
 
 def test_models_say_what_they_are_for(tiny: Running) -> None:

@@ -136,7 +136,8 @@ def expected(server: Running, name: str, turns: list[Message], limit: int) -> st
     model = server.service.models[name]
     prompt = model.chat_prompt(turns)
     tokens = generate(model.model, None, [prompt], max_new_tokens=limit, stop_ids=model.stop_ids)[0]
-    return str(model.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+    text = str(model.tokenizer.decode(tokens, skip_special_tokens=True))
+    return text.rstrip("\ufffd").strip()  # half a character, where the answer is cut, is no text
 
 
 def settle(page, count: int):  # type: ignore[no-untyped-def]
