@@ -67,7 +67,7 @@ def test_other_rows_are_another_run(tiny_base, tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "reason"), [([], "no rows"), ([{"a": 1}], "no known format"),
-                                              ([*ROWS, {"messages": []}], "given rows, row 7")])  # fmt: skip
+                                              ([*ROWS, {"messages": []}], "given list, row 7")])  # fmt: skip
 def test_rows_that_are_none(rows, reason, tiny_base, tmp_path):
     with pytest.raises(DataError, match=reason):
         medcare.train("aggregate", tmp_path / "one", data=rows, config=config(tiny_base))
