@@ -93,9 +93,8 @@ def expand(pattern: str) -> list[str]:
 
 def _is_data(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    endings = [ending.lower() for ending in path.suffixes[-2:]]
-    packed = len(endings) == 2 and endings[1] in PACKED and endings[0] in ENDINGS
-    return not hidden and (endings[-1:] == [".zip"] or packed or endings[-1:] in [[e] for e in ENDINGS])
+    unpacked = Path(DataFile(path).name).suffix.lower()
+    return not hidden and (path.suffix.lower() == ".zip" or unpacked in ENDINGS)
 
 
 def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) -> Rows:
@@ -128,8 +127,9 @@ def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) ->
             raise DataError(f"{path} must be unpacked: a {ending} file can't be read from front to back.")
         return Rows(source, name, "row", _guarded(file, _BINARY[ending](file.path)))
     if ending == ".json":
-        unit: Literal["line", "row"] = "row" if _is_list(file) else "line"
-        return Rows(source, name, unit, _guarded(file, _json(file, is_row)))
+        if _is_list(file):
+            return Rows(source, name, "row", _guarded(file, _json_list(file)))
+        return Rows(source, name, "line", _guarded(file, _json(file, is_row)))
     return Rows(source, name, "line", _guarded(file, _TEXT[ending](file)))
 
 
@@ -192,10 +192,7 @@ def _is_list(file: DataFile) -> bool:
 
 
 def _json(file: DataFile, is_row: IsRow) -> Iterator[Row]:
-    """A list, JSON lines, or one object over several lines; of objects that are no rows, the rows in them."""
-    if _is_list(file):
-        yield from _json_list(file)
-        return
+    """JSON lines, or one object over several lines; of objects that are no rows, the rows in them."""
     with file.text() as stream:
         first = _json_line(1, stream.readline(_ONE_OBJECT))
         whole = first.raw + stream.read(_ONE_OBJECT) if first.value is None else ""
