@@ -1,7 +1,7 @@
 """Every family's folder, written here, computes the same in transformers 4.57, which has other names.
 
 4.57 runs in a virtual environment of its own, made once at $MEDCARE_TRANSFORMERS_4, else in the cache. It
-sees this environment's other packages, so that torch is not installed again.
+is shown this environment's other packages at each call, so that torch is not installed again.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ MESSAGES = [{"role": "user", "content": "Which code?"}, {"role": "assistant", "c
 
 @cache
 def python_4() -> Path:
-    """The other environment's Python; the test is skipped where none can be made."""
+    """The other environment's Python; the test is skipped where none can be made.
+
+    It holds nothing of this environment: the cache outlives the clone that made it.
+    """
     folder = Path(os.environ.get("MEDCARE_TRANSFORMERS_4") or cache_dir() / "transformers-4.57")
     program = folder / "bin" / "python"
     if not (folder / "ready").is_file():
         venv.create(folder, with_pip=True, clear=True)
         site = next(folder.glob("lib/python*/site-packages"))
-        (site / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
         done = subprocess.run(
             [program, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, *PINNED],
             capture_output=True,
@@ -58,7 +60,14 @@ def read_in_4(root: Path) -> dict[str, dict]:
     """What 4.57 makes of each folder in `root`."""
     script = Path(__file__).with_name("transformers_4.py")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run([python_4(), script, root], check=True, env=environment, stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        [python_4(), script, root, sysconfig.get_path("purelib")],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
     return json.loads((root / "read.json").read_text())
 
 

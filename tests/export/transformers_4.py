@@ -1,6 +1,8 @@
 """Run by another environment's Python, with transformers 4.57: what it makes of every folder in a folder.
 
-python transformers_4.py FOLDER    writes FOLDER/read.json; beside it, FOLDER-4/NAME as 4.57 saves it
+python transformers_4.py FOLDER PACKAGES    writes FOLDER/read.json; beside it, FOLDER-4/NAME as 4.57 saves it
+
+What is not pinned there (torch, numpy, ...) comes from PACKAGES, the site-packages of whoever asks.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ import json
 import sys
 import warnings
 from pathlib import Path
+
+sys.path.append(sys.argv[2])  # after its own packages, which are looked in first
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
