@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
         ".lock",
         "README.md",
         "inner/manifest.json",
-        "checkpoint.safetensors",
+        "checkpoints/3.safetensors",
     ):
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_bytes(name.encode() * 50)

@@ -25,7 +25,7 @@ from medcare.text.chat_template import Rendered
 from medcare.training.devices import expert_loads
 from medcare.training.loop import Loop, Schedule, _layout, learning_rate
 from medcare.training.meter import Meter
-from medcare.training.state import former_facts
+from medcare.training.state import last_checkpoint
 from tests.conftest import tiny_model
 from tests.models.families import tiny_family
 
@@ -249,7 +249,10 @@ def test_a_resumed_run_logs_what_one_that_ran_through_logs(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             broken.run("broken")
         resumed = loop(stage_one(), stage, folder).run("resumed")
-        assert resumed["loss"] == result["loss"]
+        assert (resumed["loss"], resumed["tokens"]) == (result["loss"], result["tokens"])
+        elapsed = [row["elapsed"] for row in rows(folder)]
+        assert elapsed == sorted(elapsed), "the seconds of both calls"
+        assert resumed["seconds"] >= elapsed[-1]
         untimed = [
             [
                 {k: v for k, v in row.items() if k not in ("elapsed", "tokens_per_second")}
@@ -267,7 +270,7 @@ def test_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(tmp_p
     seen = []
 
     def poisoned(number, meter):
-        seen.append((tmp_path / "checkpoint.safetensors").exists())
+        seen.append((tmp_path / "checkpoints").exists())
         if number == 3 and what == "loss":
             next(iter(made.parameters.values())).data.fill_(float("inf"))
         if number == 3 and what == "gradient":
@@ -281,9 +284,10 @@ def test_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(tmp_p
     finally:
         made.accelerator.clip_grad_norm_ = clip
     assert seen == [False, True, True, True]
-    assert former_facts(tmp_path)["step"] == "3"
+    kept = last_checkpoint(tmp_path)
+    assert kept.facts["step"] == "3"
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3]
-    assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "checkpoint.safetensors").values())
+    assert all(torch.isfinite(t).all() for t in load_file(kept.path).values())
 
 
 _KILLED = """
@@ -333,10 +337,71 @@ def test_a_checkpoint_of_other_settings_or_data_is_refused(tmp_path):
             other.run("other")
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path):
-    (tmp_path / "checkpoint.safetensors").write_bytes(b"\x10" * 40)
-    with pytest.raises(FolderError, match="damaged"):
-        run(stage_one(), STAGE, tmp_path)
+@pytest.mark.parametrize("damaged", [1, 2], ids=["the last", "both"])
+def test_a_damaged_checkpoint_is_told_and_passed_over(tmp_path, capsys, damaged):
+    whole = run(stage_one(), STAGE, tmp_path / "whole")
+    often = replace(STAGE, checkpoint_seconds=0.0)
+    broken = loop(stage_one(), often, tmp_path)
+    step = broken._step
+
+    def stopped(number, meter):
+        if number == 5:
+            raise TrainingError("stop")
+        return step(number, meter)
+
+    broken._step = stopped
+    with pytest.raises(TrainingError):
+        broken.run("broken")
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4.safetensors", "5.safetensors"}
+    for path in sorted((tmp_path / "checkpoints").iterdir(), reverse=True)[:damaged]:
+        tear(path)
+    capsys.readouterr()
+    begun = []
+    resumed = loop(made := stage_one(), often, tmp_path)
+    resumed._step = lambda number, meter: begun.append(number) or Loop._step(resumed, number, meter)
+    resumed.run("resumed")
+    assert begun[0] == (4 if damaged == 1 else 0)
+    assert capsys.readouterr().err.count("is damaged or can't be read") == damaged
+    assert_same(whole, {name: parameter.detach() for name, parameter in made[1].items()})
+
+
+def tear(path):
+    """One bit of a tensor, so that the file is read without an error."""
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+def test_every_bit_of_a_checkpoint_counts(tmp_path):
+    """A flipped bit anywhere is noticed, but in the padding of the header's JSON."""
+    made = loop(stage_one(), STAGE, tmp_path)
+    made._save(2, made._key(), Meter())
+    path = last_checkpoint(tmp_path).path
+    data = path.read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    for place in (*range(0, header, 97), *range(header, len(data), 9973), len(data) - 1):
+        if data[place : place + 1] != b" ":
+            flipped = bytes([data[place] ^ 1])
+            path.write_bytes(data[:place] + flipped + data[place + 1 :])
+            assert last_checkpoint(tmp_path) is None, place
+    path.write_bytes(data[: len(data) // 2])
+    assert last_checkpoint(tmp_path) is None
+    path.write_bytes(data)
+    assert last_checkpoint(tmp_path).facts["step"] == "2"
+
+
+def test_processes_that_find_different_checkpoints_are_told(tmp_path):
+    made = loop(stage_one(), STAGE, tmp_path)
+
+    class Two:
+        num_processes, device = 2, torch.device("cpu")
+
+        def reduce(self, own, how):
+            return own + torch.tensor([3.0, 9.0])  # the other is at step 3
+
+    made.accelerator = Two()
+    with pytest.raises(FolderError, match=r"process 0: step 0.*a disk that all of them share"):
+        made._restore("key")
 
 
 def test_only_the_branches_change(tmp_path):

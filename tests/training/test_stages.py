@@ -80,7 +80,7 @@ def test_stage_folders_hold_what_the_readme_says(both):
         "metrics.jsonl",
         "manifest.json",
     }
-    assert "checkpoint.safetensors" not in one
+    assert "checkpoints" not in one
     two = {path.name for path in (both / "two").iterdir()}
     assert two >= {"knowledge", "attention", "alignment", "config.yaml", "metrics.jsonl", "manifest.json"}
     assert "noise.safetensors" not in two
@@ -472,7 +472,9 @@ def test_replay_mixes_stage_ones_rows_in_and_needs_them(both, tiny_base, tmp_pat
 def test_a_checkpoint_is_no_part_of_a_finished_folder(tiny_base, tmp_path):
     often = replace(config(tiny_base), aggregate=replace(config(tiny_base).aggregate, checkpoint_seconds=0.0))
     stages.train("aggregate", often, TALKS, tmp_path / "one", data_hash="x")
-    assert "checkpoint.safetensors" not in read_manifest(tmp_path / "one")["files"]
-    (tmp_path / "one" / "checkpoint.safetensors").write_bytes(b"left by a kill")
+    assert not [name for name in read_manifest(tmp_path / "one")["files"] if "checkpoints" in name]
+    left = tmp_path / "one" / "checkpoints" / "3.safetensors"
+    left.parent.mkdir()
+    left.write_bytes(b"left by a kill")
     assert stages.train("aggregate", often, TALKS, tmp_path / "one", data_hash="x") == {}
-    assert not (tmp_path / "one" / "checkpoint.safetensors").exists()
+    assert not left.parent.exists()

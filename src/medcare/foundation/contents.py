@@ -18,11 +18,11 @@ from medcare.foundation.storage import cache_dir, file_hash, write_json
 
 MANIFEST = "manifest.json"
 _ADVICE = "Copy the folder again from where it is whole, or make it again."
-CHECKPOINT = "checkpoint.safetensors"
-"""What a stage goes on from; it is removed once the manifest is there."""
+CHECKPOINTS = "checkpoints"
+"""The folder in a stage folder of what it goes on from; it is removed once the manifest is there."""
 # Besides it: made out of other files, and made anew whenever one likes; or written after the manifest.
 _LEFT_OUT = frozenset(
-    {MANIFEST, CHECKPOINT, "README.md", "report.html", "report.md", "results.csv", "figures", "phases.json"}
+    {MANIFEST, CHECKPOINTS, "README.md", "report.html", "report.md", "results.csv", "figures", "phases.json"}
 )
 
 

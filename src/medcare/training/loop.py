@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
 from medcare.adapters.shards import gathered, whole
 from medcare.adapters.tuner import router_load, set_noise
-from medcare.foundation.errors import ConfigError, ModelError, TrainingError
+from medcare.foundation import processes
+from medcare.foundation.errors import ConfigError, FolderError, ModelError, TrainingError
 from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
 from medcare.models.traits import Traits
@@ -28,7 +29,7 @@ from medcare.text.chat_template import Rendered
 from medcare.training.devices import agree, expert_loads, make_accelerator, sum_loads, tell_layers
 from medcare.training.losses import TokenLoss
 from medcare.training.meter import Meter
-from medcare.training.state import former_facts, load_state, save_state
+from medcare.training.state import last_checkpoint, load_state, save_state
 from medcare.training.tracking import scalars
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ class Loop:
         self.pad_id = pad_id
         self.noise_drop = noise_drop
         # A continued run keeps its steps as they were, on whatever devices it goes on.
-        former = former_facts(folder)
+        self.checkpoint = last_checkpoint(folder)
+        former = self.checkpoint.facts if self.checkpoint else {}
         self.batches = int(former.get("batches", stage.accumulation * self.accelerator.num_processes))
         traits = traits or Traits.of(model)
         asked = cast(Batching, former.get("layout", stage.batching))
@@ -170,19 +172,20 @@ class Loop:
         Ctrl-C finishes the step under way and saves a checkpoint; a second one stops at once.
 
         Returns:
-            `steps`, the `loss` of the last logged steps, `seconds` and `tokens` of this call.
+            `steps`, the `loss` of the last logged steps, `seconds` and `tokens` of all calls that it took.
 
         Raises:
-            FolderError: the folder holds a checkpoint of other settings or data.
+            FolderError: the folder holds a checkpoint of other settings or data, or the processes don't share
+                it.
             StorageError: the disk is full.
             TrainingError: loss or gradient are not finite; the checkpoint is from before.
         """
         steps = len(self.schedule.steps)
         key = self._key()
-        done = load_state(self.folder, self.parameters, self._plain_optimizer(), key)
+        done = self._restore(key)
+        meter = self._meter()
         self._trim_metrics(done)
         self.wrapped.train()
-        meter = self._meter()
         saved_at = time.monotonic()
         with delayed_interrupt() as interrupt, track(name, steps) as task:
             task.start_at(done)
@@ -202,6 +205,20 @@ class Loop:
         self.wrapped.eval()
         last = {} if meter.last_loss is None else {"loss": meter.last_loss}
         return {"steps": steps, **last, "seconds": meter.seconds(), "tokens": meter.all_tokens}
+
+    def _restore(self, key: str) -> int:
+        """Go back to the checkpoint, if there is one; returns the steps done, the same on all processes."""
+        optimizer, world = self._plain_optimizer(), self.accelerator.num_processes
+        done = load_state(self.checkpoint, self.parameters, optimizer, key) if self.checkpoint else 0
+        if world > 1:
+            steps = torch.tensor([done, done * done], device=self.accelerator.device, dtype=torch.float64)
+            total, squares = self.accelerator.reduce(steps, "sum").tolist()
+            if squares * world != total * total:
+                raise FolderError(
+                    f"The processes don't find the same checkpoint in {self.folder} (process "
+                    f"{processes.number()}: step {done}). It has to lie on a disk that all of them share."
+                )
+        return done
 
     def _step(self, step: int, meter: Meter) -> float:
         """One optimizer step; returns the mean NLL of its supervised tokens."""
@@ -295,7 +312,7 @@ class Loop:
 
     def _meter(self) -> Meter:
         """What was counted since the last row of metrics.jsonl, as of the checkpoint."""
-        meter, former = Meter(), former_facts(self.folder)
+        meter, former = Meter(), self.checkpoint.facts if self.checkpoint else {}
         if "scaler" in former:
             self.scaler.load_state_dict(json.loads(former["scaler"]))
         meter.restore(json.loads(former.get("meter", "{}")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-_SUMS = {"last_loss", "nll", "norm", "steps", "supervised"}
+_SUMS = {"last_loss", "all_tokens", "nll", "norm", "steps", "supervised"}
 
 
 class Meter:
@@ -13,11 +13,12 @@ class Meter:
 
     Attributes:
         last_loss: mean NLL of the supervised tokens in the last row taken, if there was one.
-        all_tokens: real tokens since the start, on all devices.
+        all_tokens: real tokens of all calls that the training took, on all devices.
     """
 
     def __init__(self) -> None:
         self.start = self.since = time.monotonic()
+        self.before = 0.0
         self.last_loss: float | None = None
         self.all_tokens = 0
         self._clear()
@@ -38,10 +39,11 @@ class Meter:
 
     def state(self) -> dict[str, Any]:
         """The sums as they are, for `restore`."""
-        return {name: getattr(self, name) for name in _SUMS}
+        return {**{name: getattr(self, name) for name in _SUMS}, "seconds": self.seconds()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from the sums of an earlier call; time, and tokens by time, count from this one's start."""
+        """Go on from the sums of an earlier call; the rate counts from this one's start."""
+        self.before = state.get("seconds", 0.0)
         for name in _SUMS & state.keys():
             setattr(self, name, state[name])
 
@@ -50,8 +52,8 @@ class Meter:
         return self.tokens / max(time.monotonic() - self.since, 1e-9)
 
     def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.start
+        """Seconds of training in all calls, but for what a kill has undone."""
+        return self.before + time.monotonic() - self.start
 
     def take(self) -> dict[str, float]:
         """The row since the last one; counting starts afresh."""

@@ -35,7 +35,7 @@ from medcare.adapters.loading import load_model, template_file
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.targets import adapted_share
 from medcare.adapters.tuner import add_branches, branch_parameters, trainable
-from medcare.foundation.contents import CHECKPOINT
+from medcare.foundation.contents import CHECKPOINTS
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
@@ -88,7 +88,7 @@ def train(
         finished = claim(out, config, settings)
     if finished:
         if is_main():  # left by a kill between the manifest and the removal below
-            (out / CHECKPOINT).unlink(missing_ok=True)
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         return {}
     model = _start(stage, config, start)
     tokenizer = load_tokenizer(config.model.base, _template(config, start))
@@ -112,7 +112,7 @@ def train(
             save_directions(out / INPUTS, directions)
         facts = {**settings, "base": config.model.base, "result": result, **energies}
         save(model, out, config, facts, start=start)
-        (out / CHECKPOINT).unlink(missing_ok=True)
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     wait()
     return result
 

@@ -1,20 +1,43 @@
 """The checkpoint inside a stage: everything that makes a resumed run equal to an uninterrupted one.
 
-One safetensors file holds parameters and AdamW's moments, so that it is whole or not there. Random
-numbers need no saving: every step seeds its own (see `loop`).
+One safetensors file holds parameters and AdamW's moments, so that it is whole or not there, and the hash of
+all that is in it. The one before is kept too: a file that a disk has damaged is passed over. Random numbers
+need no saving: every step seeds its own (see `loop`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from medcare.adapters.shards import like, overwrite, whole
-from medcare.foundation.contents import CHECKPOINT
-from medcare.foundation.errors import FolderError
+from medcare.foundation.contents import CHECKPOINTS
+from medcare.foundation.errors import FolderError, ModelError
+from medcare.foundation.progress import say
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
+
+
+KEPT = 2
+_HASH = "sha256"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on the disk.
+
+    Attributes:
+        path: its file.
+        facts: as `save_state` was given them.
+    """
+
+    path: Path
+    facts: dict[str, str]
 
 
 def save_state(
@@ -27,8 +50,10 @@ def save_state(
 ) -> None:
     """Write the state, whole also where the parameters are cut into shards; every process must call it.
 
+    Of the checkpoints there the last `KEPT` stay.
+
     Args:
-        folder: where to write.
+        folder: the stage folder.
         parameters: what trains, by name.
         optimizer: their AdamW.
         facts: `step`, the steps done; `key`, which identifies settings and data; what else a resumed run
@@ -47,38 +72,46 @@ def save_state(
                 # A copy: ZeRO-3 keeps many in one storage, of which safetensors would refuse to write a part.
                 tensors[f"{entry}/{name}"] = gathered.to("cpu", copy=True)
     if write:
-        save_tensors(folder / CHECKPOINT, tensors, facts)
+        step = int(facts["step"])
+        path = folder / CHECKPOINTS / f"{step}.safetensors"
+        save_tensors(path, tensors, {**facts, _HASH: _digest(tensors, facts)})
+        former = _saved(folder)
+        # Later ones than this were found damaged: training went on from an earlier one.
+        kept = [number for number in former if number <= step][:KEPT]
+        for number in former.keys() - set(kept):
+            former[number].unlink(missing_ok=True)
 
 
-def former_facts(folder: Path) -> dict[str, str]:
-    """The facts that `save_state` wrote; empty if there is no checkpoint.
-
-    Raises:
-        FolderError: the checkpoint is damaged.
-    """
-    path = folder / CHECKPOINT
-    return load_metadata(path) if path.exists() else {}
+def last_checkpoint(folder: Path) -> Checkpoint | None:
+    """The last checkpoint of a stage folder that is whole; None if there is none. Says what is damaged."""
+    for path in _saved(folder).values():
+        try:
+            facts, tensors = load_metadata(path), load_tensors(path)
+        except (FolderError, ModelError):
+            facts, tensors = {}, {}
+        digest = facts.pop(_HASH, "")
+        if tensors and digest == _digest(tensors, facts):
+            return Checkpoint(path, facts)
+        say(f"{path} is damaged or can't be read: training goes on from before it.")
+    return None
 
 
 def load_state(
-    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, key: str
+    checkpoint: Checkpoint, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, key: str
 ) -> int:
     """Restore parameters and optimizer.
 
     Returns:
-        The number of steps done; 0 if there is no checkpoint.
+        The number of steps done.
 
     Raises:
-        FolderError: the checkpoint is of other settings or data, or damaged.
+        FolderError: the checkpoint is of other settings or data.
     """
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return 0
-    tensors, metadata = load_tensors(path), former_facts(folder)
-    if metadata["key"] != key or {f"parameter/{name}" for name in parameters} - tensors.keys():
+    tensors = load_tensors(checkpoint.path)
+    if checkpoint.facts["key"] != key or {f"parameter/{name}" for name in parameters} - tensors.keys():
         raise FolderError(
-            f"{path} was written with other settings or data. Continue with the former ones, or choose "
-            "another --out."
+            f"{checkpoint.path} was written with other settings or data. Continue with the former ones, or "
+            "choose another --out."
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -90,4 +123,20 @@ def load_state(
                 "exp_avg": like(tensors[f"exp_avg/{name}"], parameter),
                 "exp_avg_sq": like(tensors[f"exp_avg_sq/{name}"], parameter),
             }
-    return int(metadata["step"])
+    return int(checkpoint.facts["step"])
+
+
+def _saved(folder: Path) -> dict[int, Path]:
+    """The checkpoints' files by their steps, the last first."""
+    files = {
+        int(path.stem): path for path in (folder / CHECKPOINTS).glob("*.safetensors") if path.stem.isdigit()
+    }
+    return dict(sorted(files.items(), reverse=True))
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
