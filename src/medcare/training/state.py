@@ -22,7 +22,6 @@ from medcare.foundation.errors import FolderError, ModelError
 from medcare.foundation.progress import say
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
-
 KEPT = 2
 _HASH = "sha256"
 
