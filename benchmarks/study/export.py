@@ -12,7 +12,7 @@ from medcare.foundation.storage import write_jsonl
 from medcare.study.grid import finished
 from medcare.study.plan import load_study
 
-KEPT = ("arm", "seed", "changed", "result", "error", "seconds", "processor", "commit", "versions")
+KEPT = ("key", "arm", "seed", "changed", "result", "error", "seconds", "processor", "commit", "versions")
 
 
 def main() -> None:

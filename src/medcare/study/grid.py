@@ -34,17 +34,18 @@ def run_study(study: Study, out: Path) -> None:
         MedCareError: see `errors`; what was finished stays, and the same call continues from it.
     """
     cells = study.cells()
-    while missing := [cell for cell in cells if not _path(cell, out).is_file()]:
+    while missing := [cell for cell in cells if not result_path(cell, out).is_file()]:
         if not sum(_try(cell, out, len(cells)) for cell in missing):
             time.sleep(_WAIT)
 
 
 def finished(study: Study, out: Path) -> Iterator[dict[str, Any]]:
-    """The finished cells, in the plan's order: `arm`, `family`, `seed` and what `run_study` wrote."""
+    """The finished cells, in the plan's order: `key`, `arm`, `family`, `seed` and what `run_study` wrote."""
     for cell in study.cells():
-        if _path(cell, out).is_file():
+        if result_path(cell, out).is_file():
             yield {
-                **read_json(_path(cell, out)),
+                **read_json(result_path(cell, out)),
+                "key": cell.key,
                 "arm": cell.arm.name,
                 "family": cell.arm.family,
                 "seed": cell.config.seed,
@@ -53,7 +54,7 @@ def finished(study: Study, out: Path) -> Iterator[dict[str, Any]]:
 
 def _try(cell: Cell, out: Path, total: int) -> bool:
     """Run a cell unless another process has it or what it starts from; returns whether it was run."""
-    path = _path(cell, out)
+    path = result_path(cell, out)
     if path.is_file():
         return False
     try:
@@ -83,5 +84,6 @@ def _try(cell: Cell, out: Path, total: int) -> bool:
     return True
 
 
-def _path(cell: Cell, out: Path) -> Path:
+def result_path(cell: Cell, out: Path) -> Path:
+    """Where a cell's result is; the file is there once the cell is finished."""
     return out / "cells" / cell.key / RESULT
