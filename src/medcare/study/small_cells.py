@@ -32,6 +32,7 @@ from medcare.foundation.locks import hold
 from medcare.foundation.storage import read_json, write_json
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import RunConfig, StageConfig
+from medcare.study.routing import routing
 from medcare.study.small_training import Replay, fit, teach
 from medcare.study.small_world import PAD, Rows, SmallWorldConfig, World, build_model, measure
 
@@ -58,7 +59,7 @@ def run_cell(config: RunConfig, world: SmallWorldConfig, shared: Path) -> dict[s
     """
     torch.set_num_threads(1)
     drawn = World(config.seed)
-    tests = drawn.tests()
+    tests = drawn.tests(world.noise)
     base = _base(config.seed, world, drawn, shared)
     if world.method in ("lora", "full"):
         return {"mixed": _mixed(config, world, drawn, base, tests)}
@@ -132,6 +133,7 @@ def _stage_1(
 ) -> None:
     rows = drawn.stage_1(world.noise, world.forms)
     measures = {"base": measure(model, tests)}
+    facts: dict[str, Any] = {}
     torch.manual_seed(config.seed)
     used = config if world.method == "medcare" else _without_experts(config)
     add_branches(model, "aggregate", used.adapters)
@@ -148,6 +150,7 @@ def _stage_1(
     )
     if used.adapters.experts:
         measures["noise kept"] = measure(model, tests)
+        facts["routing"] = routing(model, drawn.kinds(world.noise))
         remove_branch(model, "noise")
     measures["end"] = measure(model, tests)
     bare = {name: linear.weight.detach().clone() for name, linear in adapted_linears(model).items()}
@@ -156,7 +159,7 @@ def _stage_1(
             measures[f"scaled {scale}"] = measure(model, tests)
     save_tensors(folder / "branches.safetensors", dict(_branch_parameters(model)))
     trained = sum(entry.numel() for entry in parameters.values())
-    write_json(folder / "measures.json", {"measures": measures, "trained": trained})
+    write_json(folder / "measures.json", {"measures": measures, "trained": trained, **facts})
 
 
 def _stage_2(

@@ -33,6 +33,7 @@ WIDTH = 12
 """Tokens of a row, padding included."""
 
 _STYLES = ("book", "forum", "exam", "rumour", "filler", "question")
+_SOURCES = ("book", "turned book", "forum", "turned forum")
 _OLD_FORMS = ("copy", "reverse", "halves", "first", "last", "entities")
 _NEW_FORMS = ("rotate", "neighbours", "values", "second")
 _LIST = 4
@@ -139,12 +140,11 @@ class World:
             forms: examples of old forms, as a share of the right rows about facts.
         """
         draw = random.Random(f"sources:{self.seed}")
-        styles = ("book", "turned book", "forum", "turned forum")
-        facts = [self._fact(entity, relation, style) for entity, relation in _new() for style in styles]
+        facts = [self._fact(entity, relation, style) for entity, relation in _new() for style in _SOURCES]
         count = round(forms * len(facts))
         if noise != "clean":
             for entity, relation in _new():
-                said = ("rumour",) * 3 if noise == "marked" else draw.sample(styles, 3)
+                said = ("rumour",) * 3 if noise == "marked" else draw.sample(_SOURCES, 3)
                 facts += [self._fact(entity, relation, style, wrong=True) for style in said]
         return _rows(facts) + self.forms(_OLD_FORMS, count, "stage 1")
 
@@ -152,14 +152,32 @@ class World:
         """Examples of the new forms."""
         return self.forms(_NEW_FORMS, count, "stage 2")
 
-    def tests(self) -> dict[str, Rows]:
-        """What is measured: facts in the style of exams, forms on lists that no training has seen."""
-        return {
+    def kinds(self, noise: Noise) -> dict[str, Rows]:
+        """A twentieth of stage 1's rows by what they are: right ones of each style, wrong ones, old forms."""
+        asked = _new()[::19]
+        found = {
+            style: _rows(self._fact(entity, relation, style) for entity, relation in asked)
+            for style in _SOURCES
+        }
+        if noise != "clean":
+            wrong = ("rumour",) if noise == "marked" else _SOURCES
+            found["wrong"] = _rows(self._fact(*pair, style, wrong=True) for pair in asked for style in wrong)
+        return found | {"forms": self.forms(_OLD_FORMS, 60, "kinds")}
+
+    def tests(self, noise: Noise = "clean") -> dict[str, Rows]:
+        """What is measured: facts in the style of exams, forms on lists that no training has seen.
+
+        Where sources are wrong, also how often the new facts are answered as those say (`new_errors`).
+        """
+        found = {
             "new_facts": _rows(self._fact(entity, relation, "exam") for entity, relation in _new()),
             "old_facts": _rows(self._fact(entity, relation, "exam") for entity, relation in _old()),
             "old_forms": self.forms(_OLD_FORMS, 600, "test"),
             "new_forms": self.forms(_NEW_FORMS, 600, "test"),
         }
+        if noise != "clean":
+            found["new_errors"] = _rows(self._fact(*pair, "exam", wrong=True) for pair in _new())
+        return found
 
     def forms(self, names: Sequence[str], count: int, purpose: str) -> Rows:
         """`count` examples, as many of each form, on lists of entities and values."""
@@ -230,7 +248,7 @@ def _old() -> Iterable[tuple[int, int]]:
     return [(entity, relation) for entity in range(OLD) for relation in range(RELATIONS)]
 
 
-def _new() -> Iterable[tuple[int, int]]:
+def _new() -> list[tuple[int, int]]:
     return [(OLD + entity, relation) for entity in range(NEW) for relation in range(RELATIONS)]
 
 
