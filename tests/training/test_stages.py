@@ -404,6 +404,22 @@ def test_what_trains_is_told_in_numbers_that_say_something(tiny_base, tmp_path, 
     )
 
 
+def test_too_few_steps_are_told_before_they_are_made_with_settings_that_make_more(
+    tiny_base, tmp_path, capsys
+):
+    large = replace(config(tiny_base).aggregate, tokens_per_batch=8192, epochs=1)
+    stages.train("aggregate", config(tiny_base, aggregate=large), TALKS, tmp_path / "one", data_hash="x")
+    told = capsys.readouterr().err
+    assert told.index("aggregate: 1 step in all, of 12 examples with") < told.index("1/1")
+    changes = dict(re.findall(r"--set aggregate\.(\w+)=(\d+)", told))
+    assert changes
+    better = replace(large, **{name: int(value) for name, value in changes.items()})
+    stages.train("aggregate", config(tiny_base, aggregate=better), TALKS, tmp_path / "two", data_hash="x")
+    steps = read_manifest(tmp_path / "two")["result"]["steps"]
+    assert int(re.search(r"About (\d+) come of", told)[1]) == pytest.approx(steps, rel=0.5)
+    assert steps > 1
+
+
 @pytest.mark.parametrize("kind", ["inputs", "contrast"])
 def test_stage_two_keeps_out_of_what_stage_one_reads(both, tiny_base, tmp_path, kind):
     align = replace(config(tiny_base).align, orthogonality=kind, input_energy=0.8)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ from medcare.foundation.progress import say
 from medcare.models.base_model import TEMPLATE, choose_dtype, describe, load_base, load_tokenizer
 from medcare.models.quantized import quantize
 from medcare.settings.config import AUTO, AdapterConfig, Quantization, RunConfig, Stage
+from medcare.settings.fitting import FEW_STEPS, count_steps, fitting
 from medcare.settings.run_folder import claim, origin, read_manifest, write_manifest
 from medcare.text.chat_template import Rendered, render_all
 from medcare.text.records import Conversation
@@ -184,7 +186,7 @@ def _loop(
     say(f"{stage}: adapted are {_shares(model, stage)} weights")
     if config.stage(stage).gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return Loop(
+    loop = Loop(
         model,
         parameters,
         examples,
@@ -194,6 +196,25 @@ def _loop(
         pad_id=pad_id,
         noise_drop=config.adapters.noise_drop if stage == "aggregate" else 0.0,
         replayed=replayed,
+    )
+    _warn_of_few_steps(stage, loop)
+    return loop
+
+
+def _warn_of_few_steps(stage: Stage, loop: Loop) -> None:
+    """Say that a handful of steps teaches nothing, and which settings make more of the same data."""
+    steps = len(loop.schedule.steps)
+    if steps >= FEW_STEPS:
+        return
+    rows, tokens = len(loop.examples), sum(len(example.ids) for example in loop.examples)
+    processes = loop.accelerator.num_processes
+    changes = fitting(rows, tokens, loop.stage, processes=processes)
+    better = count_steps(tokens, replace(loop.stage, **changes), processes=processes)
+    settings = " ".join(f"--set {stage}.{name}={value}" for name, value in changes.items())
+    advice = f"About {better} come of: {settings}" if changes else "More data is needed."
+    say(
+        f"{stage}: {steps} {'step' if steps == 1 else 'steps'} in all, of {rows} examples with {tokens:,} "
+        f"tokens: too little for anything to be learned. {advice}"
     )
 
 
