@@ -1,4 +1,4 @@
-"""Data of any size make enough steps with the settings that `fitting` names, and those are no more than needed."""
+"""Data of any size make enough steps under the settings that `fitting` names."""
 
 from __future__ import annotations
 
