@@ -1,8 +1,8 @@
 """Steps that fit the data: how many a stage makes of it, whether that is too few, and what would be enough.
 
 An optimizer of Adam's kind moves no number by much more than its learning rate in a step, and LoRA's B
-begins at zero: data that make a handful of steps leave the model as it was. Smaller steps come first: they cost
-nothing. More passes over the same rows come second, up to where they only repeat.
+begins at zero: data that make a handful of steps leave the model as it was. Smaller steps come first: they
+cost nothing. More passes over the same rows come second, up to where they only repeat.
 """
 
 from __future__ import annotations
