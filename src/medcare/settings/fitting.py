@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from medcare.settings.config import StageConfig
 
@@ -26,7 +27,7 @@ def count_steps(tokens: int, stage: StageConfig, *, processes: int = 1) -> int:
     return stage.epochs * max(1, math.ceil(tokens / a_step))
 
 
-def fitting(rows: int, tokens: int, stage: StageConfig, *, processes: int = 1) -> dict[str, int]:
+def fitting(rows: int, tokens: int, stage: StageConfig, *, processes: int = 1) -> dict[str, Any]:
     """Settings of a stage under which data of this size make enough steps.
 
     Args:
