@@ -162,6 +162,9 @@ def test_own_conversations_and_an_own_exam(tiny_base, tmp_path):
     run_pipeline(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [task["n"] for task in results["tasks"].values()] == [1]
+    (tmp_path / "mine.jsonl").write_text(talk * 4)
+    with pytest.raises(FolderError, match="differs in aggregate_data_sha256, align_data_sha256"):
+        run_pipeline(config, tmp_path / "run")
 
 
 def test_own_data_that_is_empty_is_told(tiny_base, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ from medcare.adapters.tuner import trainable as let_train
 from medcare.data.readers import conversations as read_conversations
 from medcare.evaluation.engines import LocalEngine
 from medcare.export import merged
-from medcare.foundation.errors import ConfigError, FolderError
+from medcare.foundation.errors import ConfigError, FolderError, ModelError
 from medcare.foundation.processes import is_main, wait
 from medcare.foundation.storage import read_json
+from medcare.models.identity import base_digest
 from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_stage
 from medcare.settings.files import from_dict, load_config
 from medcare.settings.run_folder import claim, origin, read_manifest
@@ -206,6 +207,8 @@ def save_stage(
     config = RunConfig()
     config = replace(config, model=replace(config.model, base=named), adapters=adapters or AdapterConfig())
     settings = {"stage": stage, "data": "own loop", **origin(begun, folder)}
+    with suppress(ModelError):  # a model that was made in memory
+        settings["base_sha256"] = base_digest(named)
     if not claim(folder, config, settings):
         stages.save(model, folder, config, {**settings, "base": named, "result": {}}, start=begun)
     return folder

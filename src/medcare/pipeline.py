@@ -32,12 +32,13 @@ from medcare.evaluation.results import write_results
 from medcare.evaluation.test_set import adopt, adopted, read_test_set
 from medcare.export.card import write_card
 from medcare.export.merged import merge
+from medcare.foundation.contents import source_digest
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_json
 from medcare.judging.grading import grade
 from medcare.reports import write_report
-from medcare.settings.config import RunConfig, Stage
+from medcare.settings.config import STAGES, RunConfig, Stage
 from medcare.settings.run_folder import claim, write_manifest
 from medcare.text.records import Item
 from medcare.training import stages
@@ -56,6 +57,9 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
     known = identities(model=config.model.base, items=config.evaluation.items)
+    for stage in STAGES:
+        if (digest := source_digest(config.stage(stage).data)) is not None:
+            known[f"{stage}_data_sha256"] = digest
     with main_first():
         finished = claim(out, config, {"stage": "run", **known}) and (out / "report.html").is_file()
     if finished:
@@ -76,12 +80,13 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
 
     test("base", config.model.base)
     with clock.phase("aggregate"):
-        train_stage("aggregate", config, out / "aggregate", embedded=data)
+        clock.at_least("aggregate", train_stage("aggregate", config, out / "aggregate", embedded=data))
     if config.evaluation.noise_ablation and config.adapters.experts:
         test("aggregate_with_noise", out / "aggregate", noise=True)
     test("aggregate", out / "aggregate")
     with clock.phase("align"):
-        train_stage("align", config, out / "align", start=out / "aggregate", embedded=data)
+        result = train_stage("align", config, out / "align", start=out / "aggregate", embedded=data)
+        clock.at_least("align", result)
     with clock.phase("merge"):
         if is_main():
             merge(out / "align", out / "model")
@@ -132,7 +137,7 @@ def train_stage(
     folder = embedded or out.parent / f"{out.name}-data"
     source = named or str(prepare_data(config, folder) / f"{stage}.jsonl")
     conversations = list(read_conversations(source, columns=config.stage(stage).map))
-    digest = file_hash(Path(source)) if Path(source).is_file() else source
+    digest = source_digest(source) or source
     replayed = []
     if stage == "align" and config.align.replay:
         former = config.aggregate.data or str(prepare_data(config, folder) / "aggregate.jsonl")
@@ -246,6 +251,11 @@ class _Clock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
+        self._trained: dict[str, float] = {}
+
+    def at_least(self, name: str, result: dict[str, float]) -> None:
+        """Count the seconds of training before a kill, which left no time to write them down here."""
+        self._trained[name] = result.get("seconds", 0.0)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -254,7 +264,8 @@ class _Clock:
             yield
         finally:
             spent = time.monotonic() - start
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 2)
+            known = max(self.seconds.get(name, 0.0) + spent, self._trained.get(name, 0.0))
+            self.seconds[name] = round(known, 2)
             if is_main():
                 write_json(self.path, self.seconds)
         say(f"{name}: {spent:.0f} s")

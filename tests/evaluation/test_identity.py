@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from medcare.evaluation import identity
 from medcare.evaluation.identity import identities
 from medcare.foundation.errors import FolderError
 from medcare.foundation.storage import write_json, write_jsonl
@@ -91,14 +89,6 @@ def test_the_base_below_an_adapter_counts_too(model, tmp_path):
     train_again(model)
     seen.add(identities(model=str(tmp_path / "stage"))["model_sha256"])
     assert len(seen) == 3
-
-
-def test_weights_too_large_to_read_are_told_apart_by_size_and_time(model, monkeypatch):
-    monkeypatch.setattr(identity, "_MOST_READ", 0)
-    before = identities(model=str(model))
-    assert before == identities(model=str(model))
-    os.utime(model / "model.safetensors", ns=(1, 1))
-    assert before != identities(model=str(model))
 
 
 def test_a_folder_of_items_counts_with_its_cards(tmp_path):

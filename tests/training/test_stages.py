@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from medcare.adapters.input_directions import leading, load_directions
@@ -494,3 +494,53 @@ def test_a_checkpoint_is_no_part_of_a_finished_folder(tiny_base, tmp_path):
     left.write_bytes(b"left by a kill")
     assert stages.train("aggregate", often, TALKS, tmp_path / "one", data_hash="x") == {}
     assert not left.parent.exists()
+
+
+def change_weights(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {key: value * 1.01 for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+
+
+def test_a_base_whose_weights_have_changed_is_not_gone_on_from(tiny_base, tmp_path):
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    made = config(base)
+    stages.train("aggregate", made, TALKS, tmp_path / "one", data_hash="x")
+    begun = replace(made, aggregate=replace(made.aggregate, checkpoint_seconds=0.0))
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_, **__):
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "gather", stop)
+        with pytest.raises(Stopped):
+            stages.train("aggregate", begun, TALKS, tmp_path / "begun", data_hash="x")
+    former = (base / "model.safetensors").read_bytes()
+    change_weights(base)
+    with pytest.raises(FolderError, match="differs in base_sha256"):
+        stages.train("aggregate", begun, TALKS, tmp_path / "begun", data_hash="x")
+    with pytest.raises(FolderError, match="trained on other weights"):
+        stages.train("align", made, TALKS, tmp_path / "two", data_hash="x", start=tmp_path / "one")
+    for read in (load_model, lambda folder: merge(folder, tmp_path / "plain")):
+        with pytest.raises(AdapterError, match=r"trained on other weights.*--base PATH"):
+            read(tmp_path / "one")
+    load_model(tmp_path / "one", base=str(base))
+    (base / "model.safetensors").write_bytes(former)
+    moved = shutil.copytree(base, tmp_path / "moved", copy_function=shutil.copy)
+    shutil.rmtree(base)
+    load_model(tmp_path / "one", base=str(moved))
+
+
+def test_a_base_named_anew_is_told_apart(tiny_base, tmp_path, capsys):
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    stages.train("aggregate", config(base), TALKS, tmp_path / "one", data_hash="x")
+    capsys.readouterr()
+    load_model(tmp_path / "one", base=str(base))
+    assert "other weights" not in capsys.readouterr().err
+    change_weights(base)
+    load_model(tmp_path / "one", base=str(base))
+    assert "was trained on other weights than" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from medcare.adapters.branches import SPECS, stored_in
 from medcare.adapters.merge import merge_branch, merge_unrouted
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
+from medcare.foundation.progress import say
 from medcare.foundation.storage import read_json
 from medcare.models.base_model import (
     TEMPLATE,
@@ -21,6 +22,7 @@ from medcare.models.base_model import (
     load_tokenizer,
     resolve_base,
 )
+from medcare.models.identity import base_digest
 from medcare.models.soundness import fit_tokenizer
 from medcare.settings.run_folder import check, plain_source, read_manifest
 
@@ -73,6 +75,7 @@ def load_model(
     else:
         manifest = _stage_manifest(path)
         _check_base(describe(model), manifest, path)
+        _check_weights(manifest, path, base)
         _attach(model, path, manifest, noise=noise)
     if merge:
         merge_unrouted(model)
@@ -167,6 +170,17 @@ def _check_base(model_facts: dict[str, Any], manifest: dict[str, Any], folder: P
             f"{folder} was trained on another base, {manifest.get('base')}: {details}. "
             "Load it on its own base."
         )
+
+
+def _check_weights(manifest: dict[str, Any], folder: Path, base: str | None) -> None:
+    """Refuse a base that has other weights than the branches were trained on, unless it is named."""
+    former = manifest.get("base_sha256")
+    if former is None or base_digest(base or manifest["base"]) == former:
+        return
+    told = f"{folder} was trained on other weights than {base or manifest['base']} has now"
+    if base is None:
+        raise AdapterError(f"{told}. Put the former ones back, or say where they are: --base PATH.")
+    say(f"{told}: its answers are others than in training if more than the form of the files has changed.")
 
 
 def _peft_base(path: Path) -> str:

@@ -14,12 +14,8 @@ from pathlib import Path
 from medcare.evaluation.own_tasks import YAML, rows_of
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.storage import file_hash, read_json
+from medcare.models.identity import folder_digest
 from medcare.settings.run_folder import plain_source
-
-# Beyond this many bytes of weights, reading them takes too long; names, sizes and times stand in.
-_MOST_READ = 4 << 30
-_WEIGHTS = ".safetensors"
-_SUFFIXES = (_WEIGHTS, ".json", ".jinja", ".model")
 
 
 def identities(*, model: str = "", items: str = "") -> dict[str, str]:
@@ -50,26 +46,11 @@ def _model(path: Path) -> str:
 
     plain = plain_source(path)
     folder = path if plain is None else Path(plain)
-    parts = [] if plain is not None else [folder / spec.path for spec in stored_in(folder)]
-    files = [
-        file
-        for part in (folder, *(part for part in parts if part.is_dir()))
-        for file in sorted(part.glob("*"))
-        if file.suffix in _SUFFIXES and file.is_file()
-    ]
-    whole = sum(file.stat().st_size for file in files if file.suffix == _WEIGHTS) <= _MOST_READ
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(folder)}\n{_content(file, whole=whole)}\n".encode())
-    digest.update("".join(_model(base) for base in _bases(folder) if plain is None).encode())
-    return digest.hexdigest()
-
-
-def _content(file: Path, *, whole: bool) -> str:
-    if whole or file.suffix != _WEIGHTS:
-        return file_hash(file)
-    facts = file.stat()
-    return f"{facts.st_size} {facts.st_mtime_ns}"
+    if plain is not None:
+        return folder_digest(folder)
+    parts = (folder / spec.path for spec in stored_in(folder))
+    own = folder_digest(folder, (part for part in parts if part.is_dir()))
+    return hashlib.sha256((own + "".join(_model(base) for base in _bases(folder))).encode()).hexdigest()
 
 
 def _bases(folder: Path) -> Iterator[Path]:

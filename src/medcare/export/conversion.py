@@ -103,8 +103,6 @@ def adopt(folder: Path, config: RunConfig, out: Path) -> Path:
     """Write a foreign PEFT LoRA folder as the stage-1 folder that stage 2 starts from; see `convert`."""
     base = config.model.base
     _write(read_foreign(folder, config.adapters, _skeleton(base)), folder, base, out)
-    if (own := folder / TEMPLATE).is_file():
-        shutil.copyfile(own, out / TEMPLATE)
     return out
 
 
@@ -286,6 +284,8 @@ def _write(found: Found, folder: Path, base: str, out: Path) -> str:
     if found.noise:
         metadata = {"top_k": str(found.adapters.top_k), "scale": repr(found.adapters.scale), "format": "pt"}
         save_tensors(out / SPECS["noise"].path, found.noise, metadata)
+    if (own := folder / TEMPLATE).is_file():
+        shutil.copyfile(own, out / TEMPLATE)
     write_manifest(out, config, {**settings, "base": base, "base_facts": describe(model), "result": {}})
     return stage
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,56 @@ _LEFT_OUT = frozenset(
 )
 
 
+class KnownHashes:
+    """SHA-256 of the files below a folder; one whose size and time are as they were is not read again.
+
+    Args:
+        folder: the files' own.
+        anew: read every file whatever is known of it.
+    """
+
+    def __init__(self, folder: Path, *, anew: bool = False) -> None:
+        self.folder = folder
+        self._anew = anew
+        name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+        self._memory = cache_dir() / "hashes" / f"{name}.json"
+        self._known = self._former = self._remembered()
+
+    def of(self, path: Path) -> str:
+        """The hash of a file; raises DataError if it can't be read."""
+        name, facts = str(path.relative_to(self.folder)), path.stat()
+        seen = [facts.st_size, facts.st_mtime_ns]
+        known = self._known.get(name)
+        if self._anew or known is None or known[:2] != seen:
+            known = [*seen, file_hash(path)]
+            self._known = {**self._known, name: known}
+        return str(known[2])
+
+    def keep(self) -> None:
+        """Remember them for the next time; a cache that can't be written costs time only."""
+        if self._known != self._former:
+            there = {name: known for name, known in self._known.items() if (self.folder / name).is_file()}
+            with contextlib.suppress(MedCareError):
+                write_json(self._memory, there)
+
+    def _remembered(self) -> dict[str, list[Any]]:
+        try:
+            found = json.loads(self._memory.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        entries = found.items() if isinstance(found, dict) else ()
+        return {name: known for name, known in entries if isinstance(known, list) and len(known) == 3}
+
+
 def contents(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file by its path in the folder, without folders that have a manifest."""
-    return {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": file_hash(path)}
+    hashes = KnownHashes(folder, anew=True)
+    listed = {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": hashes.of(path)}
         for path in _files(folder)
     }
+    hashes.keep()
+    return listed
 
 
 def check_contents(folder: Path, listed: Mapping[str, Any], *, anew: bool = False) -> int:
@@ -48,23 +92,36 @@ def check_contents(folder: Path, listed: Mapping[str, Any], *, anew: bool = Fals
     Raises:
         FolderError: a file is missing or another one.
     """
-    known = {} if anew else _remembered(folder)
-    right = {}
+    hashes = KnownHashes(folder, anew=anew)
     for name, facts in listed.items():
         path = folder / name
         if not path.is_file():
             raise FolderError(f"{folder} is not complete: {name} is missing. {_ADVICE}")
-        now = path.stat()
-        seen = [now.st_size, now.st_mtime_ns, facts["sha256"]]
-        if known.get(name) != seen and (now.st_size != facts["size"] or file_hash(path) != facts["sha256"]):
+        if path.stat().st_size != facts["size"] or hashes.of(path) != facts["sha256"]:
             raise FolderError(
                 f"{path} is not the file that was written there: it was changed or damaged. {_ADVICE}"
             )
-        right[name] = seen
-    if right != known:
-        with contextlib.suppress(MedCareError):  # a cache that can't be written costs time only
-            write_json(_memory(folder), right)
-    return len(right)
+    hashes.keep()
+    return len(listed)
+
+
+def digest(folder: Path, files: Iterable[Path]) -> str:
+    """One hash of files below a folder, of their names in it and what is in them; raises DataError."""
+    hashes, whole = KnownHashes(folder), hashlib.sha256()
+    for file in files:
+        whole.update(f"{file.relative_to(folder)}\n{hashes.of(file)}\n".encode())
+    hashes.keep()
+    return whole.hexdigest()
+
+
+def source_digest(source: str) -> str | None:
+    """A hash of a file, or of all files of a folder; None for other names, such as a hub's data set."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return file_hash(path)
+    if not source or not path.is_dir():
+        return None
+    return digest(path, sorted(file for file in path.rglob("[!.]*") if file.is_file()))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -75,16 +132,3 @@ def _files(folder: Path) -> Iterator[Path]:
             yield from _files(path)
         elif path.is_file():
             yield path
-
-
-def _memory(folder: Path) -> Path:
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return cache_dir() / "verified" / f"{name}.json"
-
-
-def _remembered(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_memory(folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -41,6 +41,7 @@ from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.models.base_model import TEMPLATE, choose_dtype, describe, load_base, load_tokenizer
+from medcare.models.identity import base_digest
 from medcare.models.quantized import quantize
 from medcare.settings.config import AUTO, AdapterConfig, Quantization, RunConfig, Stage
 from medcare.settings.fitting import FEW_STEPS, count_steps, fitting
@@ -85,8 +86,9 @@ def train(
     Raises:
         MedCareError: bad settings, data, base or folders, or a full disk; see `errors`.
     """
-    settings = {"stage": stage, "data": data_hash, **origin(start, out)}
     with main_first():
+        base = base_digest(config.model.base)
+        settings = {"stage": stage, "data": data_hash, **origin(start, out), "base_sha256": base}
         finished = claim(out, config, settings)
     if finished:
         if is_main():  # left by a kill between the manifest and the removal below
@@ -260,6 +262,12 @@ def _check_start(start: Path, config: RunConfig) -> None:
         raise FolderError(
             f"{start} was trained on the base '{manifest['base']}', the settings say '{config.model.base}'. "
             "Set model.base to the same."
+        )
+    former = manifest.get("base_sha256")
+    if former is not None and former != base_digest(config.model.base):
+        raise FolderError(
+            f"{start} was trained on other weights than {config.model.base} has now. "
+            "Put the former ones back, or train stage 1 again."
         )
     if "converted_from" not in manifest:  # a foreign adapter has a rank of its own
         _check_shapes(start, manifest["config"].adapters, config.adapters)

