@@ -40,7 +40,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from medcare.adapters.adapted_linear import AdaptedLinear
 from medcare.adapters.orthogonality import penalty
-from medcare.adapters.tuner import adapted_linears, add_branches, trainable
+from medcare.adapters.tuner import adapted_layers, add_branches, trainable
 from medcare.models.base_model import load_base
 from medcare.settings.config import AdapterConfig
 from medcare.training.losses import TokenLoss
@@ -275,7 +275,7 @@ def medcare(base: nn.Module, stage: int, config: AdapterConfig) -> Any:
 def share_trained(ours: nn.Module) -> Any:
     """The same model with the same numbers in parameters of its own, its experts looped over."""
     model = copy.deepcopy(ours, {id(entry): entry for entry in ours.parameters() if not entry.requires_grad})
-    for name, linear in adapted_linears(model, "noise").items():
+    for name, linear in adapted_layers(model, "noise").items():
         model.set_submodule(name, Looped(linear))
     return model
 
@@ -316,7 +316,7 @@ def compare(base: nn.Module, stage: int) -> float:
 @torch.no_grad()
 def copy_factors(ours: nn.Module, peft: Any) -> None:
     """Make PEFT's one LoRA start as both branches of stage 2 side by side."""
-    for name, linear in adapted_linears(ours).items():
+    for name, linear in adapted_layers(ours).items():
         layer = peft.base_model.model.get_submodule(name)
         down = torch.cat([linear.branch(branch).down for branch in ("knowledge", "alignment")])
         layer.lora_A["default"].weight.copy_(down)

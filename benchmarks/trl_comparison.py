@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
-from medcare.adapters.tuner import adapted_linears, add_branches, trainable
+from medcare.adapters.tuner import adapted_layers, add_branches, trainable
 from medcare.benchmark import build
 from medcare.models.base_model import load_base, load_tokenizer
 from medcare.settings.config import AdapterConfig, StageConfig
@@ -158,7 +158,7 @@ def peft_lora(name: str, dtype: torch.dtype) -> Any:
     )
     model = get_peft_model(base_model(name, dtype), settings)
     with torch.no_grad():
-        for path, linear in adapted_linears(medcare(name, dtype)).items():
+        for path, linear in adapted_layers(medcare(name, dtype)).items():
             (branch,) = linear.branches.values()
             layer = model.base_model.model.get_submodule(path)
             layer.lora_A["default"].weight.copy_(branch.lora_A)

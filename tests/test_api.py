@@ -9,7 +9,7 @@ import torch
 
 import medcare
 from medcare.adapters.orthogonality import penalty
-from medcare.adapters.tuner import adapted_linears
+from medcare.adapters.tuner import adapted_layers
 from medcare.foundation.errors import AdapterError, ConfigError, DataError, FolderError
 from medcare.models.base_model import load_tokenizer
 from medcare.settings.run_folder import read_manifest
@@ -104,7 +104,7 @@ def test_save_stage_wants_the_start_of_stage_2_and_of_no_other(llama, tmp_path):
 def two_branches():
     model = tiny_model("llama")
     medcare.attach(model, "aggregate", SHAPES)
-    for linear in adapted_linears(model).values():
+    for linear in adapted_layers(model).values():
         linear.remove("noise")
     return model, medcare.attach(model, "align", SHAPES)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -36,3 +37,12 @@ def test_every_file_that_is_named_is_there():
     }
     assert len(names) > 20
     assert not [name for name in names if not (ROOT / name).exists()]
+
+
+def test_a_class_name_means_one_thing() -> None:
+    modules: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in modules.items() if len(found) > 1} == {}

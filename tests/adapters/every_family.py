@@ -13,7 +13,7 @@ from medcare.adapters.branch_files import load_branch, save_branches
 from medcare.adapters.branches import stored_in, trained_in
 from medcare.adapters.merge import merge_all
 from medcare.adapters.targets import adapted_share
-from medcare.adapters.tuner import adapted_linears, add_branches, remove_branch, trainable
+from medcare.adapters.tuner import adapted_layers, add_branches, remove_branch, trainable
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig
 from tests.models.families import VOCABULARY, tiny_family
@@ -76,7 +76,7 @@ def adapt(family: str, folder: Path) -> Adapted:
     idle += _learn(model, "align", ids)
     trained = _logits(model, ids)
     merge_all(model)
-    assert not adapted_linears(model)
+    assert not adapted_layers(model)
     return Adapted(
         "",
         *shares,

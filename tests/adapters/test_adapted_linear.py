@@ -17,7 +17,7 @@ from medcare.adapters.adapted_linear import (
 )
 from medcare.adapters.branches import BRANCHES
 from medcare.adapters.low_rank import LowRank
-from medcare.adapters.tuner import adapted_linears, add_branches, set_noise
+from medcare.adapters.tuner import adapted_layers, add_branches, set_noise
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig
 from tests.conftest import tiny_model
@@ -196,7 +196,7 @@ def test_nothing_of_a_pass_is_kept_after_it():
     for without in (False, True):
         set_noise(model, enabled=not without)
         model(torch.arange(6)[None]).logits.sum().backward()
-        for linear in adapted_linears(model).values():
+        for linear in adapted_layers(model).values():
             assert linear.shared._input is None
             assert not linear.shared._waiting
 
@@ -208,7 +208,7 @@ def test_a_copied_model_shares_among_its_own_linears():
     model(torch.arange(6)[None]).logits.sum().backward()
     other = copy.deepcopy(model)
     for one in (model, other):
-        linears = adapted_linears(one)
+        linears = adapted_layers(one)
         own = {id(linear) for linear in linears.values()}
         for name, linear in linears.items():
             readers = linear.shared.linears
@@ -281,7 +281,7 @@ def test_factors_of_full_precision_beside_a_model_of_half():
     model.train()
     loss = model(torch.arange(6)[None], labels=torch.arange(6)[None]).loss
     loss.backward()
-    branches = [b for linear in adapted_linears(model).values() for b in linear.branches.values()]
+    branches = [b for linear in adapted_layers(model).values() for b in linear.branches.values()]
     assert {branch.lora_B.grad.dtype for branch in branches} == {torch.float32}
 
 
@@ -305,7 +305,7 @@ def test_recomputed_layers_draw_the_same_masks():
         model = tiny_model("llama")
         torch.manual_seed(5)
         add_branches(model, "aggregate", AdapterConfig(rank=2, alpha=4, experts=2, dropout=0.3))
-        for linear in adapted_linears(model).values():
+        for linear in adapted_layers(model).values():
             for branch in linear.branches.values():
                 nn.init.normal_(branch.lora_B, std=0.1)
         if checkpointing:

@@ -16,7 +16,7 @@ from torch import nn
 
 from medcare.adapters.branch_files import load_branch, save_branches
 from medcare.adapters.branches import BRANCHES, SPECS
-from medcare.adapters.tuner import adapted_linears, add_branches, remove_branch
+from medcare.adapters.tuner import adapted_layers, add_branches, remove_branch
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig
 from tests.conftest import tiny_model
@@ -71,7 +71,7 @@ def test_noise_has_the_documented_names_and_shapes_and_comes_back(tmp_path):
     load_branch(again, SPECS["attention"], tmp_path / "attention")
     load_branch(again, SPECS["noise"], tmp_path / "noise.safetensors")
     torch.testing.assert_close(again(IDS).logits, model(IDS).logits, rtol=0, atol=1e-6)
-    assert adapted_linears(again, "noise")[name].branch("noise").top_k == 2
+    assert adapted_layers(again, "noise")[name].branch("noise").top_k == 2
 
 
 def test_the_adapter_config_names_the_base_and_the_paper_scale(tmp_path):
@@ -181,7 +181,7 @@ def test_a_noise_file_that_is_not_whole_is_one_sentence_and_changes_nothing(tmp_
     model = tiny_model("llama")
     with pytest.raises(AdapterError, match=r"noise\.safetensors does not hold a whole noise branch"):
         load_branch(model, SPECS["noise"], tmp_path / "noise.safetensors")
-    assert not adapted_linears(model)
+    assert not adapted_layers(model)
 
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (4, 1)])
@@ -210,13 +210,13 @@ def test_every_branch_of_the_table_comes_back_as_it_was(tmp_path):
     remove_branch(model, "noise")
     add_branches(model, "align", replace(CONFIG, rank=3, alpha=1))
     add_branches(again := tiny_model("llama"), "aggregate", CONFIG)
-    for name, linear in adapted_linears(again, "noise").items():
-        adapted_linears(model)[name].add("noise", linear.branch("noise"))
+    for name, linear in adapted_layers(again, "noise").items():
+        adapted_layers(model)[name].add("noise", linear.branch("noise"))
     save_branches(model, tmp_path, "base")
     fresh = tiny_model("llama")
     for spec in BRANCHES:
         load_branch(fresh, spec, tmp_path / spec.path)
-        made, read = adapted_linears(model, spec.name), adapted_linears(fresh, spec.name)
+        made, read = adapted_layers(model, spec.name), adapted_layers(fresh, spec.name)
         assert made.keys() == read.keys()
         for name, linear in made.items():
             one, other = linear.branch(spec.name), read[name].branch(spec.name)

@@ -13,7 +13,7 @@ from medcare.adapters.adapted_linear import Branch
 from medcare.adapters.branches import BRANCHES, SPECS, BranchSpec, added_in, stored_in, trained_in
 from medcare.adapters.loading import load_model
 from medcare.adapters.low_rank import LowRank
-from medcare.adapters.tuner import adapted_linears
+from medcare.adapters.tuner import adapted_layers
 from medcare.export.merged import merge
 from medcare.settings.config import AdapterConfig
 from medcare.training import stages
@@ -117,11 +117,11 @@ def test_a_new_branch_is_one_class_and_one_row(fate, tiny_base, tmp_path, monkey
     settings = config(tiny_base)
     stages.train("aggregate", settings, TALKS, one, data_hash="x")
     assert (one / NEW[fate].path).exists()
-    learned = adapted_linears(load_model(one, dtype="float32"), "new")
+    learned = adapted_layers(load_model(one, dtype="float32"), "new")
     assert len(learned) == (8 if fate == "kept" else 6)
     assert all(linear.branch("new").up.any() for linear in learned.values())
     began = load_model(one, dtype="float32", noise=False)
-    assert bool(adapted_linears(began, "new")) == (fate == "kept")
+    assert bool(adapted_layers(began, "new")) == (fate == "kept")
     base = load_model(tiny_base, dtype="float32")
     for name, linear in learned.items():
         now, before = began.get_submodule(name).weight, base.get_submodule(name).weight

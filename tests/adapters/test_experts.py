@@ -12,7 +12,7 @@ from medcare.adapters import experts
 from medcare.adapters.experts import AdaptedExperts, Groups, grouped_product, takes_branches
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
-from medcare.adapters.tuner import adapted_linears, add_branches, remove_branch, unwrap
+from medcare.adapters.tuner import adapted_layers, add_branches, remove_branch, unwrap
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig
 from tests.models.families import tiny_family
@@ -114,7 +114,7 @@ def test_the_rank_is_shared_among_the_experts_of_a_token_and_noise_stands_beside
     model = tiny_family("mixtral")  # two experts a token
     before = {name: type(module) for name, module in model.named_modules()}
     add_branches(model, "aggregate", CONFIG)
-    layers = adapted_linears(model)
+    layers = adapted_layers(model)
     knowledge = layers["model.layers.0.mlp.experts.gate_up_proj"].branch("knowledge")
     assert isinstance(knowledge, LowRank)
     assert knowledge.down.shape == (4, CONFIG.wide_rank // 2, 32)
@@ -140,4 +140,4 @@ def test_experts_of_another_form_are_named_in_the_refusal():
         add_branches(tiny_family("llama4_text"), "aggregate", CONFIG)
     model = tiny_family("llama4_text")
     add_branches(model, "aggregate", replace(CONFIG, partial=True))
-    assert adapted_linears(model, "knowledge")
+    assert adapted_layers(model, "knowledge")

@@ -15,7 +15,7 @@ from medcare.adapters.input_directions import (
     sketching,
 )
 from medcare.adapters.orthogonality import project
-from medcare.adapters.tuner import adapted_linears, add_branches, remove_branch
+from medcare.adapters.tuner import adapted_layers, add_branches, remove_branch
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig
 from tests.conftest import tiny_model
@@ -90,7 +90,7 @@ def test_the_first_token_and_padding_do_not_count_and_gate_and_up_share():
             model(input_ids=batch)
         found.append(gathering)
     assert len(found[0].sketches) == 4  # two layers: gate with up, and down
-    assert set(found[0].same) == set(adapted_linears(model, "knowledge"))
+    assert set(found[0].same) == set(adapted_layers(model, "knowledge"))
     for name, sketch in found[0].sketches.items():
         torch.testing.assert_close(sketch.product, found[1].sketches[name].product, rtol=1e-4, atol=1e-4)
         assert sketch.sums[1] == 14
@@ -108,7 +108,7 @@ def test_projected_rows_hear_nothing_of_what_is_kept_out():
     remove_branch(model, "noise")
     add_branches(model, "align", config)
     project(model, kept_out)
-    for name, linear in adapted_linears(model, "alignment").items():
+    for name, linear in adapted_layers(model, "alignment").items():
         rows = linear.branch("alignment").down
         assert float((rows @ kept_out[name].T).detach().abs().max()) < 1e-6
         assert float(rows.detach().norm()) > 0.1

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from medcare.adapters.targets import adapted_share, find_layers, layers_at, text_model, weights
-from medcare.adapters.tuner import adapted_linears, add_branches
+from medcare.adapters.tuner import adapted_layers, add_branches
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AUTO, AdapterConfig
 from tests.conftest import tiny_model
@@ -75,8 +75,8 @@ def test_of_a_model_for_images_the_language_model_alone_is_adapted(names):
     name, text = text_model(model)
     assert text is model.model.language_model
     add_branches(model, "aggregate", AdapterConfig(rank=2, alpha=4, **names))
-    assert len(adapted_linears(model)) == 2 * 7
-    assert all(layer.startswith(f"{name}.") for layer in adapted_linears(model))
+    assert len(adapted_layers(model)) == 2 * 7
+    assert all(layer.startswith(f"{name}.") for layer in adapted_layers(model))
 
 
 def test_a_name_of_the_tower_for_images_is_refused():
@@ -139,7 +139,7 @@ def test_shapes_without_weights_are_enough(family):
 def test_narrow_gates_of_attention_are_left_alone_unless_they_are_named():
     model = tiny_family("qwen3_next")
     add_branches(model, "aggregate", AdapterConfig(rank=16, alpha=4))
-    layers = {name.rpartition(".")[2] for name in adapted_linears(model, "attention")}
+    layers = {name.rpartition(".")[2] for name in adapted_layers(model, "attention")}
     assert layers >= {"q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkvz", "out_proj"}
     assert "in_proj_ba" not in layers
     with pytest.raises(AdapterError, match="rank 16 must be no wider"):

@@ -11,7 +11,7 @@ from medcare.adapters.low_rank import Factors, LowRank
 from medcare.adapters.merge import join, merge_all, merge_unrouted, pad
 from medcare.adapters.targets import find_layers
 from medcare.adapters.tuner import (
-    adapted_linears,
+    adapted_layers,
     add_branches,
     attach,
     branch_parameters,
@@ -41,9 +41,9 @@ def test_stage_one_attaches_to_every_family(any_model):
     before = any_model(IDS).logits
     add_branches(any_model, "aggregate", CONFIG)
     torch.testing.assert_close(any_model(IDS).logits, before, rtol=0, atol=0)
-    assert len(adapted_linears(any_model, "knowledge")) == 6
-    assert len(adapted_linears(any_model, "noise")) == 6
-    assert len(adapted_linears(any_model, "attention")) == 8
+    assert len(adapted_layers(any_model, "knowledge")) == 6
+    assert len(adapted_layers(any_model, "noise")) == 6
+    assert len(adapted_layers(any_model, "attention")) == 8
     shake(any_model)
     assert (any_model(IDS).logits - before).abs().max() > 1e-3
 
@@ -56,7 +56,7 @@ def test_both_stages_then_merge_equals_the_branched_model(any_model):
     shake(any_model)
     branched = any_model(IDS).logits
     merge_all(any_model)
-    assert not adapted_linears(any_model)
+    assert not adapted_layers(any_model)
     torch.testing.assert_close(any_model(IDS).logits, branched, rtol=0, atol=1e-4)
 
 
@@ -80,7 +80,7 @@ def test_dropout_arrives_in_every_branch_of_every_stage(llama, stage):
         remove_branch(llama, "noise")
         add_branches(llama, "align", replace(CONFIG, dropout=0.5))
     shake(llama)
-    for name, linear in adapted_linears(llama).items():
+    for name, linear in adapted_layers(llama).items():
         x = torch.randn(4, linear.in_features)
         for branch in linear.branches:
             linear.disabled = frozenset(linear.branches) - {branch}
@@ -130,7 +130,7 @@ def test_the_advice_names_the_bases_layers_also_where_branches_are_attached(llam
         add_branches(llama, "align", replace(CONFIG, feed_forward=("fc_in",)))
     leaves = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
     assert f"has these: {', '.join(f'{leaf} (2x)' for leaf in leaves)}. Set" in str(caught.value)
-    assert not adapted_linears(llama, "alignment")
+    assert not adapted_layers(llama, "alignment")
 
 
 def test_what_a_branch_is_made_of_is_no_target(llama):
@@ -146,7 +146,7 @@ def test_of_branches_that_do_not_all_fit_none_is_attached(llama):
     bad = {"model.layers.1.mlp.up_proj": LowRank(31, 64, 2, 1.0)}
     with pytest.raises(AdapterError, match="another base"):
         attach(llama, {"knowledge": good, "alignment": {**good, **bad}})
-    assert not adapted_linears(llama)
+    assert not adapted_layers(llama)
     assert all(parameter.requires_grad for parameter in llama.parameters())
 
 
@@ -219,10 +219,10 @@ def test_unwrapping_gives_the_base_back_where_no_branch_is_left():
     for name in ("noise", "knowledge"):
         remove_branch(model, name)
     unwrap(model)
-    assert adapted_linears(model).keys() == adapted_linears(model, "attention").keys()
+    assert adapted_layers(model).keys() == adapted_layers(model, "attention").keys()
     remove_branch(model, "attention")
     unwrap(model)
-    assert not adapted_linears(model)
+    assert not adapted_layers(model)
     torch.testing.assert_close(model(IDS).logits, before, rtol=0, atol=0)
 
 
@@ -232,7 +232,7 @@ def test_merging_what_can_be_leaves_the_routed_branches_at_work():
     shake(model)
     before = model(IDS).logits
     merge_unrouted(model)
-    linears = adapted_linears(model)
+    linears = adapted_layers(model)
     assert linears
     assert {name for linear in linears.values() for name in linear.branches} == {"noise"}
     torch.testing.assert_close(model(IDS).logits, before, rtol=0, atol=1e-4)
@@ -245,7 +245,7 @@ def test_sizes_and_load_by_name(llama):
     assert sizes["noise"] == 2 * (3 * 4 * 4 * (32 + 64) + 4 * (32 + 32 + 64) + 3 * 4)
     llama.train()(IDS)
     load = router_load(llama)
-    assert set(load) == set(adapted_linears(llama, "noise"))
+    assert set(load) == set(adapted_layers(llama, "noise"))
     assert all(abs(sum(shares) - 1) < 1e-3 for shares in load.values())
 
 
@@ -253,7 +253,7 @@ def test_join_is_the_sum_of_the_branches(llama):
     add_branches(llama, "aggregate", AdapterConfig(rank=4, experts=0))
     add_branches(llama, "align", AdapterConfig(rank=3, alpha=9))
     shake(llama)
-    linear = next(iter(adapted_linears(llama, "alignment").values()))
+    linear = next(iter(adapted_layers(llama, "alignment").values()))
     branches = [linear.branch(name) for name in ("knowledge", "alignment")]
     joined = join([Factors(branch.down, branch.up, branch.scale) for branch in branches])
     assert joined.down.shape[0] == 14

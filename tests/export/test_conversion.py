@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from medcare.adapters.loading import load_model
-from medcare.adapters.tuner import adapted_linears
+from medcare.adapters.tuner import adapted_layers
 from medcare.cli import app
 from medcare.export.conversion import convert
 from medcare.export.lora import export_lora
@@ -128,7 +128,7 @@ def test_stage_one_computes_the_same(base, tmp_path, prefix):
     expected = fold(original(base), tensors, ("", "share_experts."))(IDS).logits
     torch.testing.assert_close(loaded(tmp_path / "out", noise=False)(IDS).logits, expected, rtol=0, atol=1e-5)
     name = "model.layers.1.mlp.up_proj"
-    linear = adapted_linears(loaded(tmp_path / "out"), "noise")[name]
+    linear = adapted_layers(loaded(tmp_path / "out"), "noise")[name]
     x = torch.randn(7, linear.in_features)
     expected = linear.base(x) + moe_loop(x, tensors, name)
     torch.testing.assert_close(linear(x), expected, rtol=0, atol=1e-5)
@@ -239,8 +239,8 @@ def test_a_foreign_adapter_becomes_knowledge_and_merged_attention(tiny_base, tmp
     start = loaded(tmp_path / "two-knowledge", noise=False)
     torch.testing.assert_close(start(IDS).logits, expected, rtol=0, atol=1e-5)
     trained = loaded(tmp_path / "two")
-    assert adapted_linears(trained, "alignment")
-    for linear in adapted_linears(trained, "alignment").values():
+    assert adapted_layers(trained, "alignment")
+    for linear in adapted_layers(trained, "alignment").values():
         linear.remove("alignment")
     torch.testing.assert_close(trained(IDS).logits, expected, rtol=0, atol=1e-5)
     assert set(load_file(tmp_path / "two" / "attention" / "adapter_model.safetensors"))

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from medcare.generation import generate
-from medcare.generation.engine import Engine
+from medcare.generation.engine import BatchingEngine
 from medcare.generation.requests import Event, Finished, Read, Request, Token
 from medcare.generation.sampling import Sampling
 from tests.conftest import tiny_model
@@ -17,7 +17,7 @@ from tests.conftest import tiny_model
 class Answers:
     """Collects what an engine hands out."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: BatchingEngine) -> None:
         self.engine = engine
         self.events: list[list[Event]] = []
 
@@ -61,7 +61,7 @@ def recurrent() -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-def check_as_alone(model: PreTrainedModel, engine: Engine, *, seed: int = 3) -> None:
+def check_as_alone(model: PreTrainedModel, engine: BatchingEngine, *, seed: int = 3) -> None:
     """Requests that come at odd times get what they would get alone."""
     rows = prompts(9, seed=seed)
     alone = [generate(model, None, [row], max_new_tokens=14, stop_ids=[])[0] for row in rows]
@@ -81,24 +81,24 @@ def check_as_alone(model: PreTrainedModel, engine: Engine, *, seed: int = 3) -> 
 
 
 def test_rows_join_and_leave_without_changing_the_others(any_model: PreTrainedModel) -> None:
-    check_as_alone(any_model, Engine(any_model, max_rows=4, prefill_tokens=16))
+    check_as_alone(any_model, BatchingEngine(any_model, max_rows=4, prefill_tokens=16))
 
 
 @pytest.mark.parametrize("window", [2, 6, 30])
 def test_sliding_windows(window: int) -> None:
     model = sliding(window)
-    check_as_alone(model, Engine(model, max_rows=4, prefill_tokens=7))
+    check_as_alone(model, BatchingEngine(model, max_rows=4, prefill_tokens=7))
 
 
 def test_a_recurrent_model_serves_one_at_a_time() -> None:
     model = recurrent()
-    engine = Engine(model, max_rows=4, prefill_tokens=4)
+    engine = BatchingEngine(model, max_rows=4, prefill_tokens=4)
     assert engine.max_rows == 1
     check_as_alone(model, engine)
 
 
 def test_a_small_cache_makes_requests_wait(llama: PreTrainedModel) -> None:
-    engine = Engine(llama, max_rows=8, cache_tokens=80)
+    engine = BatchingEngine(llama, max_rows=8, cache_tokens=80)
     answers = Answers(engine)
     rows = prompts(6)
     for row in rows:
@@ -113,7 +113,7 @@ def test_a_small_cache_makes_requests_wait(llama: PreTrainedModel) -> None:
 
 
 def test_a_long_prompt_does_not_hold_up_the_others(llama: PreTrainedModel) -> None:
-    engine = Engine(llama, prefill_tokens=8)
+    engine = BatchingEngine(llama, prefill_tokens=8)
     answers = Answers(engine)
     answers.ask([5, 6, 7], max_new_tokens=40)
     answers.run(steps=1)
@@ -126,7 +126,7 @@ def test_a_long_prompt_does_not_hold_up_the_others(llama: PreTrainedModel) -> No
 
 
 def test_a_cancelled_request_frees_its_row_and_says_no_more(llama: PreTrainedModel) -> None:
-    engine = Engine(llama, max_rows=2)
+    engine = BatchingEngine(llama, max_rows=2)
     answers = Answers(engine)
     requests = [answers.ask(row) for row in prompts(4)]
     answers.run(steps=2)
@@ -143,7 +143,7 @@ def test_a_cancelled_request_frees_its_row_and_says_no_more(llama: PreTrainedMod
 
 
 def test_log_probabilities_equal_a_direct_forward_pass(any_model: PreTrainedModel) -> None:
-    engine = Engine(any_model, prefill_tokens=16)
+    engine = BatchingEngine(any_model, prefill_tokens=16)
     answers = Answers(engine)
     rows = prompts(3)
     for row, count in zip(rows, (0, 4, 2), strict=True):
@@ -166,7 +166,7 @@ def test_log_probabilities_equal_a_direct_forward_pass(any_model: PreTrainedMode
 
 def test_a_seed_gives_the_same_answer_whoever_shares_the_batch(llama: PreTrainedModel) -> None:
     def answer(company: int, seed: int | None) -> list[int]:
-        answers = Answers(Engine(llama))
+        answers = Answers(BatchingEngine(llama))
         answers.ask([7, 8, 9], temperature=1.5, seed=seed)
         for row in prompts(company):
             answers.ask(row, temperature=0.7)
@@ -179,7 +179,7 @@ def test_a_seed_gives_the_same_answer_whoever_shares_the_batch(llama: PreTrained
 
 
 def test_what_has_begun_can_be_dropped(llama: PreTrainedModel) -> None:
-    engine = Engine(llama, max_rows=2)
+    engine = BatchingEngine(llama, max_rows=2)
     answers = Answers(engine)
     requests = [answers.ask(row) for row in prompts(4)]
     answers.run(steps=1)
@@ -192,7 +192,7 @@ def test_what_has_begun_can_be_dropped(llama: PreTrainedModel) -> None:
 
 
 def test_cancelled_requests_do_not_wait(llama: PreTrainedModel) -> None:
-    engine = Engine(llama, max_rows=1, cache_tokens=60)
+    engine = BatchingEngine(llama, max_rows=1, cache_tokens=60)
     answers = Answers(engine)
     requests = [answers.ask(row) for row in prompts(4)]
     answers.run(steps=1)
@@ -205,8 +205,8 @@ def test_cancelled_requests_do_not_wait(llama: PreTrainedModel) -> None:
 
 def test_the_longest_row_is_the_models_or_the_caches() -> None:
     model = tiny_model("llama")
-    assert Engine(model).longest == 256
-    assert Engine(model, cache_tokens=100).longest == 100
+    assert BatchingEngine(model).longest == 256
+    assert BatchingEngine(model, cache_tokens=100).longest == 100
 
 
 def logarithms(model: PreTrainedModel, row: list[int]) -> torch.Tensor:
@@ -227,7 +227,7 @@ def check_prompt(model: PreTrainedModel, row: list[int], events: list[Event], al
 
 
 def test_prompts_are_scored_while_others_are_answered(any_model: PreTrainedModel) -> None:
-    engine = Engine(any_model, max_rows=5, prefill_tokens=16)
+    engine = BatchingEngine(any_model, max_rows=5, prefill_tokens=16)
     answers, rows = Answers(engine), prompts(9, longest=40)
     for index, row in enumerate(rows):
         if index % 3:
@@ -252,7 +252,10 @@ def test_prompts_are_scored_while_others_are_answered(any_model: PreTrainedModel
 @pytest.mark.parametrize("make", [sliding, recurrent])
 def test_prompts_are_scored_by_other_kinds_of_cache(make: Callable[[], PreTrainedModel]) -> None:
     model = make()
-    answers, rows = Answers(Engine(model, prefill_tokens=7)), [*prompts(3, longest=30), [4], [5] * 300]
+    answers, rows = (
+        Answers(BatchingEngine(model, prefill_tokens=7)),
+        [*prompts(3, longest=30), [4], [5] * 300],
+    )
     for row in rows:
         answers.ask(row, score_prompt=True, max_new_tokens=0, alternatives=2)
     answers.run()
@@ -264,7 +267,7 @@ def test_prompts_are_scored_by_other_kinds_of_cache(make: Callable[[], PreTraine
 def test_the_token_that_ends_an_answer_comes_with_its_end(llama: PreTrainedModel) -> None:
     row = prompts(1)[0]
     stop = generate(llama, None, [row], max_new_tokens=1, stop_ids=[])[0][0]
-    answers = Answers(Engine(llama))
+    answers = Answers(BatchingEngine(llama))
     answers.ask(row, stop_ids=(stop,), alternatives=1)
     answers.run()
     expected = float(logarithms(llama, row)[-1, stop])

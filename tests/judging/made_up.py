@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medcare.judging.cases import Answers, Case
-from medcare.judging.rating import Request
+from medcare.judging.cases import AnswerFile, Case
+from medcare.judging.rating import RatingRequest
 from medcare.judging.rubric import DIMENSIONS
 
 CASES = tuple(
@@ -20,8 +20,8 @@ CASES = tuple(
 )
 
 
-def answers(name: str, text: str = "Fever, case {id}.", cases: Sequence[Case] = CASES) -> Answers:
-    return Answers(name, Path(name), tuple(text.format(id=case.id) for case in cases))
+def answers(name: str, text: str = "Fever, case {id}.", cases: Sequence[Case] = CASES) -> AnswerFile:
+    return AnswerFile(name, Path(name), tuple(text.format(id=case.id) for case in cases))
 
 
 def grades(value: int | Mapping[str, int]) -> dict[str, int]:
@@ -32,9 +32,9 @@ def grades(value: int | Mapping[str, int]) -> dict[str, int]:
     )
 
 
-def wanted(cases: Sequence[Case], files: Sequence[Answers], repeats: int = 1) -> list[Request]:
+def wanted(cases: Sequence[Case], files: Sequence[AnswerFile], repeats: int = 1) -> list[RatingRequest]:
     return [
-        Request(file.name, case, file.texts[index], repeat, f"{file.name}/{case.id}/{repeat}")
+        RatingRequest(file.name, case, file.texts[index], repeat, f"{file.name}/{case.id}/{repeat}")
         for index, case in enumerate(cases)
         for file in files
         for repeat in range(repeats)

@@ -12,7 +12,7 @@ from email.utils import format_datetime
 import pytest
 
 from medcare.foundation.errors import ConfigError, EvaluationError
-from medcare.judging.client import Client, Endpoint, Form, Reply
+from medcare.judging.client import Client, Endpoint, Reply, RequestForm
 from medcare.judging.pacing import Pace, backoff, retry_after
 from medcare.judging.verdict import UnansweredError
 from tests.judging.fake_server import (
@@ -191,7 +191,9 @@ def test_what_the_server_refuses_is_put_more_simply_from_then_on(refusals, accep
     with fake_judge(in_turn(*refusals, verdict())) as judge:
         replies = ask(judge.url, "one", "two")
     assert replies[0].form == replies[1].form
-    assert (replies[0].form == Form().name) == ("max_tokens" in accepted and "temperature" not in accepted)
+    assert (replies[0].form == RequestForm().name) == (
+        "max_tokens" in accepted and "temperature" not in accepted
+    )
     assert len(judge.bodies) == len(refusals) + 2
     for body in judge.bodies[-2:]:
         assert {name: body.get(name) for name in accepted} == accepted

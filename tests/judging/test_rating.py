@@ -14,10 +14,10 @@ import pytest
 
 from medcare.foundation.errors import EvaluationError
 from medcare.judging.cache import Cache, Verdict
-from medcare.judging.cases import Answers
+from medcare.judging.cases import AnswerFile
 from medcare.judging.client import Client, Endpoint
 from medcare.judging.pacing import Pace
-from medcare.judging.rating import ASKS, Request, estimate, rate, requests
+from medcare.judging.rating import ASKS, RatingRequest, estimate, rate, requests
 from tests.judging.fake_server import (
     GOOD,
     Action,
@@ -35,7 +35,7 @@ FENCE = f"Here you are:\n```json\n{json.dumps(GOOD)}\n```"
 
 def work(
     judge: FakeJudge, cache: Cache, *, count: int = 1, concurrency: int = 1, repeats: int = 1, tries: int = 2
-) -> tuple[list[Request], dict[str, Verdict]]:
+) -> tuple[list[RatingRequest], dict[str, Verdict]]:
     cases = CASES[:count]
     wanted = requests(cases, [answers("base", cases=cases)], model="strict", repeats=repeats, seed=0)
     endpoint = Endpoint(judge.url, "strict", tries=tries, first_wait=0.01, timeout=30)
@@ -154,7 +154,7 @@ def test_equal_answers_are_judged_once(cache: Cache):
 
 
 def test_another_judge_answer_or_reference_is_another_request():
-    def keys(model: str = "strict", files: Sequence[Answers] = (answers("base"),)) -> set[str]:
+    def keys(model: str = "strict", files: Sequence[AnswerFile] = (answers("base"),)) -> set[str]:
         return {request.key for request in requests(CASES, files, model=model, repeats=1, seed=0)}
 
     assert keys() == keys(files=[answers("other name")])

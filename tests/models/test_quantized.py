@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.tuner import adapted_linears, add_branches, trainable
+from medcare.adapters.tuner import adapted_layers, add_branches, trainable
 from medcare.foundation.errors import AdapterError, ModelError
 from medcare.models.quantized import is_quantized, quantize
 from medcare.planning.ledger import Ledger
@@ -97,7 +97,7 @@ def test_a_base_can_be_quantised_below_its_branches():
     with torch.no_grad():
         full = model(IDS).logits
     quantize(model, "int8")
-    for linear in adapted_linears(model).values():
+    for linear in adapted_layers(model).values():
         assert is_quantized(linear.base.weight)
         assert all(not is_quantized(parameter) for parameter in linear.branches.parameters())
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_a_base_can_be_quantised_below_its_branches():
 def test_a_branch_is_not_merged_into_a_quantised_weight():
     model, _ = quantized("int8")
     add_branches(model, "aggregate", CONFIG)
-    linear = next(iter(adapted_linears(model, "knowledge").values()))
+    linear = next(iter(adapted_layers(model, "knowledge").values()))
     with pytest.raises(AdapterError, match="full precision"):
         linear.merge("knowledge")
     assert "knowledge" in linear.branches

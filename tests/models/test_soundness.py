@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medcare.foundation.errors import ModelError
-from medcare.generation.engine import Engine
+from medcare.generation.engine import BatchingEngine
 from medcare.generation.greedy import generate
 from medcare.generation.options import score_options
 from medcare.generation.sampling import Sampling
@@ -255,7 +255,7 @@ def test_answers_of_a_model_that_computes_no_numbers(broken, tiny_base):
 
 
 def test_a_server_s_answers_fail_with_the_same_sentence(broken):
-    engine = Engine(broken)
+    engine = BatchingEngine(broken)
     engine.add([5, 6, 7], Sampling(3), lambda event: None)
     with pytest.raises(ModelError, match="nan or infinite"):
         engine.step()

@@ -17,7 +17,7 @@ from medcare.planning.hardware import GPUS, Assumptions, Gpu, message_bytes, ste
 from medcare.planning.plan import make_plan, pieces
 from medcare.planning.shapes import base_of, known_shapes, shape_of
 from medcare.planning.simulation import Step
-from medcare.planning.ways import Request
+from medcare.planning.ways import PlanRequest
 from medcare.settings.config import ModelConfig, RunConfig, StageConfig
 
 TINY = AutoConfig.for_model(
@@ -58,7 +58,7 @@ NOTHING = Assumptions(context=0, communication=0, fragmentation=0, margin=0)
 
 def request(megabytes, **changes):
     gpu = Gpu(memory=megabytes / 1024, tflops=100, link=100)
-    return replace(Request("tiny", TINY, CONFIG, gpu, assumptions=NOTHING), **changes)
+    return replace(PlanRequest("tiny", TINY, CONFIG, gpu, assumptions=NOTHING), **changes)
 
 
 @given(

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.tuner import adapted_linears, add_branches, trainable
+from medcare.adapters.tuner import adapted_layers, add_branches, trainable
 from medcare.models.traits import LogitRule
 from medcare.settings.config import AdapterConfig
 from medcare.text.batches import collate
@@ -54,7 +54,7 @@ def adapted(family, **changes):
     names = ("fc1", "fc2") if family == "phi" else AdapterConfig.feed_forward
     config = AdapterConfig(rank=2, alpha=4, experts=3, feed_forward=names, attention=())
     add_branches(model, "aggregate", config)
-    for linear in adapted_linears(model).values():
+    for linear in adapted_layers(model).values():
         for branch in linear.branches.values():
             nn.init.normal_(branch.lora_B, std=0.3)
     nn.init.normal_(model.get_output_embeddings().weight, std=0.5)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from medcare.adapters.input_directions import leading, load_directions
 from medcare.adapters.loading import load_model
-from medcare.adapters.tuner import adapted_linears
+from medcare.adapters.tuner import adapted_layers
 from medcare.export.lora import export_lora
 from medcare.export.merged import merge
 from medcare.foundation.errors import (
@@ -135,7 +135,7 @@ def test_peft_composes_attention_and_knowledge_to_what_stage_two_starts_from(bot
 def test_load_model_gives_each_folder_its_branches(both, tiny_base):
     def branches(folder, **options):
         model = load_model(folder, dtype="float32", **options)
-        return {name for linear in adapted_linears(model).values() for name in linear.branches}
+        return {name for linear in adapted_layers(model).values() for name in linear.branches}
 
     assert branches(both / "one") == {"knowledge", "noise", "attention"}
     assert branches(both / "one", merge=True) == {"noise"}
@@ -199,7 +199,7 @@ def test_only_branches_train_in_training_mode_with_the_dropout_of_their_stage(
             changed = {n for n, p in self.model.named_parameters() if not torch.equal(p, before[n])}
             branches = {name.split(".branches.")[-1].split(".")[0] for name in changed}
             training = {module.training for module in self.model.modules()}
-            dropped = {linear.shared.zeroed for linear in adapted_linears(self.model).values()}
+            dropped = {linear.shared.zeroed for linear in adapted_layers(self.model).values()}
             seen.append((branches, training, dropped))
             return loss
 
@@ -243,7 +243,7 @@ def test_the_settings_of_a_stage_arrive_in_its_loop(both, tiny_base, tmp_path, m
     assert (options["seed"], options["folder"]) == (23, tmp_path)
     assert options["noise_drop"] == (0.25 if stage == "aggregate" else 0.0)
     assert model.is_gradient_checkpointing
-    assert {linear.weight.dtype for linear in adapted_linears(model).values()} == {torch.int8}
+    assert {linear.weight.dtype for linear in adapted_layers(model).values()} == {torch.int8}
 
 
 def test_a_loaded_model_answers_without_dropout_and_trains_on_with_that_of_its_stage(tiny_base, tmp_path):
@@ -254,7 +254,7 @@ def test_a_loaded_model_answers_without_dropout_and_trains_on_with_that_of_its_s
     assert {module.training for module in model.modules()} == {False}
     assert torch.equal(logits(model), logits(model))
     model.train()
-    assert {linear.shared.zeroed for linear in adapted_linears(model).values()} == {128}
+    assert {linear.shared.zeroed for linear in adapted_layers(model).values()} == {128}
     assert not torch.equal(logits(model), logits(model))
 
 
@@ -429,13 +429,11 @@ def test_stage_two_keeps_out_of_what_stage_one_reads(both, tiny_base, tmp_path, 
     stored = load_directions(both / "one" / "inputs.safetensors")
     model, free = load_model(tmp_path / "two"), load_model(both / "two")
     told = json.loads((tmp_path / "two" / "manifest.json").read_text())["heard"]
-    for name, linear in adapted_linears(model, "alignment").items():
+    for name, linear in adapted_layers(model, "alignment").items():
         rows, entry = linear.branch("alignment").down.detach(), stored[name]
         assert entry.basis.shape[0] > 8
         heard = told["knowledge"][name]
-        assert (
-            heard < 0.45 < share_heard(adapted_linears(free)[name].branch("alignment").down.detach(), entry)
-        )
+        assert heard < 0.45 < share_heard(adapted_layers(free)[name].branch("alignment").down.detach(), entry)
         assert float(linear.branch("alignment").up.detach().abs().max()) > 0  # it learned all the same
         if kind == "inputs":
             assert float((rows @ leading(entry, 0.8).T).abs().max()) < 1e-5

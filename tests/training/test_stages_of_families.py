@@ -12,7 +12,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from medcare.adapters.loading import load_model
 from medcare.adapters.orthogonality import branch_pairs
-from medcare.adapters.tuner import adapted_linears
+from medcare.adapters.tuner import adapted_layers
 from medcare.export.lora import export_lora
 from medcare.export.merged import merge
 from medcare.foundation.errors import AdapterError
@@ -101,7 +101,7 @@ def test_every_branch_has_learned(run):
     for stage, names in (("one", ("knowledge", "noise", "attention")), ("two", ("knowledge", "alignment"))):
         model = load_model(run[1] / stage, dtype="float32")
         for name in names:
-            layers = adapted_linears(model, name)
+            layers = adapted_layers(model, name)
             assert layers
             assert all(layer.branch(name).up.any() for layer in layers.values())
 
@@ -130,7 +130,7 @@ def test_a_run_that_adapts_little_stops_unless_that_is_asked_for(tmp_path):
     settings = config(folder, feed_forward=shared, partial=True)
     stages.train("aggregate", settings, TALKS, tmp_path / "two", data_hash="x")
     assert json.loads((tmp_path / "two" / "manifest.json").read_text())["stage"] == "aggregate"
-    assert all("shared_expert" in name for name in adapted_linears(load_model(tmp_path / "two"), "knowledge"))
+    assert all("shared_expert" in name for name in adapted_layers(load_model(tmp_path / "two"), "knowledge"))
 
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])

@@ -26,7 +26,7 @@ from medcare.adapters.adapted_linear import Branch
 from medcare.adapters.branches import BRANCHES, BranchSpec
 from medcare.adapters.low_rank import Factors, LowRank
 from medcare.adapters.targets import layers_at
-from medcare.adapters.tuner import adapted_linears, attach
+from medcare.adapters.tuner import adapted_layers, attach
 from medcare.foundation.errors import AdapterError, ModelError
 from medcare.foundation.storage import read_json, write_json
 from medcare.models.base_model import resolve_base
@@ -47,7 +47,7 @@ def save_branches(model: nn.Module, folder: Path, base: str) -> None:
     """Write every branch that the model has into a stage folder; raises StorageError."""
     for spec in BRANCHES:
         branches = {
-            name: linear.branch(spec.name) for name, linear in adapted_linears(model, spec.name).items()
+            name: linear.branch(spec.name) for name, linear in adapted_layers(model, spec.name).items()
         }
         lora = {name: branch.factors for name, branch in branches.items() if isinstance(branch, LowRank)}
         if lora:

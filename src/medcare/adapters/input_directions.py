@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from medcare.adapters.shards import whole
-from medcare.adapters.tuner import adapted_linears
+from medcare.adapters.tuner import adapted_layers
 from medcare.foundation.errors import AdapterError
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
@@ -110,7 +110,7 @@ def sketching(model: nn.Module, branch: str = "knowledge") -> Iterator[_Gatherin
     Raises:
         AdapterError: a layer is several at once.
     """
-    linears = adapted_linears(model, branch)
+    linears = adapted_layers(model, branch)
     stacked = next((name for name, linear in linears.items() if linear.stack), None)
     if stacked is not None:
         raise AdapterError(
@@ -197,7 +197,7 @@ def heard(model: nn.Module, directions: Mapping[str, Directions]) -> dict[str, f
     deafness.
     """
     shares = {}
-    for name, layer in adapted_linears(model, "alignment").items():
+    for name, layer in adapted_layers(model, "alignment").items():
         rows, entry = whole(layer.branch("alignment").down).detach().double().cpu(), directions[name]
         through = ((rows @ entry.basis.double().T).square() * entry.energy.double()).sum()
         shares[name] = float(through / (rows.square().sum() * entry.total / rows.shape[1]))

@@ -9,7 +9,7 @@ from torch import nn
 
 from medcare.adapters.adapted_linear import Adapted
 from medcare.adapters.low_rank import Factors
-from medcare.adapters.tuner import adapted_linears, unwrap
+from medcare.adapters.tuner import adapted_layers, unwrap
 from medcare.foundation.errors import AdapterError
 
 
@@ -19,7 +19,7 @@ def merge_branch(model: nn.Module, name: str) -> None:
     Raises:
         AdapterError: the branch is routed; nothing is changed then.
     """
-    for linear in adapted_linears(model, name).values():
+    for linear in adapted_layers(model, name).values():
         linear.merge(name)
 
 
@@ -29,7 +29,7 @@ def merge_all(model: nn.Module) -> None:
     Raises:
         AdapterError: a noise aggregator is attached; nothing is changed then.
     """
-    linears = adapted_linears(model)
+    linears = adapted_layers(model)
     routed = sorted({name for linear in linears.values() for name in _routed(linear)})
     if routed:
         raise AdapterError(
@@ -45,7 +45,7 @@ def merge_unrouted(model: nn.Module) -> None:
 
     The model answers as before but for rounding, and faster.
     """
-    for linear in adapted_linears(model).values():
+    for linear in adapted_layers(model).values():
         for name in list(linear.branches):
             if linear.branch(name).mergeable:
                 linear.merge(name)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import Adapted
 from medcare.adapters.shards import overwrite, whole
-from medcare.adapters.tuner import adapted_linears
+from medcare.adapters.tuner import adapted_layers
 from medcare.settings.config import Orthogonality
 
 
@@ -64,7 +64,7 @@ def project(model: nn.Module, kept_out: Mapping[str, Tensor] | None = None) -> N
         kept_out: for each layer by name, orthonormal rows [m, i] (see `input_directions`); by default the row
             space of A_ka, so that A_ka A_al^T = 0.
     """
-    for name, layer in adapted_linears(model, "alignment").items():
+    for name, layer in adapted_layers(model, "alignment").items():
         alignment = layer.branch("alignment").down
         if kept_out is not None:
             basis = kept_out[name].double().mT

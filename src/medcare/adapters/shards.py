@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medcare.adapters.tuner import adapted_linears
+from medcare.adapters.tuner import adapted_layers
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def zero_piece(value: Tensor, parameter: Any) -> Tensor:
 
 def gather_branches(model: nn.Module) -> None:
     """Put whole parameters in the place of the branches' shards; the model can't train on after it."""
-    for linear in adapted_linears(model).values():
+    for linear in adapted_layers(model).values():
         for module in linear.branches.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 if hasattr(parameter, "full_tensor") or _zero(parameter):

@@ -25,7 +25,7 @@ _PARALLEL = {
 }
 
 
-def adapted_linears(model: nn.Module, branch: str | None = None) -> dict[str, Adapted]:
+def adapted_layers(model: nn.Module, branch: str | None = None) -> dict[str, Adapted]:
     """The adapted layers by module name, in the model's order; only those with `branch`, if given."""
     return {
         name: module
@@ -51,7 +51,7 @@ def add_branches(model: nn.Module, stage: Stage, config: AdapterConfig) -> None:
         for spec in specs
     }
     attach(model, branches)
-    for layer in adapted_linears(model).values():  # also those of the stage before
+    for layer in adapted_layers(model).values():  # also those of the stage before
         layer.drop(config.dropout)
 
 
@@ -71,7 +71,7 @@ def attach(model: nn.Module, branches: Mapping[str, Mapping[str, Branch]], *, dr
         for module, branch in made.items():
             check_fits(layers[module], name, branch)
     _check_own_weights(model, layers)
-    if not adapted_linears(model):
+    if not adapted_layers(model):
         model.requires_grad_(False)
     inputs: dict[tuple[str, str], SharedInput] = {}
     for module, layer in layers.items():
@@ -96,7 +96,7 @@ def _targets(model: nn.Module, spec: BranchSpec, config: AdapterConfig) -> dict[
     names = getattr(config, spec.targets)
     if names == (AUTO,) and spec.added_in == "align":
         former = next(other for other in BRANCHES if other.targets == spec.targets)
-        return dict(adapted_linears(model, former.name))
+        return dict(adapted_layers(model, former.name))
     layers = find_layers(model, names, spec.targets)
     there = {name: layer for name, layer in layers.items() if spec.stands_beside(layer)}
     if names == (AUTO,) and spec.targets == "attention":
@@ -141,7 +141,7 @@ def _check_ready(model: nn.Module, stage: Stage) -> None:
     for spec in BRANCHES:
         if spec.added_in == stage:
             continue
-        there = bool(adapted_linears(model, spec.name))
+        there = bool(adapted_layers(model, spec.name))
         if stage in spec.trains_in and not there:
             raise AdapterError(
                 f"Stage '{stage}' goes on with the {spec.name} branch of a stage-1 folder; this model has "
@@ -155,13 +155,13 @@ def _check_ready(model: nn.Module, stage: Stage) -> None:
 
 def remove_branch(model: nn.Module, name: str) -> None:
     """Drop a branch from every layer that has it."""
-    for linear in adapted_linears(model, name).values():
+    for linear in adapted_layers(model, name).values():
         linear.remove(name)
 
 
 def unwrap(model: nn.Module) -> None:
     """Put the plain linears back where no branch is left."""
-    for name, layer in adapted_linears(model).items():
+    for name, layer in adapted_layers(model).items():
         plain = layer.plain()
         if plain is not None:
             model.set_submodule(name, plain)
@@ -175,7 +175,7 @@ def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Paramet
     """
     wanted = set(branches)
     model.requires_grad_(False)
-    for linear in adapted_linears(model).values():
+    for linear in adapted_layers(model).values():
         for name, branch in linear.branches.items():
             branch.requires_grad_(name in wanted)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -184,7 +184,7 @@ def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Paramet
 def branch_parameters(model: nn.Module) -> dict[str, int]:
     """Number of parameters of each branch, summed over the layers."""
     sizes: Counter[str] = Counter()
-    for linear in adapted_linears(model).values():
+    for linear in adapted_layers(model).values():
         for name, branch in linear.branches.items():
             sizes[name] += sum(parameter.numel() for parameter in branch.parameters())
     return dict(sizes)
@@ -194,7 +194,7 @@ def router_load(model: nn.Module) -> dict[str, list[float]]:
     """Each expert's share of the routed tokens since the last call, by module name."""
     return {
         name: [round(share, 4) for share in branch.reset_load().tolist()]
-        for name, linear in adapted_linears(model).items()
+        for name, linear in adapted_layers(model).items()
         for branch in linear.branches.values()
         if isinstance(branch, NoiseAggregator)
     }
@@ -203,5 +203,5 @@ def router_load(model: nn.Module) -> dict[str, list[float]]:
 def set_noise(model: nn.Module, enabled: bool) -> None:
     """Switch what stage 2 will drop, the noise aggregator, on or off without dropping it."""
     dropped = frozenset(spec.name for spec in BRANCHES if spec.in_align == "dropped")
-    for linear in adapted_linears(model).values():
+    for linear in adapted_layers(model).values():
         linear.disabled = frozenset() if enabled else dropped

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from medcare.planning.hardware import Gpu
     from medcare.planning.plan import Plan
-    from medcare.planning.ways import Option, Request
+    from medcare.planning.ways import Option, PlanRequest
 
 commands = typer.Typer()
 
@@ -73,13 +73,13 @@ def plan(
     """Say what memory, settings, hours and cost a model takes, from its shape alone."""
     from medcare.planning.hardware import Assumptions
     from medcare.planning.shapes import base_of, shape_of
-    from medcare.planning.ways import Request
+    from medcare.planning.ways import PlanRequest
     from medcare.settings.files import load_config
 
     given = [*(set_ or ()), *([] if quantization is None else [f"model.quantization={quantization}"])]
     named = model if model is not None else _base(config, given)
     base = base_of(named)
-    request = Request(
+    request = PlanRequest(
         name=named,
         model=shape_of(named),
         config=load_config(config, settings=[f"model.base={json.dumps(base)}", *given]),
@@ -112,7 +112,7 @@ def _base(config: Path | None, given: list[str]) -> str:
     return load_config(config, settings=given).model.base
 
 
-def _made(request: Request) -> Plan:
+def _made(request: PlanRequest) -> Plan:
     from medcare.foundation.progress import track
     from medcare.planning.plan import make_plan, pieces
 
@@ -179,7 +179,7 @@ def _show(made: Plan, files: list[str], given: list[str]) -> None:
         console.print(f"{largest}\n  {_command(made.request, option, words)}", soft_wrap=True)
 
 
-def _machines(request: Request) -> str:
+def _machines(request: PlanRequest) -> str:
     gpus = "one GPU" if request.gpus == 1 else f"{request.gpus} GPUs"
     return gpus if request.nodes == 1 else f"{request.nodes} machines with {gpus} each,"
 
@@ -246,7 +246,7 @@ def _memory(made: Plan) -> Table:
     return table
 
 
-def _settings(request: Request, option: Option, given: list[str]) -> list[str]:
+def _settings(request: PlanRequest, option: Option, given: list[str]) -> list[str]:
     """Those the plan was asked for, and then its own."""
     stage = option.stage
     own = {
@@ -259,14 +259,14 @@ def _settings(request: Request, option: Option, given: list[str]) -> list[str]:
     return [f"--set {shlex.quote(entry)}" for entry in (*others, *map("=".join, own.items()))]
 
 
-def _command(request: Request, option: Option, words: list[str]) -> str:
+def _command(request: PlanRequest, option: Option, words: list[str]) -> str:
     """What trains that way; data and folder are for the reader to name."""
     start = " --from STAGE_1" if option.stage == "align" else ""
     train = f"medcare train --stage {option.stage}{start} --data DATA.jsonl --out OUT"
     return " ".join([f"{_launcher(request, option)}{train}", *words])
 
 
-def _launcher(request: Request, option: Option) -> str:
+def _launcher(request: PlanRequest, option: Option) -> str:
     """What starts a process for each GPU; on several machines, on each of them."""
     if request.devices == 1:
         return ""

@@ -34,7 +34,7 @@ _TASK = {entry.name for entry in fields(Task)}
 
 
 @dataclass(frozen=True)
-class Source:
+class ItemSource:
     """Where the items of a task are, and what of a row is asked and right.
 
     Attributes:
@@ -81,9 +81,9 @@ def _declared(path: Path) -> tuple[list[Item], Task]:
     tree = {"name": path.stem, **read_yaml(path, texts=True)}
     if not isinstance(tree.get("data"), str) or not isinstance(tree.get("form"), str):
         raise ConfigError(f"{path} must name the file of its rows as 'data', and how answers look as 'form'.")
-    known = {entry.name for entry in fields(Source)}
+    known = {entry.name for entry in fields(ItemSource)}
     task = _task({key: value for key, value in tree.items() if key not in known}, tree["data"])
-    source = build(Source, {key: value for key, value in tree.items() if key in known})
+    source = build(ItemSource, {key: value for key, value in tree.items() if key in known})
     if not source.data.startswith(HUB):
         source = replace(source, data=str(path.parent / Path(source.data).expanduser()))
     items = list(_templated(source, task) if source.prompt or source.target else _recognised(source, task))
@@ -135,7 +135,7 @@ def _task(tree: dict[str, Any], source: str) -> Task:
     )
 
 
-def _recognised(source: Source, task: Task) -> Iterator[Item]:
+def _recognised(source: ItemSource, task: Task) -> Iterator[Item]:
     """Items of a format that is known."""
     opened = open_data(source.data, columns=source.map)
     for number, record in opened.items() if task.form == "options" else opened.conversations():
@@ -153,7 +153,7 @@ def _recognised(source: Source, task: Task) -> Iterator[Item]:
         yield Item(name, task.name, task.family, "held_out", name, prompt, target=target)
 
 
-def _templated(source: Source, task: Task) -> Iterator[Item]:
+def _templated(source: ItemSource, task: Task) -> Iterator[Item]:
     """Items of any table, as the YAML says."""
     opened = open_rows(source.data)
     for row in opened.rows:

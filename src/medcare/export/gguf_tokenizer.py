@@ -42,7 +42,7 @@ _ADVICE = "Export the whole model (--format merged) and try llama.cpp's convert_
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class GgufVocabulary:
     """A tokenizer as GGUF writes it.
 
     Attributes:
@@ -70,7 +70,7 @@ class Vocabulary:
     notes: tuple[str, ...] = ()
 
 
-def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
+def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> GgufVocabulary:
     """Read a tokenizer.
 
     Args:
@@ -91,7 +91,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary
     if isinstance(template, dict):
         template = template.get("default")
     note = "A text that begins with no control token gets no blank before it in llama.cpp, as it should have."
-    return Vocabulary(
+    return GgufVocabulary(
         model="llama" if pieces else "gpt2",
         tokens=tokens,
         types=_piece_types(tokenizer, tokens, types) if pieces else types,
@@ -105,7 +105,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary
     )
 
 
-def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
+def write_vocabulary(writer: GGUFWriter, vocabulary: GgufVocabulary) -> None:
     """Put a vocabulary into the metadata of a file that is being written."""
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.split)

@@ -19,7 +19,7 @@ _PLAIN_SECONDS = 15.0
 _SAME_SECONDS = 0.5
 
 
-class Task:
+class ProgressTask:
     """One piece of long work.
 
     Attributes:
@@ -57,10 +57,10 @@ class Task:
 
 
 @contextmanager
-def track(name: str, total: int) -> Iterator[Task]:
+def track(name: str, total: int) -> Iterator[ProgressTask]:
     """Show the progress of `total` units of work called `name` while the block runs."""
     if not console.is_terminal or not is_main():
-        yield Task(name, total, None)
+        yield ProgressTask(name, total, None)
         return
     columns = (
         TextColumn("[bold]{task.description}"),
@@ -70,7 +70,7 @@ def track(name: str, total: int) -> Iterator[Task]:
         TextColumn("{task.fields[detail]}"),
     )
     with Progress(*columns, console=console) as bar:
-        yield Task(name, total, bar)
+        yield ProgressTask(name, total, bar)
 
 
 def say(text: str) -> None:

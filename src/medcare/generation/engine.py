@@ -40,7 +40,7 @@ class _Group:
     width: int
 
 
-class Engine:
+class BatchingEngine:
     """Answers many requests at once with one model.
 
     `add` may be called from any thread, `step` from one only.

@@ -60,7 +60,7 @@ Event = Read | Token | Finished | Failed
 
 Sink = Callable[[Event], None]
 """Takes the prompt's tokens if they are wanted, then the answer's and its end; called by the thread that
-calls `Engine.step`."""
+calls `BatchingEngine.step`."""
 
 
 @dataclass(eq=False)

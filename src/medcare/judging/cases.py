@@ -42,7 +42,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnswerFile:
     """The answers of one file.
 
     Attributes:
@@ -79,7 +79,7 @@ def read_cases(path: Path) -> list[Case]:
     return cases
 
 
-def read_answers(paths: Sequence[Path], cases: Sequence[Case]) -> list[Answers]:
+def read_answers(paths: Sequence[Path], cases: Sequence[Case]) -> list[AnswerFile]:
     """The answers of each file, in the order given.
 
     Args:
@@ -99,7 +99,7 @@ def read_answers(paths: Sequence[Path], cases: Sequence[Case]) -> list[Answers]:
     found = []
     for path, name in zip(paths, _names(paths), strict=True):
         texts = tuple(text or "" for text in pair_answers(ids, path, ignored=_tested(path)))
-        found.append(Answers(name, path, texts))
+        found.append(AnswerFile(name, path, texts))
     return found
 
 

@@ -80,7 +80,7 @@ class Reply:
         cut: whether it ran into `max_tokens`.
         tokens_in: as the server counts them, 0 if it doesn't.
         tokens_out: likewise.
-        form: how the request was put, see `Form.name`.
+        form: how the request was put, see `RequestForm.name`.
     """
 
     text: str
@@ -91,7 +91,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Form:
+class RequestForm:
     """How a request is put."""
 
     output: Literal["json_schema", "json_object", "text"] = "json_schema"
@@ -119,7 +119,7 @@ class Form:
         """For people: `json_schema, temperature 0`."""
         return f"{self.output}, temperature {'0' if self.temperature else 'of the server'}"
 
-    def simpler(self, parameter: str) -> Form | None:
+    def simpler(self, parameter: str) -> RequestForm | None:
         """What to try after a refusal that names this parameter, or none; None if nothing is left."""
         if parameter == "max_tokens" and self.limit == "max_tokens":
             return replace(self, limit="max_completion_tokens")
@@ -154,7 +154,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, pace: Pace) -> None:
         self.endpoint = endpoint
-        self.form = Form()
+        self.form = RequestForm()
         self.calls = 0
         self._pace = pace
         self._draw = random.Random()
@@ -188,7 +188,7 @@ class Client:
             UnansweredError: this prompt is refused, or the tries are used up.
             EvaluationError: no prompt would be answered: wrong key, address or model.
         """
-        form: Form | None = self.form
+        form: RequestForm | None = self.form
         while form is not None:
             try:
                 reply = await self._persist(form.body(self.endpoint, prompt, schema or scheme()))

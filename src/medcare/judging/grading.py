@@ -16,7 +16,7 @@ from medcare.foundation.errors import ConfigError
 from medcare.foundation.progress import say, track
 from medcare.foundation.storage import write_jsonl
 from medcare.judging.cache import Cache, Verdict
-from medcare.judging.cases import Answers, Case
+from medcare.judging.cases import AnswerFile, Case
 from medcare.judging.pacing import Pace
 from medcare.judging.rating import estimate, rate, requests
 from medcare.judging.rubric import HIGHEST, LOWEST
@@ -46,12 +46,12 @@ def grade(folder: Path, model: str) -> None:
         if task.form == "judged" and chosen:
             answers = read_predictions(path, items)
             texts = [str(answers[item.id]["text"]) for item in chosen]
-            rows += _graded(task, chosen, Answers(model, path, tuple(texts)))
+            rows += _graded(task, chosen, AnswerFile(model, path, tuple(texts)))
     if rows:
         write_jsonl(path.with_name(GRADES), rows)
 
 
-def _graded(task: Task, items: Sequence[Item], answers: Answers) -> list[dict[str, object]]:
+def _graded(task: Task, items: Sequence[Item], answers: AnswerFile) -> list[dict[str, object]]:
     url, _, name = task.judge.partition("#")
     if not url or not name:
         raise ConfigError(

@@ -16,7 +16,7 @@ from medcare.judging.cache import Cache, Verdict
 from medcare.judging.cases import read_answers, read_cases
 from medcare.judging.client import Client, Endpoint
 from medcare.judging.pacing import Pace
-from medcare.judging.rating import Cost, Request, estimate, rate, requests
+from medcare.judging.rating import Cost, RatingRequest, estimate, rate, requests
 from medcare.judging.reference_scores import read_reference_scores
 from medcare.judging.summary import Ratings, summary
 from medcare.judging.tables import markdown, tables
@@ -91,7 +91,7 @@ def judge_files(
 
 
 def _ask(
-    wanted: Sequence[Request],
+    wanted: Sequence[RatingRequest],
     client: Client,
     cache: Cache,
     concurrency: int,

@@ -34,7 +34,7 @@ _CHINESE = (
 
 
 @dataclass(frozen=True)
-class Mention:
+class TermMention:
     """A term in a text.
 
     Attributes:
@@ -85,7 +85,7 @@ class Terms:
         self._longest[pieces[0]] = max(self._longest.get(pieces[0], 0), len(pieces))
         self.names.setdefault(concept, name)
 
-    def find(self, text: str) -> list[Mention]:
+    def find(self, text: str) -> list[TermMention]:
         """The terms of a text, from left to right, none inside another."""
         found = list(_PIECE.finditer(text))
         pieces = [_singular(piece[0]) for piece in found]
@@ -96,7 +96,7 @@ class Terms:
             for length in range(longest, 0, -1):
                 concept = self._concepts.get(tuple(pieces[at : at + length]))
                 if concept is not None:
-                    mentions.append(Mention(concept, found[at].start(), found[at + length - 1].end()))
+                    mentions.append(TermMention(concept, found[at].start(), found[at + length - 1].end()))
                     at += length
                     break
             else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from medcare.foundation.errors import EvaluationError, MedCareError
 from medcare.judging import rubric
 from medcare.judging.cache import Cache, Verdict, request_key
-from medcare.judging.cases import Answers, Case
+from medcare.judging.cases import AnswerFile, Case
 from medcare.judging.verdict import MalformedError, UnansweredError, parse_verdict
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _VERDICT_TOKENS = 40
 
 
 @dataclass(frozen=True)
-class Request:
+class RatingRequest:
     """One answer to be judged once.
 
     Attributes:
@@ -66,8 +66,8 @@ class Cost:
 
 
 def requests(
-    cases: Sequence[Case], files: Sequence[Answers], *, model: str, repeats: int, seed: int
-) -> list[Request]:
+    cases: Sequence[Case], files: Sequence[AnswerFile], *, model: str, repeats: int, seed: int
+) -> list[RatingRequest]:
     """All requests, those of a case together and, of several files, in an order drawn for each case.
 
     So neither the file's position nor the hour at which the judge is asked goes with the model.
@@ -82,11 +82,11 @@ def requests(
             prompt = rubric.request(case, answer)
             for repeat in range(repeats):
                 key = request_key(model, version, prompt, repeat)
-                found.append(Request(file.name, case, answer, repeat, key))
+                found.append(RatingRequest(file.name, case, answer, repeat, key))
     return found
 
 
-def estimate(wanted: Sequence[Request], cache: Cache) -> Cost:
+def estimate(wanted: Sequence[RatingRequest], cache: Cache) -> Cost:
     """What the requests without a verdict will take."""
     open_ = _open(wanted, cache)
     tokens = sum(_tokens(rubric.request(request.case, request.answer)) for request in open_)
@@ -95,7 +95,7 @@ def estimate(wanted: Sequence[Request], cache: Cache) -> Cost:
 
 
 async def rate(
-    wanted: Sequence[Request],
+    wanted: Sequence[RatingRequest],
     client: Client,
     cache: Cache,
     *,
@@ -145,7 +145,7 @@ async def rate(
     return known | lost
 
 
-async def _judge(request: Request, client: Client) -> Verdict:
+async def _judge(request: RatingRequest, client: Client) -> Verdict:
     """Ask until a reply can be used, or `ASKS` times."""
     scale = rubric.scale_of(request.case)
     replies: list[str] = []
@@ -178,7 +178,7 @@ async def _together(work: Callable[[], Coroutine[None, None, None]], workers: in
         raise (known or errors).exceptions[0] from None
 
 
-def _open(wanted: Sequence[Request], cache: Cache) -> list[Request]:
+def _open(wanted: Sequence[RatingRequest], cache: Cache) -> list[RatingRequest]:
     """The requests without a verdict, one for each key."""
     by_key = {request.key: request for request in wanted if request.key not in cache}
     return list(by_key.values())

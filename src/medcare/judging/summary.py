@@ -26,9 +26,9 @@ from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate
 from medcare.foundation.storage import Json
 from medcare.judging.agreement import agreement, spearman
 from medcare.judging.cache import Verdict
-from medcare.judging.cases import Answers, Case
+from medcare.judging.cases import AnswerFile, Case
 from medcare.judging.means import Means, Values
-from medcare.judging.rating import Request
+from medcare.judging.rating import RatingRequest
 from medcare.judging.reference_scores import OVERALL
 from medcare.judging.rubric import DIMENSIONS, HIGHEST, LOWEST
 
@@ -48,8 +48,8 @@ class Ratings:
     """
 
     cases: Sequence[Case]
-    files: Sequence[Answers]
-    requests: Sequence[Request]
+    files: Sequence[AnswerFile]
+    requests: Sequence[RatingRequest]
     verdicts: Mapping[str, Verdict]
 
     def of(self, file: str) -> dict[str, list[Verdict]]:
@@ -124,7 +124,7 @@ def summary(
 
 
 def _file(
-    ratings: Ratings, file: Answers, values: dict[str, Values], drawn: Means, reference: Mapping[str, Any]
+    ratings: Ratings, file: AnswerFile, values: dict[str, Values], drawn: Means, reference: Mapping[str, Any]
 ) -> Json:
     by_case = ratings.of(file.name)
     verdicts = [verdict for entry in by_case.values() for verdict in entry]

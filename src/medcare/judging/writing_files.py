@@ -13,7 +13,7 @@ from medcare.evaluation.resampling import LEVEL, RESAMPLES
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.progress import track
 from medcare.foundation.storage import Json, file_hash, write_json, write_jsonl, write_text
-from medcare.judging.cases import Answers, Case, read_answers, read_cases
+from medcare.judging.cases import AnswerFile, Case, read_answers, read_cases
 from medcare.judging.means import Means, Values
 from medcare.judging.medical_terms import Terms, load_terms
 from medcare.judging.tables import Table, differences, interval, markdown
@@ -98,7 +98,9 @@ def _check(cases: Sequence[Case], gold: Path) -> None:
             )
 
 
-def _score(cases: Sequence[Case], files: Sequence[Answers], terms: Terms) -> dict[str, list[WritingScores]]:
+def _score(
+    cases: Sequence[Case], files: Sequence[AnswerFile], terms: Terms
+) -> dict[str, list[WritingScores]]:
     scores: dict[str, list[WritingScores]] = {}
     with track("Scoring", len(cases) * len(files)) as task:
         for file in files:

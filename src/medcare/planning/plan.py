@@ -10,7 +10,7 @@ from typing import get_args
 from medcare.foundation.errors import ConfigError
 from medcare.planning.devices import Sharing
 from medcare.planning.hardware import GIB
-from medcare.planning.ways import STATIC, Option, Request, Way, sharings
+from medcare.planning.ways import STATIC, Option, PlanRequest, Way, sharings
 from medcare.settings.config import STAGES, Quantization, Stage
 
 _NAMES: dict[Sharing, str] = {"single": "one GPU", "ddp": "DDP", "fsdp2": "FSDP2"}
@@ -27,7 +27,7 @@ class Plan:
         largest: tokens of the largest micro-batch that fits in the chosen way, up to a tenth.
     """
 
-    request: Request
+    request: PlanRequest
     options: tuple[Option, ...]
     chosen: dict[Stage, Option]
     largest: dict[Stage, int]
@@ -38,7 +38,7 @@ class Plan:
         return sum(hours) if hours else None
 
 
-def make_plan(request: Request, advance: Callable[[], None] = lambda: None) -> Plan:
+def make_plan(request: PlanRequest, advance: Callable[[], None] = lambda: None) -> Plan:
     """Try every way of sharing, with and without gradient checkpointing, for both stages.
 
     Args:
@@ -74,12 +74,12 @@ def _simplest_fast(possible: list[Option]) -> Option:
     return next(option for option in possible if option.rate >= 0.95 * most)
 
 
-def pieces(request: Request) -> int:
+def pieces(request: PlanRequest) -> int:
     """How often `make_plan` calls `advance`."""
     return len(STAGES) * (2 * len(sharings(request)) + 1)
 
 
-def _impossible(request: Request, options: list[Option]) -> str:
+def _impossible(request: PlanRequest, options: list[Option]) -> str:
     least = min(options, key=lambda option: option.total)
     how = f"{_NAMES[least.sharing]}, {'with' if least.checkpointing else 'without'} gradient checkpointing"
     if least.quantization != "none":
@@ -91,7 +91,7 @@ def _impossible(request: Request, options: list[Option]) -> str:
     return f"{request.name} does not fit: {needed}. What fits: {'; '.join(_fitting(request, least))}."
 
 
-def _fitting(request: Request, least: Option) -> list[str]:
+def _fitting(request: PlanRequest, least: Option) -> list[str]:
     """Ways out, from those that cost nothing."""
     found = []
     for kind in get_args(Quantization):
@@ -114,11 +114,11 @@ def _fitting(request: Request, least: Option) -> list[str]:
     return found
 
 
-def _quantised(request: Request, kind: Quantization) -> Request:
+def _quantised(request: PlanRequest, kind: Quantization) -> PlanRequest:
     config = request.config
     return replace(request, config=replace(config, model=replace(config.model, quantization=kind)))
 
 
-def _more_gpus(request: Request) -> Iterator[Request]:
+def _more_gpus(request: PlanRequest) -> Iterator[PlanRequest]:
     for factor in (2, 4, 8, 16, 32):
         yield replace(request, gpus=request.gpus * factor)

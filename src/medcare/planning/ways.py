@@ -20,7 +20,7 @@ STATIC = ("weights", "adapters", "optimizer")
 
 
 @dataclass(frozen=True)
-class Request:
+class PlanRequest:
     """What is to be planned.
 
     Attributes:
@@ -105,7 +105,7 @@ class Option:
         return sum(size for _, size in self.peak) + self.overhead
 
 
-def sharings(request: Request) -> tuple[Sharing, ...]:
+def sharings(request: PlanRequest) -> tuple[Sharing, ...]:
     """How the devices of a request can share the work, from plain to involved."""
     if request.devices == 1:
         return ("single",)
@@ -116,7 +116,7 @@ def sharings(request: Request) -> tuple[Sharing, ...]:
 class Way:
     """One way to train a stage, for any micro-batch; amounts are rows or tokens, see `Estimator.step`."""
 
-    def __init__(self, request: Request, stage: Stage, sharing: Sharing, checkpointing: bool) -> None:
+    def __init__(self, request: PlanRequest, stage: Stage, sharing: Sharing, checkpointing: bool) -> None:
         self.request = request
         self.settings = request.config.stage(stage)
         layout: Layout = "packed" if self.settings.batching == "auto" else self.settings.batching
@@ -199,7 +199,7 @@ class Way:
         return replace(option, **_course(request, option))
 
 
-def _course(request: Request, option: Option) -> dict[str, Any]:
+def _course(request: PlanRequest, option: Option) -> dict[str, Any]:
     """Steps, hours and cost of all epochs."""
     if request.tokens is None:
         return {}

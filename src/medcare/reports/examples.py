@@ -24,7 +24,7 @@ CAUSES = {
 
 
 @dataclass(frozen=True)
-class Reply:
+class MarkedReply:
     """One model's answer to an item.
 
     Attributes:
@@ -39,7 +39,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Case:
+class AnsweredItem:
     """An item with every model's answer.
 
     Attributes:
@@ -62,7 +62,7 @@ class Case:
     target: str
     options: tuple[str, ...]
     answers: tuple[int, ...]
-    replies: tuple[Reply, ...]
+    replies: tuple[MarkedReply, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ErrorCase:
         cause: `format` or `content`.
     """
 
-    case: Case
+    case: AnsweredItem
     cause: str
 
 
@@ -89,7 +89,7 @@ def cause(task: TaskOutcomes, outcome: Outcome) -> str:
     return "partial" if outcome.score > 0 else "content"
 
 
-def samples(tasks: Sequence[TaskOutcomes]) -> list[Case]:
+def samples(tasks: Sequence[TaskOutcomes]) -> list[AnsweredItem]:
     """The first item of each split of every task, whatever the answers."""
     found = []
     for task in tasks:
@@ -125,13 +125,13 @@ def cause_shares(tasks: Sequence[TaskOutcomes]) -> list[dict[str, Any]]:
     return found
 
 
-def _case(task: TaskOutcomes, index: int) -> Case:
+def _case(task: TaskOutcomes, index: int) -> AnsweredItem:
     item = task.items[index]
     replies = tuple(
-        Reply(model, outcomes[index], cause(task, outcomes[index]))
+        MarkedReply(model, outcomes[index], cause(task, outcomes[index]))
         for model, outcomes in task.outcomes.items()
     )
-    return Case(
+    return AnsweredItem(
         item.task,
         item.family,
         item.id,

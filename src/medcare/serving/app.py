@@ -22,7 +22,7 @@ from medcare.serving import NOTICE, failures
 from medcare.serving.access import Access
 from medcare.serving.answers import Answers
 from medcare.serving.failures import ApiError
-from medcare.serving.formats import ChatFormat, CompletionFormat, Format
+from medcare.serving.formats import ChatFormat, CompletionFormat, EndpointFormat
 from medcare.serving.page import add_page
 from medcare.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest
 from medcare.serving.service import Service
@@ -130,7 +130,12 @@ def _add_operations(app: FastAPI, service: Service, *, open_to_all: bool) -> Non
 
 
 async def _respond(
-    service: Service, answers: Answers, format_: Format, body: GenerationRequest, request: Request, count: int
+    service: Service,
+    answers: Answers,
+    format_: EndpointFormat,
+    body: GenerationRequest,
+    request: Request,
+    count: int,
 ) -> Response:
     if body.stream:
         chunks = _chunks(answers, format_, count, with_usage=body.with_usage)
@@ -138,7 +143,7 @@ async def _respond(
     return await _whole(answers, format_, request)
 
 
-async def _whole(answers: Answers, format_: Format, request: Request) -> Response:
+async def _whole(answers: Answers, format_: EndpointFormat, request: Request) -> Response:
     """All of it at once; a client that leaves frees its rows."""
 
     async def collect() -> Response:
@@ -161,7 +166,9 @@ async def _whole(answers: Answers, format_: Format, request: Request) -> Respons
             task.cancel()
 
 
-async def _chunks(answers: Answers, format_: Format, count: int, *, with_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(
+    answers: Answers, format_: EndpointFormat, count: int, *, with_usage: bool
+) -> AsyncIterator[bytes]:
     """The events of a stream."""
     for opening in format_.opening(answers, count):
         yield _event(opening)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Format(Protocol):
+class EndpointFormat(Protocol):
     """How one endpoint writes its answers."""
 
     def whole(self, answers: Answers, pieces: Sequence[Piece]) -> Json:

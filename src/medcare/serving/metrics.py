@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from medcare.generation.engine import Engine
+from medcare.generation.engine import BatchingEngine
 
 if TYPE_CHECKING:
     from medcare.serving.served_model import ServedModel
@@ -74,9 +74,9 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def _running(engine: Engine) -> int:
+def _running(engine: BatchingEngine) -> int:
     return len(engine.active)
 
 
-def _waiting(engine: Engine) -> int:
+def _waiting(engine: BatchingEngine) -> int:
     return len(engine.waiting)

@@ -13,7 +13,7 @@ from medcare.adapters.loading import load_model, tokenizer_of
 from medcare.foundation.errors import ConfigError, ModelError
 from medcare.foundation.progress import say
 from medcare.generation.ending import answer_ends
-from medcare.generation.engine import Engine
+from medcare.generation.engine import BatchingEngine
 from medcare.generation.structure import Constraint, Grammars
 from medcare.serving.thoughts import OPEN, Thoughts
 from medcare.settings.run_folder import plain_source
@@ -42,11 +42,11 @@ class ServedModel:
     def __init__(
         self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **limits: int
     ) -> None:
-        """Prepare a loaded model; `limits` are those of `Engine`."""
+        """Prepare a loaded model; `limits` are those of `BatchingEngine`."""
         self.name = name
         self.model = model
         self.tokenizer = tokenizer
-        self.engine = Engine(model, **limits)
+        self.engine = BatchingEngine(model, **limits)
         self.stop_ids = answer_ends(model, tokenizer)
         own: Any = model.generation_config
         self.temperature = 1.0 if own is None or own.temperature is None else float(own.temperature)
@@ -133,7 +133,7 @@ def load_served(
         dtype: as `ModelConfig.dtype`.
         base: where the base of the stage or PEFT folders is now; by default where it was.
         chat_template: as `ModelConfig.chat_template`.
-        limits: as `Engine` takes them.
+        limits: as `BatchingEngine` takes them.
 
     Raises:
         ConfigError: two models have one name.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from medcare.generation.engine import Engine
+from medcare.generation.engine import BatchingEngine
 from medcare.generation.requests import Failed
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class Worker:
     """Steps engines as long as they have work."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
+    def __init__(self, engines: Sequence[BatchingEngine]) -> None:
         """Prepare the thread; `start` starts it."""
         self._engines = list(engines)
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -77,7 +77,7 @@ class Worker:
             if self._jobs:
                 _finish(*self._jobs.popleft())
 
-    def _step(self, engine: Engine) -> None:
+    def _step(self, engine: BatchingEngine) -> None:
         try:
             engine.step()
         except Exception as error:  # the thread must go on for the other requests

@@ -12,11 +12,11 @@ from transformers import LlamaForCausalLM
 
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.adapters.tuner import adapted_linears
-from medcare.study.small_world import PAD, Rows
+from medcare.study.small_world import PAD, TokenRows
 
 
 @torch.no_grad()
-def routing(model: LlamaForCausalLM, kinds: Mapping[str, Rows]) -> dict[str, float]:
+def routing(model: LlamaForCausalLM, kinds: Mapping[str, TokenRows]) -> dict[str, float]:
     """How evenly the experts are used and what they tell about a token, means over the linears.
 
     Args:

@@ -23,7 +23,7 @@ from medcare.adapters.merge import merge_unrouted
 from medcare.adapters.orthogonality import measure as orthogonality
 from medcare.adapters.orthogonality import project
 from medcare.adapters.tuner import (
-    adapted_linears,
+    adapted_layers,
     add_branches,
     remove_branch,
     trainable,
@@ -34,7 +34,7 @@ from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import RunConfig, StageConfig
 from medcare.study.routing import routing
 from medcare.study.small_training import Replay, fit, teach
-from medcare.study.small_world import PAD, Rows, SmallWorldConfig, World, build_model, measure
+from medcare.study.small_world import PAD, SmallWorldConfig, TokenRows, World, build_model, measure
 
 _PRETRAINING = StageConfig(learning_rate=3e-3, warmup=0.03)
 _SKETCHED = 1000  # rows: ten thousand tokens for at most 96 directions
@@ -95,7 +95,11 @@ def _base(seed: int, world: SmallWorldConfig, drawn: World, shared: Path) -> Lla
 
 
 def _mixed(
-    config: RunConfig, world: SmallWorldConfig, drawn: World, model: LlamaForCausalLM, tests: dict[str, Rows]
+    config: RunConfig,
+    world: SmallWorldConfig,
+    drawn: World,
+    model: LlamaForCausalLM,
+    tests: dict[str, TokenRows],
 ) -> dict[str, Any]:
     """All data at once, for as many steps as two stages have."""
     first, second = drawn.stage_1(world.noise, world.forms), drawn.stage_2(world.stage_2_forms)
@@ -128,7 +132,7 @@ def _stage_1(
     world: SmallWorldConfig,
     drawn: World,
     model: LlamaForCausalLM,
-    tests: dict[str, Rows],
+    tests: dict[str, TokenRows],
     folder: Path,
 ) -> None:
     rows = drawn.stage_1(world.noise, world.forms)
@@ -153,7 +157,7 @@ def _stage_1(
         facts["routing"] = routing(model, drawn.kinds(world.noise))
         remove_branch(model, "noise")
     measures["end"] = measure(model, tests)
-    bare = {name: linear.weight.detach().clone() for name, linear in adapted_linears(model).items()}
+    bare = {name: linear.weight.detach().clone() for name, linear in adapted_layers(model).items()}
     for scale in _SCALES:
         with _between(model, bare, scale):
             measures[f"scaled {scale}"] = measure(model, tests)
@@ -167,7 +171,7 @@ def _stage_2(
     world: SmallWorldConfig,
     drawn: World,
     model: LlamaForCausalLM,
-    tests: dict[str, Rows],
+    tests: dict[str, TokenRows],
     folder: Path,
 ) -> dict[str, Any]:
     stage = config.align
@@ -185,7 +189,7 @@ def _stage_2(
         add_branches(model, "aggregate", _without_experts(config).adapters)
         parameters = trainable(model, ("knowledge", "attention"))
     else:
-        for linear in adapted_linears(model, "attention").values():
+        for linear in adapted_layers(model, "attention").values():
             linear.merge("attention")
         knowledge = _directions(model, before)
         add_branches(model, "align", config.adapters)
@@ -234,7 +238,7 @@ def _stage_2(
     return {"measures": measures, "trained": trained, **facts}
 
 
-def _directions(model: LlamaForCausalLM, rows: Rows) -> dict[str, Directions]:
+def _directions(model: LlamaForCausalLM, rows: TokenRows) -> dict[str, Directions]:
     rows = rows.some(min(1.0, _SKETCHED / len(rows)), 0)
     model.eval()
     with torch.no_grad(), sketching(model) as gathering:
@@ -260,16 +264,16 @@ def _branch_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, entry) for name, entry in model.named_parameters() if ".branches." in name)
 
 
-def _repeated(rows: Rows, times: float, seed: int) -> Rows:
+def _repeated(rows: TokenRows, times: float, seed: int) -> TokenRows:
     whole, rest = int(times), times - int(times)
     parts = [rows] * whole + ([rows.some(rest, seed)] if rest else [])
-    return Rows(torch.cat([part.ids for part in parts]), torch.cat([part.labels for part in parts]))
+    return TokenRows(torch.cat([part.ids for part in parts]), torch.cat([part.labels for part in parts]))
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights [o, i] of all adapted linears with what their unrouted branches add."""
     merged = {}
-    for name, linear in adapted_linears(model).items():
+    for name, linear in adapted_layers(model).items():
         merged[name] = linear.weight.detach().clone()
         for branch in linear.branches:
             merged[name] += linear.branch(branch).delta().detach()
@@ -279,7 +283,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def _between(model: nn.Module, start: Mapping[str, Tensor], share: float) -> Iterator[None]:
     """Within the block, the weights are this share of the way from `start` to where they are now."""
-    end, linears = _weights(model), adapted_linears(model)
+    end, linears = _weights(model), adapted_layers(model)
     own = {name: linear.weight.detach().clone() for name, linear in linears.items()}
     with torch.no_grad():
         for name, linear in linears.items():

@@ -19,7 +19,7 @@ from medcare.adapters.orthogonality import penalty, project
 from medcare.adapters.tuner import set_noise
 from medcare.foundation.errors import TrainingError
 from medcare.settings.config import StageConfig
-from medcare.study.small_world import Rows
+from medcare.study.small_world import TokenRows
 from medcare.text.batches import IGNORED
 from medcare.training.loop import learning_rate
 
@@ -35,7 +35,7 @@ class Replay:
         weight: of the teacher's answers against the rows' own labels.
     """
 
-    rows: Rows
+    rows: TokenRows
     share: float
     teacher: Tensor | None = None
     weight: float = 0.0
@@ -44,7 +44,7 @@ class Replay:
 def fit(
     model: LlamaForCausalLM,
     parameters: Mapping[str, nn.Parameter],
-    rows: Rows,
+    rows: TokenRows,
     stage: StageConfig,
     *,
     steps: int,
@@ -123,7 +123,9 @@ class _Order:
         return taken
 
 
-def _nll(model: LlamaForCausalLM, rows: Rows, own: Tensor, replay: Replay | None, former: Tensor) -> Tensor:
+def _nll(
+    model: LlamaForCausalLM, rows: TokenRows, own: Tensor, replay: Replay | None, former: Tensor
+) -> Tensor:
     """The mean over the supervised tokens, as the package's loss is."""
     ids, labels = rows.ids[own], rows.labels[own]
     if replay is not None:
@@ -142,7 +144,7 @@ def _nll(model: LlamaForCausalLM, rows: Rows, own: Tensor, replay: Replay | None
 
 
 @torch.no_grad()
-def teach(model: LlamaForCausalLM, rows: Rows) -> Tensor:
+def teach(model: LlamaForCausalLM, rows: TokenRows) -> Tensor:
     """A model's probabilities [n, s, v] of every next token."""
     model.eval()
     logits: Tensor = model(input_ids=rows.ids, use_cache=False).logits

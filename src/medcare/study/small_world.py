@@ -80,7 +80,7 @@ class SmallWorldConfig:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenRows:
     """Examples, all of one width.
 
     Attributes:
@@ -95,15 +95,15 @@ class Rows:
         """How many examples."""
         return len(self.ids)
 
-    def __add__(self, other: Rows) -> Rows:
+    def __add__(self, other: TokenRows) -> TokenRows:
         """Both, one after the other."""
-        return Rows(torch.cat([self.ids, other.ids]), torch.cat([self.labels, other.labels]))
+        return TokenRows(torch.cat([self.ids, other.ids]), torch.cat([self.labels, other.labels]))
 
-    def some(self, share: float, seed: int) -> Rows:
+    def some(self, share: float, seed: int) -> TokenRows:
         """A share of them, drawn."""
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(self), generator=generator)[: round(share * len(self))]
-        return Rows(self.ids[chosen], self.labels[chosen])
+        return TokenRows(self.ids[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ class World:
         object.__setattr__(self, "truth", truth)
         object.__setattr__(self, "error", error)
 
-    def pretraining(self, forms: int) -> Rows:
+    def pretraining(self, forms: int) -> TokenRows:
         """Facts of the old entities in every style, and `forms` examples of the old forms."""
         styles = ("book", "turned book", "forum", "turned forum", "exam", "rumour")
         facts = [self._fact(entity, relation, style) for entity, relation in _old() for style in styles]
         return _rows(facts) + self.forms(_OLD_FORMS, forms, "pre-training")
 
-    def stage_1(self, noise: Noise, forms: float) -> Rows:
+    def stage_1(self, noise: Noise, forms: float) -> TokenRows:
         """The new entities' facts, four rows each; with noise three more that are wrong; and old forms.
 
         Args:
@@ -148,11 +148,11 @@ class World:
                 facts += [self._fact(entity, relation, style, wrong=True) for style in said]
         return _rows(facts) + self.forms(_OLD_FORMS, count, "stage 1")
 
-    def stage_2(self, count: int) -> Rows:
+    def stage_2(self, count: int) -> TokenRows:
         """Examples of the new forms."""
         return self.forms(_NEW_FORMS, count, "stage 2")
 
-    def kinds(self, noise: Noise) -> dict[str, Rows]:
+    def kinds(self, noise: Noise) -> dict[str, TokenRows]:
         """A twentieth of stage 1's rows by what they are: right ones of each style, wrong ones, old forms."""
         asked = _new()[::19]
         found = {
@@ -164,7 +164,7 @@ class World:
             found["wrong"] = _rows(self._fact(*pair, style, wrong=True) for pair in asked for style in wrong)
         return found | {"forms": self.forms(_OLD_FORMS, 60, "kinds")}
 
-    def tests(self, noise: Noise = "clean") -> dict[str, Rows]:
+    def tests(self, noise: Noise = "clean") -> dict[str, TokenRows]:
         """What is measured: facts in the style of exams, forms on lists that no training has seen.
 
         Where sources are wrong, also how often the new facts are answered as those say (`new_errors`).
@@ -179,7 +179,7 @@ class World:
             found["new_errors"] = _rows(self._fact(*pair, "exam", wrong=True) for pair in _new())
         return found
 
-    def forms(self, names: Sequence[str], count: int, purpose: str) -> Rows:
+    def forms(self, names: Sequence[str], count: int, purpose: str) -> TokenRows:
         """`count` examples, as many of each form, on lists of entities and values."""
         draw = random.Random(f"{purpose}:{self.seed}")
         return _rows(_form(names[number % len(names)], draw) for number in range(count))
@@ -223,7 +223,7 @@ def build_model(seed: int, hidden: int = 48) -> LlamaForCausalLM:
 
 
 @torch.no_grad()
-def measure(model: LlamaForCausalLM, tests: dict[str, Rows]) -> dict[str, float]:
+def measure(model: LlamaForCausalLM, tests: dict[str, TokenRows]) -> dict[str, float]:
     """For each test, the share of answers right to the last token, and their mean log-likelihood.
 
     Returns:
@@ -276,11 +276,11 @@ def _form(name: str, draw: random.Random) -> tuple[list[int], list[int]]:
     return [_FORM[name], *items], answer
 
 
-def _rows(pairs: Iterable[tuple[list[int], list[int]]]) -> Rows:
+def _rows(pairs: Iterable[tuple[list[int], list[int]]]) -> TokenRows:
     ids, labels = [], []
     for asked, answer in pairs:
         prompt, said = [BEGIN, *asked, ANSWER], [*answer, END]
         rest = WIDTH - len(prompt) - len(said)
         ids.append(prompt + said + [PAD] * rest)
         labels.append([IGNORED] * len(prompt) + said + [IGNORED] * rest)
-    return Rows(*(torch.tensor(part, dtype=torch.int64).reshape(-1, WIDTH) for part in (ids, labels)))
+    return TokenRows(*(torch.tensor(part, dtype=torch.int64).reshape(-1, WIDTH) for part in (ids, labels)))

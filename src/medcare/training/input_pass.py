@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from medcare.adapters.input_directions import Directions, sketching
-from medcare.adapters.tuner import adapted_linears, set_noise
+from medcare.adapters.tuner import adapted_layers, set_noise
 from medcare.text.batches import collate, plan
 from medcare.text.chat_template import Rendered
 
@@ -27,7 +27,7 @@ LEAST = 2048  # tokens, if there are so many
 
 def has_single_layers(loop: Loop) -> bool:
     """Whether all knowledge branches stand beside single linears, so that their inputs can be told."""
-    linears = adapted_linears(loop.model, "knowledge").values()
+    linears = adapted_layers(loop.model, "knowledge").values()
     return bool(linears) and not any(linear.stack for linear in linears)
 
 

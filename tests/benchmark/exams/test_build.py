@@ -7,7 +7,7 @@ import pytest
 
 from medcare.benchmark.exams import build as module
 from medcare.benchmark.exams.build import EXAMS, WORDINGS_PER_FACT, build_exams
-from medcare.benchmark.exams.bundles import Question
+from medcare.benchmark.exams.bundles import BundledQuestion
 from medcare.benchmark.exams.exclusions import condition, covers
 from medcare.benchmark.exams.shortcuts import stems
 from medcare.benchmark.mentions import Mentions, runs
@@ -118,7 +118,7 @@ def test_no_thirteen_words_in_a_row_are_in_a_lesson(ontology, only, seed):
 def test_a_prompt_that_would_repeat_a_lesson_is_not_used():
     exam = next(exam for exam in EXAMS if exam.name == "true_or_false")
     name = " ".join(f"word{number}" for number in range(9))
-    question = Question(("f",), (name, "other"), "true", ("true", "false"))
+    question = BundledQuestion(("f",), (name, "other"), "true", ("true", "false"))
     prompts = {module._prompt(exam, question, (), random.Random(seed)) for seed in range(9)}
     assert len(prompts) == 2
     for prompt in prompts:

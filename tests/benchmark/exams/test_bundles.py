@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.benchmark.exams.bundles import BUNDLE, Fact, Question, bundle_facts, is_even, side_of
+from medcare.benchmark.exams.bundles import BUNDLE, BundledQuestion, Fact, bundle_facts, is_even, side_of
 from medcare.benchmark.exams.shortcuts import SHORTCUTS, credit
 
 WORDS = st.sampled_from(["renal", "cyst", "heart", "valve", "defect", "thin", "bone", "rash"])
@@ -89,7 +89,7 @@ def test_even_counts_words_and_stems():
 
 
 def test_pairs_name_all_that_must_be_known():
-    two = Question(("D>a", "D>b"), ("disease",), "rash and cyst", ())
+    two = BundledQuestion(("D>a", "D>b"), ("disease",), "rash and cyst", ())
     assert ("disease", "rash") in two.pairs
     assert ("disease", "cyst") in two.pairs
-    assert Question(("s>o",), ("cyst", "kidney"), "true", ()).pairs == [("cyst", "kidney")]
+    assert BundledQuestion(("s>o",), ("cyst", "kidney"), "true", ()).pairs == [("cyst", "kidney")]

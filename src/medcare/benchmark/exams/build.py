@@ -12,8 +12,8 @@ from itertools import chain, combinations
 from random import Random
 
 from medcare.benchmark.exams import codes, diseases, findings, statements
-from medcare.benchmark.exams.bundles import Bundle, Question, is_even, side_of
-from medcare.benchmark.exams.exam import SOURCES, Exam
+from medcare.benchmark.exams.bundles import Bundle, BundledQuestion, is_even, side_of
+from medcare.benchmark.exams.exam import SOURCES, ExamTask
 from medcare.benchmark.exams.shortcuts import SHORTCUTS, Quota, answer_texts, credit, majority_accuracy
 from medcare.benchmark.mentions import Mentions, runs
 from medcare.benchmark.ontology import Ontology
@@ -24,7 +24,7 @@ from medcare.text.records import Conversation, Item, Message, Split
 
 WORDINGS_PER_FACT = 3
 _MAJORITY = "most common training answer"
-EXAMS: tuple[Exam, ...] = (
+EXAMS: tuple[ExamTask, ...] = (
     *findings.EXAMS,
     *diseases.EXAMS,
     *codes.EXAMS,
@@ -77,7 +77,7 @@ def build_exams(
     return tasks
 
 
-_Asked = list[tuple[Question, str]]  # questions, each with the prompt of its test item
+_Asked = list[tuple[BundledQuestion, str]]  # questions, each with the prompt of its test item
 
 
 class _Choice:
@@ -85,7 +85,7 @@ class _Choice:
 
     def __init__(
         self,
-        exam: Exam,
+        exam: ExamTask,
         ontology: Ontology,
         seed: int,
         split: Split,
@@ -159,7 +159,7 @@ class _Choice:
                 return [*tested, *(pair for pair in asked if pair not in tested)]
         return []
 
-    def _credits(self, question: Question, prompt: str) -> dict[str, float]:
+    def _credits(self, question: BundledQuestion, prompt: str) -> dict[str, float]:
         """What each shortcut wins by a question."""
         options, answer = question.options, question.options.index(question.answer)
         table = {name: credit(shortcut(prompt, options), answer) for name, shortcut in SHORTCUTS.items()}
@@ -168,7 +168,9 @@ class _Choice:
         return table
 
 
-def _prompt(exam: Exam, question: Question, known: Iterable[Collection[tuple[str, ...]]], rng: Random) -> str:
+def _prompt(
+    exam: ExamTask, question: BundledQuestion, known: Iterable[Collection[tuple[str, ...]]], rng: Random
+) -> str:
     """A question in a test wording that favours no option by its words; empty if there is none.
 
     Args:
@@ -190,7 +192,7 @@ def _places(size: int, rng: Random) -> Iterator[int]:
         yield from rng.sample(range(size), size)
 
 
-def _teach(exam: Exam, question: Question, rng: Random) -> list[Conversation]:
+def _teach(exam: ExamTask, question: BundledQuestion, rng: Random) -> list[Conversation]:
     wordings = rng.sample(exam.lessons, WORDINGS_PER_FACT)
     rehearsals = question.rehearsals or (question.slots,) * WORDINGS_PER_FACT
     return [
@@ -203,7 +205,7 @@ def _teach(exam: Exam, question: Question, rng: Random) -> list[Conversation]:
     ]
 
 
-def _items(exam: Exam, split: Split, chosen: _Asked, places: Iterator[int], rng: Random) -> list[Item]:
+def _items(exam: ExamTask, split: Split, chosen: _Asked, places: Iterator[int], rng: Random) -> list[Item]:
     """The test items, the answer of each in its place."""
     items: list[Item] = []
     for number, (question, prompt) in enumerate(chosen):
@@ -226,7 +228,7 @@ def _items(exam: Exam, split: Split, chosen: _Asked, places: Iterator[int], rng:
     return items
 
 
-def _card(exam: Exam, ontology: Ontology) -> Task:
+def _card(exam: ExamTask, ontology: Ontology) -> Task:
     return Task(
         name=exam.name,
         family="knowledge",

@@ -84,7 +84,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Question:
+class BundledQuestion:
     """One exam question with its options.
 
     Attributes:
@@ -108,7 +108,7 @@ class Question:
         return [(self.slots[0], text) for text in known]
 
 
-Bundle = tuple[Question, ...]
+Bundle = tuple[BundledQuestion, ...]
 Side = Callable[[str], bool]
 Wrong = Callable[[Fact, Fact], bool]
 
@@ -153,7 +153,9 @@ def bundle_facts(facts: Iterable[Fact], rng: Random, wrong: Wrong, tries: int = 
         if len(members) == BUNDLE:
             used.update(fact.subject_id for fact in members)
             options = tuple(sorted(fact.answer for fact in members))
-            yield tuple(Question((fact.key,), (fact.subject,), fact.answer, options) for fact in members)
+            yield tuple(
+                BundledQuestion((fact.key,), (fact.subject,), fact.answer, options) for fact in members
+            )
 
 
 def _gather(seed: Fact, index: dict[str, list[Fact]], used: set[str], wrong: Wrong, tries: int) -> list[Fact]:

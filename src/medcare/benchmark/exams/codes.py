@@ -8,7 +8,7 @@ from functools import cache
 
 from medcare.benchmark.exams import exclusions
 from medcare.benchmark.exams.bundles import Fact, Wrong
-from medcare.benchmark.exams.exam import Exam, fact_exam
+from medcare.benchmark.exams.exam import ExamTask, fact_exam
 from medcare.benchmark.exams.findings import other_answer
 from medcare.benchmark.ontology import Code, Ontology, is_plain
 
@@ -127,8 +127,8 @@ def _not_excluded(ontology: Ontology) -> Wrong:
     return wrong
 
 
-EXAMS: tuple[Exam, ...] = (
-    Exam(
+EXAMS: tuple[ExamTask, ...] = (
+    ExamTask(
         "code_to_description",
         "Knowing what an ICD-10-CM code stands for.",
         "icd10cm",
@@ -142,7 +142,7 @@ EXAMS: tuple[Exam, ...] = (
         ("Read the diagnosis behind code {}.", "A chart shows {}. Which diagnosis is it?"),
         fact_exam(_name_facts, _other_branch),
     ),
-    Exam(
+    ExamTask(
         "description_to_code",
         "Knowing the ICD-10-CM code of a condition.",
         "icd10cm",
@@ -156,7 +156,7 @@ EXAMS: tuple[Exam, ...] = (
         ("The diagnosis is {}. Give the code to bill.", "How is {} coded?"),
         fact_exam(_codes_by_name, _other_branch),
     ),
-    Exam(
+    ExamTask(
         "code_to_chapter",
         "Knowing the chapter of ICD-10-CM from a code.",
         "icd10cm",
@@ -170,7 +170,7 @@ EXAMS: tuple[Exam, ...] = (
         ("You look up {}. Which chapter do you open?", "Under which heading does ICD-10-CM list {}?"),
         fact_exam(_chapters, other_answer),
     ),
-    Exam(
+    ExamTask(
         "condition_to_block",
         "Placing a condition in the right block of an ICD-10-CM chapter.",
         "icd10cm",
@@ -184,7 +184,7 @@ EXAMS: tuple[Exam, ...] = (
         ("Under which block heading is {} filed?", "Find {}: which section of its chapter is it?"),
         fact_exam(_blocks, other_answer),
     ),
-    Exam(
+    ExamTask(
         "inclusion_term_to_description",
         "Knowing under which description a named condition is coded.",
         "icd10cm",
@@ -198,7 +198,7 @@ EXAMS: tuple[Exam, ...] = (
         ("The note says {}. Which entry do you choose?", "Under which diagnosis does {} count?"),
         fact_exam(_inclusions, _other_branch),
     ),
-    Exam(
+    ExamTask(
         "condition_to_exclusion",
         "Knowing what the excludes note of an ICD-10-CM entry names.",
         "icd10cm",

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from random import Random
 
-from medcare.benchmark.exams.bundles import Bundle, Fact, Question, Side, Wrong
-from medcare.benchmark.exams.exam import Exam, fact_exam
+from medcare.benchmark.exams.bundles import Bundle, BundledQuestion, Fact, Side, Wrong
+from medcare.benchmark.exams.exam import ExamTask, fact_exam
 from medcare.benchmark.exams.findings import askable, nearness, other_answer
 from medcare.benchmark.ontology import Disease, Ontology, is_plain
 
@@ -93,14 +93,14 @@ def _two_findings(ontology: Ontology, side: Side, rng: Random) -> Iterator[Bundl
         a, b, c, d = rng.sample(by_system[rng.choice(systems)], 4)
         absent = {(a, b): (c, d), (c, d): (a, b), (a, c): (b, d), (b, d): (a, c)}
         options = tuple(_pair_text(ontology, pair) for pair in absent)
-        bundle: list[Question] = []
+        bundle: list[BundledQuestion] = []
         for pair, (no, nor) in absent.items():
             fitting = expected[pair[0]] & expected[pair[1]] - possible[no] - possible[nor] - used
             if not fitting:
                 break
             disease = ontology.diseases[rng.choice(sorted(fitting))]
             facts = tuple(">".join(sorted((disease.id, finding))) for finding in pair)
-            bundle.append(Question(facts, (disease.name,), _pair_text(ontology, pair), options))
+            bundle.append(BundledQuestion(facts, (disease.name,), _pair_text(ontology, pair), options))
         else:
             used.update(question.facts[0].split(">")[1] for question in bundle)
             yield tuple(bundle)
@@ -143,8 +143,8 @@ def _pair_text(ontology: Ontology, pair: tuple[str, str]) -> str:
     return " and ".join(ontology.findings[key].name for key in pair)
 
 
-EXAMS: tuple[Exam, ...] = (
-    Exam(
+EXAMS: tuple[ExamTask, ...] = (
+    ExamTask(
         "disease_to_finding",
         "Knowing a finding that an inherited disease causes.",
         "annotations",
@@ -161,7 +161,7 @@ EXAMS: tuple[Exam, ...] = (
         ),
         fact_exam(_findings, _not_noted),
     ),
-    Exam(
+    ExamTask(
         "disease_to_gene",
         "Knowing the gene behind an inherited disease.",
         "annotations",
@@ -175,7 +175,7 @@ EXAMS: tuple[Exam, ...] = (
         ("Which gene would you test for {}?", "A patient has {}. In which gene do you look for variants?"),
         fact_exam(_genes, other_answer),
     ),
-    Exam(
+    ExamTask(
         "gene_to_disease",
         "Knowing the disease that variants in a gene cause.",
         "annotations",
@@ -192,7 +192,7 @@ EXAMS: tuple[Exam, ...] = (
         ),
         fact_exam(_by_gene, _not_of_gene),
     ),
-    Exam(
+    ExamTask(
         "disease_to_two_findings",
         "Knowing two findings of an inherited disease, both of which must be right.",
         "annotations",

@@ -20,7 +20,7 @@ MakeBundles = Callable[[Ontology, Side, Random], Iterator[Bundle]]
 
 
 @dataclass(frozen=True)
-class Exam:
+class ExamTask:
     """One exam task.
 
     Attributes:

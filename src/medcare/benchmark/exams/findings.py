@@ -7,7 +7,7 @@ from collections import Counter
 from functools import cache
 
 from medcare.benchmark.exams.bundles import Fact, Wrong
-from medcare.benchmark.exams.exam import Exam, fact_exam
+from medcare.benchmark.exams.exam import ExamTask, fact_exam
 from medcare.benchmark.exams.shortcuts import stems
 from medcare.benchmark.ontology import Finding, Ontology, is_plain
 from medcare.data.overlap import units
@@ -186,8 +186,8 @@ def other_answer(_: Ontology) -> Wrong:
     return lambda one, other: one.answer_id != other.answer_id
 
 
-EXAMS: tuple[Exam, ...] = (
-    Exam(
+EXAMS: tuple[ExamTask, ...] = (
+    ExamTask(
         "definition_to_finding",
         "Naming a clinical finding from its definition.",
         "hpo",
@@ -204,7 +204,7 @@ EXAMS: tuple[Exam, ...] = (
         ),
         fact_exam(_definitions, _unrelated),
     ),
-    Exam(
+    ExamTask(
         "finding_to_definition",
         "Knowing what the name of a clinical finding means.",
         "hpo",
@@ -212,7 +212,7 @@ EXAMS: tuple[Exam, ...] = (
         ("Give the definition of {}.", "How is {} defined?", "Describe {} in one sentence."),
         fact_exam(_meanings, _unrelated),
     ),
-    Exam(
+    ExamTask(
         "synonym_to_finding",
         "Knowing the preferred name behind a synonym of a clinical finding.",
         "hpo",
@@ -226,7 +226,7 @@ EXAMS: tuple[Exam, ...] = (
         ("Under which name is {} listed?", "{} is a synonym of which finding?"),
         fact_exam(_synonyms, _unrelated),
     ),
-    Exam(
+    ExamTask(
         "lay_words_to_finding",
         "Turning a patient's words into the medical term.",
         "hpo",
@@ -240,7 +240,7 @@ EXAMS: tuple[Exam, ...] = (
         ("Somebody complains of this: {}. Which finding do you record?", "What do clinicians call {}?"),
         fact_exam(_lay_words, _unrelated),
     ),
-    Exam(
+    ExamTask(
         "finding_to_parent",
         "Placing a finding under the more general finding that it is a kind of.",
         "hpo",
@@ -254,7 +254,7 @@ EXAMS: tuple[Exam, ...] = (
         ("Go up one level from {}. Where are you?", "Of what is {} a special form?"),
         fact_exam(parent_facts, not_a_kind_of),
     ),
-    Exam(
+    ExamTask(
         "finding_to_system",
         "Knowing the organ system of a finding.",
         "hpo",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from medcare.benchmark.exams.bundles import Bundle, Question, Side
-from medcare.benchmark.exams.exam import Exam, fact_exam
+from medcare.benchmark.exams.bundles import Bundle, BundledQuestion, Side
+from medcare.benchmark.exams.exam import ExamTask, fact_exam
 from medcare.benchmark.exams.findings import askable, not_a_kind_of, parent_facts
 from medcare.benchmark.exams.shortcuts import SHORTCUTS, credit
 from medcare.benchmark.ontology import Ontology
@@ -30,7 +30,7 @@ def _statements(ontology: Ontology, side: Side, rng: Random) -> Iterator[Bundle]
     for bundle in fact_exam(parent_facts, not_a_kind_of)(ontology, side, rng):
         for first, second in (bundle[:2], bundle[2:]):
             yield tuple(
-                Question(
+                BundledQuestion(
                     subject.facts if subject is object_ else (f"not {subject.facts[0]} {object_.facts[0]}",),
                     (*subject.slots, object_.answer),
                     "true" if subject is object_ else "false",
@@ -104,7 +104,7 @@ def _help(bundle: Bundle) -> float:
 
 def _odd(
     ontology: Ontology, parent: str, group: list[str], strangers: list[str], places: list[int]
-) -> list[Question]:
+) -> list[BundledQuestion]:
     """A stranger among three of the group; in its lessons among the two others, once in each place.
 
     Args:
@@ -123,7 +123,7 @@ def _odd(
         listed = [*asked[:place], odd, *asked[place:]]
         lessons = ((odd, *taught), (taught[0], odd, taught[1]), (*taught[::-1], odd))
         questions.append(
-            Question(
+            BundledQuestion(
                 (*kinds, f"not {stranger}>{parent}"),
                 (", ".join(listed),),
                 odd,
@@ -134,8 +134,8 @@ def _odd(
     return questions
 
 
-EXAMS: tuple[Exam, ...] = (
-    Exam(
+EXAMS: tuple[ExamTask, ...] = (
+    ExamTask(
         "true_or_false",
         "Telling true statements about kinds of findings from false ones.",
         "hpo",
@@ -149,7 +149,7 @@ EXAMS: tuple[Exam, ...] = (
         _statements,
         chance=0.5,
     ),
-    Exam(
+    ExamTask(
         "odd_one_out",
         "Seeing which finding is not of the same kind as the others.",
         "hpo",

@@ -6,14 +6,14 @@ from medcare.benchmark.forms.dialogue import DIALOGUE
 from medcare.benchmark.forms.extraction import EXTRACTION
 from medcare.benchmark.forms.labels import LABELS
 from medcare.benchmark.forms.matching import MATCHING
-from medcare.benchmark.forms.recipe import Recipe
+from medcare.benchmark.forms.recipe import FormTask
 from medcare.benchmark.forms.relations import RELATIONS
 from medcare.benchmark.forms.vocabulary import Vocabulary
 from medcare.benchmark.forms.writer import build_task
 from medcare.benchmark.ontology import Ontology
 from medcare.benchmark.task_data import TaskData
 
-RECIPES: tuple[Recipe, ...] = (*EXTRACTION, *RELATIONS, *LABELS, *MATCHING, *DIALOGUE)
+RECIPES: tuple[FormTask, ...] = (*EXTRACTION, *RELATIONS, *LABELS, *MATCHING, *DIALOGUE)
 
 
 def build_forms(ontology: Ontology, seed: int, align_per_task: int, items_per_task: int) -> list[TaskData]:

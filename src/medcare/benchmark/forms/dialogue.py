@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medcare.benchmark.forms.recipe import Draw, Example, Recipe
+from medcare.benchmark.forms.recipe import Draw, Example, FormTask
 from medcare.benchmark.forms.sentences import RELATIVES, capital
 
 _STATUSES = ("present", "absent", "unknown")
@@ -107,7 +107,7 @@ def _dialogue_report(draw: Draw) -> Example:
 
 
 DIALOGUE = (
-    Recipe(
+    FormTask(
         name="symptom_status",
         form="typed_list",
         metric="micro_f1",
@@ -125,7 +125,7 @@ DIALOGUE = (
         ),
         make=_symptom_status,
     ),
-    Recipe(
+    FormTask(
         name="dialogue_report",
         form="text",
         metric="rouge_l",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from medcare.benchmark.forms.recipe import Draw, Example, Recipe
+from medcare.benchmark.forms.recipe import Draw, Example, FormTask
 from medcare.benchmark.forms.sentences import RELATIVES, Statement, note, paragraph
 
 TYPES = ("finding", "disease", "gene", "drug")
@@ -157,7 +157,7 @@ def _all_terms(groups: list[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 EXTRACTION = (
-    Recipe(
+    FormTask(
         name="typed_entities",
         form="typed_list",
         metric="micro_f1",
@@ -177,7 +177,7 @@ EXTRACTION = (
         ),
         make=_typed_entities,
     ),
-    Recipe(
+    FormTask(
         name="negated_findings",
         form="list",
         metric="micro_f1",
@@ -195,7 +195,7 @@ EXTRACTION = (
         ),
         make=_negated_findings,
     ),
-    Recipe(
+    FormTask(
         name="family_history",
         form="tuples",
         metric="micro_f1",
@@ -213,7 +213,7 @@ EXTRACTION = (
         ),
         make=_family_history,
     ),
-    Recipe(
+    FormTask(
         name="finding_events",
         form="tuples",
         metric="micro_f1",
@@ -231,7 +231,7 @@ EXTRACTION = (
         ),
         make=_finding_events,
     ),
-    Recipe(
+    FormTask(
         name="drug_courses",
         form="tuples",
         metric="micro_f1",

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from medcare.benchmark.forms.frames import ACTS, CRITERIA, SECTIONS
 from medcare.benchmark.forms.queries import INTENTS
-from medcare.benchmark.forms.recipe import Draw, Example, Recipe
+from medcare.benchmark.forms.recipe import Draw, Example, FormTask
 from medcare.benchmark.forms.sentences import RELATIVES, capital, paragraph
 
 _TOPICS = (
@@ -82,7 +82,7 @@ def _listed(labels: Iterable[str]) -> str:
 
 
 LABELS = (
-    Recipe(
+    FormTask(
         name="query_intent",
         form="label",
         metric="macro_f1",
@@ -100,7 +100,7 @@ LABELS = (
         ),
         make=_query_intent,
     ),
-    Recipe(
+    FormTask(
         name="trial_criteria",
         form="label",
         metric="macro_f1",
@@ -119,7 +119,7 @@ LABELS = (
         ),
         make=_trial_criteria,
     ),
-    Recipe(
+    FormTask(
         name="note_sections",
         form="label",
         metric="macro_f1",
@@ -138,7 +138,7 @@ LABELS = (
         ),
         make=_note_sections,
     ),
-    Recipe(
+    FormTask(
         name="dialogue_acts",
         form="label",
         metric="macro_f1",

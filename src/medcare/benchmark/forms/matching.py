@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from medcare.benchmark.forms.queries import ASIDES, INTENTS, QUESTIONS, TITLES
-from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, Recipe
+from medcare.benchmark.forms.recipe import Draw, Example, FormTask, NoDrawError
 from medcare.benchmark.forms.sentences import RELATIVES, Statement, capital, note
 from medcare.benchmark.forms.vocabulary import alike
 from medcare.data.overlap import units
@@ -144,7 +144,7 @@ def _sharing(count: int, pair: Callable[[], tuple[str, str]]) -> tuple[str, str]
 
 
 MATCHING = (
-    Recipe(
+    FormTask(
         name="pair_matching",
         form="label",
         metric="accuracy",
@@ -163,7 +163,7 @@ MATCHING = (
         ),
         make=_pair_matching,
     ),
-    Recipe(
+    FormTask(
         name="query_relevance",
         form="label",
         metric="accuracy",
@@ -182,7 +182,7 @@ MATCHING = (
         ),
         make=_query_relevance,
     ),
-    Recipe(
+    FormTask(
         name="term_normalisation",
         form="list",
         metric="micro_f1",
@@ -199,7 +199,7 @@ MATCHING = (
         ),
         make=_term_normalisation,
     ),
-    Recipe(
+    FormTask(
         name="icd_coding",
         form="tuples",
         metric="micro_f1",

@@ -95,7 +95,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FormTask:
     """One alignment task.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, Recipe
+from medcare.benchmark.forms.recipe import Draw, Example, FormTask, NoDrawError
 from medcare.benchmark.forms.sentences import paragraph
 
 # Relation -> wordings. {d} disease, {f} finding, {g} gene.
@@ -148,7 +148,7 @@ def _treatment_rules(draw: Draw) -> Example:
 
 
 RELATIONS = (
-    Recipe(
+    FormTask(
         name="disease_relations",
         form="tuples",
         metric="micro_f1",
@@ -166,7 +166,7 @@ RELATIONS = (
         ),
         make=_disease_relations,
     ),
-    Recipe(
+    FormTask(
         name="causal_relations",
         form="tuples",
         metric="micro_f1",
@@ -184,7 +184,7 @@ RELATIONS = (
         ),
         make=_causal_relations,
     ),
-    Recipe(
+    FormTask(
         name="treatment_rules",
         form="tuples",
         metric="micro_f1",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from medcare.benchmark.exams.shortcuts import Quota
 from medcare.benchmark.forms.label_shortcuts import Guess, cell, fit, won
-from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, Recipe
+from medcare.benchmark.forms.recipe import Draw, Example, FormTask, NoDrawError
 from medcare.benchmark.forms.vocabulary import Pool, Vocabulary
 from medcare.benchmark.mentions import runs
 from medcare.benchmark.task_data import TaskData
@@ -30,7 +30,7 @@ _BUNDLE_ATTEMPTS = 20_000  # at one of each label that look the same
 
 
 def build_task(
-    recipe: Recipe, words: Vocabulary, seed: int, align_per_task: int, items_per_task: int
+    recipe: FormTask, words: Vocabulary, seed: int, align_per_task: int, items_per_task: int
 ) -> TaskData:
     """Write a task's training conversations and its test items of both splits.
 
@@ -95,7 +95,7 @@ class _Writer:
         turn: examples so far.
     """
 
-    recipe: Recipe
+    recipe: FormTask
     words: Vocabulary
     rng: random.Random
     texts: set[tuple[str, ...]] = field(default_factory=set)

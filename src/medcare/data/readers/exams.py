@@ -52,7 +52,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Exam:
+class ExamColumns:
     """Which columns hold a question, its options and its answer.
 
     Attributes:
@@ -90,7 +90,7 @@ class Exam:
         """All columns that are read."""
         return self.required | {c for c in (self.explanation, self.subject, self.form) if c}
 
-    def settled(self, rows: Sequence[Columns], source: str) -> Exam:
+    def settled(self, rows: Sequence[Columns], source: str) -> ExamColumns:
         """The same with the number of the first option known, where answers are numbers.
 
         Raises:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcare.data.readers.exams import Exam
+from medcare.data.readers.exams import ExamColumns
 from medcare.data.readers.shapes import Columns, Pair, Turns
 from medcare.foundation.errors import DataError
 
@@ -28,7 +28,7 @@ class Format:
         test_set: its pairs of a prompt and an answer were made to test.
     """
 
-    shape: Turns | Pair | Exam
+    shape: Turns | Pair | ExamColumns
     identity: str = "id"
     task: str = ""
     mark: frozenset[str] = frozenset()
@@ -40,7 +40,7 @@ class Format:
     @property
     def tests(self) -> bool:
         """Whether its rows can be test items; chats and instructions only train."""
-        return self.test_set or isinstance(self.shape, Exam)
+        return self.test_set or isinstance(self.shape, ExamColumns)
 
     @property
     def required(self) -> frozenset[str]:
@@ -62,31 +62,34 @@ FORMATS: dict[str, Format] = {
     "items": Format(
         Pair(("prompt",), "target"), task="task", mark=frozenset({"family", "fact"}), test_set=True
     ),
-    "cmexam": Format(Exam("Question", "Options", "Answer", "Explanation", "Medical Discipline")),
-    "cmmlu": Format(Exam("Question", _ABCD, "Answer"), by_subject=True),
-    "ceval": Format(Exam("question", _ABCD, "answer", "explanation"), by_subject=True),
-    "cmb": Format(Exam("question", "option", "answer", "explanation", "exam_subject", "question_type")),
-    "medqa": Format(Exam("question", "options", "answer_idx", subject="meta_info")),
-    "medqa_hf": Format(Exam("sent1", _ENDINGS, "label", first=0)),
-    "mmedbench": Format(
-        Exam("question", "options", "answer_idx", "rationale"), mark=frozenset({"rationale"})
+    "cmexam": Format(ExamColumns("Question", "Options", "Answer", "Explanation", "Medical Discipline")),
+    "cmmlu": Format(ExamColumns("Question", _ABCD, "Answer"), by_subject=True),
+    "ceval": Format(ExamColumns("question", _ABCD, "answer", "explanation"), by_subject=True),
+    "cmb": Format(
+        ExamColumns("question", "option", "answer", "explanation", "exam_subject", "question_type")
     ),
-    "medmcqa": Format(Exam("question", _OP, "cop", "exp", "subject_name", first=0)),
-    "medmcqa_original": Format(Exam("question", _OP, "cop", "exp", "subject_name", first=1)),
-    "mmlu": Format(Exam("question", "choices", "answer", subject="subject", first=0), by_subject=True),
-    "arc": Format(Exam("question", "choices", "answerKey")),
-    "headqa": Format(Exam("qtext", "answers", "ra", subject="category", first=1), "qid"),
-    "frenchmedmcqa": Format(Exam("question", "answers", "correct_answers", subject="subject_name")),
-    "frenchmedmcqa_hf": Format(Exam("question", _LETTERS, "correct_answers", first=0)),
-    "medxpertqa": Format(Exam("question", "options", "label", subject="medical_task")),
+    "medqa": Format(ExamColumns("question", "options", "answer_idx", subject="meta_info")),
+    "medqa_hf": Format(ExamColumns("sent1", _ENDINGS, "label", first=0)),
+    "mmedbench": Format(
+        ExamColumns("question", "options", "answer_idx", "rationale"), mark=frozenset({"rationale"})
+    ),
+    "medmcqa": Format(ExamColumns("question", _OP, "cop", "exp", "subject_name", first=0)),
+    "medmcqa_original": Format(ExamColumns("question", _OP, "cop", "exp", "subject_name", first=1)),
+    "mmlu": Format(ExamColumns("question", "choices", "answer", subject="subject", first=0), by_subject=True),
+    "arc": Format(ExamColumns("question", "choices", "answerKey")),
+    "headqa": Format(ExamColumns("qtext", "answers", "ra", subject="category", first=1), "qid"),
+    "frenchmedmcqa": Format(ExamColumns("question", "answers", "correct_answers", subject="subject_name")),
+    "frenchmedmcqa_hf": Format(ExamColumns("question", _LETTERS, "correct_answers", first=0)),
+    "medxpertqa": Format(ExamColumns("question", "options", "label", subject="medical_task")),
     "pubmedqa": Format(
-        Exam("QUESTION", (), "final_decision", "LONG_ANSWER", fixed=_YES_NO, context="CONTEXTS")
+        ExamColumns("QUESTION", (), "final_decision", "LONG_ANSWER", fixed=_YES_NO, context="CONTEXTS")
     ),
     "pubmedqa_hf": Format(
-        Exam("question", (), "final_decision", "long_answer", fixed=_YES_NO, context="context"), "pubid"
+        ExamColumns("question", (), "final_decision", "long_answer", fixed=_YES_NO, context="context"),
+        "pubid",
     ),
     "exam": Format(
-        Exam("question", "options", "answer", "explanation", "subject", first="guess"), general=True
+        ExamColumns("question", "options", "answer", "explanation", "subject", first="guess"), general=True
     ),
     "prompt_completion": Format(Pair(("prompt",), "completion"), general=True),
     "prompt_response": Format(Pair(("prompt",), "response"), general=True),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
-from medcare.data.readers.exams import Exam
+from medcare.data.readers.exams import ExamColumns
 from medcare.data.readers.formats import FORMATS, Format, Recognised, detect, is_row, named
 from medcare.data.readers.rows import IsRow, Row, Rows, open_rows
 from medcare.data.readers.shapes import Columns, RowError, Turns, kind, tools
@@ -111,9 +111,9 @@ class Reading:
             return _own_item(columns, messages)
         _check_turns(messages)
         # An exam is called as its file; PromptCBLUE's rows without a task name none.
-        task = _task(form, row, self.name if isinstance(form.shape, Exam) else self.format)
+        task = _task(form, row, self.name if isinstance(form.shape, ExamColumns) else self.format)
         fact = f"{self.name}/{identity}"
-        if not isinstance(form.shape, Exam):
+        if not isinstance(form.shape, ExamColumns):
             prompt, target = (message.content for message in messages)
             choices = _texts(columns.get("answer_choices"))
             return Item(identity, task, "alignment", "held_out", fact, prompt, target=target, choices=choices)
@@ -193,7 +193,7 @@ def _recognised(opened: Rows, format: str | None, columns: dict[str, str]) -> Re
     if found.columns:
         say(f"{source}: read as {found.name}, {', '.join(f'{k} = {v}' for k, v in called.columns.items())}")
     form = FORMATS[found.name]
-    if isinstance(form.shape, Exam):
+    if isinstance(form.shape, ExamColumns):
         form = replace(form, shape=form.shape.settled([called.rename(value) for value in values], source))
     rows = _told(itertools.chain(first, opened.rows), source)
     if called.columns:

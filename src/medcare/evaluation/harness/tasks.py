@@ -27,7 +27,7 @@ class _Configured(ConfigurableTask):  # type: ignore[misc]
         super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
 
-class Exam(_Configured):
+class HarnessExam(_Configured):
     """Options ranked by their log-likelihood as the assistant's answer.
 
     The harness moves white space at the end of a prompt, such as the line break after a template's
@@ -59,7 +59,7 @@ class Exam(_Configured):
         return found
 
 
-class Form(_Configured):
+class HarnessForm(_Configured):
     """Text in a strict form, scored by the task's own metric over all items together."""
 
     def aggregation(self) -> dict[str, Callable[[Any], float]]:
@@ -74,7 +74,7 @@ class Form(_Configured):
 
 
 def written(doc: Document, results: Sequence[str]) -> dict[str, Any]:
-    """What `Form.aggregation` needs: the item and the answer."""
+    """What `HarnessForm.aggregation` needs: the item and the answer."""
     return {"score": (doc, results[0].strip())}
 
 
