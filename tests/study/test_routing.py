@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from medcare.adapters.tuner import adapted_linears, add_branches
+from medcare.adapters.tuner import adapted_layers, add_branches
 from medcare.settings.config import AdapterConfig
 from medcare.study.routing import _conditional, routing
 from medcare.study.small_world import World, build_model
@@ -31,7 +31,7 @@ def test_experts_that_do_not_care_tell_nothing_and_those_of_a_random_router_go_b
     found = routing(model, kinds)
     assert 0 < found["by kind"] < found["by token"] <= 1
     assert 0 < found["balance"] < 1
-    for linear in adapted_linears(model, "noise").values():
+    for linear in adapted_layers(model, "noise").values():
         torch.nn.init.zeros_(linear.branch("noise").router.weight)
     assert routing(model, kinds) == {"balance": 0.0, "by kind": 0.0, "by token": 0.0}
 

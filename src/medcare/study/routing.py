@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from medcare.adapters.noise_aggregator import NoiseAggregator
-from medcare.adapters.tuner import adapted_linears
+from medcare.adapters.tuner import adapted_layers
 from medcare.study.small_world import PAD, TokenRows
 
 
@@ -51,7 +51,7 @@ def _gates(model: LlamaForCausalLM, ids: Tensor, keep: Tensor) -> list[Tensor]:
         found.append(branch.gates(inputs[0])[keep])
 
     hooks = []
-    for linear in adapted_linears(model, "noise").values():
+    for linear in adapted_layers(model, "noise").values():
         branch = linear.branch("noise")
         if not isinstance(branch, NoiseAggregator):
             raise TypeError(f"A noise branch of {type(branch).__name__} has no router.")
