@@ -13,7 +13,7 @@ smoke: .venv/ready
 	$(BIN)/medcare run --preset smoke --out runs/smoke
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff check .

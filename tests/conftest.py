@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+TESTS = Path(__file__).parent
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Each worker runs on one thread; beyond eight, starting them takes longer than they save."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A module's tests stay in one worker, the benchmark's all in one (costly fixtures); slow ones first."""
+    for item in items:
+        module = item.path.relative_to(TESTS)
+        group = module.parent if module.parent.name == "benchmark" else module
+        item.add_marker(pytest.mark.xdist_group(str(group)))
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma")
 
