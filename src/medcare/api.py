@@ -89,11 +89,12 @@ def train(
             settings[stage]["data"] = str(data)
             config = from_dict(settings)
         return pipeline.train_stage(stage, config, out, start=origin)
-    rows = list(read_conversations(data))
+    rows = list(read_conversations(data, thoughts=config.stage(stage).thoughts))
     text = json.dumps([[row.to_dict()["messages"], row.tools] for row in rows])
     digest = hashlib.sha256(text.encode()).hexdigest()
     former = config.aggregate.data if stage == "align" and config.align.replay else ""
-    replayed = list(read_conversations(former, columns=config.aggregate.map)) if former else []
+    how = config.aggregate
+    replayed = list(read_conversations(former, columns=how.map, thoughts=how.thoughts)) if former else []
     return stages.train(stage, config, rows, out, data_hash=digest, start=origin, replayed=replayed)
 
 

@@ -38,9 +38,9 @@ from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_json
 from medcare.judging.grading import grade
 from medcare.reports import write_report
-from medcare.settings.config import STAGES, RunConfig, Stage
+from medcare.settings.config import STAGES, RunConfig, Stage, StageConfig
 from medcare.settings.run_folder import claim, write_manifest
-from medcare.text.records import Item
+from medcare.text.records import Conversation, Item
 from medcare.training import stages
 
 PHASES = "phases.json"
@@ -136,13 +136,18 @@ def train_stage(
     named = config.stage(stage).data
     folder = embedded or out.parent / f"{out.name}-data"
     source = named or str(prepare_data(config, folder) / f"{stage}.jsonl")
-    conversations = list(read_conversations(source, columns=config.stage(stage).map))
+    conversations = list(_conversations(source, config.stage(stage)))
     digest = source_digest(source) or source
     replayed = []
     if stage == "align" and config.align.replay:
         former = config.aggregate.data or str(prepare_data(config, folder) / "aggregate.jsonl")
-        replayed = list(read_conversations(former, columns=config.aggregate.map))
+        replayed = list(_conversations(former, config.aggregate))
     return stages.train(stage, config, conversations, out, data_hash=digest, start=start, replayed=replayed)
+
+
+def _conversations(source: str, stage: StageConfig) -> Iterator[Conversation]:
+    """Training examples, read as a stage's settings say."""
+    return read_conversations(source, columns=stage.map, thoughts=stage.thoughts)
 
 
 def prepare_items(config: RunConfig, folder: Path) -> list[Item]:

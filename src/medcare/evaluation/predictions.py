@@ -17,8 +17,6 @@ joins to NAME.jsonl at the end, or at the next start if they were killed.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from medcare.evaluation.prompts import Prompt, Prompts
 from medcare.foundation import processes
 from medcare.foundation.errors import FolderError
 from medcare.foundation.progress import track
-from medcare.foundation.storage import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+from medcare.foundation.storage import append_jsonl, json_hash, read_json, read_jsonl, write_json, write_jsonl
 from medcare.text.records import Item
 
 SETTINGS = "prompts.json"
@@ -108,8 +106,7 @@ def check_settings(prompts: Prompts, path: Path) -> None:
         )
     processes.wait()
     if processes.is_main() and not record.is_file():
-        digest = hashlib.sha256(json.dumps(prompts.settings, sort_keys=True).encode()).hexdigest()
-        write_json(record, {"settings": prompts.settings, "hash": digest})
+        write_json(record, {"settings": prompts.settings, "hash": json_hash(prompts.settings)})
 
 
 def _part(path: Path, number: int | str) -> Path:

@@ -6,8 +6,6 @@ the predictions, so that a file is never continued with other prompts. Imports n
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 from medcare.data.task import Task
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.questions import ask
+from medcare.foundation.storage import json_hash
 from medcare.settings.config import EvaluationConfig
 from medcare.text.records import Item, Message
 
@@ -92,17 +91,12 @@ def build_prompts(
         "shots": config.shots,
         "shuffle_options": config.shuffle_options,
         "max_new_tokens": config.max_new_tokens,
-        "items": _hash([asdict(item) for item in items]),
+        "items": json_hash([asdict(item) for item in items]),
     }
     if config.shots:
-        settings["examples"] = _hash(
+        settings["examples"] = json_hash(
             {task: [turn.to_dict() for turn in turns] for task, turns in shots.items()}
         )
     if config.shuffle_options:
         settings["seed"] = seed
     return Prompts(tuple(prompts), settings)
-
-
-def _hash(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -217,6 +217,11 @@ def file_hash(path: Path) -> str:
         raise DataError(f"{path} can't be read: {error.strerror}. Check the path.") from error
 
 
+def json_hash(value: Any) -> str:
+    """SHA-256 of a value as JSON, whatever the order of its keys, in hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def _to_json(path: Path, value: Any, *, indent: int | None = None) -> str:
     try:
         return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)

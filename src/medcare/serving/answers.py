@@ -12,7 +12,7 @@ from medcare.generation.requests import Event, Failed, Finished, Read, Request, 
 from medcare.generation.sampling import Sampling
 from medcare.generation.text_stream import TextStream
 from medcare.serving.failures import ApiError
-from medcare.serving.thoughts import Thoughts
+from medcare.text.thoughts import Thoughts
 
 if TYPE_CHECKING:
     from medcare.generation.structure import Constraint

@@ -15,10 +15,11 @@ from medcare.foundation.progress import say
 from medcare.generation.ending import answer_ends
 from medcare.generation.engine import BatchingEngine
 from medcare.generation.structure import Constraint, Grammars
-from medcare.serving.thoughts import OPEN, Thoughts
 from medcare.settings.run_folder import plain_source
 from medcare.text.chat_template import encode_text, render_prompt
+from medcare.text.control_tokens import OPEN
 from medcare.text.records import Message
+from medcare.text.thoughts import Thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

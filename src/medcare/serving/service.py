@@ -21,7 +21,7 @@ from medcare.text.records import Message
 
 if TYPE_CHECKING:
     from medcare.generation.structure import Constraint
-    from medcare.serving.thoughts import Thoughts
+    from medcare.text.thoughts import Thoughts
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ Layout = Literal["grouped", "packed"]
 Batching = Literal["auto", "grouped", "packed"]
 Stage = Literal["aggregate", "align"]
 Quantization = Literal["none", "int8", "nf4"]
+ThoughtsKept = Literal["keep", "drop", "summarise"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 EMBEDDED = "embedded"
 AUTO = "auto"
@@ -113,6 +114,8 @@ class StageConfig:
         data: conversations in any format of docs/data.md, a file or `hf:owner/name`; empty means the
             embedded benchmark's own.
         map: for a table of one's own, its columns by what they are called in a format: `{question: Frage}`.
+        thoughts: what becomes of an assistant's thoughts: `keep` trains on them, `drop` leaves them out, and
+            `summarise` keeps the sentences that say most of the answer's words.
         epochs: passes over the data.
         learning_rate: the peak, after the warm-up; then cosine down to 0.
         warmup: share of the steps that warm up.
@@ -141,6 +144,7 @@ class StageConfig:
 
     data: str = ""
     map: dict[str, str] = field(default_factory=dict)
+    thoughts: ThoughtsKept = "keep"
     epochs: int = 1
     learning_rate: float = 2e-4
     warmup: float = 0.03

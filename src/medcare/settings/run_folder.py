@@ -5,8 +5,6 @@ config.yaml holds the settings and is written first; manifest.json says what cam
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from medcare.foundation.errors import FolderError, ModelError
 from medcare.foundation.locks import hold
 from medcare.foundation.processes import is_main
 from medcare.foundation.provenance import git_commit, versions
-from medcare.foundation.storage import missing, read_json, write_json, write_text
+from medcare.foundation.storage import json_hash, missing, read_json, write_json, write_text
 from medcare.settings.config import RunConfig
 from medcare.settings.files import from_dict, read_yaml
 
@@ -128,8 +126,7 @@ def origin(start: Path | None, out: Path) -> dict[str, str | None]:
     start, out = start.resolve(), out.resolve()
     named = f"../{start.name}" if start.parent == out.parent else str(start)
     files = read_json(start / MANIFEST).get("files", {}) if (start / MANIFEST).is_file() else {}
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return {"from": named, "from_sha256": digest}
+    return {"from": named, "from_sha256": json_hash(files)}
 
 
 def plain_source(path: Path) -> str | None:

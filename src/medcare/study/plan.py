@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from medcare.foundation.errors import ConfigError
+from medcare.foundation.storage import json_hash
 from medcare.settings.config import RunConfig
 from medcare.settings.files import build, from_dict, read_yaml
 from medcare.study.small_world import SmallWorldConfig
@@ -71,7 +71,7 @@ class Cell:
     @property
     def key(self) -> str:
         """Identifies the cell among those of any plan."""
-        return hashlib.sha256(json.dumps(self.said, sort_keys=True).encode()).hexdigest()[:16]
+        return json_hash(self.said)[:16]
 
 
 @dataclass(frozen=True)

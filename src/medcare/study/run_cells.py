@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from medcare import pipeline
 from medcare.export.merged import merge
-from medcare.foundation.storage import read_json
+from medcare.foundation.storage import json_hash, read_json
 from medcare.settings.config import RunConfig
 
 
@@ -58,5 +56,4 @@ def _test(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
 
 
 def _digest(tree: dict[str, Any], *names: str) -> str:
-    facts = {name: tree[name] for name in names}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash({name: tree[name] for name in names})[:16]

@@ -6,8 +6,6 @@ and shared by all cells that start from them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -29,7 +27,7 @@ from medcare.adapters.tuner import (
     trainable,
 )
 from medcare.foundation.locks import hold
-from medcare.foundation.storage import read_json, write_json
+from medcare.foundation.storage import json_hash, read_json, write_json
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import RunConfig, StageConfig
 from medcare.study.routing import routing
@@ -304,4 +302,4 @@ def _stage_1_key(config: RunConfig, world: SmallWorldConfig) -> str:
     if world.method != "medcare":
         tree["adapters"]["experts"] = 0
     facts = [config.seed, tree["adapters"], tree["aggregate"], sizes]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash(facts)[:16]

@@ -13,8 +13,10 @@ from medcare.data.readers.exams import ExamColumns
 from medcare.data.readers.formats import FORMATS, Format, Recognised, detect, is_row, named
 from medcare.data.readers.rows import IsRow, Row, Rows, open_rows
 from medcare.data.readers.shapes import Columns, RowError, Turns, kind, tools
+from medcare.data.thoughts import with_thoughts
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
+from medcare.settings.config import ThoughtsKept
 from medcare.text.records import Conversation, Family, Item, Message, Split
 
 # Rows that are looked at to recognise the format.
@@ -73,13 +75,17 @@ class Reading:
     form: Format
     rows: Iterator[Row]
 
-    def conversations(self) -> Iterator[tuple[int, Conversation | Bad]]:
-        """Every row's number and its training example, or what is wrong with it; in order."""
+    def conversations(self, thoughts: ThoughtsKept = "keep") -> Iterator[tuple[int, Conversation | Bad]]:
+        """Every row's number and its training example, or what is wrong with it; in order.
+
+        Args:
+            thoughts: what becomes of an assistant's.
+        """
         form = self.form
         for row in self.rows:
             try:
                 columns = _columns(row)
-                messages = form.shape.messages(columns)
+                messages = with_thoughts(form.shape.messages(columns), thoughts)
                 _check_turns(messages)
                 offered = tools(columns) if isinstance(form.shape, Turns) else ""
             except RowError as error:
@@ -207,6 +213,7 @@ def conversations(
     *,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
+    thoughts: ThoughtsKept = "keep",
     on_bad: OnBad | None = None,
 ) -> Iterator[Conversation]:
     """Training examples of a file, of a hub data set or of rows in memory.
@@ -216,6 +223,7 @@ def conversations(
         format: a key of `FORMATS`; None recognises it.
         columns: as in `open_data`.
         encoding: as in `open_data`.
+        thoughts: what becomes of an assistant's.
         on_bad: called with every row that gives no example; None raises DataError at the first.
 
     Raises:
@@ -225,7 +233,7 @@ def conversations(
         reading = open_data(source, format, columns=columns, encoding=encoding)
     else:
         reading = given(source)
-    return _sort_out(reading, reading.conversations(), on_bad)
+    return _sort_out(reading, reading.conversations(thoughts), on_bad)
 
 
 def items(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-OPEN, CLOSE = "<think>", "</think>"
+from medcare.text.control_tokens import CLOSE, OPEN
 
 
 class Thoughts:
@@ -49,6 +49,23 @@ class Thoughts:
         """What was held back, once no more text comes."""
         held, self._held = self._held, ""
         return (held, "") if self._state == "thought" else ("", held)
+
+
+def parted(text: str, *, opened: bool = False) -> tuple[str, str | None]:
+    """The thought and the answer of a whole text.
+
+    Args:
+        text: what a model wrote.
+        opened: as of `Thoughts`.
+
+    Returns:
+        Both without the white space around them; no answer, None, where the thought was never closed.
+    """
+    start = text.lstrip()
+    if not opened and not start.startswith(OPEN):
+        return "", text.strip()
+    thought, closed, answer = start.removeprefix(OPEN).partition(CLOSE)
+    return thought.strip(), answer.strip() if closed else None
 
 
 def _begun(text: str) -> int:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.serving.thoughts import Thoughts
+from medcare.text.thoughts import Thoughts
+from medcare.text.thoughts import parted as parted_text
 
 
 def parted(pieces: list[str], *, opened: bool = False) -> tuple[str, str]:
@@ -37,3 +38,21 @@ def test_thought_and_answer_are_told_apart(text: str, opened: bool, thought: str
 @given(st.lists(st.sampled_from(["<think>", "</think>", "<", "/", "think>", " ", "\n", "a"])), st.booleans())
 def test_how_a_text_is_cut_changes_nothing(pieces: list[str], opened: bool) -> None:
     assert parted(pieces, opened=opened) == parted(["".join(pieces)], opened=opened)
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "thought", "answer"),
+    [
+        ("<think>\nA or B?\n</think>\n\nB.", False, "A or B?", "B."),
+        ("A or B?</think>B.", True, "A or B?", "B."),
+        ("<think>A or B?</think>B.", True, "A or B?", "B."),
+        ("cut in the thou", True, "cut in the thou", None),
+        ("<think>cut </thi", False, "cut </thi", None),
+        (" no thought ", False, "", "no thought"),
+        ("<think>a</think>", False, "a", ""),
+    ],
+)
+def test_a_whole_text_is_parted_and_an_answer_that_never_began_is_none(
+    text: str, opened: bool, thought: str, answer: str | None
+) -> None:
+    assert parted_text(text, opened=opened) == (thought, answer)
