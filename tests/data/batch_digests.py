@@ -9,11 +9,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from medcare.settings.config import Layout, StageConfig
 from medcare.text.batches import Batch
 from medcare.training.loop import Schedule
 
-_WORDS = "fever cough pain rash edema asthma stroke 患者 无发热 既往 有高血压 病史 naïve β-blocker 40 mg daily".split()
+_WORDS = [
+    "fever",
+    "cough",
+    "pain",
+    "rash",
+    "edema",
+    "asthma",
+    "stroke",
+    "患者",
+    "无发热",
+    "既往",
+    "有高血压",
+    "病史",
+    "naïve",
+    "β-blocker",
+    "40",
+    "mg",
+    "daily",
+]
 
 
 def write_rows(path: Path, count: int, seed: int = 0) -> Path:
@@ -40,7 +60,7 @@ def write_rows(path: Path, count: int, seed: int = 0) -> Path:
 
 
 def digest_of_batches(
-    lengths: Sequence[int], own: int, layout: Layout, batch: Callable[[Sequence[int]], Batch]
+    lengths: ArrayLike, own: int, layout: Layout, batch: Callable[[Sequence[int]], Batch]
 ) -> str:
     """Of every batch of three epochs with a quarter replayed, two micro-batches a step, in order."""
     stage = StageConfig(epochs=3, replay=0.25, tokens_per_batch=400)

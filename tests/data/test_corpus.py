@@ -9,6 +9,7 @@ from medcare.data.readers import conversations
 from medcare.models.base_model import load_tokenizer
 from medcare.text.batches import collate
 from medcare.text.chat_template import render_all
+from medcare.text.corpus import Corpus
 from tests.data.batch_digests import digest_of_batches, write_rows
 
 # A template that writes earlier answers otherwise than the last one, so that each answer is a row of its own.
@@ -41,9 +42,9 @@ def test_batches_are_bit_for_bit_those_made_of_lists(tokenizer, layout, tmp_path
         [row for row in render_all(tokenizer, list(conversations(str(path)))) if len(row.ids) <= 300]
         for path in files
     )
-    rows = [*own, *former]
+    rows = Corpus.of(own) + Corpus.of(former)
     found = digest_of_batches(
-        [len(row.ids) for row in rows],
+        rows.lengths,
         len(own),
         layout,
         lambda numbers: collate([rows[number] for number in numbers], pad_id=2, layout=layout),

@@ -11,9 +11,13 @@ bfloat16 (benchmarks/batching.py).
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from medcare.settings.config import Layout
 from medcare.text.chat_template import Rendered
@@ -52,93 +56,135 @@ class Batch:
         return Batch(inputs, self.labels.to(device), self.tokens, self.supervised)
 
 
+@dataclass(frozen=True, eq=False)
+class BatchPlan(Sequence[tuple[int, ...]]):
+    """Which examples go together: each batch as the numbers of its examples.
+
+    Attributes:
+        numbers: of the examples, batch after batch.
+        ends: where each batch ends in `numbers`.
+    """
+
+    numbers: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[int, ...]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[tuple[int, ...]]: ...
+    def __getitem__(self, place: int | slice) -> tuple[int, ...] | list[tuple[int, ...]]:
+        if isinstance(place, slice):
+            return [self[index] for index in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        begin = self.ends[place - 1] if place else 0
+        return tuple(self.numbers[begin : self.ends[place]].tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+
 def collate(examples: Sequence[Rendered], *, pad_id: int, layout: Layout = "grouped") -> Batch:
     """Put examples into one batch: [n, longest] padded on the right, or [1, sum of lengths] packed."""
     import torch
 
+    ids = [np.asarray(example.ids, np.int64) for example in examples]
+    labels = [_labels(example, row) for example, row in zip(examples, ids, strict=True)]
     if layout == "packed":
-        rows = [[token for example in examples for token in example.ids]]
-        labels = [[label for example in examples for label in _labels(example)]]
-        positions = [[position for example in examples for position in range(len(example.ids))]]
-        inputs = {"input_ids": torch.tensor(rows), "position_ids": torch.tensor(positions)}
-        shaped = torch.tensor(labels)
+        positions = np.concatenate([np.arange(len(row)) for row in ids])[None]
+        columns = {"input_ids": np.concatenate(ids)[None], "position_ids": positions}
+        shaped = np.concatenate(labels)[None]
     else:
-        width = max(len(example.ids) for example in examples)
-        shaped = torch.tensor(
-            [_labels(example) + [IGNORED] * (width - len(example.ids)) for example in examples]
-        )
-        inputs = {
-            "input_ids": torch.tensor(
-                [example.ids + [pad_id] * (width - len(example.ids)) for example in examples]
-            )
-        }
-    tokens = sum(len(example.ids) for example in examples)
-    return Batch(inputs, shaped, tokens, int((shaped != IGNORED).sum()))
+        columns, shaped = {"input_ids": _padded(ids, pad_id)}, _padded(labels, IGNORED)
+    inputs = {name: torch.from_numpy(column) for name, column in columns.items()}
+    tokens = sum(len(row) for row in ids)
+    return Batch(inputs, torch.from_numpy(shaped), tokens, int((shaped != IGNORED).sum()))
 
 
 def plan(
-    lengths: Sequence[int], *, tokens_per_batch: int, epoch: int, seed: int, layout: Layout = "grouped"
-) -> list[list[int]]:
+    lengths: ArrayLike, *, tokens_per_batch: int, epoch: int, seed: int, layout: Layout = "grouped"
+) -> BatchPlan:
     """Which examples go together in one epoch; the same arguments give the same plan on any machine.
 
     Args:
-        lengths: tokens of each example.
+        lengths: tokens of each example, [n].
         tokens_per_batch: most tokens in a batch, padding included; a longer example is a batch of its own.
         epoch: counts from 0; each has another order.
         seed: of the order.
         layout: what `collate` will do with the batches.
 
     Returns:
-        Lists of example numbers, every example in exactly one.
+        Every example in exactly one batch.
     """
+    sizes = np.asarray(lengths)
     draw = random.Random(f"{seed}:{epoch}")
-    order = list(range(len(lengths)))
-    draw.shuffle(order)
-    batches: list[list[int]] = []
+    order = shuffled(len(sizes), draw)
+    numbers, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(order), _POOL):
         pool = order[start : start + _POOL]
+        # A stable sort: examples of one length stay in their shuffled order.
+        pool = pool[np.argsort(-sizes[pool] if layout == "packed" else sizes[pool], kind="stable")]
         if layout == "packed":
-            batches += _pack(pool, lengths, tokens_per_batch)
+            rows = _pack(sizes[pool], tokens_per_batch)
+            numbers.append(pool[np.argsort(rows, kind="stable")])
+            counts.append(np.bincount(rows))
         else:
-            # A stable sort: examples of one length stay in their shuffled order.
-            batches += _group(sorted(pool, key=lambda index: lengths[index]), lengths, tokens_per_batch)
-    draw.shuffle(batches)
-    return batches
+            numbers.append(pool)
+            counts.append(_group(sizes[pool], tokens_per_batch))
+    return _reordered(np.concatenate(numbers), np.concatenate(counts), draw)
 
 
-def _group(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut examples, sorted by length, where one more would make the padded batch too large."""
-    batches: list[list[int]] = []
-    for index in order:
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= budget:
-            batches[-1].append(index)
+def shuffled(count: int, draw: random.Random) -> NDArray[np.int64]:
+    """The numbers below `count` in an order that is drawn, [count]."""
+    order = array("q", range(count))
+    draw.shuffle(order)
+    return np.frombuffer(order, np.int64) if count else np.empty(0, np.int64)
+
+
+def _reordered(numbers: NDArray[np.int64], counts: NDArray[np.int64], draw: random.Random) -> BatchPlan:
+    """The batches, of which these are the sizes, in an order that is drawn."""
+    order = shuffled(len(counts), draw)
+    begins, ends = (np.cumsum(counts) - counts)[order], np.cumsum(counts[order])
+    places = np.arange(len(numbers)) + np.repeat(begins - ends + counts[order], counts[order])
+    return BatchPlan(numbers[places], ends)
+
+
+def _group(lengths: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+    """The sizes of batches, where lengths are sorted and one more would make the padded batch too large."""
+    counts: list[int] = []
+    for length in lengths.tolist():
+        if counts and (counts[-1] + 1) * length <= budget:
+            counts[-1] += 1
         else:
-            batches.append([index])
-    return batches
+            counts.append(1)
+    return np.array(counts, np.int64)
 
 
-def _pack(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """First-fit decreasing: each example, longest first, into the first row that has room for it."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    opened = 0  # rows before this one are too full for anything
-    shortest = min((lengths[index] for index in order), default=0)
-    for index in sorted(order, key=lambda entry: -lengths[entry]):
-        need = lengths[index]
-        for row in range(opened, len(rows)):
-            if need <= room[row]:
-                rows[row].append(index)
-                room[row] -= need
-                break
-        else:
-            rows.append([index])
-            room.append(budget - need)
-        while opened < len(rows) and room[opened] < shortest:
-            opened += 1
+def _pack(lengths: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+    """First-fit decreasing: the row of each example, longest first: the first one that has room for it."""
+    room = np.full(len(lengths), budget, np.int64)
+    rows = np.empty(len(lengths), np.int64)
+    count = 0  # rows with something in them
+    for number, length in enumerate(lengths.tolist()):
+        fits = room[:count] >= length
+        row = int(fits.argmax()) if count else 0
+        if not count or not fits[row]:
+            row, count = count, count + 1
+        rows[number] = row
+        room[row] -= length
     return rows
 
 
-def _labels(example: Rendered) -> list[int]:
-    labels = [token if kept else IGNORED for token, kept in zip(example.ids, example.mask, strict=True)]
-    # Nothing comes before an example's first token; in a packed row it would be predicted from a stranger's.
-    return [IGNORED, *labels[1:]]
+def _padded(rows: Sequence[NDArray[np.int64]], fill: int) -> NDArray[np.int64]:
+    padded = np.full((len(rows), max(map(len, rows))), fill, np.int64)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return padded
+
+
+def _labels(example: Rendered, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    labels = np.where(example.mask, ids, IGNORED)
+    labels[:1] = IGNORED  # nothing comes before it; in a packed row it would be predicted from a stranger's
+    return labels

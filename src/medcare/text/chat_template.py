@@ -53,10 +53,12 @@ class Rendered:
     Attributes:
         ids: token ids.
         mask: for each token, whether the loss covers it.
+        document: whether it is plain text, written without the template, which may be cut anywhere.
     """
 
     ids: list[int]
     mask: list[bool]
+    document: bool = False
 
 
 def render_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[Rendered]:

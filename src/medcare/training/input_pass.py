@@ -11,12 +11,15 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from medcare.adapters.input_directions import Directions, sketching
 from medcare.adapters.tuner import adapted_layers, set_noise
-from medcare.text.batches import collate, plan
+from medcare.text.batches import collate, plan, shuffled
 from medcare.text.chat_template import Rendered
+from medcare.text.corpus import as_corpus
 
 if TYPE_CHECKING:
     from medcare.training.loop import Loop
@@ -45,9 +48,10 @@ def gather(loop: Loop, examples: Sequence[Rendered]) -> dict[str, Directions]:
     Raises:
         AdapterError: a layer is many experts in one tensor.
     """
-    chosen = _sample([len(example.ids) for example in examples], loop)
-    lengths = [len(examples[number].ids) for number in chosen]
+    examples = as_corpus(examples)
+    chosen = _sample(examples.lengths, loop)
     budget = loop.stage.tokens_per_batch
+    lengths = examples.lengths[chosen]
     batches = plan(lengths, tokens_per_batch=budget, epoch=0, seed=loop.seed, layout=loop.layout)
     rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
     training = loop.wrapped.training
@@ -82,19 +86,11 @@ def _counted(rows: Sequence[Rendered], width: int) -> torch.Tensor:
     ]
 
 
-def _sample(lengths: Sequence[int], loop: Loop) -> list[int]:
+def _sample(lengths: NDArray[np.int32], loop: Loop) -> NDArray[np.int64]:
     """Numbers of examples, drawn until their tokens are enough."""
     trained = sum(
-        len(loop.examples[number].ids)
-        for batches in loop.schedule.steps
-        for batch in batches
-        for number in batch
+        int(loop.examples.lengths[list(batch)].sum()) for batches in loop.schedule.steps for batch in batches
     )
-    order = list(range(len(lengths)))
-    random.Random(f"inputs:{loop.seed}").shuffle(order)
-    tokens, wanted = 0, max(LEAST, SHARE * trained)
-    for count, number in enumerate(order):
-        if tokens >= wanted:
-            return order[:count]
-        tokens += lengths[number]
-    return order
+    order = shuffled(len(lengths), random.Random(f"inputs:{loop.seed}"))
+    before = np.cumsum(lengths[order], dtype=np.int64) - lengths[order]
+    return order[before < max(LEAST, SHARE * trained)]

@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
@@ -24,8 +26,9 @@ from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
 from medcare.models.traits import Traits
 from medcare.settings.config import Batching, Layout, StageConfig
-from medcare.text.batches import IGNORED, Batch, collate, plan
+from medcare.text.batches import IGNORED, Batch, BatchPlan, collate, plan, shuffled
 from medcare.text.chat_template import Rendered
+from medcare.text.corpus import as_corpus
 from medcare.training.devices import agree, expert_loads, make_accelerator, sum_loads, tell_layers
 from medcare.training.losses import TokenLoss
 from medcare.training.meter import Meter
@@ -47,19 +50,19 @@ class Schedule:
         steps: for every step, the micro-batches as lists of example numbers.
     """
 
-    steps: tuple[tuple[tuple[int, ...], ...], ...]
+    steps: Sequence[Sequence[tuple[int, ...]]]
 
     @classmethod
     def build(
         cls,
-        lengths: Sequence[int],
+        lengths: ArrayLike,
         stage: StageConfig,
         seed: int,
         size: int | None = None,
         layout: Layout = "grouped",
         own: int | None = None,
     ) -> Schedule:
-        """Plan all epochs.
+        """BatchPlan all epochs.
 
         Args:
             lengths: tokens of each example.
@@ -70,25 +73,50 @@ class Schedule:
             own: how many of the examples, the first ones, are in every epoch; by default all. Of the others
                 each epoch takes `replay` of its examples, in turn, so that all come before one comes again.
         """
+        sizes = np.asarray(lengths)
         size = size or stage.accumulation
-        own = len(lengths) if own is None else own
-        former = list(range(own, len(lengths)))
-        random.Random(f"replay:{seed}").shuffle(former)
-        replayed = round(stage.replay / (1 - stage.replay) * own) if former else 0
-        steps: list[tuple[tuple[int, ...], ...]] = []
+        own = len(sizes) if own is None else own
+        former = own + shuffled(len(sizes) - own, random.Random(f"replay:{seed}"))
+        replayed = round(stage.replay / (1 - stage.replay) * own) if len(former) else 0
+        epochs = []
         for epoch in range(stage.epochs):
-            turn = range(epoch * replayed, (epoch + 1) * replayed)
-            chosen = [*range(own), *(former[place % len(former)] for place in turn)]
+            turn = np.arange(epoch * replayed, (epoch + 1) * replayed)
+            chosen = np.concatenate([np.arange(own), former[turn % max(1, len(former))]])
             batches = plan(
-                [lengths[number] for number in chosen],
+                sizes[chosen],
                 tokens_per_batch=stage.tokens_per_batch,
                 epoch=epoch,
                 seed=seed,
                 layout=layout,
             )
-            micro = [tuple(chosen[place] for place in batch) for batch in batches]
-            steps.extend(tuple(micro[start : start + size]) for start in range(0, len(micro), size))
-        return cls(tuple(steps))
+            epochs.append(BatchPlan(chosen[batches.numbers].astype(np.int32), batches.ends))
+        return cls(_Steps(epochs, size))
+
+
+class _Steps(Sequence[Sequence[tuple[int, ...]]]):
+    """The steps of all epochs: of each, so many of its batches at a time."""
+
+    def __init__(self, epochs: Sequence[BatchPlan], size: int) -> None:
+        self._epochs, self._size = epochs, size
+        self._firsts = np.cumsum([0, *(-(-len(batches) // size) for batches in epochs)])
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    @overload
+    def __getitem__(self, step: int) -> Sequence[tuple[int, ...]]: ...
+    @overload
+    def __getitem__(self, step: slice) -> Sequence[Sequence[tuple[int, ...]]]: ...
+    def __getitem__(self, step: int | slice) -> Sequence[Any]:
+        if isinstance(step, slice):
+            return [self[index] for index in range(*step.indices(len(self)))]
+        step = range(len(self))[step]
+        epoch = int(np.searchsorted(self._firsts, step, side="right")) - 1
+        first = (step - int(self._firsts[epoch])) * self._size
+        return tuple(self._epochs[epoch][first : first + self._size])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
 
 
 def learning_rate(step: int, steps: int, stage: StageConfig) -> float:
@@ -105,7 +133,7 @@ class Loop:
     Args:
         model: a causal language model with branches.
         parameters: what trains, by name.
-        examples: rendered conversations.
+        examples: a corpus, or rows in a list.
         stage: the settings.
         seed: of batch order, dropout and noise drop.
         folder: where metrics.jsonl and the checkpoint go.
@@ -135,7 +163,9 @@ class Loop:
             model.device, clip=stage.clip, skips_branches=noise_drop > 0
         )
         self.model = model
-        self.examples = [*examples, *replayed]
+        self.examples = as_corpus(examples)
+        if len(replayed):
+            self.examples += as_corpus(replayed)
         self.kept_out: Mapping[str, Tensor] | None = None
         self.stage = stage
         self.seed = seed
@@ -149,10 +179,9 @@ class Loop:
         traits = traits or Traits.of(model)
         asked = cast(Batching, former.get("layout", stage.batching))
         self.layout = _layout(asked, traits, self.accelerator.device)
-        # An example's first token is never predicted.
-        self.supervised = [sum(example.mask[1:]) for example in self.examples]
-        lengths = [len(example.ids) for example in self.examples]
-        self.schedule = Schedule.build(lengths, stage, seed, self.batches, self.layout, len(examples))
+        self.schedule = Schedule.build(
+            self.examples.lengths, stage, seed, self.batches, self.layout, len(examples)
+        )
         optimizer = torch.optim.AdamW(
             list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
@@ -231,7 +260,8 @@ class Loop:
                 self.model, enabled=random.Random(_mix(self.seed, step, -1)).random() >= self.noise_drop
             )
         batches = self.schedule.steps[step]
-        supervised = sum(self.supervised[number] for batch in batches for number in batch)
+        numbers = [number for batch in batches for number in batch]
+        supervised = int(self.examples.supervised[numbers].sum())
         mine = [self._batch(numbers) for numbers in batches[rank::world]]
         if not mine:
             # Every device must take part in the step: one without a batch runs one that weighs nothing.
@@ -257,7 +287,7 @@ class Loop:
         self._project()
         self.optimizer.zero_grad(set_to_none=True)
         loss = float(self.accelerator.reduce(total, "sum")) / supervised
-        tokens = sum(len(self.examples[number].ids) for batch in batches for number in batch)
+        tokens = int(self.examples.lengths[numbers].sum())
         gradient = float(whole(norm))
         if self.scaler.is_enabled() and not math.isfinite(gradient) and self.scaler.get_scale() >= 1:
             gradient = 0.0  # this step was left out; the next has a smaller scale
@@ -348,11 +378,9 @@ class Loop:
         settings = asdict(self.stage)
         for name in ("checkpoint_seconds", "log_every", "data", "accumulation", "batching"):
             settings.pop(name)
-        facts = [settings, self.batches, self.layout, self.seed, self.noise_drop, self.shapes]
-        digest = hashlib.sha256(json.dumps(facts).encode())
-        for example in self.examples:
-            digest.update(repr(example.ids).encode())
-        return digest.hexdigest()
+        data = [self.examples.digest, len(self.examples)]
+        facts = [settings, self.batches, self.layout, self.seed, self.noise_drop, self.shapes, data]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _layout(asked: Batching, traits: Traits, device: torch.device) -> Layout:

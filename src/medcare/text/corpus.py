@@ -1,0 +1,239 @@
+"""Rendered rows as columns of numbers: in files they are memory-mapped, so that any number of them fits.
+
+A row is a rendered conversation, or a document, which has no template and may be of any length. What training
+reads of a corpus is a view of its rows, in which a document that is too long is cut into pieces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from medcare.text.chat_template import Rendered
+
+Integers = NDArray[np.int32]
+
+SCHEMA = pa.schema(
+    {
+        "ids": pa.list_(pa.int32()),
+        "mask": pa.list_(pa.bool_()),
+        "length": pa.int32(),
+        "supervised": pa.int32(),  # tokens that the loss covers: an example's first one is never predicted
+        "document": pa.bool_(),
+    }
+)
+# Pages of a mapped file count as memory of the process until it lets go of them, which costs next to nothing:
+# the system keeps what it has room for.
+_MAPPED_TOKENS = 1 << 23
+
+
+def to_arrow(rows: Sequence[Rendered]) -> pa.RecordBatch:
+    """The columns of `SCHEMA` for some rows."""
+    lengths = np.fromiter((len(row.ids) for row in rows), np.int32, len(rows))
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    ids = np.concatenate([np.empty(0, np.int32), *(np.asarray(row.ids, np.int32) for row in rows)])
+    mask = np.concatenate([np.empty(0, np.bool_), *(np.asarray(row.mask, np.bool_) for row in rows)])
+    covered = mask.copy()
+    covered[ends[:-1][lengths > 0]] = False
+    counts = np.concatenate([[0], np.cumsum(covered)])
+    columns = [
+        pa.ListArray.from_arrays(ends, ids),
+        pa.ListArray.from_arrays(ends, pa.array(mask)),
+        pa.array(lengths),
+        pa.array((counts[ends[1:]] - counts[ends[:-1]]).astype(np.int32)),
+        pa.array([row.document for row in rows], pa.bool_()),
+    ]
+    return pa.record_batch(columns, schema=SCHEMA)
+
+
+class Digest:
+    """Identifies the rows of a corpus, however they are cut into batches."""
+
+    def __init__(self) -> None:
+        self._parts = {name: hashlib.sha256() for name in ("ids", "mask", "length", "document")}
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Take the rows of a batch in."""
+        for name, part in self._parts.items():
+            column = batch.column(name)
+            values = column.values if pa.types.is_list(column.type) else column
+            part.update(values.to_numpy(zero_copy_only=False).tobytes())
+
+    def hexdigest(self) -> str:
+        """Of all rows so far."""
+        return hashlib.sha256("".join(part.hexdigest() for part in self._parts.values()).encode()).hexdigest()
+
+
+class Corpus(Sequence[Rendered]):
+    """Rows to train on.
+
+    Attributes:
+        lengths: tokens of each row, [n].
+        supervised: tokens of each row that the loss covers, [n].
+        documents: rows, or pieces of them, that have no template, [n].
+        digest: identifies the rows' tokens.
+    """
+
+    def __init__(self, tables: Sequence[_Table], view: _View, digest: str) -> None:
+        self._tables, self._view, self.digest = tables, view, digest
+        self._firsts = np.cumsum([0, *(len(table) for table in tables)])
+
+    @classmethod
+    def of(cls, rows: Sequence[Rendered]) -> Corpus:
+        """Rows in memory."""
+        batch = to_arrow(rows)
+        digest = Digest()
+        digest.update(batch)
+        return cls._whole([_Table([batch])], digest.hexdigest())
+
+    @classmethod
+    def open(cls, path: Path, digest: str) -> Corpus:
+        """Rows in an Arrow file of `SCHEMA`, whose `Digest` is given; raises OSError and pa.ArrowInvalid."""
+        with path.open("rb") as stream:
+            memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(memory)))
+        batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        return cls._whole([_Table(batches, memory)], digest)
+
+    @classmethod
+    def _whole(cls, tables: Sequence[_Table], digest: str) -> Corpus:
+        lengths = _joined(table.column("length") for table in tables)
+        view = _View(
+            np.arange(len(lengths), dtype=np.int32),
+            np.zeros(len(lengths), np.int32),
+            lengths,
+            _joined(table.column("supervised") for table in tables),
+            _joined(table.column("document") for table in tables).astype(np.bool_),
+        )
+        return cls(tables, view, digest)
+
+    @property
+    def lengths(self) -> Integers:  # noqa: D102
+        return self._view.lengths
+
+    @property
+    def supervised(self) -> Integers:  # noqa: D102
+        return self._view.supervised
+
+    @property
+    def documents(self) -> NDArray[np.bool_]:  # noqa: D102
+        return self._view.documents
+
+    def within(self, length: int) -> Corpus:
+        """Conversations of at most this many tokens, and documents in pieces of as many.
+
+        A piece begins with the last token of the one before: so every token but a document's first is
+        predicted, and once.
+        """
+        view = self._view
+        pieces = np.ones(len(self), np.int64)
+        step = max(1, length - 1)
+        long = self.lengths > length
+        pieces[long & ~view.documents] = 0
+        cut = long & view.documents
+        pieces[cut] = -(-(view.lengths[cut] - 1) // step)
+        origin = np.repeat(np.arange(len(self)), pieces)
+        nth = np.arange(len(origin)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        begin = nth * step
+        lengths = np.minimum(view.lengths[origin] - begin, max(2, length))
+        supervised = np.where(cut[origin], lengths - 1, view.supervised[origin])
+        kept = _View(
+            view.rows[origin],
+            (view.starts[origin] + begin).astype(np.int32),
+            lengths.astype(np.int32),
+            supervised.astype(np.int32),
+            view.documents[origin],
+        )
+        return Corpus(self._tables, kept, self.digest)
+
+    def __add__(self, other: Corpus) -> Corpus:
+        """The rows of both, one after the other."""
+        first = self._firsts[-1]
+        moved = [np.concatenate(pair) for pair in zip(self._view.columns, other._view.columns, strict=True)]
+        moved[0][len(self) :] += first
+        digest = hashlib.sha256(f"{self.digest} {len(self)} {other.digest}".encode()).hexdigest()
+        return Corpus([*self._tables, *other._tables], _View(*moved), digest)
+
+    def __len__(self) -> int:
+        return len(self._view.rows)
+
+    @overload
+    def __getitem__(self, number: int) -> Rendered: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Rendered]: ...
+    def __getitem__(self, number: int | slice) -> Rendered | list[Rendered]:
+        if isinstance(number, slice):
+            return [self[index] for index in range(*number.indices(len(self)))]
+        row, start, length = (int(column[number]) for column in self._view.columns[:3])
+        place = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        return self._tables[place].row(row - int(self._firsts[place]), start, start + length)
+
+
+def as_corpus(rows: Sequence[Rendered]) -> Corpus:
+    """The same rows as a corpus, if they aren't one."""
+    return rows if isinstance(rows, Corpus) else Corpus.of(rows)
+
+
+@dataclass(frozen=True)
+class _View:
+    """Of each row that is seen: which one it is, where it starts, and what `Corpus` tells of it."""
+
+    rows: Integers
+    starts: Integers
+    lengths: Integers
+    supervised: Integers
+    documents: NDArray[np.bool_]
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        return self.rows, self.starts, self.lengths, self.supervised, self.documents
+
+
+class _Table:
+    """The batches of one file, or of one list in memory."""
+
+    def __init__(self, batches: Sequence[pa.RecordBatch], memory: mmap.mmap | None = None) -> None:
+        self._batches, self._memory, self._read = batches, memory, 0
+        self._firsts = np.cumsum([0, *(batch.num_rows for batch in batches)])
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def column(self, name: str) -> NDArray[Any]:
+        found = _joined(batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches)
+        self._let_go()
+        return found
+
+    def row(self, number: int, start: int, end: int) -> Rendered:
+        place = int(np.searchsorted(self._firsts, number, side="right")) - 1
+        batch, row = self._batches[place], number - int(self._firsts[place])
+        ids, mask = (batch.column(name)[row].values[start:end] for name in ("ids", "mask"))
+        found = Rendered(
+            ids.to_numpy().tolist(),
+            mask.to_numpy(zero_copy_only=False).tolist(),
+            document=batch.column("document")[row].as_py(),
+        )
+        self._read += end - start
+        if self._read > _MAPPED_TOKENS:
+            self._let_go()
+        return found
+
+    def _let_go(self) -> None:
+        """Have the mapped pages no longer count as this process's memory."""
+        self._read = 0
+        if self._memory is not None and hasattr(mmap, "MADV_DONTNEED"):
+            with contextlib.suppress(OSError):
+                self._memory.madvise(mmap.MADV_DONTNEED)
+
+
+def _joined(columns: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, np.int32), *columns])
