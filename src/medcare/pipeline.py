@@ -14,15 +14,16 @@ a run again continues it.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from medcare.benchmark import build, write
 from medcare.data.files import read_items
 from medcare.data.readers import conversations as read_conversations
-from medcare.evaluation.engines import Engine, open_engine
+from medcare.evaluation.engines import Engine, check_model, open_engine
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.identity import identities
 from medcare.evaluation.outcomes import Cards, read_cards
@@ -39,7 +40,7 @@ from medcare.foundation.storage import file_hash, read_json, write_json
 from medcare.judging.grading import grade
 from medcare.reports import write_report
 from medcare.settings.config import STAGES, RunConfig, Stage, StageConfig
-from medcare.settings.run_folder import claim, write_manifest
+from medcare.settings.run_folder import claim, refuse_other, write_manifest
 from medcare.text.records import Conversation, Item
 from medcare.training import stages
 
@@ -65,6 +66,7 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
     if finished:
         say(f"{out} holds this run already, finished. The report is {out / 'report.html'}.")
         return out / "report.html"
+    _foresee(config)
     clock = _Clock(out / PHASES)
     data = out / "data"
     with clock.phase("data"):
@@ -99,10 +101,19 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
     return out / "report.html"
 
 
+def _foresee(config: RunConfig) -> None:
+    """Raise now what would stop the run in hours, as far as settings and data tell it."""
+    stages.foresee(config)
+    for stage in STAGES:
+        own = config.stage(stage)
+        if own.data:
+            deque(_conversations(own.data, own), maxlen=0)
+
+
 def prepare_data(config: RunConfig, folder: Path) -> Path:
-    """Build the embedded benchmark into `folder`, unless it is there."""
+    """Build the embedded benchmark into `folder`, unless it is there with these settings."""
     with main_first():
-        if not (folder / "benchmark.json").is_file():
+        if not _is_built(config, folder):
             size = config.benchmark
             benchmark = build(
                 config.seed,
@@ -113,6 +124,15 @@ def prepare_data(config: RunConfig, folder: Path) -> Path:
             )
             write(benchmark, folder)
     return folder
+
+
+def _is_built(config: RunConfig, folder: Path) -> bool:
+    """Whether the embedded benchmark of these settings is there; an adopted test set may lie over its own."""
+    if not (folder / "benchmark.json").is_file():
+        return False
+    there = read_json(folder / "benchmark.json")
+    wanted = {"seed": config.seed, "sizes": asdict(config.benchmark)}
+    return "seed" not in there or {key: there.get(key) for key in wanted} == wanted
 
 
 def train_stage(
@@ -133,6 +153,7 @@ def train_stage(
     Raises:
         MedCareError: see `stages.train`.
     """
+    refuse_other(out, config)
     named = config.stage(stage).data
     folder = embedded or out.parent / f"{out.name}-data"
     source = named or str(prepare_data(config, folder) / f"{stage}.jsonl")
@@ -172,6 +193,8 @@ def evaluate_model(model: str | Engine, config: RunConfig, out: Path) -> Path:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
     name = model if isinstance(model, str) else IN_MEMORY
+    if isinstance(model, str):
+        check_model(model)
     known = identities(model=model if isinstance(model, str) else "", items=config.evaluation.items)
     with main_first():
         claim(out, config, {"stage": "evaluation", "tested": name, **known})
@@ -200,6 +223,7 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
     Raises:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
+    check_model(model)
     config = replace(config, evaluation=replace(config.evaluation, exams="generation"))
     settings = config.evaluation
     items, _, _ = read_test_set(source, exams="generation", columns=settings.map, strict=settings.strict)

@@ -44,8 +44,32 @@ def another(folder: Path) -> subprocess.Popen[str]:
 def test_a_run_is_continued_with_its_own_settings_only(tmp_path: Path) -> None:
     assert not claim(tmp_path / "run", RunConfig(), WORK)
     assert not claim(tmp_path / "run", RunConfig(), WORK)
+    (tmp_path / "run" / "metrics.jsonl").touch()
     with pytest.raises(FolderError, match=r"differs in evaluation\.shots, seed"):
         claim(tmp_path / "run", RunConfig(seed=3, evaluation=EvaluationConfig(shots=1)), WORK)
+
+
+def test_a_folder_in_which_nothing_was_done_is_taken_anew(tmp_path: Path) -> None:
+    claim(tmp_path, RunConfig(), WORK)
+    for name in ("data/items.jsonl", "data/benchmark.json", "evaluation/base/prompts.json", "phases.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    claim(tmp_path / "aggregate", RunConfig(), {"stage": "aggregate"})
+    assert not claim(tmp_path, RunConfig(seed=3), WORK)
+    assert {path.name for path in tmp_path.iterdir()} == {CONFIG, LOCK}
+    assert yaml.safe_load((tmp_path / CONFIG).read_text())["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["data/mine.jsonl", "notes.txt", "aggregate/metrics.jsonl", "model/a.safetensors"]
+)
+def test_whatever_else_is_there_is_work(tmp_path: Path, name: str) -> None:
+    claim(tmp_path, RunConfig(), WORK)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FolderError, match="differs in seed"):
+        claim(tmp_path, RunConfig(seed=3), WORK)
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_what_changes_no_result_may_change(tmp_path: Path) -> None:
@@ -60,6 +84,7 @@ def test_settings_that_came_later_have_their_defaults_in_an_older_run(tmp_path: 
     del tree["evaluation"]["shots"], tree["tracking"]
     (tmp_path / CONFIG).write_text(yaml.safe_dump(tree))
     claim(tmp_path, RunConfig(), WORK)
+    (tmp_path / "predictions.jsonl").touch()
     config = RunConfig()
     with pytest.raises(FolderError, match=r"evaluation\.shots"):
         claim(tmp_path, replace(config, evaluation=replace(config.evaluation, shots=2)), WORK)

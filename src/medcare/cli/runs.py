@@ -76,8 +76,9 @@ def train(
         if from_ is not None or name != "align":
             raise ConfigError("--knowledge goes with --stage align and without --from.")
         from medcare.export.conversion import adopt
+        from medcare.settings.run_folder import is_begun
 
-        from_ = adopt(knowledge, settings, out.parent / f"{out.name}-knowledge")
+        from_ = adopt(knowledge, settings, out.parent / f"{out.name}-knowledge", used=is_begun(out))
     from medcare.pipeline import train_stage
 
     train_stage(name, settings, out, start=from_)

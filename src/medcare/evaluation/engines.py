@@ -67,6 +67,15 @@ def open_engine(model: str, config: RunConfig, *, noise: bool = False) -> Iterat
     )
 
 
+def check_model(model: str) -> None:
+    """Raise what `open_engine` would over a folder or base that is not there, in no time."""
+    if not is_server(model):
+        from medcare.adapters.loading import base_source
+        from medcare.models.base_model import load_config
+
+        load_config(base_source(model))
+
+
 def is_server(model: str) -> bool:
     """Whether a model is named by the address of its server."""
     return model.startswith(("http://", "https://"))

@@ -33,10 +33,11 @@ from medcare.adapters.low_rank import Factors
 from medcare.adapters.targets import find_layers, layers_at
 from medcare.foundation.errors import AdapterError, FolderError, first_line
 from medcare.foundation.storage import read_json
-from medcare.models.base_model import TEMPLATE, auto_class, describe, load_config
+from medcare.models.base_model import TEMPLATE, describe, skeleton
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
-from medcare.settings.run_folder import claim, write_manifest
+from medcare.settings.files import read_yaml
+from medcare.settings.run_folder import CONFIG, claim, write_manifest
 
 _NAME = re.compile(
     r"(?:base_model\.)?(?:model\.(?=model\.))?(?P<module>.+?)\."
@@ -89,7 +90,7 @@ def convert(folder: Path, base: str, out: Path, *, attention: Path | None = None
     if any((folder / name).is_file() for name in (_PICKLED, "model.safetensors")):
         found = _read_reference(folder)
     else:
-        found = read_foreign(folder, AdapterConfig(), _skeleton(base))
+        found = read_foreign(folder, AdapterConfig(), skeleton(base))
     if attention is not None:
         if "alignment" not in found.branches or "attention" in found.branches:
             raise AdapterError(f"{folder} is no stage-2 checkpoint without attention: leave --attention out.")
@@ -99,10 +100,23 @@ def convert(folder: Path, base: str, out: Path, *, attention: Path | None = None
     return _write(found, folder, base, out)
 
 
-def adopt(folder: Path, config: RunConfig, out: Path) -> Path:
-    """Write a foreign PEFT LoRA folder as the stage-1 folder that stage 2 starts from; see `convert`."""
+def adopt(folder: Path, config: RunConfig, out: Path, *, used: bool) -> Path:
+    """Write a foreign PEFT LoRA folder as the stage-1 folder that stage 2 starts from; see `convert`.
+
+    Args:
+        folder: the adapter's.
+        config: all settings.
+        out: the folder to write.
+        used: whether stage 2 has begun with what is there; otherwise it may be of another adapter, and goes.
+
+    Raises:
+        MedCareError: as `convert`.
+    """
     base = config.model.base
-    _write(read_foreign(folder, config.adapters, _skeleton(base)), folder, base, out)
+    found = read_foreign(folder, config.adapters, skeleton(base))
+    if not used and (out / CONFIG).is_file() and "converted_from" in read_yaml(out / CONFIG):
+        shutil.rmtree(out)
+    _write(found, folder, base, out)
     return out
 
 
@@ -261,7 +275,7 @@ def _noise(routed: dict[str, dict[str, Tensor]], folder: Path) -> tuple[dict[str
 
 
 def _write(found: Found, folder: Path, base: str, out: Path) -> str:
-    model = _skeleton(base)
+    model = skeleton(base)
     for parts in found.branches.values():
         shapes = {
             name: (*part.down.shape[:-2], part.down.shape[-1], part.up.shape[-2])
@@ -288,13 +302,6 @@ def _write(found: Found, folder: Path, base: str, out: Path) -> str:
         shutil.copyfile(own, out / TEMPLATE)
     write_manifest(out, config, {**settings, "base": base, "base_facts": describe(model), "result": {}})
     return stage
-
-
-def _skeleton(base: str) -> Any:
-    """The base's modules and their shapes, without weights."""
-    config = load_config(base)
-    with torch.device("meta"):
-        return auto_class(config).from_config(config)
 
 
 def _check_shapes(model: nn.Module, shapes: dict[str, tuple[int, ...]], folder: Path, base: str) -> None:

@@ -131,6 +131,13 @@ def load_config(name: str) -> PretrainedConfig:
     return config
 
 
+def skeleton(name: str) -> Any:
+    """A base's modules and their shapes, without weights; raises ModelError as `load_config`."""
+    config = load_config(name)
+    with torch.device("meta"):
+        return auto_class(config).from_config(config)
+
+
 def positions_of(name: str) -> int | None:
     """The longest input, in tokens, that a model is made for; None if its folder does not say.
 

@@ -8,6 +8,7 @@ the base anew in full precision.
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +43,14 @@ def quantize(model: PreTrainedModel, kind: Quantization, device: torch.device | 
     model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
 
 
+def check_quantization(kind: Quantization) -> None:
+    """Raise ModelError if weights can't be quantised here, since bitsandbytes is missing."""
+    if kind != "none" and find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"model.quantization={kind} needs bitsandbytes. Install it with: pip install 'medcare[quantized]'"
+        )
+
+
 def quantized_linears(model: PreTrainedModel) -> list[str]:
     """The names of the linears that `quantize` replaces."""
     head = model.get_output_embeddings()
@@ -55,12 +64,9 @@ def quantized_linears(model: PreTrainedModel) -> list[str]:
 def _quantized(linear: nn.Module, kind: Quantization) -> nn.Module:
     # It says for every layer of every step that int8 rounds its inputs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    try:
-        from bitsandbytes import nn as layers
-    except ImportError as error:
-        raise ModelError(
-            f"model.quantization={kind} needs bitsandbytes. Install it with: pip install 'medcare[quantized]'"
-        ) from error
+    check_quantization(kind)
+    from bitsandbytes import nn as layers
+
     assert isinstance(linear, nn.Linear)
     shape = (linear.in_features, linear.out_features, linear.bias is not None)
     # In the model's own dtype, in which the backward pass unpacks it; and `to` quantises from a CPU only.

@@ -5,6 +5,7 @@ config.yaml holds the settings and is written first; manifest.json says what cam
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 
 from medcare.foundation.contents import MANIFEST, check_contents, contents
 from medcare.foundation.errors import FolderError, ModelError
-from medcare.foundation.locks import hold
+from medcare.foundation.locks import LOCK, hold
 from medcare.foundation.processes import is_main
 from medcare.foundation.provenance import git_commit, versions
 from medcare.foundation.storage import json_hash, missing, read_json, write_json, write_text
@@ -20,12 +21,17 @@ from medcare.settings.config import RunConfig
 from medcare.settings.files import from_dict, read_yaml
 
 CONFIG = "config.yaml"
+# What is made of the settings alone, in no time; beside the data that a run lays out.
+_PREPARED = (CONFIG, "phases.json", "prompts.json")
+_DATA = ("data/aggregate.jsonl", "data/align.jsonl", "data/items.jsonl", "data/benchmark.json")
 # These change nothing that is computed.
 _INERT = ("tracking", "evaluation.api_key_env", "evaluation.concurrency", "evaluation.retries")
 
 
 def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
     """Take a folder for a piece of work, or find it taken; no other process can have it while this one lives.
+
+    A folder in which another one was claimed and nothing done, since it failed or was stopped, is taken anew.
 
     Returns:
         Whether that very piece of work is finished there.
@@ -41,19 +47,56 @@ def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
         raise FolderError(f"{folder} is not empty and holds no run of this package. Choose another --out.")
     if is_main():  # of the processes of one job, the one that writes
         hold(folder)
+    wanted = {**config.to_dict(), **settings}
     if (folder / CONFIG).is_file():
-        # A setting that came later has its default there.
-        former = _laid_over(RunConfig().to_dict(), read_yaml(folder / CONFIG))
-        wanted = {**config.to_dict(), **settings}
-        differing = sorted(key for key in _differences(former, wanted) if not key.startswith(_INERT))
-        if differing:
-            raise FolderError(
-                f"{folder} holds another run (it differs in {', '.join(differing[:5])}). "
-                "Choose another --out, or repeat the former settings to continue that run."
-            )
-        return (folder / MANIFEST).is_file()
-    write_text(folder / CONFIG, yaml.safe_dump({**config.to_dict(), **settings}, sort_keys=False))
+        if not _differ(folder, _former(folder), wanted):
+            return (folder / MANIFEST).is_file()
+        if is_main():
+            _clear(folder)
+    write_text(folder / CONFIG, yaml.safe_dump(wanted, sort_keys=False))
     return False
+
+
+def refuse_other(folder: Path, config: RunConfig) -> None:
+    """Raise FolderError if there is work of other settings in a folder, before data is laid out beside it."""
+    if (folder / CONFIG).is_file():
+        wanted = config.to_dict()
+        _differ(folder, {key: value for key, value in _former(folder).items() if key in wanted}, wanted)
+
+
+def _former(folder: Path) -> dict[str, Any]:
+    """The settings that a folder was claimed with; one that came later has its default there."""
+    return _laid_over(RunConfig().to_dict(), read_yaml(folder / CONFIG))
+
+
+def _differ(folder: Path, former: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether settings differ in what counts; raises FolderError if there is work of the former."""
+    differing = sorted(key for key in _differences(former, wanted) if not key.startswith(_INERT))
+    if differing and is_begun(folder):
+        raise FolderError(
+            f"{folder} holds another run (it differs in {', '.join(differing[:5])}). "
+            "Choose another --out, or repeat the former settings to continue that run."
+        )
+    return bool(differing)
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether there is anything in a folder that is not made of the settings alone."""
+    return any(not _is_prepared(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def _is_prepared(path: Path) -> bool:
+    return path.name in (*_PREPARED, LOCK) or str(path) in _DATA
+
+
+def _clear(folder: Path) -> None:
+    """Take away what another piece of work laid out before it failed."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        elif path != folder / LOCK:
+            path.unlink(missing_ok=True)
 
 
 def write_manifest(folder: Path, config: RunConfig, facts: dict[str, Any]) -> None:

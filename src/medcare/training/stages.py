@@ -40,9 +40,9 @@ from medcare.foundation.contents import CHECKPOINTS
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
-from medcare.models.base_model import TEMPLATE, choose_dtype, describe, load_base, load_tokenizer
+from medcare.models.base_model import TEMPLATE, choose_dtype, describe, load_base, load_tokenizer, skeleton
 from medcare.models.identity import base_digest
-from medcare.models.quantized import quantize
+from medcare.models.quantized import check_quantization, quantize
 from medcare.settings.config import AUTO, AdapterConfig, Quantization, RunConfig, Stage
 from medcare.settings.fitting import FEW_STEPS, count_steps, fitting
 from medcare.settings.run_folder import claim, origin, read_manifest, write_manifest
@@ -51,7 +51,7 @@ from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded, training_device
 from medcare.training.input_pass import gather, has_single_layers
 from medcare.training.loop import Loop
-from medcare.training.tracking import tracked
+from medcare.training.tracking import check_installed, tracked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -119,6 +119,19 @@ def train(
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     wait()
     return result
+
+
+def foresee(config: RunConfig) -> None:
+    """Raise what stage 1 would over its settings, in seconds: of the base, its layers, or a missing package.
+
+    Raises:
+        ModelError: there is no such base, or the package that would quantise it is missing.
+        AdapterError: the branches don't fit the base.
+        ConfigError: the package of a tracker is missing.
+    """
+    check_installed(config.tracking.trackers)
+    check_quantization(config.model.quantization)
+    add_branches(skeleton(config.model.base), "aggregate", config.adapters)
 
 
 def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedModel:

@@ -7,7 +7,7 @@ of its checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,11 +35,8 @@ def tracked(accelerator: Accelerator, stage: Stage, config: RunConfig, folder: P
     """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+    check_installed(config.tracking.trackers)
     for name in config.tracking.trackers:
-        if find_spec(name) is None:
-            raise ConfigError(
-                f"tracking.trackers names {name}, which is not installed. Install it with: pip install {name}"
-            )
         cls: Any = LOGGER_TYPE_TO_CLASS[name]
         tracker = cls(**_arguments(name, config.tracking.project, f"{folder.name}-{stage}", folder))
         try:
@@ -57,6 +54,15 @@ def tracked(accelerator: Accelerator, stage: Stage, config: RunConfig, folder: P
         for tracker in accelerator.trackers:
             tracker.finish()
         accelerator.trackers.clear()
+
+
+def check_installed(trackers: Iterable[str]) -> None:
+    """Raise ConfigError if the package of a tracker isn't there."""
+    for name in trackers:
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"tracking.trackers names {name}, which is not installed. Install it with: pip install {name}"
+            )
 
 
 def scalars(row: dict[str, Any]) -> dict[str, float]:
