@@ -23,8 +23,17 @@ mpl.use("svg")
 from matplotlib import pyplot
 
 Point = tuple[float, float]
-NONE = ("none", "none, frozen", "none, slow", "none, frozen, slow")
-REPLAY = ("replay 0.1", "replay 0.1, frozen", "replay 0.1, slow", "replay 0.2", "replay 0.05")
+NONE = ("none", "none, frozen", "none, slow", "none, frozen, slow", "none, fast", "none, frozen, fast")
+TENTH = ("replay 0.1", "replay 0.1, frozen", "replay 0.1, slow", "replay 0.1, fast")
+REPLAY = (*TENTH, "replay 0.05", "replay 0.2", "replay 0.3", "replay 0.5")
+LORAS = (
+    "two loras",
+    "two loras, replay 0.1",
+    "two loras, replay 0.3",
+    "two loras, replay 0.5",
+    "two loras, replay 0.3, distilled",
+)
+MIXED = ("one mixed lora", "one mixed lora, slow", "one mixed lora, fast")
 ORTHOGONAL = (
     "l1",
     "frobenius",
@@ -38,12 +47,16 @@ ORTHOGONAL = (
     "inputs 0.97, frozen",
     "contrast 0.9, frozen",
 )
-TOGETHER = ("inputs 0.9, replay 0.1, frozen", "inputs 0.9, replay 0.1", "replay 0.1, distilled")
+TOGETHER = ("inputs 0.9, replay 0.1, frozen", "inputs 0.9, replay 0.1, frozen, fast", "replay 0.1, distilled")
 DROPPED = {
     "stage 1, noise aggregator": "stage 1, lora",
     "stage 1, noise aggregator, fast": "stage 1, lora",
     "stage 1, noise_drop 0.25": "stage 1, lora",
     "stage 1, noise_drop 0.5": "stage 1, lora",
+    "stage 1, 1 of 8 experts": "stage 1, lora",
+    "stage 1, 8 of 8 experts": "stage 1, lora",
+    "stage 1, 2 of 2 experts": "stage 1, lora",
+    "stage 1, lora of equal trained rank": "stage 1, lora",
     "marked noise, noise aggregator": "marked noise, lora",
     "marked noise, noise_drop 0.5": "marked noise, lora",
     "unmarked noise, noise aggregator": "unmarked noise, lora",
@@ -119,16 +132,25 @@ def heights(
     return ends, means
 
 
-def dropped(cells: Cells, arm: str, lora: str, moment: str) -> list[float]:
+def dropped(cells: Cells, arm: str, lora: str, moment: str, measure: str = "old_facts") -> list[float]:
     """How far a stage 1 lies above the curve of the same seed's scaled LoRA, in (new facts, old facts)."""
     found = []
     for seed in cells.seeds(arm, lora):
         scaled = cells.rows[lora][seed]["stage_1"]["measures"]
-        curve = sorted((entry["new_facts"], entry["old_facts"]) for entry in scaled.values())
-        point = cells.rows[arm][seed]["stage_1"]["measures"][moment]
-        level = np.interp(point["new_facts"], [a for a, _ in curve], [b for _, b in curve])
-        found.append(point["old_facts"] - float(level))
+        measures = cells.rows[arm][seed]["stage_1"]["measures"]
+        if moment not in measures or measure not in scaled["end"]:
+            continue
+        curve = sorted((entry["new_facts"], entry[measure]) for entry in scaled.values())
+        level = np.interp(measures[moment]["new_facts"], [a for a, _ in curve], [b for _, b in curve])
+        found.append(measures[moment][measure] - float(level))
     return found
+
+
+def fewer(cells: Cells, count: str, measure: str) -> list[float]:
+    """How much more is measured after stage 2 on few forms with a stage 1 than without, by seed."""
+    arms = ("none" if count == "6000 forms" else count, f"{count}, no stage 1")
+    with_it, without = ({seed: _end(row)[measure] for seed, row in cells.rows[arm].items()} for arm in arms)
+    return [with_it[seed] - without[seed] for seed in cells.seeds(*arms)]
 
 
 def verdict(mean: float, half: float, p: float) -> str:
@@ -153,6 +175,20 @@ def table(title: str, rows: dict[str, Sequence[float]]) -> None:
     for (arm, (mean, half, _)), p in zip(tests.items(), corrected, strict=True):
         told = f"{mean:+.3f} | ± {half:.3f} | {p:.2g} | {verdict(mean, half, p)}"
         print(f"| {arm} | {len(rows[arm])} | {told} |")
+
+
+def routes(cells: Cells) -> None:
+    """Print what the routers of noise aggregators do: means over the seeds (standard deviation)."""
+    names = ("balance", "by kind", "by token")
+    print(
+        "\n### Claim 6: routing\n\n| arm | seeds | balance | by kind of row | by token |\n|---|---|---|---|---|"
+    )
+    for arm, rows in cells.rows.items():
+        routed = [row["stage_1"]["routing"] for row in rows.values() if "routing" in row.get("stage_1", {})]
+        if len(routed) > 1 and "stage_2" not in next(iter(rows.values())):
+            values = [[entry[name] for entry in routed] for name in names]
+            told = " | ".join(f"{np.mean(column):.2f} ({np.std(column, ddof=1):.2f})" for column in values)
+            print(f"| {arm} | {len(routed)} | {told} |")
 
 
 def draw_noise(cells: Cells, path: Path) -> None:
@@ -282,29 +318,47 @@ def main() -> None:
         table(f"Claim 3, {title}: above the frontier of `none`", claim((*ORTHOGONAL, *REPLAY), there))
         table(f"Claim 3, {title}: together, above the frontier of replay", claim(TOGETHER, REPLAY))
         table(
-            f"Claim 1, {title}: above the frontier of two plain LoRAs",
-            claim(("none", "replay 0.1", "l1", "the paper's"), ("two loras",)),
+            f"Claim 1, {title}: the method's two stages above the frontier of two plain LoRAs",
+            claim(("none", "l1", "the paper's", *REPLAY), LORAS),
         )
         table(
-            f"Claim 1, {title}: one mixed LoRA above the frontier of two stages",
+            f"Claim 1, {title}: two stages above the frontier of the mixed LoRA",
+            claim((*LORAS, "none", "the paper's", *REPLAY), MIXED),
+        )
+        over = {"none": there, "replay": REPLAY, "two loras": LORAS}
+        table(
+            f"Claim 1, {title}: one mixed stage above the frontier of two stages",
             {
-                "one mixed lora over none": claim(("one mixed lora",), there).get("one mixed lora", []),
-                "one mixed lora over replay": claim(("one mixed lora",), REPLAY).get("one mixed lora", []),
-                "one mixed lora over two loras": claim(("one mixed lora",), ("two loras",)).get(
-                    "one mixed lora", []
-                ),
-                "full, mixed over none": claim(("full, mixed",), there).get("full, mixed", []),
+                f"{arm} over {name}": found
+                for arm in (*MIXED, "full, mixed")
+                for name, references in over.items()
+                if (found := claim((arm,), references).get(arm))
             },
         )
     for moment, title in (("end", "dropped"), ("noise kept", "left on")):
         table(
             f"Claim 2, {title}: above a scaled LoRA's curve (old facts at equal new facts)",
+            {arm: found for arm, lora in DROPPED.items() if (found := dropped(cells, arm, lora, moment))},
+        )
+    table(
+        "Claim 2: answers as wrong sources give them, above a scaled LoRA's curve (dropped)",
+        {
+            arm: found
+            for arm, lora in DROPPED.items()
+            if (found := dropped(cells, arm, lora, "end", "new_errors"))
+        },
+    )
+    counts = [f"{count} forms" for count in (100, 400, 1600, 6000)]
+    for measure in ("new_forms", "old_forms"):
+        table(
+            f"Claim 5: {measure.replace('_', ' ')} after a stage 1, more than without",
             {
-                arm: dropped(cells, arm, lora, moment)
-                for arm, lora in DROPPED.items()
-                if arm in cells.rows and lora in cells.rows
+                count: fewer(cells, count, measure)
+                for count in counts
+                if f"{count}, no stage 1" in cells.rows and (count in cells.rows or count == "6000 forms")
             },
         )
+    routes(cells)
     options.figures.mkdir(parents=True, exist_ok=True)
     draw_frontiers(cells, options.figures / "study-frontier.svg")
     if cells.rows.get("stage 1, noise aggregator"):
