@@ -180,9 +180,8 @@ def table(title: str, rows: dict[str, Sequence[float]]) -> None:
 def routes(cells: Cells) -> None:
     """Print what the routers of noise aggregators do: means over the seeds (standard deviation)."""
     names = ("balance", "by kind", "by token")
-    print(
-        "\n### Claim 6: routing\n\n| arm | seeds | balance | by kind of row | by token |\n|---|---|---|---|---|"
-    )
+    print("\n### Claim 6: routing\n\n| arm | seeds | balance | by kind of row | by token |")
+    print("|---|---|---|---|---|")
     for arm, rows in cells.rows.items():
         routed = [row["stage_1"]["routing"] for row in rows.values() if "routing" in row.get("stage_1", {})]
         if len(routed) > 1 and "stage_2" not in next(iter(rows.values())):
@@ -341,9 +340,9 @@ def main() -> None:
             {arm: found for arm, lora in DROPPED.items() if (found := dropped(cells, arm, lora, moment))},
         )
     table(
-        "Claim 2: answers as wrong sources give them, above a scaled LoRA's curve (dropped)",
+        "Claim 2, dropped: fewer answers as wrong sources give them than a scaled LoRA's curve",
         {
-            arm: found
+            arm: [-more for more in found]
             for arm, lora in DROPPED.items()
             if (found := dropped(cells, arm, lora, "end", "new_errors"))
         },
