@@ -22,7 +22,8 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
         shared: where data and stages 1 are, and are left for other cells.
 
     Returns:
-        `stage_1` and `stage_2`: for each, mean scores by family and split under `measures`, `end`.
+        `stage_1` and `stage_2`: for each, mean scores by family and split under `measures`, `end`, and with a
+        test set of one's own the score of each task.
 
     Raises:
         MedCareError: see `pipeline.train_stage`; a FolderError if another process is at work on what is
@@ -46,12 +47,15 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
 
 def _test(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
     pipeline.evaluate_model(str(model), config, out)
-    summary = read_json(out / "results.json")["summary"]
+    results = read_json(out / "results.json")
     scores = {
         f"{family} {split}": next(iter(entry["scores"].values()))["value"]
-        for family, splits in summary.items()
+        for family, splits in results["summary"].items()
         for split, entry in splits.items()
     }
+    if config.evaluation.items:  # few tasks, and a mean over them may hide what one of them is there for
+        for task, entry in results["tasks"].items():
+            scores[task] = next(iter(entry["scores"].values()))["value"]
     return {"measures": {"end": scores}}
 
 
