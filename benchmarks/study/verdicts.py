@@ -1,13 +1,17 @@
 """The verdicts of PLAN.md, and the figures, out of the exported cells.
 
     python benchmarks/study/verdicts.py [benchmarks/study/small.jsonl] [--figures docs/images]
+        [--page docs/study.md]
 
-A *frontier* of points (x, y) is the line through those that no other beats in both, level before the first.
+It prints all tables, or writes those that the page has a place for into it. An arm of which a seed is missing
+is left out. A *frontier* of points (x, y) is the line through those that no other beats in both, level before
+the first.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ import matplotlib as mpl
 import numpy as np
 
 from medcare.evaluation.resampling import holm
-from medcare.foundation.storage import read_jsonl
+from medcare.foundation.storage import read_jsonl, write_text
 from medcare.study.tables import paired
 
 mpl.use("svg")
@@ -77,6 +81,8 @@ class Cells:
         for row in read_jsonl(path):
             if "result" in row:
                 self.rows.setdefault(row["arm"], {})[row["seed"]] = row["result"]
+        most = max(map(len, self.rows.values()))
+        self.rows = {arm: rows for arm, rows in self.rows.items() if len(rows) == most}
 
     def points(self, arm: str, seed: int, x: str, y: str) -> list[Point]:
         """All that was measured in stage 2, or the mixed one, of an arm: the end first."""
@@ -162,10 +168,9 @@ def verdict(mean: float, half: float, p: float) -> str:
     return "can't be told"
 
 
-def table(title: str, rows: dict[str, Sequence[float]]) -> None:
-    """Print a claim's tests, corrected among themselves."""
-    print(f"\n### {title}\n\n| arm | seeds | height | 95 % | p, corrected | verdict |")
-    print("|---|---|---|---|---|---|")
+def compared(rows: dict[str, Sequence[float]], what: str = "height") -> list[str]:
+    """The table of a claim's tests, corrected among themselves."""
+    lines = [f"| arm | seeds | {what} | 95 % | p, corrected | verdict |", "|---|---|---|---|---|---|"]
     tests = {
         arm: paired(dict.fromkeys(range(len(values)), 0.0), dict(enumerate(values)))
         for arm, values in rows.items()
@@ -174,20 +179,96 @@ def table(title: str, rows: dict[str, Sequence[float]]) -> None:
     corrected = holm([p for _, _, p in tests.values()])
     for (arm, (mean, half, _)), p in zip(tests.items(), corrected, strict=True):
         told = f"{mean:+.3f} | ± {half:.3f} | {p:.2g} | {verdict(mean, half, p)}"
-        print(f"| {arm} | {len(rows[arm])} | {told} |")
+        lines.append(f"| {arm} | {len(rows[arm])} | {told} |")
+    return lines
 
 
-def routes(cells: Cells) -> None:
-    """Print what the routers of noise aggregators do: means over the seeds (standard deviation)."""
+def ends(cells: Cells) -> list[str]:
+    """The table of what was measured at the end: means over the seeds (standard deviation)."""
+    names = ("new_facts", "new_forms", "old_facts", "old_forms")
+    lines = [f"| arm | seeds | {' | '.join(names).replace('_', ' ')} |", "|---|---|---|---|---|---|"]
+    for arm, rows in cells.rows.items():
+        columns = [[_end(row)[name] for row in rows.values()] for name in names]
+        lines.append(f"| {arm} | {len(rows)} | {_told(columns)} |")
+    return lines
+
+
+def routes(cells: Cells) -> list[str]:
+    """The table of what the routers of noise aggregators do: means over the seeds (standard deviation)."""
     names = ("balance", "by kind", "by token")
-    print("\n### Claim 6: routing\n\n| arm | seeds | balance | by kind of row | by token |")
-    print("|---|---|---|---|---|")
+    lines = ["| arm | seeds | balance | by kind of row | by token |", "|---|---|---|---|---|"]
     for arm, rows in cells.rows.items():
         routed = [row["stage_1"]["routing"] for row in rows.values() if "routing" in row.get("stage_1", {})]
         if len(routed) > 1 and "stage_2" not in next(iter(rows.values())):
-            values = [[entry[name] for entry in routed] for name in names]
-            told = " | ".join(f"{np.mean(column):.2f} ({np.std(column, ddof=1):.2f})" for column in values)
-            print(f"| {arm} | {len(routed)} | {told} |")
+            columns = [[entry[name] for entry in routed] for name in names]
+            lines.append(f"| {arm} | {len(routed)} | {_told(columns)} |")
+    return lines
+
+
+def tables(cells: Cells) -> dict[str, list[str]]:
+    """All tables by name."""
+    there = [arm for arm in NONE if arm in cells.rows]
+    found = {"ends": ends(cells)}
+    for which, moment in enumerate(("end", "way")):
+
+        def claim(
+            arms: Sequence[str], references: Sequence[str], which: int = which
+        ) -> dict[str, list[float]]:
+            used = [arm for arm in references if arm in cells.rows]
+            return {
+                arm: heights(cells, arm, used, "new_forms", "new_facts")[which]
+                for arm in arms
+                if arm in cells.rows and used
+            }
+
+        found[f"claim 3 over none, {moment}"] = compared(claim((*ORTHOGONAL, *REPLAY), there))
+        found[f"claim 3 together over replay, {moment}"] = compared(claim(TOGETHER, TENTH))
+        found[f"claim 1 the method over two loras, {moment}"] = compared(
+            claim(("none", "l1", "the paper's", *REPLAY), LORAS)
+        )
+        found[f"claim 1 two stages over mixed, {moment}"] = compared(
+            claim((*LORAS, "none", "the paper's", *REPLAY), MIXED)
+        )
+        over = {"none": there, "replay": REPLAY, "two loras": LORAS}
+        found[f"claim 1 mixed over two stages, {moment}"] = compared(
+            {
+                f"{arm} over {name}": height
+                for arm in (*MIXED, "full, mixed")
+                for name, references in over.items()
+                if (height := claim((arm,), references).get(arm))
+            }
+        )
+    for moment, name in (("end", "dropped"), ("noise kept", "left on")):
+        found[f"claim 2 {name}"] = compared(
+            {arm: height for arm, lora in DROPPED.items() if (height := dropped(cells, arm, lora, moment))}
+        )
+    found["claim 2 errors"] = compared(
+        {
+            arm: [-more for more in height]
+            for arm, lora in DROPPED.items()
+            if (height := dropped(cells, arm, lora, "end", "new_errors"))
+        }
+    )
+    for measure in ("new_forms", "new_forms_logp"):
+        found[f"claim 5 {measure}"] = compared(
+            {
+                count: fewer(cells, count, measure)
+                for count in ("100 forms", "400 forms", "1600 forms", "6000 forms")
+                if f"{count}, no stage 1" in cells.rows
+            },
+            "more than without",
+        )
+    found["claim 6 routing"] = routes(cells)
+    return found
+
+
+def written(page: str, found: dict[str, list[str]]) -> str:
+    """A page with its tables, each between `<!-- table NAME -->` and `<!-- end -->`, as they are now."""
+
+    def fill(place: re.Match[str]) -> str:
+        return "\n".join([place[1], "", *found[place[2]], "", "<!-- end -->"])
+
+    return re.sub(r"(<!-- table (.+?) -->)\n.*?<!-- end -->", fill, page, flags=re.S)
 
 
 def draw_noise(cells: Cells, path: Path) -> None:
@@ -281,87 +362,23 @@ def main() -> None:
     )
     parser.add_argument("cells", type=Path, nargs="?", default=Path(__file__).parent / "small.jsonl")
     parser.add_argument("--figures", type=Path, default=Path("docs/images"))
+    parser.add_argument("--page", type=Path)
     options = parser.parse_args()
     cells = Cells(options.cells)
-    x, y = "new_forms", "new_facts"
-    print(f"{sum(map(len, cells.rows.values()))} cells")
-    mean = {
-        arm: {
-            name: np.mean([_end(r)[name] for r in rows.values()])
-            for name in ("new_facts", "new_forms", "old_facts", "old_forms")
-        }
-        for arm, rows in cells.rows.items()
-    }
-    print("\n| arm | seeds | new facts | new forms | old facts | old forms |\n|---|---|---|---|---|---|")
-    for arm, found in mean.items():
-        spread = {
-            name: np.std([_end(r)[name] for r in cells.rows[arm].values()], ddof=1)
-            if len(cells.rows[arm]) > 1
-            else np.nan
-            for name in found
-        }
-        values = " | ".join(
-            f"{found[name]:.2f} ({spread[name]:.2f})"
-            for name in ("new_facts", "new_forms", "old_facts", "old_forms")
-        )
-        print(f"| {arm} | {len(cells.rows[arm])} | {values} |")
-    there = [arm for arm in NONE if arm in cells.rows]
-    for which, title in enumerate(("the end of training", "the mean over the arm's own frontier")):
-
-        def claim(
-            arms: Sequence[str], references: Sequence[str], which: int = which
-        ) -> dict[str, list[float]]:
-            used = [arm for arm in references if arm in cells.rows]
-            return {arm: heights(cells, arm, used, x, y)[which] for arm in arms if arm in cells.rows and used}
-
-        table(f"Claim 3, {title}: above the frontier of `none`", claim((*ORTHOGONAL, *REPLAY), there))
-        table(f"Claim 3, {title}: together, above the frontier of replay", claim(TOGETHER, REPLAY))
-        table(
-            f"Claim 1, {title}: the method's two stages above the frontier of two plain LoRAs",
-            claim(("none", "l1", "the paper's", *REPLAY), LORAS),
-        )
-        table(
-            f"Claim 1, {title}: two stages above the frontier of the mixed LoRA",
-            claim((*LORAS, "none", "the paper's", *REPLAY), MIXED),
-        )
-        over = {"none": there, "replay": REPLAY, "two loras": LORAS}
-        table(
-            f"Claim 1, {title}: one mixed stage above the frontier of two stages",
-            {
-                f"{arm} over {name}": found
-                for arm in (*MIXED, "full, mixed")
-                for name, references in over.items()
-                if (found := claim((arm,), references).get(arm))
-            },
-        )
-    for moment, title in (("end", "dropped"), ("noise kept", "left on")):
-        table(
-            f"Claim 2, {title}: above a scaled LoRA's curve (old facts at equal new facts)",
-            {arm: found for arm, lora in DROPPED.items() if (found := dropped(cells, arm, lora, moment))},
-        )
-    table(
-        "Claim 2, dropped: fewer answers as wrong sources give them than a scaled LoRA's curve",
-        {
-            arm: [-more for more in found]
-            for arm, lora in DROPPED.items()
-            if (found := dropped(cells, arm, lora, "end", "new_errors"))
-        },
-    )
-    counts = [f"{count} forms" for count in (100, 400, 1600, 6000)]
-    for measure in ("new_forms", "old_forms"):
-        table(
-            f"Claim 5: {measure.replace('_', ' ')} after a stage 1, more than without",
-            {
-                count: fewer(cells, count, measure)
-                for count in counts
-                if f"{count}, no stage 1" in cells.rows and (count in cells.rows or count == "6000 forms")
-            },
-        )
-    routes(cells)
+    found = tables(cells)
+    if options.page:
+        write_text(options.page, written(options.page.read_text(encoding="utf-8"), found))
+    else:
+        for name, lines in found.items():
+            print("\n".join([f"\n### {name}", "", *lines]))
     options.figures.mkdir(parents=True, exist_ok=True)
     draw_frontiers(cells, options.figures / "study-frontier.svg")
     if cells.rows.get("stage 1, noise aggregator"):
         draw_noise(cells, options.figures / "study-noise.svg")
+
+
+def _told(columns: Sequence[Sequence[float]]) -> str:
+    return " | ".join(f"{np.mean(column):.2f} ({np.std(column, ddof=1):.2f})" for column in columns)
 
 
 def _end(result: Any) -> dict[str, float]:
