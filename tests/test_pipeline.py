@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from medcare.foundation.errors import DataError, FolderError
+from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.storage import read_json, read_jsonl
 from medcare.pipeline import evaluate_model, run_pipeline
 from medcare.settings.files import load_config
@@ -74,6 +75,30 @@ def test_a_finished_run_is_not_run_again(finished, tiny_base, capsys):
     run_pipeline(load_config(settings=settings(tiny_base)), finished)
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert "finished" in capsys.readouterr().err
+
+
+def test_a_baseline_is_trained_tested_and_compared_also_of_a_finished_run(finished, tiny_base, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    config = load_config(settings=settings(tiny_base))
+    run_pipeline(config, out, ["lora"])
+    results = read_json(out / "results.json")
+    assert results["models"] == [*read_json(finished / "results.json")["models"], "lora"]
+    assert results["baselines"] == ["lora"]
+    for family in results["summary"].values():
+        assert {"lora->align", "base->align"} <= family["all"]["comparisons"].keys()
+        assert not any(pair.endswith("->lora") for pair in family["all"]["comparisons"])
+    assert "LoRA" in (out / "report.md").read_text()
+    mixed = read_json(out / "baselines" / "lora" / "aggregate" / "manifest.json")
+    assert mixed["result"]["tokens"] == sum(
+        read_json(out / stage / "manifest.json")["result"]["tokens"] for stage in ("aggregate", "align")
+    )
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    run_pipeline(config, out, ["lora"])
+    run_pipeline(config, out)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}, "finished"
+    with pytest.raises(ConfigError, match="another method"):
+        run_pipeline(config, out, ["medcare"])
 
 
 def test_another_run_is_not_overwritten(finished, tiny_base):

@@ -8,6 +8,7 @@ a run again continues it.
     DIR/aggregate/, DIR/align/          stage folders (see adapters/branch_files.py)
     DIR/model/                          the merged model, a plain Hugging Face folder
     DIR/evaluation/NAME/                predictions of base, aggregate and align
+    DIR/baselines/METHOD/               stages and merged model of what the run is compared with
     DIR/results.json, report.html
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,17 +30,18 @@ from medcare.evaluation.identity import identities
 from medcare.evaluation.outcomes import Cards, read_cards
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
-from medcare.evaluation.results import write_results
+from medcare.evaluation.results import RESULTS, write_results
 from medcare.evaluation.test_set import adopt, adopted, read_test_set
 from medcare.export.card import write_card
 from medcare.export.merged import merge
 from medcare.foundation.contents import source_digest
+from medcare.foundation.errors import ConfigError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_json
 from medcare.judging.grading import grade
 from medcare.reports import write_report
-from medcare.settings.config import STAGES, RunConfig, Stage, StageConfig
+from medcare.settings.config import STAGES, Method, RunConfig, Stage, StageConfig, as_method
 from medcare.settings.run_folder import claim, refuse_other, write_manifest
 from medcare.text.records import Conversation, Item
 from medcare.training import stages
@@ -48,8 +50,15 @@ PHASES = "phases.json"
 IN_MEMORY = "a model in memory"
 
 
-def run_pipeline(config: RunConfig, out: Path) -> Path:
+def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ()) -> Path:
     """Run everything into `out`, or continue an interrupted run there.
+
+    Args:
+        config: all settings.
+        out: the run's folder.
+        baselines: methods that the run is compared with, trained after it on the same rows, with as many
+            parameters, and tested on the same items. They can be asked for later, too; what was begun is
+            continued.
 
     Returns:
         The report.
@@ -61,12 +70,19 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
     for stage in STAGES:
         if (digest := source_digest(config.stage(stage).data)) is not None:
             known[f"{stage}_data_sha256"] = digest
+    begun = sorted(as_method(path.name) for path in (out / "baselines").glob("*"))
+    compared = list(dict.fromkeys([*begun, *baselines]))
+    if config.method in compared:
+        raise ConfigError(f"--baseline must be another method than the run's own, got {config.method}.")
     with main_first():
-        finished = claim(out, config, {"stage": "run", **known}) and (out / "report.html").is_file()
+        finished = claim(out, config, {"stage": "run", **known}) and _is_reported(out, compared)
     if finished:
         say(f"{out} holds this run already, finished. The report is {out / 'report.html'}.")
         return out / "report.html"
-    _foresee(config)
+    for method in (config.method, *compared):
+        _foresee(replace(config, method=method))
+    if is_main():
+        (out / "report.html").unlink(missing_ok=True)  # until it is made again, the run is not finished
     clock = _Clock(out / PHASES)
     data = out / "data"
     with clock.phase("data"):
@@ -83,17 +99,20 @@ def run_pipeline(config: RunConfig, out: Path) -> Path:
     test("base", config.model.base)
     with clock.phase("aggregate"):
         clock.at_least("aggregate", train_stage("aggregate", config, out / "aggregate", embedded=data))
-    if config.evaluation.noise_ablation and config.adapters.experts:
-        test("aggregate_with_noise", out / "aggregate", noise=True)
-    test("aggregate", out / "aggregate")
-    with clock.phase("align"):
-        result = train_stage("align", config, out / "align", start=out / "aggregate", embedded=data)
-        clock.at_least("align", result)
+    if not config.mixes_stages:
+        if config.method == "medcare" and config.evaluation.noise_ablation and config.adapters.experts:
+            test("aggregate_with_noise", out / "aggregate", noise=True)
+        test("aggregate", out / "aggregate")
+        with clock.phase("align"):
+            result = train_stage("align", config, out / "align", start=out / "aggregate", embedded=data)
+            clock.at_least("align", result)
     with clock.phase("merge"):
-        if is_main():
-            merge(out / "align", out / "model")
-        wait()
-    test("align", out / "model")
+        _merge(out)
+    test(config.method if config.mixes_stages else "align", out / "model")
+    for name in compared:
+        with clock.phase(name):
+            _train_baseline(replace(config, method=name), out / "baselines" / name, data)
+        test(name, out / "baselines" / name / "model")
     if is_main():
         with clock.phase("report"):
             _conclude(config, out, clock.seconds)
@@ -108,6 +127,26 @@ def _foresee(config: RunConfig) -> None:
         own = config.stage(stage)
         if own.data:
             deque(_conversations(own.data, own), maxlen=0)
+
+
+def _is_reported(out: Path, baselines: Sequence[Method]) -> bool:
+    results = out / RESULTS
+    reported = (out / "report.html").is_file() and results.is_file()
+    return reported and set(baselines) <= set(read_json(results)["models"])
+
+
+def _train_baseline(config: RunConfig, out: Path, data: Path) -> None:
+    train_stage("aggregate", config, out / "aggregate", embedded=data)
+    if not config.mixes_stages:
+        train_stage("align", config, out / "align", start=out / "aggregate", embedded=data)
+    _merge(out)
+
+
+def _merge(out: Path) -> None:
+    """The last stage of a folder as a plain model beside it."""
+    if is_main():
+        merge(out, out / "model")
+    wait()
 
 
 def prepare_data(config: RunConfig, folder: Path) -> Path:
@@ -140,6 +179,8 @@ def train_stage(
 ) -> dict[str, float]:
     """Train one stage on the conversations that the settings name, else on the embedded benchmark's own.
 
+    Of a method with one stage, it trains on those of both.
+
     Args:
         stage: `aggregate` or `align`.
         config: all settings; `config.stage(stage).data` names the conversations.
@@ -153,16 +194,24 @@ def train_stage(
     Raises:
         MedCareError: see `stages.train`.
     """
-    refuse_other(out, config)
-    named = config.stage(stage).data
     folder = embedded or out.parent / f"{out.name}-data"
-    source = named or str(prepare_data(config, folder) / f"{stage}.jsonl")
-    conversations = list(_conversations(source, config.stage(stage)))
-    digest = source_digest(source) or source
-    replayed = []
-    if stage == "align" and config.align.replay:
-        former = config.aggregate.data or str(prepare_data(config, folder) / "aggregate.jsonl")
-        replayed = list(_conversations(former, config.aggregate))
+    epochs = {of: config.stage(of).epochs for of in STAGES}
+    mixes = config.mixes_stages and stage == "aggregate"
+    if mixes:
+        # One pass over the rows of both stages, each as often as two stages see it.
+        config = replace(config, aggregate=replace(config.aggregate, epochs=1))
+    refuse_other(out, config)
+
+    def rows(of: Stage) -> tuple[list[Conversation], str]:
+        source = config.stage(of).data or str(prepare_data(config, folder) / f"{of}.jsonl")
+        return list(_conversations(source, config.stage(of))), source_digest(source) or source
+
+    conversations, digest = rows(stage)
+    if mixes:
+        forms, other = rows("align")
+        conversations = conversations * epochs["aggregate"] + forms * epochs["align"]
+        digest = f"{epochs['aggregate']} x {digest} + {epochs['align']} x {other}"
+    replayed = rows("aggregate")[0] if stage == "align" and config.align.replay else []
     return stages.train(stage, config, conversations, out, data_hash=digest, start=start, replayed=replayed)
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import Branch
-from medcare.adapters.branches import BRANCHES, BranchSpec
+from medcare.adapters.branches import BRANCHES, LORAS, BranchSpec
 from medcare.adapters.low_rank import Factors, LowRank
 from medcare.adapters.targets import layers_at
 from medcare.adapters.tuner import adapted_layers, attach
@@ -45,7 +45,7 @@ _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
 
 def save_branches(model: nn.Module, folder: Path, base: str) -> None:
     """Write every branch that the model has into a stage folder; raises StorageError."""
-    for spec in BRANCHES:
+    for spec in (*BRANCHES, *LORAS.values()):
         branches = {
             name: linear.branch(spec.name) for name, linear in adapted_layers(model, spec.name).items()
         }

@@ -5,6 +5,8 @@ particular tasks, and an ordinary LoRA on attention. When stage 2, `align`, star
 training is kept; one that does not is merged into the weights, or dropped if no weight equals it. Then
 alignment is added beside knowledge. Nothing else in the package knows these names by heart: attaching,
 training, files, merging and exports go by this table.
+
+Below it are the rows of what the method is compared with, plain LoRA (`methods`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from medcare.adapters.adapted_linear import Adapted, Branch, Linear, widths
 from medcare.adapters.experts import AdaptedExperts, ExpertWeight
@@ -29,18 +33,25 @@ class BranchSpec:
     Attributes:
         name: of the branch.
         module: its class.
-        targets: the setting that names the linears beside which it stands.
+        targets: the setting that names the linears beside which it stands, or `all` for both settings.
         trains_in: the stages in which it trains; the first of them adds it.
         options: what its class is made with beside the widths; None where the settings leave it out.
         path: its folder or file in a stage folder.
+        fits: whether its rank goes down to the width of a layer that is narrower; else it is refused there.
     """
 
     name: str
     module: type[Branch]
-    targets: Literal["feed_forward", "attention"]
+    targets: Literal["feed_forward", "attention", "all"]
     trains_in: tuple[Stage, ...]
     options: Callable[[AdapterConfig], dict[str, Any] | None]
     path: str
+    fits: bool = False
+
+    @property
+    def roles(self) -> tuple[Literal["feed_forward", "attention"], ...]:
+        """The settings that name its linears."""
+        return ("feed_forward", "attention") if self.targets == "all" else (self.targets,)
 
     @property
     def added_in(self) -> Stage:
@@ -72,8 +83,10 @@ class BranchSpec:
         """
         return not isinstance(layer, AdaptedExperts if self.mergeable else ExpertWeight)
 
-    def make(self, layer: Linear | Adapted, config: AdapterConfig) -> Branch:
-        """A new branch for a layer.
+    def make(
+        self, layer: Linear | Adapted, config: AdapterConfig, *, device: torch.device | None = None
+    ) -> Branch:
+        """A new branch for a layer, by default on its device.
 
         The rank is shared among the experts of the base that a token is sent to, so that it passes as many
         columns as in a model without experts.
@@ -86,13 +99,15 @@ class BranchSpec:
         if isinstance(layer, ExpertWeight):
             options |= {"rank": max(1, options["rank"] // layer.chosen), "stack": layer.stack}
         in_features, out_features = widths(layer)
+        if self.fits:
+            options["rank"] = min(options["rank"], in_features, out_features)
         if options["rank"] > min(in_features, out_features):
             raise AdapterError(
                 f"A branch of rank {options['rank']} must be no wider than its linear layer, which is "
                 f"{in_features} x {out_features}. Lower adapters.rank: attention has that "
                 "rank, knowledge and alignment have twice that."
             )
-        return self.module(in_features, out_features, **options, device=layer.weight.device)
+        return self.module(in_features, out_features, **options, device=device or layer.weight.device)
 
 
 def _narrow(config: AdapterConfig) -> dict[str, Any]:
@@ -115,7 +130,12 @@ BRANCHES = (
     BranchSpec("attention", LowRank, "attention", ("aggregate",), _narrow, "attention"),
     BranchSpec("alignment", LowRank, "feed_forward", ("align",), _wide, "alignment"),
 )
-SPECS = {spec.name: spec for spec in BRANCHES}
+# Plain LoRA on all linears, one for each stage; where the second begins, the first is merged.
+LORAS: dict[Stage, BranchSpec] = {
+    "aggregate": BranchSpec("lora", LowRank, "all", ("aggregate",), _narrow, "lora", fits=True),
+    "align": BranchSpec("second_lora", LowRank, "all", ("align",), _narrow, "second_lora", fits=True),
+}
+SPECS = {spec.name: spec for spec in (*BRANCHES, *LORAS.values())}
 
 
 def added_in(stage: Stage) -> tuple[BranchSpec, ...]:
@@ -125,7 +145,7 @@ def added_in(stage: Stage) -> tuple[BranchSpec, ...]:
 
 def stored_in(folder: Path) -> list[BranchSpec]:
     """The branches that a stage folder holds, those first that are merged before the others go on."""
-    there = (spec for spec in BRANCHES if (folder / spec.path).exists())
+    there = (spec for spec in (*BRANCHES, *LORAS.values()) if (folder / spec.path).exists())
     return sorted(there, key=lambda spec: spec.in_align != "merged")
 
 

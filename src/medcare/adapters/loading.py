@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from medcare.adapters.branch_files import load_branch
 from medcare.adapters.branches import SPECS, stored_in
 from medcare.adapters.merge import merge_branch, merge_unrouted
+from medcare.adapters.written_weights import write_into
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
 from medcare.foundation.progress import say
@@ -149,6 +150,7 @@ def _stage_manifest(path: Path) -> dict[str, Any]:
 
 def _attach(model: PreTrainedModel, path: Path, manifest: dict[str, Any], *, noise: bool) -> None:
     """Put a stage folder's branches onto its base: as they trained, or as stage 2 takes them over."""
+    write_into(model, path)
     as_trained = manifest["stage"] == "aggregate" and noise
     for spec in stored_in(path):
         stays = as_trained or spec.in_align == "trains"

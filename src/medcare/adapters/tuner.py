@@ -11,7 +11,7 @@ from medcare.adapters.adapted_linear import Adapted, AdaptedLinear, Branch, Shar
 from medcare.adapters.branches import BRANCHES, BranchSpec, added_in
 from medcare.adapters.experts import AdaptedExperts, ExpertWeight
 from medcare.adapters.noise_aggregator import NoiseAggregator
-from medcare.adapters.targets import Layer, adapted_share, find_layers, layers_at
+from medcare.adapters.targets import Layer, Role, adapted_share, find_layers, layers_at
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AUTO, AdapterConfig, Stage
 
@@ -43,16 +43,21 @@ def add_branches(model: nn.Module, stage: Stage, config: AdapterConfig) -> None:
     """
     _check_ready(model, stage)
     specs = [spec for spec in added_in(stage) if spec.options(config) is not None]
-    targets = {spec.name: _targets(model, spec, config) for spec in specs}
-    if stage == "aggregate" and not config.partial:
-        _check_share(model, {name for layers in targets.values() for name in layers})
+    targets = {spec.name: target_layers(model, spec, config) for spec in specs}
+    if stage == "aggregate":
+        check_share(model, {name for layers in targets.values() for name in layers}, config)
     branches = {
         spec.name: {name: spec.make(layer, config) for name, layer in targets[spec.name].items()}
         for spec in specs
     }
     attach(model, branches)
-    for layer in adapted_layers(model).values():  # also those of the stage before
-        layer.drop(config.dropout)
+    set_dropout(model, config.dropout)
+
+
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Zero an entry of the branches' input with this probability from now on, in every adapted layer."""
+    for layer in adapted_layers(model).values():
+        layer.drop(probability)
 
 
 def attach(model: nn.Module, branches: Mapping[str, Mapping[str, Branch]], *, dropout: float = 0.0) -> None:
@@ -91,19 +96,30 @@ def attach(model: nn.Module, branches: Mapping[str, Mapping[str, Branch]], *, dr
             adapted.add(name, branch)
 
 
-def _targets(model: nn.Module, spec: BranchSpec, config: AdapterConfig) -> dict[str, Layer]:
-    """The layers beside which a branch is to stand."""
-    names = getattr(config, spec.targets)
+def target_layers(model: nn.Module, spec: BranchSpec, config: AdapterConfig) -> dict[str, Layer]:
+    """The layers beside which a branch is to stand; raises AdapterError if a setting names none."""
+    return {
+        name: layer
+        for role in spec.roles
+        for name, layer in _layers_of_role(model, spec, role, config).items()
+    }
+
+
+def _layers_of_role(
+    model: nn.Module, spec: BranchSpec, role: Role, config: AdapterConfig
+) -> dict[str, Layer]:
+    names = getattr(config, role)
     if names == (AUTO,) and spec.added_in == "align":
-        former = next(other for other in BRANCHES if other.targets == spec.targets)
-        return dict(adapted_layers(model, former.name))
-    layers = find_layers(model, names, spec.targets)
-    there = {name: layer for name, layer in layers.items() if spec.stands_beside(layer)}
-    if names == (AUTO,) and spec.targets == "attention":
+        former = next(other for other in BRANCHES if other.targets == role)
+        if there := adapted_layers(model, former.name):
+            return dict(there)
+    layers = find_layers(model, names, role)
+    found = {name: layer for name, layer in layers.items() if spec.stands_beside(layer)}
+    if names == (AUTO,) and role == "attention":
         # What is narrower than the branch is a gate, with a number or a few for each head.
-        wide = {name: layer for name, layer in there.items() if min(widths(layer)) >= config.rank}
-        return wide or there
-    return there
+        wide = {name: layer for name, layer in found.items() if min(widths(layer)) >= config.rank}
+        return wide or found
+    return found
 
 
 def _check_own_weights(model: nn.Module, layers: Mapping[str, Layer]) -> None:
@@ -123,10 +139,10 @@ def _check_own_weights(model: nn.Module, layers: Mapping[str, Layer]) -> None:
         )
 
 
-def _check_share(model: nn.Module, chosen: Collection[str]) -> None:
+def check_share(model: nn.Module, chosen: Collection[str], config: AdapterConfig) -> None:
     """Refuse to train a small part of the feed-forward weights, unless that is asked for."""
     adapted, total, rest = adapted_share(model, "feed_forward", chosen)
-    if adapted < _ENOUGH * total:
+    if not config.partial and adapted < _ENOUGH * total:
         left = ", ".join(f"{name} {size / total:.0%}" for name, size in rest.most_common(4))
         raise AdapterError(
             f"At least {_ENOUGH:.0%} of the feed-forward weights must be adapted, for they learn the "

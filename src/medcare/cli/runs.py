@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medcare.foundation.errors import ConfigError
-from medcare.settings.config import RunConfig, as_stage
+from medcare.settings.config import RunConfig, as_method, as_stage
 from medcare.settings.files import PRESETS
 
 commands = typer.Typer()
@@ -39,15 +39,24 @@ Template = Annotated[
 def run(
     config: ConfigPath = None,
     out: Out = Path("runs/demo"),
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD",
+            help="After the run, train this on the same rows with as many parameters, and compare: lora, "
+            "full and others (docs/baselines.md). Also of a finished run, and more than once.",
+        ),
+    ] = None,
     chat_template: Template = None,
     preset: Preset = None,
     set_: Settings = None,
 ) -> None:
     """Do it all: data, both stages, merge, evaluation on every task, and a report."""
     settings = _config(config, preset, set_, {"model.chat_template": chat_template})
+    baselines = [as_method(name) for name in baseline or ()]
     from medcare.pipeline import run_pipeline
 
-    run_pipeline(settings, out)
+    run_pipeline(settings, out, baselines)
 
 
 @commands.command()

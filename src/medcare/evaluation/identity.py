@@ -43,12 +43,13 @@ def identities(*, model: str = "", items: str = "") -> dict[str, str]:
 def _model(path: Path) -> str:
     """Of the files that `load_model` reads, and of the base below them."""
     from medcare.adapters.branches import stored_in
+    from medcare.adapters.written_weights import written_in
 
     plain = plain_source(path)
     folder = path if plain is None else Path(plain)
     if plain is not None:
         return folder_digest(folder)
-    parts = (folder / spec.path for spec in stored_in(folder))
+    parts = [*(folder / spec.path for spec in stored_in(folder)), *written_in(folder)]
     own = folder_digest(folder, (part for part in parts if part.is_dir()))
     return hashlib.sha256((own + "".join(_model(base) for base in _bases(folder))).encode()).hexdigest()
 

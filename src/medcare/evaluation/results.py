@@ -1,6 +1,6 @@
 """results.json: every score with its interval, and every comparison with its corrected p-value.
 
-    {"models": [...], "statistics": {...},
+    {"models": [...], "baselines": [...], "statistics": {...},
      "tasks": {NAME: {"family", "form", "metric", "mode", "n", "facts", "scores": {MODEL: {value, low, high}},
                       "splits": {SPLIT: {"n", "scores"}}, "subjects": {SUBJECT: {"n", "scores"}},
                       "unparsable": {MODEL: count},
@@ -25,7 +25,7 @@ from medcare.evaluation.metrics import ACCURACY, Floats, Metric, mean_rows
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Resampled, holm, mean_of, resample
 from medcare.foundation.storage import Json, write_json, write_jsonl
-from medcare.settings.config import RunConfig
+from medcare.settings.config import METHODS, RunConfig
 from medcare.settings.files import read_yaml
 
 RESULTS, OUTCOMES = "results.json", "outcomes.jsonl"
@@ -54,20 +54,33 @@ def write_results(out: Path, *, resamples: int = RESAMPLES) -> Path:
     """
     tasks = read_outcomes(out)
     config = out / "config.yaml"
-    seed = int(read_yaml(config).get("seed", RunConfig.seed)) if config.is_file() else RunConfig.seed
+    settings = read_yaml(config) if config.is_file() else {}
+    seed = int(settings.get("seed", RunConfig.seed))
+    own = settings.get("method", RunConfig.method)
+    baselines = [model for model in tasks[0].outcomes if model in METHODS and model != own]
     for model in tasks[0].outcomes:
         write_jsonl(out / "evaluation" / model / OUTCOMES, _outcome_rows(tasks, model))
-    write_json(out / RESULTS, results(tasks, seed=seed, resamples=resamples))
+    write_json(out / RESULTS, results(tasks, seed=seed, resamples=resamples, baselines=baselines))
     return out / RESULTS
 
 
-def results(tasks: Sequence[TaskOutcomes], *, seed: int, resamples: int = RESAMPLES) -> Json:
-    """The tree of results.json; see `write_results`."""
+def results(
+    tasks: Sequence[TaskOutcomes], *, seed: int, resamples: int = RESAMPLES, baselines: Sequence[str] = ()
+) -> Json:
+    """The tree of results.json; see `write_results`.
+
+    Args:
+        tasks: what the models answered.
+        seed: of the draws.
+        resamples: how many.
+        baselines: those of the models that the last of the others is compared with.
+    """
     models = list(tasks[0].outcomes)
-    compared = pairs(models)
+    compared = pairs(models, baselines)
     scored = [_Scored(task, compared, seed, resamples) for task in tasks]
     tree: Json = {
         "models": models,
+        "baselines": list(baselines),
         "statistics": {
             "seed": seed,
             "resamples": resamples,
@@ -99,12 +112,16 @@ def results(tasks: Sequence[TaskOutcomes], *, seed: int, resamples: int = RESAMP
     return tree
 
 
-def pairs(models: Sequence[str]) -> list[Pair]:
-    """Each model with the next, the first with the last, and the noise ablation with the model it became."""
-    path = [model for model in models if model != ABLATION]
+def pairs(models: Sequence[str], baselines: Sequence[str] = ()) -> list[Pair]:
+    """Each model with the next, the first with the last, and the noise ablation with the model it became.
+
+    Baselines are not on that way: each is compared with the last model.
+    """
+    path = [model for model in models if model not in (ABLATION, *baselines)]
     found = list(pairwise(path))
     if len(path) > 2:
         found.append((path[0], path[-1]))
+    found += [(model, path[-1]) for model in baselines]
     if ABLATION in models and "aggregate" in models:
         found.append((ABLATION, "aggregate"))
     return found

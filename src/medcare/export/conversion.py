@@ -132,7 +132,8 @@ def read_foreign(folder: Path, adapters: AdapterConfig, model: nn.Module) -> Fou
         name: spec.name
         for spec in added_in("aggregate")
         if spec.is_lora
-        for name in find_layers(model, getattr(adapters, spec.targets), spec.targets)
+        for role in spec.roles
+        for name in find_layers(model, getattr(adapters, role), role)
     }
     branches: dict[str, dict[str, Factors]] = defaultdict(dict)
     for name, part in read_lora(folder).items():

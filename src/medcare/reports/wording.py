@@ -11,6 +11,10 @@ MODELS = {
     "aggregate": "Stage 1",
     "align": "Stage 2",
 }
+_KINDS = {
+    "lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA",
+    "miss": "MiSS", "osf": "OSF", "full": "Full fine-tuning", "medcare": "MedCare",
+}  # fmt: skip
 FAMILIES = {"knowledge": "Knowledge", "alignment": "Alignment"}
 SPLITS = {"taught": "taught facts", "held_out": "held-out facts", "all": "all items"}
 METRICS = {
@@ -37,6 +41,9 @@ _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 def model_name(model: str) -> str:
     """A model's name for readers."""
+    kind = model.removesuffix("_two_stage")
+    if kind in _KINDS:
+        return _KINDS[kind] + ", two stages" * (kind != model)
     return MODELS.get(model, model)
 
 

@@ -19,11 +19,15 @@ Stage = Literal["aggregate", "align"]
 Quantization = Literal["none", "int8", "nf4"]
 ThoughtsKept = Literal["keep", "drop", "summarise"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+Method = Literal[
+    "medcare", "lora", "rslora", "full", "lora_two_stage", "rslora_two_stage", "full_two_stage"
+]  # fmt: skip
 EMBEDDED = "embedded"
 AUTO = "auto"
 _MOST_EXPERTS = 1024
 MOST_EPOCHS = 10_000  # all their batches are planned before the first step
 STAGES: tuple[Stage, ...] = get_args(Stage)
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
@@ -262,9 +266,23 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run: data, both stages, merge, evaluation."""
+    """A whole run: data, both stages, merge, evaluation.
+
+    Attributes:
+        seed: of all that is drawn: initial weights, order of the examples, dropout, the embedded benchmark.
+        method: `medcare`, or what it is compared with (docs/baselines.md): a kind of fine-tuning in one stage
+            on the rows of both, mixed, or, with `_two_stage` behind its name, in two, one after the other.
+        model: the base.
+        adapters: the branches.
+        benchmark: the embedded one.
+        aggregate: stage 1, or the one stage.
+        align: stage 2.
+        evaluation: the tests.
+        tracking: where else metrics go.
+    """
 
     seed: int = 17
+    method: Method = "medcare"
     model: ModelConfig = field(default_factory=ModelConfig)
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
@@ -280,6 +298,11 @@ class RunConfig:
     def is_embedded(self) -> bool:
         """Whether it is the embedded base that trains, on the embedded benchmark's conversations."""
         return self.model.base == EMBEDDED and not (self.aggregate.data or self.align.data)
+
+    @property
+    def mixes_stages(self) -> bool:
+        """Whether the method has one stage, on the rows of both."""
+        return self.method != "medcare" and not self.method.endswith("_two_stage")
 
     def stage(self, name: str) -> StageConfig:
         """The settings of one stage; raises ConfigError if there is no such stage."""
@@ -301,6 +324,18 @@ def as_stage(name: str) -> Stage:
         if name == stage:
             return stage
     raise ConfigError(f"The stage must be {' or '.join(STAGES)}, got {name!r}.")
+
+
+def as_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for method in METHODS:
+        if name == method:
+            return method
+    raise ConfigError(f"The method must be one of {', '.join(METHODS)}, got {name!r}.")
 
 
 def _plain(value: Any) -> Any:

@@ -8,11 +8,13 @@
 
 Afterwards both branches are folded into the weights (export/merged.py). The table in adapters/branches.py
 says which branch stands where, when it trains and what becomes of it; loop.py makes the steps, losses.py
-their loss.
+their loss. What the method is compared with (`method`, adapters/methods.py) goes the same way: of those with
+one stage that is `aggregate`, on the rows of both.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from medcare.adapters.branch_files import save_branches
-from medcare.adapters.branches import added_in, stored_in, trained_in
+from medcare.adapters.branches import stored_in
 from medcare.adapters.input_directions import FILE as INPUTS
 from medcare.adapters.input_directions import (
     check_room,
@@ -33,9 +35,10 @@ from medcare.adapters.input_directions import (
     save_directions,
 )
 from medcare.adapters.loading import load_model, template_file
+from medcare.adapters.methods import METHODS
 from medcare.adapters.shards import gather_branches
-from medcare.adapters.targets import adapted_share
-from medcare.adapters.tuner import add_branches, branch_parameters, trainable
+from medcare.adapters.targets import Role, adapted_share
+from medcare.adapters.tuner import adapted_layers, add_branches, branch_parameters
 from medcare.foundation.contents import CHECKPOINTS
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
@@ -86,6 +89,11 @@ def train(
     Raises:
         MedCareError: bad settings, data, base or folders, or a full disk; see `errors`.
     """
+    if stage == "align" and config.mixes_stages:
+        raise ConfigError(
+            f"method={config.method} has one stage, on the rows of both: train --stage aggregate alone, or "
+            f"set method={config.method}_two_stage."
+        )
     with main_first():
         base = base_digest(config.model.base)
         settings = {"stage": stage, "data": data_hash, **origin(start, out), "base_sha256": base}
@@ -103,8 +111,9 @@ def train(
         if not replayed:
             raise DataError("align.replay needs the conversations of stage 1: set aggregate.data to them.")
         former = _render(tokenizer, replayed, length)
-    loop = _loop(stage, config, model, examples, former, out, pad_id=_pad_id(tokenizer))
-    if start is not None:
+    parameters = METHODS[config.method].attach(model, stage, config)
+    loop = _loop(stage, config, model, parameters, examples, former, out, pad_id=_pad_id(tokenizer))
+    if start is not None and config.method == "medcare":
         _keep_out(loop, examples, start, config.adapters.wide_rank)
     with tracked(loop.accelerator, stage, config, out):
         result = loop.run(stage)
@@ -114,7 +123,9 @@ def train(
     if is_main():
         if directions is not None:
             save_directions(out / INPUTS, directions)
+        trained = sum(math.prod(shape) for shape in loop.shapes.values())
         facts = {**settings, "base": config.model.base, "result": result, **energies}
+        facts |= {"trained_parameters": trained}
         save(model, out, config, facts, start=start)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     wait()
@@ -127,18 +138,23 @@ def foresee(config: RunConfig) -> None:
     Raises:
         ModelError: there is no such base, or the package that would quantise it is missing.
         AdapterError: the branches don't fit the base.
-        ConfigError: the package of a tracker is missing.
+        ConfigError: the package of a tracker is missing, or the method can't have a setting.
     """
     check_installed(config.tracking.trackers)
     check_quantization(config.model.quantization)
+    if METHODS[config.method].needs_whole_base:
+        _check_whole(config)
     add_branches(skeleton(config.model.base), "aggregate", config.adapters)
 
 
 def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedModel:
-    """The model that a stage trains, with its branches."""
+    """The model that a stage goes out from."""
     device = training_device(config.model.device)
-    dtype = choose_dtype(config.model.dtype, device)
+    asked, method = config.model.dtype, METHODS[config.method]
+    dtype = choose_dtype("float32" if method.in_float32 and asked == AUTO else asked, device)
     kind = config.model.quantization
+    if method.needs_whole_base:
+        _check_whole(config)
     if is_sharded():
         _check_shardable(kind, dtype)
         device = torch.device("cpu")  # no single device need hold the whole model: FSDP moves shard by shard
@@ -156,7 +172,6 @@ def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedMod
         # What is in between the stages: noise dropped, attention merged, knowledge kept.
         model = load_model(start, device=str(loading), dtype=str(dtype).removeprefix("torch."), noise=False)
     quantize(model, kind, device)
-    add_branches(model, stage, config.adapters)
     return model
 
 
@@ -187,6 +202,7 @@ def _loop(
     stage: Stage,
     config: RunConfig,
     model: PreTrainedModel,
+    parameters: dict[str, nn.Parameter],
     examples: Sequence[Rendered],
     replayed: Sequence[Rendered],
     out: Path,
@@ -194,22 +210,29 @@ def _loop(
     pad_id: int,
 ) -> Loop:
     """The loop of a stage; says what trains in it."""
-    parameters = trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
     total = _short(sum(parameter.numel() for parameter in parameters.values()))
     sizes = ", ".join(f"{name} {_short(size)}" for name, size in branch_parameters(model).items())
-    say(f"{stage}: {len(examples)} examples, trainable {total} ({sizes})")
-    say(f"{stage}: adapted are {_shares(model, stage)} weights")
+    named = f"{config.method}, " * (config.method != "medcare")
+    say(f"{stage}: {named}{len(examples)} examples, trainable {total}{f' ({sizes})' if sizes else ''}")
+    if adapted_layers(model):
+        say(f"{stage}: adapted are {_shares(model)} weights")
+    settings = config.stage(stage)
+    if (rate := METHODS[config.method].rate) != 1:
+        settings = replace(settings, learning_rate=rate * settings.learning_rate)
+        say(
+            f"{stage}: {config.method} trains at {rate:g} times the learning rate, {settings.learning_rate:g}"
+        )
     if config.stage(stage).gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     loop = Loop(
         model,
         parameters,
         examples,
-        config.stage(stage),
+        settings,
         seed=config.seed,
         folder=out,
         pad_id=pad_id,
-        noise_drop=config.adapters.noise_drop if stage == "aggregate" else 0.0,
+        noise_drop=config.adapters.noise_drop if stage == "aggregate" and config.method == "medcare" else 0.0,
         replayed=replayed,
     )
     _warn_of_few_steps(stage, loop)
@@ -248,7 +271,7 @@ def save(
     Raises:
         StorageError: the disk is full.
     """
-    save_branches(model, out, facts["base"])
+    METHODS[config.method].save(model, out, facts["stage"], facts["base"])
     if template := _template(config, start):  # what was trained with is used with the folder, too
         shutil.copyfile(template, out / TEMPLATE)
     if start is not None:
@@ -271,6 +294,11 @@ def _check_start(start: Path, config: RunConfig) -> None:
         raise FolderError(
             f"{start} holds stage '{manifest.get('stage')}', but --from takes stage 'aggregate'."
         )
+    if (former := manifest["config"].method) != config.method:
+        raise FolderError(
+            f"{start} was trained with method={former}, the settings say method={config.method}. Set method "
+            "to the same."
+        )
     if manifest["base"] != config.model.base:
         raise FolderError(
             f"{start} was trained on the base '{manifest['base']}', the settings say '{config.model.base}'. "
@@ -284,6 +312,20 @@ def _check_start(start: Path, config: RunConfig) -> None:
         )
     if "converted_from" not in manifest:  # a foreign adapter has a rank of its own
         _check_shapes(start, manifest["config"].adapters, config.adapters)
+
+
+def _check_whole(config: RunConfig) -> None:
+    """Refuse what a method that trains the base's own weights, or needs to see them, can't do."""
+    if is_sharded():
+        raise ConfigError(
+            f"method={config.method} can't be cut into shards (FSDP2, ZeRO-3): it needs each weight whole. "
+            "Launch with configs/ddp.yaml, or set method=lora."
+        )
+    if config.model.quantization != "none":
+        raise ConfigError(
+            f"method={config.method} needs the base's weights as they are, and model.quantization="
+            f"{config.model.quantization} rounds them. Set model.quantization=none, or method=lora."
+        )
 
 
 def _check_shardable(kind: Quantization, dtype: torch.dtype) -> None:
@@ -335,12 +377,14 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return next(int(token) for token in candidates if token is not None)
 
 
-def _shares(model: PreTrainedModel, stage: Stage) -> str:
-    """How much of the weights is adapted, of feed-forward and, in stage 1, of attention."""
+def _shares(model: PreTrainedModel) -> str:
+    """How much of the weights is adapted, of feed-forward and, where any is, of attention."""
     parts = []
-    for role in dict.fromkeys(spec.targets for spec in added_in(stage)):
+    roles: tuple[Role, ...] = ("feed_forward", "attention")
+    for role in roles:
         adapted, total, _ = adapted_share(model, role)
-        parts.append(f"{adapted / max(total, 1):.0%} of the {role.replace('_', '-')}")
+        if adapted:
+            parts.append(f"{adapted / total:.0%} of the {role.replace('_', '-')}")
     return " and ".join(parts)
 
 

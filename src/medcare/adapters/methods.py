@@ -1,0 +1,182 @@
+"""The table of methods: what trains in a model, and what it leaves in a stage folder.
+
+`medcare` is the method itself; its branches are the table in branches.py. All others are what it is compared
+with, in the same loop, on the same rows, with as many trained parameters (`budget`). A method is one entry
+here and one class; what PEFT has is in peft_methods.py.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from medcare.adapters.branch_files import save_branches
+from medcare.adapters.branches import LORAS, trained_in
+from medcare.adapters.budget import equal_rank
+from medcare.adapters.merge import merge_unrouted
+from medcare.adapters.targets import text_model
+from medcare.adapters.tuner import (
+    add_branches,
+    attach,
+    check_share,
+    remove_branch,
+    set_dropout,
+    target_layers,
+    trainable,
+)
+from medcare.adapters.written_weights import save_weights
+from medcare.foundation.errors import ConfigError
+from medcare.settings.config import METHODS as NAMES
+from medcare.settings.config import AdapterConfig, Method, RunConfig, Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Trained(ABC):
+    """What trains in a model, from the first step to the folder.
+
+    Attributes:
+        rate: factor of the stage's learning rate.
+        in_float32: whether `dtype: auto` means float32 for it.
+        needs_whole_base: whether it can train neither beside a quantised base nor in shards (FSDP2, ZeRO-3).
+    """
+
+    rate: ClassVar[float] = 1.0
+    in_float32: ClassVar[bool] = False
+    needs_whole_base: ClassVar[bool] = False
+
+    @abstractmethod
+    def attach(
+        self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
+    ) -> dict[str, nn.Parameter]:
+        """Put what a stage trains into a model, and freeze the rest.
+
+        Args:
+            model: the base in stage 1, what stage 1 left in stage 2.
+            stage: which.
+            config: all settings.
+            sample: token ids [1, s] of rows that tell which directions matter; `corda` alone asks for them.
+
+        Returns:
+            What trains, by name.
+
+        Raises:
+            AdapterError: the model has no place for it.
+        """
+
+    @abstractmethod
+    def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
+        """Write what trained into a stage folder; raises StorageError."""
+
+    @abstractmethod
+    def settle(self, model: PreTrainedModel) -> None:
+        """Make a trained model what its folder loads as when the stage is over: dropped, merged, plain."""
+
+
+class Medcare(Trained):
+    """The method: knowledge beside noise and attention in stage 1, alignment beside knowledge in stage 2."""
+
+    def attach(
+        self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
+    ) -> dict[str, nn.Parameter]:
+        """As of `Trained`."""
+        add_branches(model, stage, config.adapters)
+        return trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
+
+    def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
+        """As of `Trained`."""
+        save_branches(model, folder, base)
+
+    def settle(self, model: PreTrainedModel) -> None:
+        """As of `Trained`."""
+        remove_branch(model, "noise")
+        merge_unrouted(model)
+
+
+class Lora(Trained):
+    """One plain LoRA on all linears, of as many trained parameters.
+
+    Its scale is that of the method's branches, whatever its rank.
+    """
+
+    def attach(
+        self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
+    ) -> dict[str, nn.Parameter]:
+        """As of `Trained`."""
+        spec, adapters = LORAS[stage], config.adapters
+        layers = target_layers(model, spec, adapters)
+        check_share(model, layers, adapters)
+
+        def count(rank: int) -> int:
+            shapes = self.shapes(adapters, rank)
+            made = (spec.make(layer, shapes, device=torch.device("meta")) for layer in layers.values())
+            return sum(parameter.numel() for branch in made for parameter in branch.parameters())
+
+        shapes = self.shapes(adapters, equal_rank(model, config, stage, count))
+        attach(model, {spec.name: {name: spec.make(layer, shapes) for name, layer in layers.items()}})
+        set_dropout(model, adapters.dropout)
+        return trainable(model, (spec.name,))
+
+    @staticmethod
+    def shapes(adapters: AdapterConfig, rank: int) -> AdapterConfig:
+        """The settings of a LoRA of this rank."""
+        return AdapterConfig(rank=rank, alpha=adapters.scale * rank)
+
+    def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
+        """As of `Trained`."""
+        save_branches(model, folder, base)
+
+    def settle(self, model: PreTrainedModel) -> None:
+        """As of `Trained`."""
+        merge_unrouted(model)
+
+
+class Rslora(Lora):
+    """LoRA whose scale is alpha / sqrt(rank) (arXiv 2312.03732)."""
+
+    @staticmethod
+    def shapes(adapters: AdapterConfig, rank: int) -> AdapterConfig:
+        """As of `Lora`."""
+        return AdapterConfig(rank=rank, alpha=adapters.alpha * rank**0.5)
+
+
+class Full(Trained):
+    """All weights, at a tenth of the learning rate: at a LoRA's they diverge."""
+
+    rate = 0.1
+    in_float32 = True
+    needs_whole_base = True
+
+    def attach(
+        self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
+    ) -> dict[str, nn.Parameter]:
+        """As of `Trained`; of a multimodal model the language model and its projection alone."""
+        if next(model.parameters()).dtype.itemsize < 4:
+            raise ConfigError(
+                "method=full trains the weights themselves, and in 16 bits small steps of theirs would be "
+                "lost. Set model.dtype=float32."
+            )
+        model.requires_grad_(False)
+        head: Any = model.get_output_embeddings()
+        for part in (text_model(model)[1], head):
+            part.requires_grad_(True)
+        return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
+        """As of `Trained`."""
+        trained = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
+        save_weights(folder, trained)
+
+    def settle(self, model: PreTrainedModel) -> None:
+        """As of `Trained`: it is plain already."""
+        model.requires_grad_(False)
+
+
+_KINDS: dict[str, Trained] = {"medcare": Medcare(), "lora": Lora(), "rslora": Rslora(), "full": Full()}
+METHODS: dict[Method, Trained] = {name: _KINDS[name.removesuffix("_two_stage")] for name in NAMES}

@@ -1,0 +1,53 @@
+"""What a stage folder holds in place of branches: updates of the weights that no low-rank pair equals.
+
+    weights.safetensors    all weights that trained (method `full`), by their names in the model
+
+Whoever loads the folder has them written into the base's weights, in float32 or wider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from medcare.foundation.errors import AdapterError
+from medcare.models.tensor_files import load_tensors, save_tensors
+
+WEIGHTS = "weights.safetensors"
+
+
+def save_weights(folder: Path, parameters: Mapping[str, Tensor]) -> None:
+    """Write trained weights into a stage folder; raises StorageError."""
+    save_tensors(folder / WEIGHTS, {name: entry.detach() for name, entry in parameters.items()})
+
+
+@torch.no_grad()
+def _write_weights(model: nn.Module, path: Path) -> None:
+    own = dict(model.named_parameters())
+    for name, tensor in load_tensors(path).items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise AdapterError(f"{path} was made for another base model: its {name} is not this model's.")
+        own[name].copy_(tensor)
+
+
+# In the order in which they are written: of two stages, the second one's after the first one's.
+_KINDS: dict[str, Callable[[nn.Module, Path], None]] = {WEIGHTS: _write_weights}
+
+
+def written_in(folder: Path) -> Iterator[Path]:
+    """The files and folders of this kind that a stage folder holds."""
+    return (folder / name for name in _KINDS if (folder / name).exists())
+
+
+def write_into(model: nn.Module, folder: Path) -> None:
+    """Write all of them into a base's weights.
+
+    Raises:
+        AdapterError: they were made for another base.
+        FolderError: one is not complete.
+    """
+    for path in written_in(folder):
+        _KINDS[path.name](model, path)
