@@ -124,8 +124,8 @@ def train(
         if directions is not None:
             save_directions(out / INPUTS, directions)
         trained = sum(math.prod(shape) for shape in loop.shapes.values())
-        facts = {**settings, "base": config.model.base, "result": result, **energies}
-        facts |= {"trained_parameters": trained}
+        facts: dict[str, Any] = {**settings, "base": config.model.base, "result": result, **energies}
+        facts["trained_parameters"] = trained
         save(model, out, config, facts, start=start)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     wait()
