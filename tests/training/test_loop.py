@@ -23,8 +23,9 @@ from medcare.models.traits import Traits
 from medcare.settings.config import AdapterConfig, StageConfig
 from medcare.text.chat_template import Rendered
 from medcare.training.devices import expert_loads
-from medcare.training.loop import Loop, Schedule, _layout, learning_rate
+from medcare.training.loop import Loop, Schedule, _layout
 from medcare.training.meter import Meter
+from medcare.training.optimizers import learning_rate
 from medcare.training.state import last_checkpoint
 from tests.conftest import tiny_model
 from tests.models.families import tiny_family

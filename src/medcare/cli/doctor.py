@@ -24,6 +24,7 @@ _EXTRAS = {
     "structured": "llguidance",
     "quantized": "bitsandbytes",
     "gguf": "gguf",
+    "schedule-free": "schedulefree",
     "engines": "openai",
     "harness": "lm_eval",
     "zero": "deepspeed",

@@ -18,6 +18,8 @@ Batching = Literal["auto", "grouped", "packed"]
 Stage = Literal["aggregate", "align"]
 Quantization = Literal["none", "int8", "nf4"]
 ThoughtsKept = Literal["keep", "drop", "summarise"]
+Optimizer = Literal["adamw", "adamw_8bit", "muon", "adafactor", "schedule_free"]
+RateSchedule = Literal["cosine", "linear", "constant", "wsd"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Method = Literal[
     "medcare", "lora", "rslora", "full", "lora_two_stage", "rslora_two_stage", "full_two_stage"
@@ -111,6 +113,59 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """What is measured while a stage trains, on rows that it does not train on (docs/training.md).
+
+    Attributes:
+        data: conversations in any format of docs/data.md, a file or `hf:owner/name`.
+        map: its columns, as a stage's `map`.
+        share: instead of `data`, the share of the training rows of each source that is held out.
+        rows: instead of `data`, how many of the training rows of each source are held out; never more than
+            half of them.
+        items: a test set, as `evaluation.items`, that is answered at every measurement.
+        most_items: how many of its items, evenly over its tasks.
+        every: steps between two measurements; 0 makes ten of them. There is always one at the end.
+        measure: what says which model is the best: the mean `loss`, or the mean `score` of the items' tasks.
+        patience: measurements without a better one after which training stops; 0 never stops it.
+        use: the model that is kept in the end: the `best`, or the `last`.
+    """
+
+    data: str = ""
+    map: dict[str, str] = field(default_factory=dict)
+    share: float = 0.0
+    rows: int = 0
+    items: str = ""
+    most_items: int = 32
+    every: int = 0
+    measure: Literal["loss", "score"] = "loss"
+    patience: int = 0
+    use: Literal["best", "last"] = "best"
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is measured."""
+        return bool(self.data or self.share or self.rows or self.items)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(0 <= self.share <= 0.5, "validation.share", "from 0 to 0.5", self.share)
+        for name in ("rows", "every", "patience"):
+            _require(getattr(self, name) >= 0, f"validation.{name}", "at least 0", getattr(self, name))
+        _require(self.most_items >= 1, "validation.most_items", "at least 1", self.most_items)
+        given = [name for name in ("data", "share", "rows") if getattr(self, name)]
+        _require(len(given) <= 1, "validation", "one of data, share and rows", " and ".join(given))
+        if self.measure == "loss":
+            _require(
+                bool(given) or not self.items,
+                "validation.measure",
+                "score where there are items and no rows to take a loss of",
+                self.measure,
+            )
+        else:
+            _require(bool(self.items), "validation.items", "a test set where measure is score", self.items)
+
+
+@dataclass(frozen=True)
 class StageConfig:
     """How one stage trains.
 
@@ -121,10 +176,21 @@ class StageConfig:
         thoughts: what becomes of an assistant's thoughts: `keep` trains on them, `drop` leaves them out, and
             `summarise` keeps the sentences that say most of the answer's words.
         epochs: passes over the data.
-        learning_rate: the peak, after the warm-up; then cosine down to 0.
+        learning_rate: the peak, after the warm-up.
         warmup: share of the steps that warm up.
-        weight_decay: AdamW's.
+        schedule: what the learning rate does then: fall to 0 as half a `cosine` or `linear`, stay `constant`,
+            or stay for long and fall as a cosine over the last fifth of the steps (`wsd`).
+        optimizer: `adamw`; with 8-bit moments (`adamw_8bit`, needs bitsandbytes); `muon`, for matrices, with
+            AdamW for the rest; `adafactor`; or `schedule_free` AdamW, which averages instead of a schedule
+            (needs schedulefree).
+        rates: factors on the learning rate by branch or matrix, the words in a parameter's name:
+            `{lora_B: 16}` is LoRA+, `{noise: 0.5}` has the noise branch learn half as fast.
+        weight_decay: of the optimizer.
         clip: largest gradient norm.
+        nonfinite: what happens when a batch has a loss or gradient that is no finite number: `stop`, with the
+            ids of its rows, or `skip` the step and go on.
+        neftune: alpha of the noise that is added to the embeddings in training (NEFTune); 0 for none.
+        source_weights: factors on the loss of a source's rows, by the source's name; 1 for all others.
         batching: `grouped` by length with padding, `packed` into rows without, or `auto`: packed on a GPU
             if the model keeps packed examples apart, which is tried; grouped on a CPU, where packed rows are
             slower in float32 and no faster in bfloat16.
@@ -142,7 +208,10 @@ class StageConfig:
             of the alignment branch.
         train_knowledge: whether the knowledge branch goes on learning in stage 2.
         replay: share of stage 2's examples that are stage 1's, drawn anew for each epoch.
+        validation: what is measured on the way, and what follows from it.
         checkpoint_seconds: time between two checkpoints.
+        keep: how many checkpoints are kept while the stage trains; a damaged one falls back to the one
+            before.
         log_every: steps between two rows of metrics.jsonl.
     """
 
@@ -152,8 +221,14 @@ class StageConfig:
     epochs: int = 1
     learning_rate: float = 2e-4
     warmup: float = 0.03
+    schedule: RateSchedule = "cosine"
+    optimizer: Optimizer = "adamw"
+    rates: dict[str, float] = field(default_factory=dict)
     weight_decay: float = 0.0
     clip: float = 1.0
+    nonfinite: Literal["stop", "skip"] = "stop"
+    neftune: float = 0.0
+    source_weights: dict[str, float] = field(default_factory=dict)
     batching: Batching = "auto"
     tokens_per_batch: int = 8192
     accumulation: int = 1
@@ -164,22 +239,36 @@ class StageConfig:
     input_energy: float = 0.9
     train_knowledge: bool = True
     replay: float = 0.0
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint_seconds: float = 300.0
+    keep: int = 2
     log_every: int = 10
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("epochs", "tokens_per_batch", "accumulation", "max_length", "log_every"):
+        for name in ("epochs", "tokens_per_batch", "accumulation", "max_length", "keep", "log_every"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         _require(self.epochs <= MOST_EPOCHS, "epochs", f"at most {MOST_EPOCHS}", self.epochs)
         _require(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
         _require(self.clip > 0, "clip", "above 0", self.clip)
-        for name in ("weight_decay", "orthogonality_weight"):
+        for name in ("weight_decay", "orthogonality_weight", "neftune"):
             _require(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
         _require(self.checkpoint_seconds >= 0, "checkpoint_seconds", "at least 0", self.checkpoint_seconds)
         _require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
         _require(0 < self.input_energy < 1, "input_energy", "between 0 and 1", self.input_energy)
         _require(0 <= self.replay < 1, "replay", "from 0 to below 1", self.replay)
+        for name in ("rates", "source_weights"):
+            for key, factor in getattr(self, name).items():
+                _require(0 < factor < math.inf, f"{name}.{key}", "above 0 and finite", factor)
+        if self.optimizer == "schedule_free":
+            # It averages the weights: no rate that falls, and no weights that are moved behind its back.
+            _require(self.schedule == "constant", "schedule", "constant with schedule_free", self.schedule)
+            _require(
+                self.orthogonality in ("l1", "frobenius", "none"),
+                "orthogonality",
+                "a penalty or none with schedule_free",
+                self.orthogonality,
+            )
 
 
 @dataclass(frozen=True)

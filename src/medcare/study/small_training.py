@@ -21,7 +21,7 @@ from medcare.foundation.errors import TrainingError
 from medcare.settings.config import StageConfig
 from medcare.study.small_world import TokenRows
 from medcare.text.batches import IGNORED
-from medcare.training.loop import learning_rate
+from medcare.training.optimizers import learning_rate
 
 
 @dataclass(frozen=True)

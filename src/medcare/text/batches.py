@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -43,17 +43,20 @@ class Batch:
         labels: [b, s], the id where the loss covers the token and `IGNORED` elsewhere; not shifted.
         tokens: real tokens.
         supervised: tokens that the loss covers.
+        weights: [b, s], by which each token's loss is multiplied; None for 1.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     tokens: int
     supervised: int
+    weights: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.to(device), self.tokens, self.supervised)
+        weights = None if self.weights is None else self.weights.to(device)
+        return replace(self, inputs=inputs, labels=self.labels.to(device), weights=weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +104,18 @@ def collate(examples: Sequence[Rendered], *, pad_id: int, layout: Layout = "grou
     inputs = {name: torch.from_numpy(column) for name, column in columns.items()}
     tokens = sum(len(row) for row in ids)
     return Batch(inputs, torch.from_numpy(shaped), tokens, int((shaped != IGNORED).sum()))
+
+
+def weigh(batch: Batch, examples: Sequence[Rendered], weights: ArrayLike) -> Batch:
+    """The batch that `collate` made of the examples, with the loss of each multiplied by its weight."""
+    import torch
+
+    factors = torch.tensor(np.asarray(weights, np.float32))
+    if len(batch.labels) == len(examples):
+        column = factors[:, None].expand_as(batch.labels)
+    else:  # packed
+        column = factors.repeat_interleave(torch.tensor([len(example.ids) for example in examples]))[None]
+    return replace(batch, weights=column)
 
 
 def plan(

@@ -25,7 +25,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from medcare.foundation.errors import DataError, ModelError
@@ -54,11 +54,15 @@ class Rendered:
         ids: token ids.
         mask: for each token, whether the loss covers it.
         document: whether it is plain text, written without the template, which may be cut anywhere.
+        id: of the conversation that it comes from.
+        source: of that conversation.
     """
 
     ids: list[int]
     mask: list[bool]
     document: bool = False
+    id: str = field(default="", compare=False)
+    source: str = field(default="", compare=False)
 
 
 def render_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[Rendered]:
@@ -79,9 +83,13 @@ def render_each(
     talks = [_Talk(template, keeper, talk.messages, talk.tools) for talk in conversations]
     groups = [talk.rows() for talk in talks]
     encoded = iter(keeper.encode([text for group in groups for text in group]))
-    return [
+    made = (
         _unmelted(keeper, talk, group, list(itertools.islice(encoded, len(group))))
         for talk, group in zip(talks, groups, strict=True)
+    )
+    return [
+        [replace(row, id=talk.id, source=talk.source) for row in rows]
+        for talk, rows in zip(conversations, made, strict=True)
     ]
 
 

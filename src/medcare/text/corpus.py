@@ -29,6 +29,8 @@ SCHEMA = pa.schema(
         "length": pa.int32(),
         "supervised": pa.int32(),  # tokens that the loss covers: an example's first one is never predicted
         "document": pa.bool_(),
+        "id": pa.string(),
+        "source": pa.string(),
     }
 )
 # Pages of a mapped file count as memory of the process until it lets go of them, which costs next to nothing:
@@ -51,6 +53,8 @@ def to_arrow(rows: Sequence[Rendered]) -> pa.RecordBatch:
         pa.array(lengths),
         pa.array((counts[ends[1:]] - counts[ends[:-1]]).astype(np.int32)),
         pa.array([row.document for row in rows], pa.bool_()),
+        pa.array([row.id for row in rows], pa.string()),
+        pa.array([row.source for row in rows], pa.string()),
     ]
     return pa.record_batch(columns, schema=SCHEMA)
 
@@ -127,6 +131,22 @@ class Corpus(Sequence[Rendered]):
     @property
     def documents(self) -> NDArray[np.bool_]:  # noqa: D102
         return self._view.documents
+
+    def ids(self) -> NDArray[np.object_]:
+        """The id of the conversation that each row comes from, [n]."""
+        return self._text("id")
+
+    def sources(self) -> NDArray[np.object_]:
+        """The source of each row, [n]."""
+        return self._text("source")
+
+    def _text(self, name: str) -> NDArray[np.object_]:
+        return _joined(table.column(name) for table in self._tables).astype(object)[self._view.rows]
+
+    def take(self, numbers: NDArray[np.int64]) -> Corpus:
+        """These rows alone, in this order."""
+        digest = hashlib.sha256(self.digest.encode() + numbers.astype(np.int64).tobytes()).hexdigest()
+        return Corpus(self._tables, _View(*(column[numbers] for column in self._view.columns)), digest)
 
     def within(self, length: int) -> Corpus:
         """Conversations of at most this many tokens, and documents in pieces of as many.
@@ -221,6 +241,8 @@ class _Table:
             ids.to_numpy().tolist(),
             mask.to_numpy(zero_copy_only=False).tolist(),
             document=batch.column("document")[row].as_py(),
+            id=batch.column("id")[row].as_py(),
+            source=batch.column("source")[row].as_py(),
         )
         self._read += end - start
         if self._read > _MAPPED_TOKENS:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
@@ -26,12 +26,28 @@ from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
 from medcare.models.traits import Traits
 from medcare.settings.config import Batching, Layout, StageConfig
-from medcare.text.batches import IGNORED, Batch, BatchPlan, collate, plan, shuffled
+from medcare.text.batches import IGNORED, Batch, BatchPlan, collate, plan, shuffled, weigh
 from medcare.text.chat_template import Rendered
-from medcare.text.corpus import as_corpus
-from medcare.training.devices import agree, expert_loads, make_accelerator, sum_loads, tell_layers
+from medcare.text.corpus import Corpus, as_corpus
+from medcare.training.devices import (
+    agree,
+    expert_loads,
+    is_sharded,
+    make_accelerator,
+    sum_loads,
+    tell_layers,
+)
+from medcare.training.embedding_noise import add_embedding_noise
 from medcare.training.losses import TokenLoss
 from medcare.training.meter import Meter
+from medcare.training.optimizers import (
+    check_rates,
+    gradient_noise,
+    learning_rate,
+    make_optimizer,
+    set_rate,
+    training_mode,
+)
 from medcare.training.state import last_checkpoint, load_state, save_state
 from medcare.training.tracking import scalars
 
@@ -40,6 +56,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 METRICS = "metrics.jsonl"
+_MOST_SKIPPED = 10  # in a row: more are no single rows' fault
+_NAMED = 5  # row ids in a message
 
 
 @dataclass(frozen=True)
@@ -119,14 +137,6 @@ class _Steps(Sequence[Sequence[tuple[int, ...]]]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
 
-def learning_rate(step: int, steps: int, stage: StageConfig) -> float:
-    """Linear warm-up over the first `warmup` share of the steps, then half a cosine down to 0."""
-    warm = math.ceil(stage.warmup * steps)
-    if step < warm:
-        return stage.learning_rate * (step + 1) / warm
-    return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
 class Loop:
     """Trains the trainable parameters of a model on rendered conversations.
 
@@ -166,6 +176,7 @@ class Loop:
         self.examples = as_corpus(examples)
         if len(replayed):
             self.examples += as_corpus(replayed)
+        self.weights = _weights(self.examples, stage.source_weights)
         self.kept_out: Mapping[str, Tensor] | None = None
         self.stage = stage
         self.seed = seed
@@ -182,9 +193,8 @@ class Loop:
         self.schedule = Schedule.build(
             self.examples.lengths, stage, seed, self.batches, self.layout, len(examples)
         )
-        optimizer = torch.optim.AdamW(
-            list(parameters.values()), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
-        )
+        check_rates(parameters, stage.rates)
+        optimizer = make_optimizer(parameters, stage, sharded=is_sharded())
         # float16 holds nothing below 6e-8: gradients are scaled up, and a step in which they overflow then
         # is left out. For every other dtype this does nothing.
         kind = model.get_input_embeddings().weight.dtype
@@ -192,6 +202,7 @@ class Loop:
         self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
         tell_layers(self.accelerator, model)
         self.wrapped, self.optimizer = self.accelerator.prepare(TokenLoss(model, traits), optimizer)
+        self._skipped = 0  # steps in a row
         # FSDP2 puts shards in the place of the parameters, ZeRO-3 empties them.
         self.parameters = {name: entry for name, entry in model.named_parameters() if name in parameters}
 
@@ -214,7 +225,9 @@ class Loop:
         done = self._restore(key)
         meter = self._meter()
         self._trim_metrics(done)
-        self.wrapped.train()
+        self._train_mode(True)
+        embeddings = self.model.get_input_embeddings()
+        noise = add_embedding_noise(embeddings, self.stage.neftune) if self.stage.neftune else None
         saved_at = time.monotonic()
         with delayed_interrupt() as interrupt, track(name, steps) as task:
             task.start_at(done)
@@ -231,7 +244,9 @@ class Loop:
                     saved_at = time.monotonic()
                 if stop:
                     raise KeyboardInterrupt
-        self.wrapped.eval()
+        self._train_mode(False)
+        if noise is not None:
+            noise.remove()
         last = {} if meter.last_loss is None else {"loss": meter.last_loss}
         return {"steps": steps, **last, "seconds": meter.seconds(), "tokens": meter.all_tokens}
 
@@ -261,7 +276,8 @@ class Loop:
             )
         batches = self.schedule.steps[step]
         numbers = [number for batch in batches for number in batch]
-        supervised = int(self.examples.supervised[numbers].sum())
+        # As the loss weighs them: the count where all weigh 1.
+        supervised = float((self.weights[numbers] * self.examples.supervised[numbers]).sum())
         mine = [self._batch(numbers) for numbers in batches[rank::world]]
         if not mine:
             # Every device must take part in the step: one without a batch runs one that weighs nothing.
@@ -280,34 +296,67 @@ class Loop:
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.stage.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, len(self.schedule.steps), self.stage)
+        loss, gradient = float(self.accelerator.reduce(total, "sum")) / supervised, float(whole(norm))
+        # Overflow of what float16 holds: the scaler leaves this step out, and the next has a smaller scale.
+        overflow = self.scaler.is_enabled() and not math.isfinite(gradient) and self.scaler.get_scale() >= 2
+        if not overflow and not (math.isfinite(loss) and math.isfinite(gradient)):
+            self._leave_out(step, loss, gradient, meter)
+            return loss
+        set_rate(self._plain_optimizer(), self._rate(step))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._project()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = float(self.accelerator.reduce(total, "sum")) / supervised
         tokens = int(self.examples.lengths[numbers].sum())
-        gradient = float(whole(norm))
-        if self.scaler.is_enabled() and not math.isfinite(gradient) and self.scaler.get_scale() >= 1:
-            gradient = 0.0  # this step was left out; the next has a smaller scale
-        self._check(step, loss, gradient)
+        gradient = 0.0 if overflow else float(whole(norm))  # ZeRO-3 knows it only now
+        if not math.isfinite(gradient):
+            raise self._diverged(step, loss, gradient, [])
+        if meter.is_spike(loss):
+            meter.spikes.append(step + 1)
+            say(f"Step {step + 1}: loss {loss:.3g}, far above those before ({_mean(meter.recent):.3g}).")
         meter.add(loss, gradient, tokens, supervised)
+        self._skipped = 0
         return loss
 
-    def _check(self, step: int, loss: float, gradient: float) -> None:
-        """Stop training that has diverged; loss and gradient, and so the end, are the same on all devices."""
-        if not (math.isfinite(loss) and math.isfinite(gradient)):
-            raise TrainingError(
-                f"Training diverged in step {step + 1} of {len(self.schedule.steps)}: loss {loss}, gradient "
-                f"norm {gradient}. Lower learning_rate (now {self.stage.learning_rate:g}) or set "
-                "model.dtype=float32, and choose another --out. What was saved before is unchanged."
-            )
+    def _rate(self, step: int) -> float:
+        return learning_rate(step, len(self.schedule.steps), self.stage)
+
+    def _leave_out(self, step: int, loss: float, gradient: float, meter: Meter) -> None:
+        """Go on without a step whose loss or gradient is no finite number, or stop; alike on all devices."""
+        numbers = [number for batch in self.schedule.steps[step] for number in batch]
+        found = self._unfit(numbers)
+        # Where no row alone, or every one, gives such a loss, none is to blame more than another.
+        blamed = [self.examples[number].id for number in found or numbers]
+        self._skipped += 1
+        if self.stage.nonfinite == "stop" or self._skipped > _MOST_SKIPPED:
+            raise self._diverged(step, loss, gradient, blamed)
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        meter.skipped += blamed
+        say(f"Step {step + 1} is left out: loss {loss}, gradient norm {gradient}, {_rows(blamed)}.")
+
+    @torch.no_grad()
+    def _unfit(self, numbers: Sequence[int]) -> list[int]:
+        """The examples whose own loss is no finite number."""
+        self.wrapped.eval()
+        losses = {number: float(self.nll(self._batch([number]))) for number in numbers}
+        self.wrapped.train()
+        return [number for number, loss in losses.items() if not math.isfinite(loss)]
+
+    def _diverged(self, step: int, loss: float, gradient: float, rows: Sequence[str]) -> TrainingError:
+        at = f"step {step + 1} of {len(self.schedule.steps)}"
+        where = f", {_rows(rows)}" if rows else ""
+        return TrainingError(
+            f"Training diverged in {at}: loss {loss}, gradient norm {gradient}{where}. Lower learning_rate "
+            f"(now {self.stage.learning_rate:g}), set model.dtype=float32, or, if few rows are at fault, "
+            "nonfinite=skip, and choose another --out. What was saved before is unchanged."
+        )
 
     def nll(self, batch: Batch) -> Tensor:
         """The summed NLL of a batch's supervised tokens."""
         batch = batch.to(self.accelerator.device)
-        nll: Tensor = self.wrapped(batch.inputs, batch.labels)
+        nll: Tensor = self.wrapped(batch.inputs, batch.labels, batch.weights)
         return nll
 
     def keep_out(self, directions: Mapping[str, Tensor]) -> None:
@@ -326,11 +375,15 @@ class Loop:
 
     def _batch(self, numbers: Sequence[int]) -> Batch:
         chosen = [self.examples[number] for number in numbers]
-        return collate(chosen, pad_id=self.pad_id, layout=self.layout)
+        batch = collate(chosen, pad_id=self.pad_id, layout=self.layout)
+        weights = self.weights[list(numbers)]
+        return batch if (weights == 1).all() else weigh(batch, chosen, weights)
 
     def _log(self, done: int, meter: Meter) -> None:
-        row: dict[str, Any] = {"step": done, **meter.take()}
-        row["learning_rate"] = learning_rate(done - 1, len(self.schedule.steps), self.stage)
+        noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))
+        row: dict[str, Any] = {"step": done, **meter.take(), "learning_rate": self._rate(done - 1)}
+        if noise is not None:
+            row["gradient_noise"] = noise
         row.update(measure(self.model))
         sum_loads(self.model, self.accelerator)
         load = router_load(self.model)
@@ -360,8 +413,13 @@ class Loop:
         if self.scaler.is_enabled():
             facts["scaler"] = json.dumps(self.scaler.state_dict())
         main = self.accelerator.is_main_process
-        save_state(self.folder, self.parameters, self._plain_optimizer(), facts, write=main)
+        optimizer = self._plain_optimizer()
+        save_state(self.folder, self.parameters, optimizer, facts, keep=self.stage.keep, write=main)
         self.accelerator.wait_for_everyone()
+
+    def _train_mode(self, on: bool) -> None:
+        self.wrapped.train(on)
+        training_mode(self._plain_optimizer(), on)
 
     def _plain_optimizer(self) -> torch.optim.Optimizer:
         plain: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
@@ -376,11 +434,29 @@ class Loop:
     def _key(self) -> str:
         """Identifies settings and data; how often to save and log, and the number of devices, don't count."""
         settings = asdict(self.stage)
-        for name in ("checkpoint_seconds", "log_every", "data", "accumulation", "batching"):
+        for name in ("checkpoint_seconds", "keep", "log_every", "data", "accumulation", "batching"):
             settings.pop(name)
-        data = [self.examples.digest, len(self.examples)]
+        weights = hashlib.sha256(self.weights.tobytes()).hexdigest()
+        data = [self.examples.digest, len(self.examples), weights]
         facts = [settings, self.batches, self.layout, self.seed, self.noise_drop, self.shapes, data]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _weights(examples: Corpus, factors: Mapping[str, float]) -> NDArray[np.float64]:
+    """By which the loss of each example is multiplied, [n]."""
+    if not factors:
+        return np.ones(len(examples))
+    return np.array([factors.get(source, 1.0) for source in examples.sources()])
+
+
+def _rows(ids: Sequence[str]) -> str:
+    """As `rows a, b and 7 more`."""
+    named, more = ", ".join(ids[:_NAMED]), len(ids) - _NAMED
+    return f"{'row' if len(ids) == 1 else 'rows'} {named}" + (f" and {more} more" if more > 0 else "")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _layout(asked: Batching, traits: Traits, device: torch.device) -> Layout:

@@ -49,22 +49,25 @@ class TokenLoss(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("model"), name)
 
-    def forward(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+    def forward(self, inputs: dict[str, Tensor], labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """The summed negative log-likelihood of the supervised tokens, a scalar in float32 or wider.
 
         Args:
             inputs: the model's arguments, with `input_ids` [b, s].
             labels: [b, s], the input ids where supervised and `IGNORED` elsewhere, not shifted.
+            weights: [b, s], by which each token's term is multiplied; by default 1.
         """
         if self.halves is None:
             logits = self.model(**inputs, use_cache=False).logits
             keep, targets = _predicted(labels)
-            return functional.cross_entropy(_wide(logits[keep]), targets, reduction="sum")
+            return _cross_entropy(logits[keep], targets, _of_targets(weights, keep))
         hidden = hidden_states(self.halves.body(**inputs, use_cache=False))
-        return nll_sum(hidden, self.model.get_output_embeddings(), labels, self.halves.rule)
+        return nll_sum(hidden, self.model.get_output_embeddings(), labels, self.halves.rule, weights)
 
 
-def nll_sum(hidden: Tensor, head: nn.Module, labels: Tensor, rule: LogitRule) -> Tensor:
+def nll_sum(
+    hidden: Tensor, head: nn.Module, labels: Tensor, rule: LogitRule, weights: Tensor | None = None
+) -> Tensor:
     """The summed negative log-likelihood of the supervised tokens, a scalar in float32 or wider.
 
     Args:
@@ -72,14 +75,14 @@ def nll_sum(hidden: Tensor, head: nn.Module, labels: Tensor, rule: LogitRule) ->
         head: the vocabulary projection.
         labels: [b, s], the input ids where supervised and `IGNORED` elsewhere, not shifted.
         rule: what the model does to the projection's output.
+        weights: [b, s], by which each token's term is multiplied; by default 1.
     """
     keep, targets = _predicted(labels)
-    chosen = hidden[keep]
+    chosen, factors = hidden[keep], _of_targets(weights, keep)
     if not isinstance(head, nn.Linear) or head.weight.requires_grad:
-        logits = rule(_wide(head(chosen)))
-        return functional.cross_entropy(logits, targets, reduction="sum")
+        return _cross_entropy(rule(_wide(head(chosen))), targets, factors)
     weight, bias = whole(head.weight), None if head.bias is None else whole(head.bias)
-    pieces = (chosen.to(weight.dtype), weight, bias, targets, rule)
+    pieces = (chosen.to(weight.dtype), weight, bias, targets, rule, factors)
     return cast(Tensor, _PiecewiseNll.apply(*pieces))  # type: ignore[no-untyped-call]
 
 
@@ -88,9 +91,18 @@ class _PiecewiseNll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rule: LogitRule
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        rule: LogitRule,
+        factors: Tensor | None,
     ) -> Tensor:
-        """The summed NLL of `targets` [n], for `hidden` [n, h], a frozen `weight` [v, h] and `bias` [v]."""
+        """The summed NLL of `targets` [n], times `factors` [n], if there are any.
+
+        It is that of `hidden` [n, h], with a frozen `weight` [v, h] and `bias` [v].
+        """
         total = torch.zeros((), device=hidden.device, dtype=_wide(hidden[:0]).dtype)
         gradient = torch.empty_like(hidden)
         rows = max(1, _LOGITS // weight.shape[0])
@@ -100,27 +112,41 @@ class _PiecewiseNll(torch.autograd.Function):
             logits = rule(_wide(functional.linear(hidden[piece], weight, bias)))
             slope = rule.slope(logits)
             logs = logits.log_softmax(-1)
-            total -= logs.gather(1, target).sum()
+            terms = logs.gather(1, target)
+            total -= (terms if factors is None else terms * factors[piece, None]).sum()
             if ctx.needs_input_grad[0]:
                 shares = logs.exp_()
                 shares.scatter_add_(1, target, shares.new_full(target.shape, -1))
                 if isinstance(slope, Tensor) or slope != 1:
                     shares *= slope
+                if factors is not None:
+                    shares *= factors[piece, None]
                 torch.mm(shares.to(weight.dtype), weight, out=gradient[piece])
         ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         """Scale the gradient of the input [n, h]."""
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream[0].to(gradient.dtype), None, None, None, None
+        return gradient * upstream[0].to(gradient.dtype), None, None, None, None, None
 
 
 def _predicted(labels: Tensor) -> tuple[Tensor, Tensor]:
     """The positions [b, s] that predict a supervised token, and those tokens [n]."""
     keep = functional.pad(labels[:, 1:] != IGNORED, (0, 1), value=False)
     return keep, labels.roll(-1, 1)[keep]
+
+
+def _of_targets(weights: Tensor | None, keep: Tensor) -> Tensor | None:
+    """The weights [n] of the tokens that the positions `keep` predict."""
+    return None if weights is None else weights.roll(-1, 1)[keep]
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, factors: Tensor | None) -> Tensor:
+    if factors is None:
+        return functional.cross_entropy(_wide(logits), targets, reduction="sum")
+    return (functional.cross_entropy(_wide(logits), targets, reduction="none") * factors).sum()
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
-_SUMS = {"last_loss", "all_tokens", "nll", "norm", "steps", "supervised"}
+_SUMS = {"last_loss", "all_tokens", "nll", "norm", "steps", "supervised", "recent", "spikes", "skipped"}
+_RECENT = 32  # steps that a loss is compared with
+_SPIKE = 6.0  # standard deviations above their mean
 
 
 class Meter:
@@ -14,6 +17,9 @@ class Meter:
     Attributes:
         last_loss: mean NLL of the supervised tokens in the last row taken, if there was one.
         all_tokens: real tokens of all calls that the training took, on all devices.
+        recent: the losses of the last steps.
+        spikes: steps since the last row whose loss was far above those before.
+        skipped: ids of the rows in steps that were left out since the last row.
     """
 
     def __init__(self) -> None:
@@ -21,21 +27,32 @@ class Meter:
         self.before = 0.0
         self.last_loss: float | None = None
         self.all_tokens = 0
+        self.recent: list[float] = []
         self._clear()
 
     def _clear(self) -> None:
         self.since = time.monotonic()
         self.nll = self.norm = 0.0
         self.steps = self.tokens = self.supervised = 0
+        self.spikes: list[int] = []
+        self.skipped: list[str] = []
 
-    def add(self, loss: float, norm: float, tokens: int, supervised: int) -> None:
-        """Count one step: its mean NLL, gradient norm, and tokens."""
+    def add(self, loss: float, norm: float, tokens: int, supervised: float) -> None:
+        """Count one step: its mean NLL, gradient norm, tokens, and those of the loss, as they are weighed."""
         self.nll += loss * supervised
         self.norm += norm
         self.steps += 1
         self.tokens += tokens
         self.supervised += supervised
         self.all_tokens += tokens
+        self.recent = [*self.recent, loss][-_RECENT:]
+
+    def is_spike(self, loss: float) -> bool:
+        """Whether a loss is far above those of the last steps, of which there must be enough."""
+        if len(self.recent) < _RECENT:
+            return False
+        mean, spread = statistics.fmean(self.recent), statistics.pstdev(self.recent)
+        return loss > mean + _SPIKE * spread and loss > 1.5 * mean
 
     def state(self) -> dict[str, Any]:
         """The sums as they are, for `restore`."""
@@ -55,15 +72,19 @@ class Meter:
         """Seconds of training in all calls, but for what a kill has undone."""
         return self.before + time.monotonic() - self.start
 
-    def take(self) -> dict[str, float]:
+    def take(self) -> dict[str, Any]:
         """The row since the last one; counting starts afresh."""
         loss = self.last_loss = self.nll / max(1, self.supervised)
-        row = {
+        row: dict[str, Any] = {
             "loss": loss,
             "grad_norm": self.norm / max(1, self.steps),
             "tokens_per_second": self.rate(),
             "supervised_tokens": self.supervised,
             "elapsed": self.seconds(),
         }
+        if self.spikes:
+            row["spikes"] = self.spikes
+        if self.skipped:
+            row["skipped"] = self.skipped
         self._clear()
         return row

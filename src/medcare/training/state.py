@@ -1,14 +1,15 @@
 """The checkpoint inside a stage: everything that makes a resumed run equal to an uninterrupted one.
 
-One safetensors file holds parameters and AdamW's moments, so that it is whole or not there, and the hash of
-all that is in it. The one before is kept too: a file that a disk has damaged is passed over. Random numbers
-need no saving: every step seeds its own (see `loop`).
+One safetensors file holds parameters and what the optimizer keeps of them, so that it is whole or not there,
+and the hash of all that is in it. The one before is kept too: a file that a disk has damaged is passed over.
+Random numbers need no saving: every step seeds its own (see `loop`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ from medcare.foundation.errors import FolderError, ModelError
 from medcare.foundation.progress import say
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
-KEPT = 2
 _HASH = "sha256"
+_GROUPS = "groups"
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,22 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     facts: dict[str, str],
     *,
+    best: Mapping[str, Tensor] | None = None,
+    keep: int = 2,
     write: bool = True,
 ) -> None:
     """Write the state, whole also where the parameters are cut into shards; every process must call it.
 
-    Of the checkpoints there the last `KEPT` stay.
+    The best parameters so far are in each checkpoint beside those that train, so that both are of one moment.
 
     Args:
         folder: the stage folder.
         parameters: what trains, by name.
-        optimizer: their AdamW.
+        optimizer: theirs.
         facts: `step`, the steps done; `key`, which identifies settings and data; what else a resumed run
             must know to go on in the same steps.
+        best: the whole parameters of the best model so far, by name, if there is one.
+        keep: how many checkpoints stay, the last ones.
         write: whether this process writes the file.
 
     Raises:
@@ -66,17 +71,21 @@ def save_state(
     for name, parameter in parameters.items():
         state = {"parameter": parameter, **optimizer.state[parameter]}
         for entry, value in state.items():
+            if value is None:
+                continue
             gathered = whole(torch.as_tensor(value)).detach()
             if write:
                 # A copy: ZeRO-3 keeps many in one storage, of which safetensors would refuse to write a part.
                 tensors[f"{entry}/{name}"] = gathered.to("cpu", copy=True)
+    facts = {**facts, _GROUPS: json.dumps(_changed(optimizer))}
     if write:
+        tensors.update({f"best/{name}": value for name, value in (best or {}).items()})
         step = int(facts["step"])
         path = folder / CHECKPOINTS / f"{step}.safetensors"
         save_tensors(path, tensors, {**facts, _HASH: _digest(tensors, facts)})
         former = _saved(folder)
         # Later ones than this were found damaged: training went on from an earlier one.
-        kept = [number for number in former if number <= step][:KEPT]
+        kept = [number for number in former if number <= step][:keep]
         for number in former.keys() - set(kept):
             former[number].unlink(missing_ok=True)
 
@@ -112,17 +121,56 @@ def load_state(
             f"{checkpoint.path} was written with other settings or data. Continue with the former ones, or "
             "choose another --out."
         )
+    for group, former in zip(optimizer.param_groups, json.loads(checkpoint.facts[_GROUPS]), strict=True):
+        group.update(former)
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    kept = {name: entry for name, entry in _by_parameter(tensors).items() if name in parameters}
     with torch.no_grad():
         for name, parameter in parameters.items():
-            overwrite(parameter, tensors[f"parameter/{name}"])
-            if f"step/{name}" not in tensors:
-                continue  # the branch was left out of every step so far
-            optimizer.state[parameter] = {
-                "step": tensors[f"step/{name}"],
-                "exp_avg": like(tensors[f"exp_avg/{name}"], parameter),
-                "exp_avg_sq": like(tensors[f"exp_avg_sq/{name}"], parameter),
-            }
+            state = kept[name]
+            overwrite(parameter, state.pop("parameter"))
+            state.pop("best", None)
+            if state:  # else the branch was left out of every step so far
+                optimizer.state[parameter] = {
+                    key: _entry(value, parameter, fused=fused) for key, value in state.items()
+                }
     return int(checkpoint.facts["step"])
+
+
+def best_parameters(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The best parameters so far that `save_state` was given, whole, by name."""
+    kept = _by_parameter(load_tensors(checkpoint.path))
+    return {name: entries["best"] for name, entries in kept.items() if "best" in entries}
+
+
+def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        entry, _, name = key.partition("/")
+        found[name][entry] = tensor
+    return dict(found)
+
+
+def _entry(value: Tensor, parameter: nn.Parameter, *, fused: bool) -> Tensor | int:
+    """What an optimizer keeps of a parameter, as it was: bitsandbytes counts steps in plain numbers."""
+    if value.dim() == 0:
+        if not value.is_floating_point():
+            return int(value)
+        return value.to(parameter.device) if fused else value
+    return like(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
+
+
+def _changed(optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
+    """The numbers in the groups that the steps change: those of schedule-free's average."""
+    defaults = getattr(optimizer, "defaults", {})
+    return [
+        {
+            key: value
+            for key, value in group.items()
+            if key in defaults and key != "lr" and isinstance(value, int | float) and value != defaults[key]
+        }
+        for group in optimizer.param_groups
+    ]
 
 
 def _saved(folder: Path) -> dict[int, Path]:
