@@ -33,7 +33,8 @@ class Meter:
     def _clear(self) -> None:
         self.since = time.monotonic()
         self.nll = self.norm = 0.0
-        self.steps = self.tokens = self.supervised = 0
+        self.steps = self.tokens = 0
+        self.supervised: float = 0
         self.spikes: list[int] = []
         self.skipped: list[str] = []
 
