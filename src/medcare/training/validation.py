@@ -1,0 +1,201 @@
+"""What is measured on the way, on rows that are not trained on, and what follows from it.
+
+The model is measured as it will be used: without dropout and without the noise aggregator, which is dropped
+after stage 1. The loss is told by source, because a mean hides one source getting worse behind another's back.
+All that decides how training goes on is in `Validator.state`, so that a continued run takes the same turns.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from medcare.adapters.shards import overwrite, whole
+from medcare.adapters.tuner import set_noise
+from medcare.foundation.errors import DataError, TrainingError
+from medcare.settings.config import StageConfig, ValidationConfig
+from medcare.text.batches import collate, plan
+from medcare.text.chat_template import Rendered
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from medcare.training.loop import Loop
+
+_MEASUREMENTS = 10  # where `every` doesn't say how many steps lie between two
+
+Test = Callable[["PreTrainedModel"], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a stage is measured with.
+
+    Attributes:
+        examples: rows that are not trained on.
+        test: answers a few items with the model as it is, and gives each task's score; every process calls
+            it.
+    """
+
+    examples: Sequence[Rendered] = ()
+    test: Test | None = None
+
+
+def held_out(
+    examples: Sequence[Rendered], settings: ValidationConfig, seed: int
+) -> tuple[list[Rendered], list[Rendered]]:
+    """Divide rows into those that train and those that validate, source by source.
+
+    All rows of a conversation stay together. At least half of a source's conversations train.
+
+    Returns:
+        The rows that train and those that don't, each in their former order.
+
+    Raises:
+        DataError: no source has a second conversation.
+    """
+    talks: dict[str, dict[str, None]] = defaultdict(dict)
+    for example in examples:
+        talks[example.source][example.id] = None
+    chosen: set[tuple[str, str]] = set()
+    for source, ids in talks.items():
+        wanted = settings.rows or max(1, round(settings.share * len(ids)))
+        drawn = random.Random(f"validation:{seed}:{source}").sample(list(ids), min(wanted, len(ids) // 2))
+        chosen |= {(source, entry) for entry in drawn}
+    apart = [example for example in examples if (example.source, example.id) in chosen]
+    if not apart:
+        raise DataError(
+            "No row can be held out for validation: every source has a single conversation. Give more of "
+            "them, or a file of its own: validation.data=FILE"
+        )
+    return [example for example in examples if (example.source, example.id) not in chosen], apart
+
+
+class Validator:
+    """Measures a loop's model now and then.
+
+    Attributes:
+        best: the best value so far, if there was one: the least loss or the largest score.
+        best_step: the steps that it took.
+        without: measurements since then.
+        parameters: those of the best model, whole, on the CPU; empty unless they are used in the end.
+    """
+
+    def __init__(self, validation: Validation, stage: StageConfig, steps: int) -> None:
+        self.settings = stage.validation
+        self.every = self.settings.every or max(1, steps // _MEASUREMENTS)
+        self.validation = validation
+        self.budget = stage.tokens_per_batch
+        self.steps = steps
+        self.best: float | None = None
+        self.best_step = 0
+        self.without = 0
+        self.parameters: dict[str, Tensor] = {}
+
+    def due(self, done: int) -> bool:
+        """Whether to measure after so many steps."""
+        return done % self.every == 0 or done == self.steps
+
+    @property
+    def stops(self) -> bool:
+        """Whether patience has come to its end."""
+        return 0 < self.settings.patience <= self.without
+
+    def measure(self, loop: Loop, done: int) -> dict[str, Any]:
+        """Measure the model, and keep it if it is the best so far; every process must call this.
+
+        Args:
+            loop: whose model, in the mode in which it is used.
+            done: steps.
+
+        Returns:
+            For metrics.jsonl: `validation_loss` and `validation_losses` by source, `validation_score` and
+            `validation_scores` by task.
+
+        Raises:
+            TrainingError: the loss is no finite number.
+        """
+        row: dict[str, Any] = {}
+        set_noise(loop.model, enabled=False)
+        if self.validation.examples:
+            row |= _losses(loop, self.validation.examples, self.budget)
+        if self.validation.test is not None:
+            scores = self.validation.test(loop.model)
+            row |= {"validation_score": sum(scores.values()) / len(scores), "validation_scores": scores}
+        set_noise(loop.model, enabled=True)
+        value = row[f"validation_{self.settings.measure}"]
+        if value != value:
+            raise TrainingError(
+                f"The validation loss after step {done} is no number: the model or a validation row is broken. "
+                "Check the data with: medcare data check FILE"
+            )
+        sign = -1 if self.settings.measure == "score" else 1
+        if self.best is None or sign * value < sign * self.best:
+            self.best, self.best_step, self.without = value, done, 0
+            if self.settings.use == "best":
+                self.parameters = {
+                    name: whole(parameter).detach().to("cpu", copy=True)
+                    for name, parameter in loop.parameters.items()
+                }
+        else:
+            self.without += 1
+        return row
+
+    @torch.no_grad()
+    def take_best(self, loop: Loop) -> None:
+        """Put the best parameters in the place of the last ones."""
+        for name, value in self.parameters.items():
+            overwrite(loop.parameters[name], value)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes, ready for JSON; the parameters are apart."""
+        return {"best": self.best, "best_step": self.best_step, "without": self.without}
+
+    def restore(self, state: dict[str, Any], parameters: dict[str, Tensor]) -> None:
+        """Go on from an earlier call."""
+        self.best, self.best_step, self.without = state["best"], state["best_step"], state["without"]
+        self.parameters = parameters
+
+    def result(self) -> dict[str, float]:
+        """What came of it, for the manifest."""
+        if self.best is None:
+            return {}
+        return {f"validation_{self.settings.measure}": self.best, "best_step": self.best_step}
+
+
+@torch.no_grad()
+def _losses(loop: Loop, examples: Sequence[Rendered], budget: int) -> dict[str, Any]:
+    """Mean NLL of the supervised tokens, of all and by source; the same on all processes."""
+    by_source: dict[str, list[Rendered]] = defaultdict(list)
+    for example in examples:
+        by_source[example.source].append(example)
+    batches = [
+        (place, [rows[number] for number in numbers])
+        for place, rows in enumerate(by_source.values())
+        for numbers in plan(
+            [len(row.ids) for row in rows], tokens_per_batch=budget, epoch=0, seed=0, layout=loop.layout
+        )
+    ]
+    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
+    device = loop.accelerator.device
+    sums = torch.zeros(len(by_source), dtype=torch.float64, device=device)
+    counts = torch.zeros_like(sums)
+    for start in range(0, len(batches), world):
+        # Every process takes part in every turn: one without a batch runs one that does not count.
+        turn = batches[start : start + world]
+        place, rows = turn[rank if rank < len(turn) else 0]
+        batch = collate(rows, pad_id=loop.pad_id, layout=loop.layout)
+        nll = loop.nll(batch)
+        if rank < len(turn):
+            sums[place] += nll
+            counts[place] += batch.supervised
+    sums, counts = loop.accelerator.reduce(sums, "sum"), loop.accelerator.reduce(counts, "sum")
+    means = (sums / counts.clamp(min=1)).tolist()
+    losses = {source: mean for source, mean, count in zip(by_source, means, counts.tolist(), strict=True) if count}
+    return {"validation_loss": float(sums.sum() / counts.sum()), "validation_losses": losses}
