@@ -194,8 +194,11 @@ def test_a_weight_of_two_is_the_row_twice(tmp_path, layout):
     assert results["weighed"] == pytest.approx(results["twice"], rel=1e-5)
 
 
-def broken_row(made, number):
-    """A row whose loss is no number, whatever it is batched with."""
+def with_a_broken_row(stage, folder):
+    """A loop over rows of which the fifth's loss is no number, whatever it is batched with."""
+    data = named()
+    data[5] = replace(data[5], ids=[95, *data[5].ids[1:]])
+    made = loop(stage_one(), stage, folder, data=data)
     nll = made.nll
 
     def broken(batch):
@@ -204,7 +207,6 @@ def broken_row(made, number):
         return loss * float("nan") if hit else loss
 
     made.nll = broken
-    made.examples[number] = replace(made.examples[number], ids=[95, *made.examples[number].ids[1:]])
     return made
 
 
@@ -213,13 +215,13 @@ def named(count=16):
 
 
 def test_a_batch_without_a_finite_loss_stops_with_the_row_at_fault(tmp_path):
-    made = broken_row(loop(stage_one(), STAGE, tmp_path, data=named()), 5)
+    made = with_a_broken_row(STAGE, tmp_path)
     with pytest.raises(Exception, match=r"diverged in step \d+ .*, row row-5\. .*nonfinite=skip"):
         made.run("test")
 
 
 def test_or_is_left_out_with_the_row_at_fault(tmp_path, capsys):
-    made = broken_row(loop(stage_one(), replace(STAGE, nonfinite="skip"), tmp_path, data=named()), 5)
+    made = with_a_broken_row(replace(STAGE, nonfinite="skip"), tmp_path)
     made.run("test")
     found = rows(tmp_path)
     assert [row["skipped"] for row in found if "skipped" in row] == [["row-5"]] * 2  # once an epoch

@@ -48,8 +48,9 @@ from medcare.training.optimizers import (
     set_rate,
     training_mode,
 )
-from medcare.training.state import last_checkpoint, load_state, save_state
+from medcare.training.state import best_parameters, last_checkpoint, load_state, save_state
 from medcare.training.tracking import scalars
+from medcare.training.validation import Validation, Validator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -151,6 +152,7 @@ class Loop:
         noise_drop: probability that a step runs without the noise aggregator.
         traits: what the model does; by default it is asked.
         replayed: rendered conversations of stage 1, of which `replay` says how many come among the examples.
+        validation: what the model is measured with on the way.
         accelerator: devices and processes; by default accelerate's own choice.
     """
 
@@ -167,6 +169,7 @@ class Loop:
         noise_drop: float = 0.0,
         traits: Traits | None = None,
         replayed: Sequence[Rendered] = (),
+        validation: Validation | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.accelerator = accelerator or make_accelerator(
@@ -193,6 +196,9 @@ class Loop:
         self.schedule = Schedule.build(
             self.examples.lengths, stage, seed, self.batches, self.layout, len(examples)
         )
+        self.validator = None
+        if validation is not None:
+            self.validator = Validator(validation, stage, len(self.schedule.steps))
         check_rates(parameters, stage.rates)
         optimizer = make_optimizer(parameters, stage, sharded=is_sharded())
         # float16 holds nothing below 6e-8: gradients are scaled up, and a step in which they overflow then
@@ -202,17 +208,18 @@ class Loop:
         self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
         tell_layers(self.accelerator, model)
         self.wrapped, self.optimizer = self.accelerator.prepare(TokenLoss(model, traits), optimizer)
-        self._skipped = 0  # steps in a row
         # FSDP2 puts shards in the place of the parameters, ZeRO-3 empties them.
         self.parameters = {name: entry for name, entry in model.named_parameters() if name in parameters}
 
     def run(self, name: str) -> dict[str, float]:
         """Train to the end, from the last checkpoint if there is one.
 
-        Ctrl-C finishes the step under way and saves a checkpoint; a second one stops at once.
+        Ctrl-C finishes the step under way and saves a checkpoint; a second one stops at once. With
+        validation, the parameters are those of the best model in the end, if the settings say so.
 
         Returns:
-            `steps`, the `loss` of the last logged steps, `seconds` and `tokens` of all calls that it took.
+            `steps`, the `loss` of the last logged steps, `seconds` and `tokens` of all calls that it took;
+            with validation its best value and the steps that it took.
 
         Raises:
             FolderError: the folder holds a checkpoint of other settings or data, or the processes don't share
@@ -231,12 +238,13 @@ class Loop:
         saved_at = time.monotonic()
         with delayed_interrupt() as interrupt, track(name, steps) as task:
             task.start_at(done)
-            while done < steps:
+            while done < steps and not (self.validator and self.validator.stops):
                 loss = self._step(done, meter)
                 done += 1
                 task.advance(detail=f"loss {loss:.3f}, {meter.rate():.0f} tokens/s")
-                if done % self.stage.log_every == 0 or done == steps:
-                    self._log(done, meter)
+                measured = self._measure(done, meter)
+                if measured or done % self.stage.log_every == 0 or done == steps:
+                    self._log(done, meter, measured)
                 due = time.monotonic() - saved_at > self.stage.checkpoint_seconds
                 stop, due = agree(self.accelerator, interrupt.asked, due)
                 if stop or due:
@@ -247,13 +255,33 @@ class Loop:
         self._train_mode(False)
         if noise is not None:
             noise.remove()
+        if self.validator is not None:
+            self.validator.take_best(self)
         last = {} if meter.last_loss is None else {"loss": meter.last_loss}
-        return {"steps": steps, **last, "seconds": meter.seconds(), "tokens": meter.all_tokens}
+        validated = self.validator.result() if self.validator else {}
+        spent = {"seconds": meter.seconds(), "tokens": meter.all_tokens}
+        return {"steps": done, **last, **spent, **validated}
+
+    def _measure(self, done: int, meter: Meter) -> dict[str, Any]:
+        """What validation says of the model after so many steps; empty if it is not its turn."""
+        if self.validator is None or not self.validator.due(done):
+            return {}
+        with meter.paused():
+            self._train_mode(False)
+            row = self.validator.measure(self, done)
+            self._train_mode(True)
+        say(self.validator.told(row, done))
+        return row
 
     def _restore(self, key: str) -> int:
         """Go back to the checkpoint, if there is one; returns the steps done, the same on all processes."""
         optimizer, world = self._plain_optimizer(), self.accelerator.num_processes
-        done = load_state(self.checkpoint, self.parameters, optimizer, key) if self.checkpoint else 0
+        done = 0
+        if self.checkpoint:
+            done = load_state(self.checkpoint, self.parameters, optimizer, key)
+            if self.validator:
+                state = json.loads(self.checkpoint.facts["validation"])
+                self.validator.restore(state, best_parameters(self.checkpoint))
         if world > 1:
             steps = torch.tensor([done, done * done], device=self.accelerator.device, dtype=torch.float64)
             total, squares = self.accelerator.reduce(steps, "sum").tolist()
@@ -315,7 +343,6 @@ class Loop:
             meter.spikes.append(step + 1)
             say(f"Step {step + 1}: loss {loss:.3g}, far above those before ({_mean(meter.recent):.3g}).")
         meter.add(loss, gradient, tokens, supervised)
-        self._skipped = 0
         return loss
 
     def _rate(self, step: int) -> float:
@@ -327,8 +354,8 @@ class Loop:
         found = self._unfit(numbers)
         # Where no row alone, or every one, gives such a loss, none is to blame more than another.
         blamed = [self.examples[number].id for number in found or numbers]
-        self._skipped += 1
-        if self.stage.nonfinite == "stop" or self._skipped > _MOST_SKIPPED:
+        meter.left_out += 1
+        if self.stage.nonfinite == "stop" or meter.left_out > _MOST_SKIPPED:
             raise self._diverged(step, loss, gradient, blamed)
         if self.scaler.is_enabled():
             self.scaler.update()
@@ -379,11 +406,12 @@ class Loop:
         weights = self.weights[list(numbers)]
         return batch if (weights == 1).all() else weigh(batch, chosen, weights)
 
-    def _log(self, done: int, meter: Meter) -> None:
+    def _log(self, done: int, meter: Meter, measured: dict[str, Any]) -> None:
         noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))
         row: dict[str, Any] = {"step": done, **meter.take(), "learning_rate": self._rate(done - 1)}
         if noise is not None:
             row["gradient_noise"] = noise
+        row.update(measured)
         row.update(measure(self.model))
         sum_loads(self.model, self.accelerator)
         load = router_load(self.model)
@@ -413,8 +441,12 @@ class Loop:
         if self.scaler.is_enabled():
             facts["scaler"] = json.dumps(self.scaler.state_dict())
         main = self.accelerator.is_main_process
-        optimizer = self._plain_optimizer()
-        save_state(self.folder, self.parameters, optimizer, facts, keep=self.stage.keep, write=main)
+        best = None
+        if self.validator is not None:
+            facts["validation"] = json.dumps(self.validator.state())
+            best = self.validator.parameters
+        optimizer, keep = self._plain_optimizer(), self.stage.keep
+        save_state(self.folder, self.parameters, optimizer, facts, best=best, keep=keep, write=main)
         self.accelerator.wait_for_everyone()
 
     def _train_mode(self, on: bool) -> None:
@@ -436,8 +468,11 @@ class Loop:
         settings = asdict(self.stage)
         for name in ("checkpoint_seconds", "keep", "log_every", "data", "accumulation", "batching"):
             settings.pop(name)
+        settings["validation"].pop("data")  # the rows themselves count
         weights = hashlib.sha256(self.weights.tobytes()).hexdigest()
         data = [self.examples.digest, len(self.examples), weights]
+        if self.validator is not None:
+            data.append(as_corpus(self.validator.validation.examples).digest)
         facts = [settings, self.batches, self.layout, self.seed, self.noise_drop, self.shapes, data]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-_SUMS = {"last_loss", "all_tokens", "nll", "norm", "steps", "supervised", "recent", "spikes", "skipped"}
+_SUMS = {
+    "last_loss", "all_tokens", "nll", "norm", "steps", "supervised",
+    "recent", "spikes", "skipped", "left_out",
+}  # fmt: skip
 _RECENT = 32  # steps that a loss is compared with
 _SPIKE = 6.0  # standard deviations above their mean
 
@@ -20,6 +25,7 @@ class Meter:
         recent: the losses of the last steps.
         spikes: steps since the last row whose loss was far above those before.
         skipped: ids of the rows in steps that were left out since the last row.
+        left_out: how many steps were left out since the last one that was not.
     """
 
     def __init__(self) -> None:
@@ -28,6 +34,7 @@ class Meter:
         self.last_loss: float | None = None
         self.all_tokens = 0
         self.recent: list[float] = []
+        self.left_out = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -47,6 +54,7 @@ class Meter:
         self.supervised += supervised
         self.all_tokens += tokens
         self.recent = [*self.recent, loss][-_RECENT:]
+        self.left_out = 0
 
     def is_spike(self, loss: float) -> bool:
         """Whether a loss is far above those of the last steps, of which there must be enough."""
@@ -65,6 +73,13 @@ class Meter:
         for name in _SUMS & state.keys():
             setattr(self, name, state[name])
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done in the block is no training, and does not count for the rate."""
+        begun = time.monotonic()
+        yield
+        self.since += time.monotonic() - begun
+
     def rate(self) -> float:
         """Real tokens a second since the last row."""
         return self.tokens / max(time.monotonic() - self.since, 1e-9)
@@ -80,7 +95,7 @@ class Meter:
             "loss": loss,
             "grad_norm": self.norm / max(1, self.steps),
             "tokens_per_second": self.rate(),
-            "supervised_tokens": self.supervised,
+            "supervised_tokens": round(self.supervised),
             "elapsed": self.seconds(),
         }
         if self.spikes:

@@ -69,11 +69,13 @@ def scalars(row: dict[str, Any]) -> dict[str, float]:
     """A row of metrics.jsonl as single numbers: the router loads of all layers become two.
 
     Returns:
-        The row's numbers; `router_balance`: the entropy of the experts' shares over its largest possible
-        value, 1 for equal shares, averaged over layers; `router_top_share`: the busiest expert's share,
-        averaged over layers.
+        The row's numbers; validation by source and task, as `validation_losses/SOURCE`; `router_balance`: the
+        entropy of the experts' shares over its largest possible value, 1 for equal shares, averaged over
+        layers; `router_top_share`: the busiest expert's share, averaged over layers.
     """
     values = {key: value for key, value in row.items() if isinstance(value, int | float) and key != "step"}
+    for group in ("validation_losses", "validation_scores"):
+        values |= {f"{group}/{name}": value for name, value in row.get(group, {}).items()}
     loads = list(row.get("router_load", {}).values())
     if loads and len(loads[0]) > 1:
         values["router_balance"] = sum(_balance(load) for load in loads) / len(loads)

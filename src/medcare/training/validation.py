@@ -1,8 +1,9 @@
 """What is measured on the way, on rows that are not trained on, and what follows from it.
 
 The model is measured as it will be used: without dropout and without the noise aggregator, which is dropped
-after stage 1. The loss is told by source, because a mean hides one source getting worse behind another's back.
-All that decides how training goes on is in `Validator.state`, so that a continued run takes the same turns.
+after stage 1. The loss is told by source, because a mean hides one source getting worse behind another's
+back. All that decides how training goes on is in `Validator.state`, so that a continued run takes the same
+turns.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from medcare.foundation.errors import DataError, TrainingError
 from medcare.settings.config import StageConfig, ValidationConfig
 from medcare.text.batches import collate, plan
 from medcare.text.chat_template import Rendered
+from medcare.text.corpus import Corpus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,9 +50,7 @@ class Validation:
     test: Test | None = None
 
 
-def held_out(
-    examples: Sequence[Rendered], settings: ValidationConfig, seed: int
-) -> tuple[list[Rendered], list[Rendered]]:
+def held_out(examples: Corpus, settings: ValidationConfig, seed: int) -> tuple[Corpus, Corpus]:
     """Divide rows into those that train and those that validate, source by source.
 
     All rows of a conversation stay together. At least half of a source's conversations train.
@@ -60,21 +61,20 @@ def held_out(
     Raises:
         DataError: no source has a second conversation.
     """
-    talks: dict[str, dict[str, None]] = defaultdict(dict)
-    for example in examples:
-        talks[example.source][example.id] = None
-    chosen: set[tuple[str, str]] = set()
-    for source, ids in talks.items():
-        wanted = settings.rows or max(1, round(settings.share * len(ids)))
-        drawn = random.Random(f"validation:{seed}:{source}").sample(list(ids), min(wanted, len(ids) // 2))
-        chosen |= {(source, entry) for entry in drawn}
-    apart = [example for example in examples if (example.source, example.id) in chosen]
-    if not apart:
+    ids, sources = examples.ids(), examples.sources()
+    apart = np.zeros(len(examples), bool)
+    for source in dict.fromkeys(sources):
+        places = np.flatnonzero(sources == source)
+        talks = list(dict.fromkeys(ids[places]))
+        wanted = settings.rows or max(1, round(settings.share * len(talks)))
+        drawn = random.Random(f"validation:{seed}:{source}").sample(talks, min(wanted, len(talks) // 2))
+        apart[places] = np.isin(ids[places].astype(str), drawn)
+    if not apart.any():
         raise DataError(
             "No row can be held out for validation: every source has a single conversation. Give more of "
             "them, or a file of its own: validation.data=FILE"
         )
-    return [example for example in examples if (example.source, example.id) not in chosen], apart
+    return examples.take(np.flatnonzero(~apart)), examples.take(np.flatnonzero(apart))
 
 
 class Validator:
@@ -132,8 +132,8 @@ class Validator:
         value = row[f"validation_{self.settings.measure}"]
         if value != value:
             raise TrainingError(
-                f"The validation loss after step {done} is no number: the model or a validation row is broken. "
-                "Check the data with: medcare data check FILE"
+                f"The validation loss after step {done} is no number: the model or a validation row is "
+                "broken. Check the data with: medcare data check FILE"
             )
         sign = -1 if self.settings.measure == "score" else 1
         if self.best is None or sign * value < sign * self.best:
@@ -146,6 +146,14 @@ class Validator:
         else:
             self.without += 1
         return row
+
+    def told(self, row: dict[str, Any], done: int) -> str:
+        """A measurement as one line."""
+        there = [name for name in ("loss", "score") if f"validation_{name}" in row]
+        values = ", ".join(f"{name} {row[f'validation_{name}']:.4g}" for name in there)
+        best = "the best" if self.best_step == done else f"the best was after step {self.best_step}"
+        end = f"; none better in {self.without} measurements: training stops" if self.stops else ""
+        return f"Step {done}: validation {values} ({best}{end})."
 
     @torch.no_grad()
     def take_best(self, loop: Loop) -> None:
@@ -196,6 +204,6 @@ def _losses(loop: Loop, examples: Sequence[Rendered], budget: int) -> dict[str, 
             sums[place] += nll
             counts[place] += batch.supervised
     sums, counts = loop.accelerator.reduce(sums, "sum"), loop.accelerator.reduce(counts, "sum")
-    means = (sums / counts.clamp(min=1)).tolist()
-    losses = {source: mean for source, mean, count in zip(by_source, means, counts.tolist(), strict=True) if count}
+    means = zip(by_source, sums.tolist(), counts.tolist(), strict=True)
+    losses = {source: total / count for source, total, count in means if count}
     return {"validation_loss": float(sums.sum() / counts.sum()), "validation_losses": losses}
