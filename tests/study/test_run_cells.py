@@ -30,14 +30,18 @@ def test_whole_runs_share_what_they_can_and_are_tabled(tiny_base, tmp_path):
             "align": {"epochs": 1, "orthogonality": "none"},
             "evaluation": {"max_new_tokens": 2},
         },
-        "arms": {"none": {}, "inputs": {"align.orthogonality": "inputs", "align.replay": 0.2}},
+        "arms": {
+            "none": {},
+            "inputs": {"align.orthogonality": "inputs", "align.replay": 0.2},
+            "mixed": {"method": "lora"},
+        },
         "figures": [
             {
                 "name": "f",
                 "title": "t",
                 "x": "alignment all",
                 "y": "knowledge all",
-                "arms": ["none", "inputs"],
+                "arms": ["none", "inputs", "mixed"],
             }
         ],
     }
@@ -46,9 +50,10 @@ def test_whole_runs_share_what_they_can_and_are_tabled(tiny_base, tmp_path):
     study, out = load_study(path), tmp_path / "out"
     run_study(study, out)
     cells = list(finished(study, out))
-    assert [cell["arm"] for cell in cells] == ["none", "inputs"]
+    assert [cell["arm"] for cell in cells] == ["none", "inputs", "mixed"]
     assert len(list((out / "shared").glob("stage-1-*"))) == 1
     assert cells[0]["result"]["stage_1"] == cells[1]["result"]["stage_1"]
+    assert set(cells[2]["result"]) == {"mixed"}
     page = write_study(study, out).read_text()
     assert "knowledge all" in page
     assert (out / "f.svg").is_file()

@@ -22,7 +22,7 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
         shared: where data and stages 1 are, and are left for other cells.
 
     Returns:
-        `stage_1` and `stage_2`: for each, mean scores by family and split under `measures`, `end`, and with a
+        `stage_1` and `stage_2`, or `mixed` of a method with one stage: for each, mean scores by family and split under `measures`, `end`, and with a
         test set of one's own the score of each task.
 
     Raises:
@@ -31,17 +31,25 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
     """
     tree = config.to_dict()
     data = shared / f"data-{_digest(tree, 'seed', 'benchmark')}"
-    depends = ("seed", "benchmark", "model", "adapters", "aggregate")
-    first = shared / f"stage-1-{_digest(tree, *depends)}"
     pipeline.prepare_data(config, data)
+    if config.mixes_stages:
+        pipeline.train_stage("aggregate", config, folder / "mixed", embedded=data)
+        return {"mixed": _merged(config, folder, "mixed")}
+    depends = ("seed", "method", "benchmark", "model", "adapters", "aggregate")
+    first = shared / f"stage-1-{_digest(tree, *depends)}"
     # What stage 1 does not depend on is left at its default, so that all cells that share it say the same.
     alike = replace(config, align=RunConfig().align)
     pipeline.train_stage("aggregate", alike, first / "aggregate", embedded=data)
     found = {"stage_1": _test(alike, first / "aggregate", first / "test")}
     pipeline.train_stage("align", config, folder / "align", start=first / "aggregate", embedded=data)
-    merge(folder / "align", folder / "model")
-    found["stage_2"] = _test(config, folder / "model", folder / "test")
-    shutil.rmtree(folder / "model")  # made again out of align/ in seconds; a study has hundreds
+    return found | {"stage_2": _merged(config, folder, "align")}
+
+
+def _merged(config: RunConfig, folder: Path, stage: str) -> dict[str, Any]:
+    """The test of a stage's merged model, which is made again out of the stage's folder in seconds."""
+    merge(folder / stage, folder / "model")
+    found = _test(config, folder / "model", folder / "test")
+    shutil.rmtree(folder / "model")
     return found
 
 
