@@ -22,8 +22,8 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
         shared: where data and stages 1 are, and are left for other cells.
 
     Returns:
-        `stage_1` and `stage_2`, or `mixed` of a method with one stage: for each, mean scores by family and split under `measures`, `end`, and with a
-        test set of one's own the score of each task.
+        `stage_1` and `stage_2`, or `mixed` of a method with one stage: for each, mean scores by family and
+        split under `measures`, `end`, and with a test set of one's own the score of each task.
 
     Raises:
         MedCareError: see `pipeline.train_stage`; a FolderError if another process is at work on what is
