@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medcare.foundation.contents import check_contents, contents
+from medcare.foundation.contents import check_contents, contents, seal
 from medcare.foundation.errors import FolderError
 
 
@@ -33,15 +34,36 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_what_belongs_to_the_folder_is_listed(folder: Path) -> None:
-    assert set(contents(folder)) == {"knowledge/adapter_model.safetensors", "metrics.jsonl"}
-    assert check_contents(folder, contents(folder)) == 2
+    assert set(contents(folder)) == {
+        "knowledge/adapter_model.safetensors", "metrics.jsonl", "inner/manifest.json"
+    }  # fmt: skip
+    assert check_contents(folder, listing(folder)) == 3
+
+
+def listing(folder: Path) -> dict[str, Any]:
+    return seal({"files": contents(folder)})
+
+
+@pytest.mark.parametrize("change", ["files", "seed", "seal"])
+def test_a_changed_manifest_is_noticed(folder: Path, change: str) -> None:
+    made = seal({"seed": 3, "base": "a", "files": contents(folder)})
+    check_contents(folder, made)
+    if change == "files":
+        del made["files"]["metrics.jsonl"]
+    elif change == "seed":
+        made["seed"] = 4
+    else:
+        del made["manifest_sha256"]
+    with pytest.raises(FolderError, match="changed or damaged since"):
+        check_contents(folder, made)
+    assert check_contents(folder, {"another": "program's"}) == 0
 
 
 @pytest.mark.parametrize("change", ["remove", "shorten", "flip", "empty"])
 def test_whatever_happens_to_a_file_is_noticed(folder: Path, change: str) -> None:
-    listed = contents(folder)
+    listed = listing(folder)
     check_contents(folder, listed)
-    for name in listed:
+    for name in listed["files"]:
         path = folder / name
         whole = path.read_bytes()
         if change == "remove":
@@ -52,13 +74,13 @@ def test_whatever_happens_to_a_file_is_noticed(folder: Path, change: str) -> Non
         with pytest.raises(FolderError, match="missing" if change == "remove" else "changed or damaged"):
             check_contents(folder, listed)
         path.write_bytes(whole)
-    assert check_contents(folder, listed) == 2
+    assert check_contents(folder, listed) == 3
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_one_flipped_bit_is_noticed(folder: Path, place: int, bit: int) -> None:
-    listed = contents(folder)
+    listed = listing(folder)
     path = folder / "metrics.jsonl"
     whole = bytearray(path.read_bytes())
     whole[place % len(whole)] ^= 1 << bit
@@ -70,13 +92,13 @@ def test_one_flipped_bit_is_noticed(folder: Path, place: int, bit: int) -> None:
 
 
 def test_what_was_found_right_is_not_read_again_unless_asked(folder: Path, monkeypatch) -> None:
-    listed = contents(folder)
+    listed = listing(folder)
     check_contents(folder, listed)
     path = folder / "metrics.jsonl"
     before = path.stat()
     path.write_bytes(b"x" * before.st_size)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as if a disk had lost a bit
-    assert check_contents(folder, listed) == 2
+    assert check_contents(folder, listed) == 3
     with pytest.raises(FolderError, match="changed or damaged"):
         check_contents(folder, listed, anew=True)
 
@@ -84,4 +106,4 @@ def test_what_was_found_right_is_not_read_again_unless_asked(folder: Path, monke
 def test_a_cache_that_can_not_be_written_costs_time_only(folder: Path, monkeypatch) -> None:
     (folder.parent / "file").touch()
     monkeypatch.setenv("MEDCARE_CACHE", str(folder.parent / "file" / "below"))
-    assert check_contents(folder, contents(folder)) == 2
+    assert check_contents(folder, listing(folder)) == 3

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from medcare.foundation.errors import FolderError, StorageError
+from medcare.models import tensor_files
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
 
@@ -19,6 +21,25 @@ def test_tensors_and_texts_come_back(tmp_path):
     assert load_metadata(tmp_path / "x.safetensors") == {"rank": "2"}
     save_tensors(tmp_path / "y.safetensors", tensors)
     assert load_metadata(tmp_path / "y.safetensors") == {}
+
+
+def test_the_same_tensors_and_texts_are_the_same_bytes(tmp_path):
+    texts = {name: f"{name} of {name * 3}" for name in ("scale", "top_k", "format", "ä", "step", "key")}
+    made = set()
+    for turn in range(12):
+        order = dict(sorted(texts.items(), key=lambda pair: hash((turn, pair))))
+        save_tensors(tmp_path / "x.safetensors", {"b": torch.arange(3), "a": torch.ones(2, 2)}, order)
+        made.add((tmp_path / "x.safetensors").read_bytes())
+    assert len(made) == 1
+    assert load_metadata(tmp_path / "x.safetensors") == texts
+    assert torch.equal(load_file(tmp_path / "x.safetensors")["a"], torch.ones(2, 2))
+
+
+def test_there_is_one_writer_of_tensors():
+    """So that all of them are whole or not there, and the same bytes for the same tensors."""
+    source = Path(tensor_files.__file__).parents[1]
+    writers = [path for path in source.rglob("*.py") if "save_file" in path.read_text(encoding="utf-8")]
+    assert writers == [Path(tensor_files.__file__)]
 
 
 def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):

@@ -21,6 +21,7 @@ from medcare.adapters.loading import load_model
 from medcare.adapters.tuner import adapted_layers
 from medcare.export.lora import export_lora
 from medcare.export.merged import merge
+from medcare.foundation.contents import seal
 from medcare.foundation.errors import (
     AdapterError,
     ConfigError,
@@ -306,7 +307,7 @@ def test_an_adapter_of_another_base_is_refused(both, tmp_path):
     manifest = json.loads((both / "two" / "manifest.json").read_text())
     moved = tmp_path / "two"
     subprocess.run(["cp", "-r", both / "two", moved], check=True)
-    (moved / "manifest.json").write_text(json.dumps({**manifest, "base": str(other)}))
+    (moved / "manifest.json").write_text(json.dumps(seal({**manifest, "base": str(other)})))
     with pytest.raises(AdapterError, match=r"hidden_size 32 \(this model: 48\)"):
         load_model(moved)
     config_file = moved / "knowledge" / "adapter_config.json"
@@ -453,7 +454,7 @@ def test_a_stage_one_without_directions_is_told(both, tiny_base, tmp_path):
     (older / "inputs.safetensors").unlink()
     manifest = json.loads((older / "manifest.json").read_text())
     del manifest["files"]["inputs.safetensors"]
-    (older / "manifest.json").write_text(json.dumps(manifest))
+    (older / "manifest.json").write_text(json.dumps(seal(manifest)))
     align = replace(config(tiny_base).align, orthogonality="inputs")
     with pytest.raises(AdapterError, match="Train stage 1 again"):
         stages.train(

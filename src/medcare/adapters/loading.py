@@ -25,7 +25,7 @@ from medcare.models.base_model import (
 )
 from medcare.models.identity import base_digest
 from medcare.models.soundness import fit_tokenizer
-from medcare.settings.run_folder import check, plain_source, read_manifest
+from medcare.settings.run_folder import CONFIG, check, plain_source, read_manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,8 +65,8 @@ def load_model(
     path = Path(folder).expanduser()
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
-    if (source := plain_source(path)) is not None:
-        check(Path(source))
+    source = plain_source(path)
+    _check_whole(path if source is None else Path(source))
     model = load_base(base_source(path, base=base), device=where, dtype=precision)
     if source is not None:
         plain: PreTrainedModel = model.eval()
@@ -139,6 +139,15 @@ def base_source(folder: str | Path, *, base: str | None = None) -> str:
             f"{folder} was trained on the base {named}, which is not there. Say where it is: --base PATH."
         ) from error
     return named
+
+
+def _check_whole(folder: Path) -> None:
+    """Refuse a folder whose files have changed, and one that a kill left before its manifest."""
+    if (folder / CONFIG).is_file() and not (folder / MANIFEST).is_file():
+        raise FolderError(
+            f"{folder} has no {MANIFEST}: what wrote it was not finished. Call the same command again."
+        )
+    check(folder)
 
 
 def _stage_manifest(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import file_hash, read_json
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
+from medcare.settings.run_folder import check
 from medcare.text.records import Item
 
 _NAMED = 3
@@ -62,8 +63,10 @@ def read_side(given: str) -> Side:
     Raises:
         EvaluationError: it stands for none, or they are not complete.
         DataError: a file is malformed.
+        FolderError: a file of a finished folder is missing or has changed.
     """
     folder, model = find_answers(given)
+    check(folder)
     items, cards = read_tests(folder)
     path = folder / "evaluation" / model / PREDICTIONS
     config = _optional(folder / "config.yaml")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from medcare.foundation.errors import FolderError, MedCareError
-from medcare.foundation.storage import cache_dir, file_hash, write_json
+from medcare.foundation.storage import cache_dir, file_hash, json_hash, write_json
 
 MANIFEST = "manifest.json"
+_SEAL = "manifest_sha256"
 _ADVICE = "Copy the folder again from where it is whole, or make it again."
 CHECKPOINTS = "checkpoints"
 """The folder in a stage folder of what it goes on from; it is removed once the manifest is there."""
@@ -67,8 +68,14 @@ class KnownHashes:
         return {name: known for name, known in entries if isinstance(known, list) and len(known) == 3}
 
 
+def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with a hash of itself, by which `check_contents` sees whether it was changed."""
+    tree = json.loads(json.dumps(dict(manifest)))
+    return {**tree, _SEAL: json_hash({key: value for key, value in tree.items() if key != _SEAL})}
+
+
 def contents(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file by its path in the folder, without folders that have a manifest."""
+    """Size and SHA-256 of every file by its path in the folder; of a folder with a manifest that alone."""
     hashes = KnownHashes(folder, anew=True)
     listed = {
         str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": hashes.of(path)}
@@ -78,12 +85,12 @@ def contents(folder: Path) -> dict[str, dict[str, Any]]:
     return listed
 
 
-def check_contents(folder: Path, listed: Mapping[str, Any], *, anew: bool = False) -> int:
-    """Compare a folder with what its manifest lists.
+def check_contents(folder: Path, manifest: Mapping[str, Any], *, anew: bool = False) -> int:
+    """Compare a folder with what its manifest lists under `files`, as `contents` gave it.
 
     Args:
         folder: the folder.
-        listed: as `contents` gave it.
+        manifest: as `seal` gave it; another program's, which lists no files and has no seal, says nothing.
         anew: read every file, also those that were found right before and have not changed since.
 
     Returns:
@@ -92,6 +99,9 @@ def check_contents(folder: Path, listed: Mapping[str, Any], *, anew: bool = Fals
     Raises:
         FolderError: a file is missing or another one.
     """
+    listed = manifest.get("files", {})
+    if (listed or _SEAL in manifest) and seal(manifest) != manifest:
+        raise FolderError(f"{folder / MANIFEST} was changed or damaged since it was written. {_ADVICE}")
     hashes = KnownHashes(folder, anew=anew)
     for name, facts in listed.items():
         path = folder / name
@@ -128,7 +138,9 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in _LEFT_OUT:
             continue
-        if path.is_dir() and not (path / MANIFEST).is_file():
+        if (path / MANIFEST).is_file():
+            yield path / MANIFEST
+        elif path.is_dir():
             yield from _files(path)
         elif path.is_file():
             yield path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,24 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     def write(part: Path) -> None:
         try:
             save_file(plain, part, metadata=metadata)
+            _sort_header(part)
         except SafetensorError as error:  # it wraps the operating system's error, such as a full disk
             raise OSError(str(error)) from error
 
     write_atomic(path, write)
+
+
+def _sort_header(path: Path) -> None:
+    """Put the texts in order: safetensors writes them in one that differs from call to call."""
+    with path.open("r+b") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            stream.seek(8)
+            stream.write(text.ljust(size))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from medcare.foundation.storage import write_text
 from medcare.reports import overview
 from medcare.reports.page import build_context, page, read_results, render
 from medcare.reports.tables import results_csv
+from medcare.settings.config import STAGES
+from medcare.settings.run_folder import check
 
 REPORT, PICTURE = "report.html", "figures/summary.svg"
 
@@ -28,9 +30,12 @@ def write_report(out: Path) -> Path:
 
     Raises:
         EvaluationError: there is no results.json, or it belongs to other predictions.
+        FolderError: a file of the finished folder is missing or has changed.
         DataError: a file can't be read.
         StorageError: a file can't be written.
     """
+    for folder in (out, *(out / stage for stage in STAGES)):
+        check(folder)
     results = read_results(out)
     context = build_context(out, results)
     write_text(out / "report.md", render("report.md.j2", context))

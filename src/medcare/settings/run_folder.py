@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from medcare.foundation.contents import MANIFEST, check_contents, contents
+from medcare.foundation.contents import MANIFEST, check_contents, contents, seal
 from medcare.foundation.errors import FolderError, ModelError
 from medcare.foundation.locks import LOCK, hold
 from medcare.foundation.processes import is_main
@@ -50,6 +50,7 @@ def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
     wanted = {**config.to_dict(), **settings}
     if (folder / CONFIG).is_file():
         if not _differ(folder, _former(folder), wanted):
+            check(folder)
             return (folder / MANIFEST).is_file()
         if is_main():
             _clear(folder)
@@ -102,7 +103,7 @@ def _clear(folder: Path) -> None:
 def write_manifest(folder: Path, config: RunConfig, facts: dict[str, Any]) -> None:
     """Write manifest.json, which marks the folder as finished and lists its files; raises StorageError."""
     made_with = {"seed": config.seed, "versions": versions(), "git_commit": git_commit()}
-    write_json(folder / MANIFEST, {**facts, **made_with, "files": contents(folder)})
+    write_json(folder / MANIFEST, seal({**facts, **made_with, "files": contents(folder)}))
 
 
 def last_stage(folder: Path) -> Path:
@@ -151,7 +152,7 @@ def check(folder: Path, *, anew: bool = False) -> int:
     """
     if not (folder / MANIFEST).is_file():
         return 0
-    return check_contents(folder, read_json(folder / MANIFEST).get("files", {}), anew=anew)
+    return check_contents(folder, read_json(folder / MANIFEST), anew=anew)
 
 
 def origin(start: Path | None, out: Path) -> dict[str, str | None]:
