@@ -6,8 +6,6 @@ The functions take the same settings as the commands and write the same folders.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,7 +16,7 @@ from medcare import pipeline
 from medcare.adapters.branches import trained_in
 from medcare.adapters.tuner import add_branches
 from medcare.adapters.tuner import trainable as let_train
-from medcare.data.readers import conversations as read_conversations
+from medcare.data.tokenised import TrainingData
 from medcare.evaluation.engines import LocalEngine
 from medcare.export import merged
 from medcare.foundation.errors import ConfigError, FolderError, ModelError
@@ -89,13 +87,11 @@ def train(
             settings[stage]["data"] = str(data)
             config = from_dict(settings)
         return pipeline.train_stage(stage, config, out, start=origin)
-    rows = list(read_conversations(data, thoughts=config.stage(stage).thoughts))
-    text = json.dumps([[row.to_dict()["messages"], row.tools] for row in rows])
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    rows = TrainingData.rows(data, config.stage(stage).thoughts)
     former = config.aggregate.data if stage == "align" and config.align.replay else ""
     how = config.aggregate
-    replayed = list(read_conversations(former, columns=how.map, thoughts=how.thoughts)) if former else []
-    return stages.train(stage, config, rows, out, data_hash=digest, start=origin, replayed=replayed)
+    replayed = [TrainingData.named(former, how.map, how.thoughts)] if former else []
+    return stages.train(stage, config, [rows], out, data_hash=rows.digest, start=origin, replayed=replayed)
 
 
 def merge(folder: str | Path, out: str | Path) -> Path:

@@ -15,7 +15,6 @@ a run again continues it.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from medcare.benchmark import build, write
 from medcare.data.files import read_items
-from medcare.data.readers import conversations as read_conversations
+from medcare.data.tokenised import TrainingData, tokenised
 from medcare.evaluation.engines import Engine, check_model, open_engine
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.identity import identities
@@ -40,10 +39,11 @@ from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_json
 from medcare.judging.grading import grade
+from medcare.models.base_model import load_tokenizer
 from medcare.reports import write_report
 from medcare.settings.config import STAGES, Method, RunConfig, Stage, StageConfig, as_method
 from medcare.settings.run_folder import claim, refuse_other, write_manifest
-from medcare.text.records import Conversation, Item
+from medcare.text.records import Item
 from medcare.training import stages
 
 PHASES = "phases.json"
@@ -126,7 +126,8 @@ def _foresee(config: RunConfig) -> None:
     for stage in STAGES:
         own = config.stage(stage)
         if own.data:
-            deque(_conversations(own.data, own), maxlen=0)
+            tokenizer = load_tokenizer(config.model.base, config.model.chat_template)
+            tokenised(tokenizer, _training_data(own.data, own))  # which the stage then finds done
 
 
 def _is_reported(out: Path, baselines: Sequence[Method]) -> bool:
@@ -202,22 +203,23 @@ def train_stage(
         config = replace(config, aggregate=replace(config.aggregate, epochs=1))
     refuse_other(out, config)
 
-    def rows(of: Stage) -> tuple[list[Conversation], str]:
+    def rows(of: Stage) -> TrainingData:
         source = config.stage(of).data or str(prepare_data(config, folder) / f"{of}.jsonl")
-        return list(_conversations(source, config.stage(of))), source_digest(source) or source
+        return _training_data(source, config.stage(of))
 
-    conversations, digest = rows(stage)
+    data = [rows(stage)]
+    digest = data[0].digest
     if mixes:
-        forms, other = rows("align")
-        conversations = conversations * epochs["aggregate"] + forms * epochs["align"]
-        digest = f"{epochs['aggregate']} x {digest} + {epochs['align']} x {other}"
-    replayed = rows("aggregate")[0] if stage == "align" and config.align.replay else []
-    return stages.train(stage, config, conversations, out, data_hash=digest, start=start, replayed=replayed)
+        forms = rows("align")
+        digest = f"{epochs['aggregate']} x {digest} + {epochs['align']} x {forms.digest}"
+        data = data * epochs["aggregate"] + [forms] * epochs["align"]
+    replayed = [rows("aggregate")] if stage == "align" and config.align.replay else []
+    return stages.train(stage, config, data, out, data_hash=digest, start=start, replayed=replayed)
 
 
-def _conversations(source: str, stage: StageConfig) -> Iterator[Conversation]:
-    """Training examples, read as a stage's settings say."""
-    return read_conversations(source, columns=stage.map, thoughts=stage.thoughts)
+def _training_data(source: str, stage: StageConfig) -> TrainingData:
+    """Training data, read as a stage's settings say."""
+    return TrainingData.named(source, stage.map, stage.thoughts)
 
 
 def prepare_items(config: RunConfig, folder: Path) -> list[Item]:

@@ -21,6 +21,7 @@ _SEAL = "manifest_sha256"
 _ADVICE = "Copy the folder again from where it is whole, or make it again."
 CHECKPOINTS = "checkpoints"
 """The folder in a stage folder of what it goes on from; it is removed once the manifest is there."""
+_LARGE = 1 << 26  # bytes of data from which on hashing takes a while
 # Besides it: made out of other files, and made anew whenever one likes; or written after the manifest.
 _LEFT_OUT = frozenset(
     {MANIFEST, CHECKPOINTS, "README.md", "report.html", "report.md", "results.csv", "figures", "phases.json"}
@@ -127,8 +128,13 @@ def digest(folder: Path, files: Iterable[Path]) -> str:
 def source_digest(source: str) -> str | None:
     """A hash of a file, or of all files of a folder; None for other names, such as a hub's data set."""
     path = Path(source).expanduser()
-    if path.is_file():
+    if path.is_file() and path.stat().st_size < _LARGE:
         return file_hash(path)
+    if path.is_file():
+        hashes = KnownHashes(path.parent)
+        found = hashes.of(path)
+        hashes.keep()
+        return found
     if not source or not path.is_dir():
         return None
     return digest(path, sorted(file for file in path.rglob("[!.]*") if file.is_file()))

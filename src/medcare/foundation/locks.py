@@ -1,4 +1,4 @@
-"""One process at a time works in a folder."""
+"""One process at a time works in a folder, or makes a file that several want."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from medcare.foundation.errors import FolderError
@@ -48,6 +49,24 @@ def hold(folder: Path) -> None:
     path.write_text(f"{os.getpid()}")
     _held[path] = lock, path.stat().st_ino
     _sweep(path.parent)
+
+
+@contextlib.contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Let one process at a time through a block, of all that name the same lock file; the others wait.
+
+    Where a lock can't be had, as in `hold`, nobody waits: what is made in the block must be written whole.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(path, mode=0o666, fallback_to_soft=False)
+    with contextlib.suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _sweep(folder: Path) -> None:

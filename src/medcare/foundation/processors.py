@@ -23,6 +23,11 @@ def load() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
+def free_cores() -> int:
+    """The cores that no other program wants, and at least half of all: some of the load is our own."""
+    return max(1, cores() // 2, min(cores(), round(cores() - load())))
+
+
 def settle_threads() -> None:
     """Set OpenMP's threads for this machine, where the user has set nothing.
 

@@ -59,7 +59,7 @@ def to_arrow(rows: Sequence[Rendered]) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMA)
 
 
-class Digest:
+class _Digest:
     """Identifies the rows of a corpus, however they are cut into batches."""
 
     def __init__(self) -> None:
@@ -95,18 +95,32 @@ class Corpus(Sequence[Rendered]):
     def of(cls, rows: Sequence[Rendered]) -> Corpus:
         """Rows in memory."""
         batch = to_arrow(rows)
-        digest = Digest()
+        digest = _Digest()
         digest.update(batch)
         return cls._whole([_Table([batch])], digest.hexdigest())
 
     @classmethod
-    def open(cls, path: Path, digest: str) -> Corpus:
-        """Rows in an Arrow file of `SCHEMA`, whose `Digest` is given; raises OSError and pa.ArrowInvalid."""
+    def open(cls, path: Path) -> Corpus:
+        """Rows in a file of `write`, mapped; raises OSError, or ValueError if it is none or damaged."""
         with path.open("rb") as stream:
             memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(memory)))
-        batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-        return cls._whole([_Table(batches, memory)], digest)
+        last = reader.num_record_batches - 1
+        _, facts = reader.get_batch_with_custom_metadata(last)
+        if reader.schema != SCHEMA or b"digest" not in facts:
+            raise ValueError(f"{path} is no corpus")
+        batches = [reader.get_batch(index) for index in range(last)]
+        return cls._whole([_Table(batches, memory)], facts[b"digest"].decode())
+
+    @staticmethod
+    def write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
+        """Write rows for `open`; with the last batch, which is empty, goes their digest. Raises OSError."""
+        digest = _Digest()
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                digest.update(batch)
+            writer.write_batch(to_arrow([]), custom_metadata={"digest": digest.hexdigest()})
 
     @classmethod
     def _whole(cls, tables: Sequence[_Table], digest: str) -> Corpus:

@@ -14,7 +14,9 @@ one stage that is `aggregate`, on the rows of both.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,6 +41,7 @@ from medcare.adapters.methods import METHODS
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.targets import Role, adapted_share
 from medcare.adapters.tuner import adapted_layers, add_branches, branch_parameters
+from medcare.data.tokenised import TrainingData, tokenised
 from medcare.foundation.contents import CHECKPOINTS
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
@@ -50,6 +53,7 @@ from medcare.settings.config import AUTO, AdapterConfig, Quantization, RunConfig
 from medcare.settings.fitting import FEW_STEPS, count_steps, fitting
 from medcare.settings.run_folder import claim, origin, read_manifest, write_manifest
 from medcare.text.chat_template import Rendered, render_all
+from medcare.text.corpus import Corpus
 from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded, training_device
 from medcare.training.input_pass import gather, has_single_layers
@@ -63,12 +67,12 @@ if TYPE_CHECKING:
 def train(
     stage: Stage,
     config: RunConfig,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[TrainingData] | Sequence[Conversation],
     out: Path,
     *,
     data_hash: str,
     start: Path | None = None,
-    replayed: Sequence[Conversation] = (),
+    replayed: Sequence[TrainingData] | Sequence[Conversation] = (),
 ) -> dict[str, float]:
     """Run one stage and write its folder.
 
@@ -77,7 +81,7 @@ def train(
     Args:
         stage: `aggregate` starts from the base model, `align` from a stage-1 folder.
         config: all settings.
-        conversations: the training data.
+        conversations: the training data, in files or in memory.
         out: the folder to write.
         data_hash: identifies the data in the manifest.
         start: the stage-1 folder; required for, and only for, `align`.
@@ -106,7 +110,7 @@ def train(
     tokenizer = load_tokenizer(config.model.base, _template(config, start))
     length = config.stage(stage).max_length
     examples = _render(tokenizer, conversations, length)
-    former: list[Rendered] = []
+    former: Sequence[Rendered] = ()
     if stage == "align" and config.align.replay:
         if not replayed:
             raise DataError("align.replay needs the conversations of stage 1: set aggregate.data to them.")
@@ -358,13 +362,20 @@ def _spelt(value: object) -> str:
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], max_length: int
-) -> list[Rendered]:
-    rendered = render_all(tokenizer, conversations)
-    kept = [example for example in rendered if len(example.ids) <= max_length]
-    if len(kept) < len(rendered):
-        say(f"{len(rendered) - len(kept)} examples are longer than {max_length} tokens and are left out.")
-    if not kept:
+    tokenizer: PreTrainedTokenizerBase, data: Sequence[TrainingData] | Sequence[Conversation], max_length: int
+) -> Corpus:
+    """The rows to train on: of files out of the cache, of conversations in memory made on the spot."""
+    files = [entry for entry in data if isinstance(entry, TrainingData)]
+    if files:
+        corpora = {part: tokenised(tokenizer, part) for part in dict.fromkeys(files)}
+        rendered = functools.reduce(operator.add, (corpora[part] for part in files))
+    else:
+        texts = [entry for entry in data if isinstance(entry, Conversation)]
+        rendered = Corpus.of(render_all(tokenizer, texts))
+    kept = rendered.within(max_length)
+    if left_out := int((rendered.lengths[~rendered.documents] > max_length).sum()):
+        say(f"{left_out} examples are longer than {max_length} tokens and are left out.")
+    if not len(kept):
         raise DataError(
             f"No example to train on: {len(rendered)} were given, none of at most {max_length} tokens. "
             "Raise max_length or check the data with: medcare data check FILE"

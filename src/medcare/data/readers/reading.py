@@ -233,7 +233,7 @@ def conversations(
         reading = open_data(source, format, columns=columns, encoding=encoding)
     else:
         reading = given(source)
-    return _sort_out(reading, reading.conversations(thoughts), on_bad)
+    return sort_out(reading, reading.conversations(thoughts), on_bad)
 
 
 def items(
@@ -245,7 +245,7 @@ def items(
 ) -> Iterator[Item]:
     """Test items of an exam, of PromptCBLUE or in the package's own format; see `conversations`."""
     reading = open_data(source, format, columns=columns)
-    return _sort_out(reading, reading.items(), on_bad)
+    return sort_out(reading, reading.items(), on_bad)
 
 
 def _told(rows: Iterator[Row], source: str) -> Iterator[Row]:
@@ -258,9 +258,10 @@ def _told(rows: Iterator[Row], source: str) -> Iterator[Row]:
         yield row
 
 
-def _sort_out(
-    reading: Reading, records: Iterator[tuple[int, _Record | Bad]], on_bad: OnBad | None
+def sort_out(
+    reading: Reading, records: Iterator[tuple[int, _Record | Bad]], on_bad: OnBad | None = None
 ) -> Iterator[_Record]:
+    """The good ones; `on_bad` is called with the others, or else DataError raised."""
     for _, record in records:
         if not isinstance(record, Bad):
             yield record

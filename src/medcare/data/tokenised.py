@@ -1,0 +1,277 @@
+"""Training data tokenised once: a corpus in the cache, found by the data and by what tokenises it.
+
+Rows are read in one process, a block at a time, and rendered in as many as there are free cores. A restart
+and every other process of a job map the same file into memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+import medcare.data.readers
+import medcare.text
+from medcare.data.readers import Reading, expand, open_data
+from medcare.data.readers.reading import given, sort_out
+from medcare.data.readers.rows import HUB, Row, parse_hub
+from medcare.foundation.contents import source_digest
+from medcare.foundation.errors import DataError
+from medcare.foundation.locks import in_turn
+from medcare.foundation.processors import free_cores
+from medcare.foundation.storage import cache_dir, missing, read_json, write_atomic, write_json
+from medcare.settings.config import ThoughtsKept
+from medcare.text.chat_template import render_all
+from medcare.text.control_tokens import guard
+from medcare.text.corpus import Corpus, to_arrow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_TOGETHER = 512  # rows that are rendered at once
+_ALONE = 4  # blocks that one process has rendered before others have started
+_KEPT = 30 * 86400  # seconds that an unused corpus is kept for
+
+Block = tuple[Reading, ThoughtsKept, list[Row]]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What is to be trained on, and not read before it is needed.
+
+    Attributes:
+        digest: identifies the rows.
+        readings: opens them, file by file.
+        columns: what they are called, as in `open_data`.
+        thoughts: what becomes of an assistant's.
+    """
+
+    digest: str
+    readings: Callable[[], Iterable[Reading]]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    thoughts: ThoughtsKept = "keep"
+
+    @classmethod
+    def named(
+        cls, source: str, columns: Mapping[str, str] | None = None, thoughts: ThoughtsKept = "keep"
+    ) -> TrainingData:
+        """A file, a folder or a pattern of files, or `hf:owner/name[:config][:split]`.
+
+        Raises:
+            DataError: nothing is there.
+        """
+        names, called = expand(source), dict(columns or {})
+        digests = [_hub_digest(name) if name.startswith(HUB) else source_digest(name) for name in names]
+        if None in digests:
+            raise DataError(f"{missing(Path(names[digests.index(None)]), 'file')}. Check the path.")
+        whole = digests[0] if len(names) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+        return cls(str(whole), lambda: (open_data(name, columns=called) for name in names), called, thoughts)
+
+    @classmethod
+    def rows(cls, rows: Iterable[dict[str, Any]], thoughts: ThoughtsKept = "keep") -> TrainingData:
+        """Rows in memory, in any format of docs/data.md, such as a `datasets.Dataset`."""
+        kept = list(rows) if iter(rows) is rows else rows  # what can be read but once is kept
+        digest = hashlib.sha256()
+        for row in kept:
+            digest.update(json.dumps(row, default=str).encode() + b"\n")
+        return cls(digest.hexdigest(), lambda: [given(kept)], thoughts=thoughts)
+
+
+def tokenised(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> Corpus:
+    """The rendered rows, out of the cache if they are there.
+
+    Raises:
+        DataError: a row is bad, or the template can't write it.
+        ModelError: as `render_each`.
+        StorageError: the cache can't be written.
+    """
+    path = cache_dir() / "corpora" / f"{_key(tokenizer, data)}.arrow"
+    corpus = _opened(path)
+    if corpus is None:
+        with in_turn(path.with_suffix(".lock")):
+            corpus = _opened(path)
+            if corpus is None:
+                _make_room(path)
+                write_atomic(path, lambda part: Corpus.write(part, _rendered(tokenizer, data)))
+                corpus = _opened(path)
+    assert corpus is not None
+    return corpus
+
+
+def _hub_digest(source: str) -> str:
+    """Identifies what a data set of the hub holds now, or a folder that is read as one."""
+    name, *_ = parse_hub(source)
+    if found := source_digest(name):
+        return hashlib.sha256(f"{source} {found}".encode()).hexdigest()
+    return f"{source}@{revision}" if (revision := _revision(name)) else source
+
+
+def _revision(name: str) -> str:
+    """The commit that a data set of the hub is at; without a connection the last one known, if any is."""
+    from httpx import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    known = cache_dir() / "corpora" / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+    try:
+        revision = str(HfApi().dataset_info(name, timeout=10).sha)
+    except (OSError, HTTPError, HFValidationError):
+        with contextlib.suppress(DataError, KeyError):
+            return str(read_json(known)["revision"])
+        return ""
+    write_json(known, {"name": name, "revision": revision})
+    return revision
+
+
+def _key(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> str:
+    """Of everything that decides about the tokens, the code that makes them included."""
+    guard(tokenizer)  # raises if it can't be used
+    facts = [
+        data.digest,
+        sorted(data.columns.items()),
+        data.thoughts,
+        tokenizer.backend_tokenizer.to_str(),
+        str(tokenizer.chat_template),
+        {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        _code(),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    digest = hashlib.sha256()
+    for package in (medcare.text, medcare.data.readers):
+        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+            digest.update(path.read_bytes())
+    digest.update(" ".join(version(name) for name in ("transformers", "tokenizers", "jinja2")).encode())
+    return digest.hexdigest()
+
+
+def _opened(path: Path) -> Corpus | None:
+    """The corpus in a file; None if there is none that can be read."""
+    try:
+        corpus = Corpus.open(path)
+        os.utime(path)
+    except (OSError, ValueError):  # Arrow's errors are ValueErrors
+        return None
+    return corpus
+
+
+def _make_room(path: Path) -> None:
+    """Delete what is left of a killed process that wrote this corpus, and those that nobody uses any more.
+
+    These are the ones unused for long, and, while they take more than half of the disk that they could have,
+    the one unused for the longest time.
+    """
+    folder = path.parent
+    with contextlib.suppress(OSError):
+        for left in folder.glob(f".{path.name}.*.part"):
+            left.unlink()
+        kept = sorted(((file.stat(), file) for file in folder.iterdir()), key=lambda pair: pair[0].st_mtime)
+        taken = sum(facts.st_size for facts, _ in kept)
+        for facts, file in kept:
+            old = time.time() - facts.st_mtime > _KEPT
+            crowded = file.suffix == ".arrow" and taken > shutil.disk_usage(folder).free
+            if (old or crowded) and file != path.with_suffix(".lock"):
+                file.unlink()
+                taken -= facts.st_size
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> Iterator[pa.RecordBatch]:
+    """The rows in order, rendered here or, if there are many, in a process for each free core."""
+    blocks = _blocks(data)
+    for block in itertools.islice(blocks, _ALONE):
+        yield _render(tokenizer, block)
+    first = next(blocks, None)
+    if first is None:
+        return
+    others, processes = itertools.chain([first], blocks), free_cores()
+    if processes == 1:
+        for block in others:
+            yield _render(tokenizer, block)
+    else:
+        yield from _in_parallel(tokenizer, others, processes)
+
+
+def _blocks(data: TrainingData) -> Iterator[Block]:
+    for reading in data.readings():
+        rows = iter(reading.rows)
+        while block := list(itertools.islice(rows, _TOGETHER)):
+            yield replace(reading, rows=iter(())), data.thoughts, block
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, block: Block) -> pa.RecordBatch:
+    header, thoughts, rows = block
+    reading = replace(header, rows=iter(rows))
+    return to_arrow(render_all(tokenizer, list(sort_out(reading, reading.conversations(thoughts)))))
+
+
+def _in_parallel(
+    tokenizer: PreTrainedTokenizerBase, blocks: Iterator[Block], processes: int
+) -> Iterator[pa.RecordBatch]:
+    # A fork shares the tokenizer and starts at once; the processes do nothing but render.
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if forks else "spawn")
+    with (
+        _tokenizers_of_one_thread(),
+        ProcessPoolExecutor(processes, context, _become_worker, (tokenizer, os.getpid())) as pool,
+    ):
+        waiting: deque[Future[pa.RecordBatch]] = deque()
+        try:
+            for block in blocks:
+                waiting.append(pool.submit(_render_in_worker, block))
+                if len(waiting) > 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _tokenizers_of_one_thread() -> Iterator[None]:
+    name = "TOKENIZERS_PARALLELISM"
+    former = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if former is None else os.environ.update({name: former})
+
+
+_worker: list[PreTrainedTokenizerBase] = []
+
+
+def _become_worker(tokenizer: PreTrainedTokenizerBase, parent: int) -> None:
+    _worker.append(tokenizer)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A killed parent can't end its workers: they look after it themselves."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _render_in_worker(block: Block) -> pa.RecordBatch:
+    return _render(_worker[-1], block)
