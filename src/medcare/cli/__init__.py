@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from medcare.cli import data, doctor, evaluation, exporting, harness, judging, plan, runs, serving, study
+from medcare.cli import (
+    data,
+    doctor,
+    evaluation,
+    exporting,
+    harness,
+    judging,
+    plan,
+    runs,
+    serving,
+    settings,
+    study,
+)
 
 app = typer.Typer(
     name="medcare",
@@ -17,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (runs, plan, study, data, evaluation, harness, judging, serving, exporting, doctor):
+for module in (settings, runs, plan, study, data, evaluation, harness, judging, serving, exporting, doctor):
     app.add_typer(module.commands)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medcare.cli.training_rows import print_rows
+
 if TYPE_CHECKING:
     from medcare.data.check import Report
     from medcare.data.leakage import Leakage
@@ -86,7 +88,7 @@ def check(
     report = check_data(
         source,
         format,
-        columns=_columns(map_ or []),
+        columns=columns_of(map_ or []),
         encoding=encoding,
         tokenizer=loaded,
         positions=positions,
@@ -192,7 +194,8 @@ def _print_report(report: Report) -> None:
         typer.echo(f"{report.unit} {number} repeats {report.unit} {first}")
     if report.cut_off_examples:
         typer.echo(f"cut off? {report.unit}s {', '.join(map(str, report.cut_off_examples))}")
-    _print_shown(report)
+    if report.rendering is not None:
+        print_rows(report.rendering.shown)
 
 
 def _rendering_rows(report: Report) -> list[tuple[str, str]]:
@@ -208,22 +211,6 @@ def _rendering_rows(report: Report) -> list[tuple[str, str]]:
             else []
         ),
     ]
-
-
-def _print_shown(report: Report) -> None:
-    """The first rows as the model sees them."""
-    from rich.console import Console
-    from rich.text import Text
-
-    if report.rendering is None or not report.rendering.shown:
-        return
-    typer.echo("The first rows as the model sees them; what it learns to write is between ⟦ and ⟧:")
-    for row in report.rendering.shown:
-        text = Text()
-        for piece, learned in row:
-            text.append(f"⟦{piece}⟧" if learned else piece, style="bold" if learned else "dim")
-        Console(highlight=False).print(text, soft_wrap=True)
-        typer.echo()
 
 
 def _print_leakage(found: Leakage) -> None:
@@ -258,7 +245,7 @@ def _print_table(
     Console().print(table)
 
 
-def _columns(pairs: Sequence[str]) -> dict[str, str]:
+def columns_of(pairs: Sequence[str]) -> dict[str, str]:
     """What `--map NAME=COLUMN` says."""
     from medcare.foundation.errors import ConfigError
 

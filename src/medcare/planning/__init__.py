@@ -1,1 +1,1 @@
-"""Memory, hours and cost of training, from a model's shape alone."""
+"""Before a run: settings that fit someone's data; memory, hours and cost from a model's shape alone."""

@@ -1,0 +1,154 @@
+"""Commands on settings: a first file of them for data of one's own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medcare.cli.data import columns_of
+from medcare.cli.training_rows import print_rows
+from medcare.settings.config import EMBEDDED
+
+if TYPE_CHECKING:
+    from medcare.planning.draft import Found, Tested
+
+commands = typer.Typer()
+
+
+@commands.command()
+def init(
+    files: Annotated[list[str], typer.Argument(help="Training data: files, folders, patterns or hf: ids.")],
+    test: Annotated[
+        list[str] | None, typer.Option(help="Test set; further ones get a command of their own.")
+    ] = None,
+    align: Annotated[
+        list[str] | None, typer.Option(help="What stage 2 trains on; default: the same as stage 1.")
+    ] = None,
+    base: Annotated[
+        str, typer.Option(metavar="MODEL", help="The model to train: a folder, a hub id, or 'embedded'.")
+    ] = EMBEDDED,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=COLUMN", help="What a column of the training data is."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="YAML to write; default: the first file's name with .yaml.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
+) -> None:
+    """Look at data of your own, and write settings that fit it: step size, passes, tests."""
+    from medcare.foundation.errors import ConfigError
+    from medcare.foundation.storage import write_text
+    from medcare.models.base_model import load_tokenizer, positions_of
+    from medcare.planning import draft
+
+    out = out or Path(f"{_plain(files[0])}.yaml")
+    tests, forms, columns = test or [], align or [], columns_of(map_ or [])
+    tokenizer, positions = load_tokenizer(base), positions_of(base)
+    found = [draft.look(file, tokenizer, columns=columns, positions=positions) for file in files]
+    found_align = [draft.look(file, tokenizer, columns=columns, positions=positions) for file in forms]
+    tested = [draft.look_at_test(file, tokenizer) for file in tests]
+
+    written: dict[Path, str] = {}
+    first, mixes, names = [], {}, []
+    for stage, sources in (("aggregate", found), ("align", found_align)):
+        if len(sources) > 1 or any(entry.bad for entry in sources):
+            recipe, mixed = (out.with_name(f"{out.stem}-{stage}.{ending}") for ending in ("yaml", "jsonl"))
+            written[recipe] = draft.mix(sources, out.parent, columns)
+            mixes[stage] = str(mixed)
+            first.append(("medcare", "data", "build", str(recipe), "--out", str(mixed)))
+    for number, entry in enumerate(tested, start=1):
+        names.append(entry.source)
+        if entry.declared:
+            task = out.with_name(f"{out.stem}-test{number if len(tested) > 1 else ''}.yaml")
+            written[task] = draft.task(entry, out.parent)
+            names[-1] = str(task)
+    written[out] = draft.draft(
+        shlex.join(["medcare", "init", *files, *_repeated("--align", forms), *_repeated("--test", tests)]),
+        base,
+        found,
+        found_align,
+        tested[0] if tested else None,
+        columns=columns,
+        mixes=mixes,
+        items=names[0] if names else "",
+        positions=positions,
+    )
+    if not force and (there := [str(path) for path in written if path.exists()]):
+        raise ConfigError(f"{', '.join(there)} exists. Name another --out, or replace it with --force.")
+    for entry in (*found, *found_align):
+        _print_found(entry, positions)
+    for entry in tested:
+        _print_tested(entry)
+    _print_leaked([*files, *forms], tests)
+    for path, text in written.items():
+        write_text(path, text)
+    typer.echo(f"Wrote {', '.join(map(str, written))}. Next:")
+    run = Path("runs") / out.stem
+    last = [("medcare", "run", str(out), "--out", str(run))]
+    last += [
+        ("medcare", "evaluate", str(run), "--items", name, "--out", f"{run}-test{number}")
+        for number, name in enumerate(names[1:], start=2)
+    ]
+    for command in (*first, *last):
+        typer.echo(f"  {shlex.join(command)}")
+
+
+def _plain(source: str) -> str:
+    """A name for files out of a source's: `train` of data/train.jsonl.gz, and of hf:owner/train."""
+    return re.sub(r"[^\w-]+", "-", Path(source).name.partition(".")[0]).strip("-") or "mine"
+
+
+def _repeated(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
+
+
+def _print_found(found: Found, positions: int | None) -> None:
+    typer.echo(
+        f"{found.source}: {found.rows:,} rows read as {found.format}, about {found.tokens:,} tokens, "
+        f"{found.longest:,} in the longest."
+    )
+    if found.bad:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.bad.most_common())
+        typer.echo(
+            f"  {found.bad.total():,} rows can't be trained on ({kinds}). The mix leaves them out and lists "
+            f"them beside it; see them with: medcare data check {shlex.quote(found.source)}"
+        )
+    if found.too_long:
+        typer.echo(
+            f"  {found.too_long:,} of the first rows are longer than the model's {positions:,} positions."
+        )
+    print_rows(found.shown)
+
+
+def _print_tested(tested: Tested) -> None:
+    how = "; options are ranked by likelihood"
+    if tested.declared:
+        how = f"; scored as {tested.declared['form']}, as their right answers look: see docs/evaluation.md"
+    elif tested.several:
+        how = f"; {tested.several:,} have several right answers, so they are answered in words"
+    tasks = f"{len(tested.tasks)} tasks" if len(tested.tasks) > 1 else f"the task {tested.tasks[0]}"
+    aside = f"; {tested.aside:,} bad rows are set aside" if tested.aside else ""
+    typer.echo(f"{tested.source}: {tested.items:,} test items of {tasks}{how}{aside}.")
+
+
+def _print_leaked(train: list[str], tests: list[str]) -> None:
+    """Say how much of the tests is in the training data; tasks of one's own name their rows themselves."""
+    from medcare.data.leakage import find_leakage
+    from medcare.evaluation.own_tasks import YAML
+
+    for test in tests:
+        if Path(test).suffix in YAML:
+            continue
+        found = find_leakage(train, [test]).overlap.to_dict()
+        if leaked := len(found["leaked_tests"]):
+            options = shlex.join([*_repeated("--train", train), "--test", test])
+            typer.echo(
+                f"  {leaked:,} of its {found['test_rows']:,} rows occur in the training data. Take those out "
+                f"of it with: medcare data overlap {options} --remove clean.jsonl"
+            )

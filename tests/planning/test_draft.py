@@ -1,0 +1,154 @@
+"""A first file of settings fits the data that it was written for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from medcare.cli import app
+from medcare.planning.draft import pace
+from medcare.settings.config import StageConfig
+from medcare.settings.files import load_config
+
+EXAM = [
+    {
+        "question": f"Which sign goes with disease {number}?",
+        "options": {"A": f"sign {number}", "B": "cough", "C": "rash"},
+        "answer_idx": "A",
+    }
+    for number in range(8)
+]
+FORMS = [
+    {
+        "instruction": "List the diseases.",
+        "input": f"He has asthma {number}.",
+        "output": f"Disease: asthma {number}",
+    }
+    for number in range(8)
+]
+
+
+def written(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def call(*arguments: str):
+    done = CliRunner().invoke(app, ["init", *arguments])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def test_so_few_rows_no_longer_train_for_one_step():
+    assert pace(58, 58 * 120).steps >= 50
+    assert pace(58, 58 * 120).epochs > 1
+
+
+def test_much_data_has_one_pass_at_the_default_step():
+    assert pace(1_000_000, 600_000_000) == pace(10_000_000, 600_000_000)
+    found = pace(1_000_000, 600_000_000)
+    assert (found.tokens_per_batch, found.epochs) == (StageConfig.tokens_per_batch, 1)
+
+
+@given(rows=st.integers(1, 10**7), mean=st.integers(1, 4000))
+def test_any_data_has_a_pace_that_the_settings_take(rows, mean):
+    found = pace(rows, rows * mean)
+    StageConfig(tokens_per_batch=found.tokens_per_batch, epochs=found.epochs)
+    assert 256 <= found.tokens_per_batch <= StageConfig.tokens_per_batch
+    assert found.epochs == 1 or found.steps <= 150 + found.steps / found.epochs
+
+
+def test_what_it_writes_runs_with_the_command_it_prints(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train, exam = written(Path("train.jsonl"), EXAM[:6]), written(Path("exam.jsonl"), EXAM[6:])
+    told = call(train, "--test", exam, "--base", str(tiny_base))
+    assert "6 rows read as medqa" in told
+    assert told.count("⟦A. sign") == 3
+    assert "2 test items of the task exam" in told
+    assert load_config(Path("train.yaml")).aggregate.data == train
+    command = told.splitlines()[-1].split()
+    assert command[:2] == ["medcare", "run"]
+    small = ("adapters.rank=2", "model.device=cpu", "aggregate.epochs=1", "align.epochs=1")
+    done = CliRunner().invoke(
+        app, [*command[1:], *(word for setting in small for word in ("--set", setting))]
+    )
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert Path("runs/train/report.html").is_file()
+
+
+def test_nothing_is_replaced_unasked(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = written(Path("train.jsonl"), EXAM)
+    Path("train.yaml").write_text("mine")
+    done = CliRunner().invoke(app, ["init", train, "--base", str(tiny_base)])
+    assert "train.yaml exists" in str(done.exception)
+    assert Path("train.yaml").read_text() == "mine"
+    call(train, "--base", str(tiny_base), "--out", "other.yaml")
+    call(train, "--base", str(tiny_base), "--force")
+    assert Path("train.yaml").read_text() == Path("other.yaml").read_text()
+
+
+def test_several_files_and_bad_rows_are_mixed_first(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    train = written(
+        Path("data/train.jsonl"), [*EXAM, {"question": "no options", "options": {}, "answer_idx": "A"}]
+    )
+    forms = written(Path("data/forms.jsonl"), FORMS)
+    told = call(train, forms, "--align", forms, "--base", str(tiny_base), "--out", "mine.yaml")
+    assert "1 rows can't be trained on (1 too few options)" in told
+    build, run = (line.split() for line in told.splitlines()[-2:])
+    done = CliRunner().invoke(app, build[1:])
+    assert done.exit_code == 0, (done.output, done.exception)
+    settings = load_config(Path(run[2]))
+    assert len(Path(settings.aggregate.data).read_text().splitlines()) == 16
+    assert (settings.align.data, settings.align.replay) == (forms, 0.1)
+
+
+def test_a_table_of_ones_own_is_read_by_its_columns(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("faq.csv").write_text("Frage;Antwort\nWas?;Das\nWer?;Die\n", encoding="utf-8")
+    call("faq.csv", "--base", str(tiny_base), "--map", "question=Frage", "--map", "answer=Antwort")
+    assert load_config(Path("faq.yaml")).aggregate.map == {"question": "Frage", "answer": "Antwort"}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "form", "labels"),
+    [
+        (
+            [f"Disease: asthma {number}\nDrug: none" for number in range(8)],
+            "typed_lines",
+            ["Disease", "Drug"],
+        ),
+        (["yes", "no"] * 5, "label", ["no", "yes"]),
+        ([f"It goes away after {number} days." for number in range(8)], "text", None),
+    ],
+)
+def test_answers_say_how_a_test_is_scored(outputs, form, labels, tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"instruction": f"Question {number}?", "output": output} for number, output in enumerate(outputs)]
+    train, test = written(Path("train.jsonl"), FORMS), written(Path("test.jsonl"), rows)
+    told = call(train, "--test", test, "--base", str(tiny_base), "--out", "mine.yaml")
+    assert f"scored as {form}" in told
+    declared = yaml.safe_load(Path("mine-test.yaml").read_text())
+    assert (declared["form"], declared.get("labels")) == (form, labels)
+    assert declared["data"] == "test.jsonl"
+    from medcare.evaluation.test_set import read_test_set
+
+    items, (task,), _ = read_test_set(load_config(Path("mine.yaml")).evaluation.items)
+    assert len(items) == len(rows)
+    assert task.form == form
+
+
+def test_a_test_that_was_trained_on_is_told(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train, exam = written(Path("train.jsonl"), EXAM), written(Path("exam.jsonl"), EXAM[:3])
+    told = call(train, "--test", exam, "--base", str(tiny_base))
+    assert "3 of its 3 rows occur in the training data" in told
+    assert "medcare data overlap --train train.jsonl --test exam.jsonl --remove clean.jsonl" in told
