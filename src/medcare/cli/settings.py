@@ -55,13 +55,15 @@ def init(
     tested = [draft.look_at_test(file, tokenizer) for file in tests]
 
     written: dict[Path, str] = {}
-    first, mixes, names = [], {}, []
+    mixes: dict[str, str] = {}
+    names: list[str] = []
+    steps: list[list[str]] = []
     for stage, sources in (("aggregate", found), ("align", found_align)):
-        if len(sources) > 1 or any(entry.bad for entry in sources):
+        if len(sources) > 1 or any(source.bad for source in sources):
             recipe, mixed = (out.with_name(f"{out.stem}-{stage}.{ending}") for ending in ("yaml", "jsonl"))
             written[recipe] = draft.mix(sources, out.parent, columns)
             mixes[stage] = str(mixed)
-            first.append(("medcare", "data", "build", str(recipe), "--out", str(mixed)))
+            steps.append(["medcare", "data", "build", str(recipe), "--out", str(mixed)])
     for number, entry in enumerate(tested, start=1):
         names.append(entry.source)
         if entry.declared:
@@ -81,8 +83,8 @@ def init(
     )
     if not force and (there := [str(path) for path in written if path.exists()]):
         raise ConfigError(f"{', '.join(there)} exists. Name another --out, or replace it with --force.")
-    for entry in (*found, *found_align):
-        _print_found(entry, positions)
+    for data in (*found, *found_align):
+        _print_found(data, positions)
     for entry in tested:
         _print_tested(entry)
     _print_leaked([*files, *forms], tests)
@@ -90,12 +92,10 @@ def init(
         write_text(path, text)
     typer.echo(f"Wrote {', '.join(map(str, written))}. Next:")
     run = Path("runs") / out.stem
-    last = [("medcare", "run", str(out), "--out", str(run))]
-    last += [
-        ("medcare", "evaluate", str(run), "--items", name, "--out", f"{run}-test{number}")
-        for number, name in enumerate(names[1:], start=2)
-    ]
-    for command in (*first, *last):
+    steps.append(["medcare", "run", str(out), "--out", str(run)])
+    for number, name in enumerate(names[1:], start=2):
+        steps.append(["medcare", "evaluate", str(run), "--items", name, "--out", f"{run}-test{number}"])
+    for command in steps:
         typer.echo(f"  {shlex.join(command)}")
 
 
