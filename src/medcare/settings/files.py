@@ -64,7 +64,7 @@ def read_yaml(path: Path, *, texts: bool = False) -> dict[str, Any]:
     refuse_device(path, ConfigError)
     try:
         text = Path(path).read_text(encoding="utf-8")
-        tree = yaml.load(text, yaml.BaseLoader) if texts else yaml.safe_load(text)  # noqa: S506  # texts only
+        tree = yaml.load(text, yaml.BaseLoader) if texts else yaml.safe_load(text)  # noqa: S506  # nosec B506 - texts only
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {path} can't be read: {error}. Check the path.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an endless number, an impossible date
