@@ -213,7 +213,7 @@ def train_stage(
         forms = rows("align")
         digest = f"{epochs['aggregate']} x {digest} + {epochs['align']} x {forms.digest}"
         data = data * epochs["aggregate"] + [forms] * epochs["align"]
-    replayed = [rows("aggregate")] if stage == "align" and config.align.replay else []
+    replayed = [rows("aggregate")] if stage == "align" and config.goes_back else []
     return stages.train(stage, config, data, out, data_hash=digest, start=start, replayed=replayed)
 
 

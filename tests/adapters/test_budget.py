@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from medcare.adapters.budget import nearest, trained_by_medcare
 from medcare.adapters.methods import METHODS
@@ -51,7 +52,7 @@ def test_every_method_trains_as_many_parameters(name):
     config = RunConfig(method=name, adapters=ADAPTERS)
     model = tiny_model("llama", hidden=64)
     wanted = trained_by_medcare(model, config, "aggregate")
-    parameters = METHODS[name].attach(model, "aggregate", config)
+    parameters = METHODS[name].attach(model, "aggregate", config, [torch.arange(3, 40)[None]])
     assert all(entry.requires_grad for entry in parameters.values())
     assert {id(entry) for entry in model.parameters() if entry.requires_grad} == {
         id(entry) for entry in parameters.values()

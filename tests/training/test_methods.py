@@ -11,19 +11,28 @@ import torch
 from medcare.adapters.loading import load_model
 from medcare.adapters.methods import METHODS
 from medcare.export.merged import merge
-from medcare.foundation.errors import ConfigError, FolderError
+from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.training import stages
-from tests.training.test_stages import TALKS, branch_tensors, config, logits, same
+from tests.training.test_stages import TALKS, branch_tensors, logits, same
+from tests.training.test_stages import config as two_epochs
+
+TALKS = TALKS[:8]
 
 KINDS = [name for name in METHODS if name != "medcare" and not name.endswith("_two_stage")]
 
 
-def trained(name, base, folder):
+def config(base):
+    settings = two_epochs(base)
+    stage = replace(settings.align, epochs=1, tokens_per_batch=64)
+    return replace(settings, aggregate=replace(stage, orthogonality="none"), align=stage)
+
+
+def trained(name, base, folder, *, stages_of=2):
     """The last stage's folder of a method, trained there."""
     settings = replace(config(base), method=name)
     one = folder / "aggregate"
     stages.train("aggregate", settings, TALKS, one, data_hash="x")
-    if settings.mixes_stages:
+    if settings.mixes_stages or stages_of == 1:
         return one
     stages.train("align", settings, TALKS, folder / "align", data_hash="x", start=one)
     return folder / "align"
@@ -59,7 +68,7 @@ def test_a_killed_stage_ends_bit_for_bit_like_one_that_ran_through(
     plain_step = stages.Loop._step
 
     def killed(self, step, meter):
-        if step == 3:
+        if step == 2:
             raise RuntimeError("killed")
         return plain_step(self, step, meter)
 
@@ -71,7 +80,7 @@ def test_a_killed_stage_ends_bit_for_bit_like_one_that_ran_through(
     assert same(branch_tensors(folders[name]), branch_tensors(tmp_path / "one"))
 
 
-@pytest.mark.parametrize("name", ["lora_two_stage", "full_two_stage"])
+@pytest.mark.parametrize("name", ["lora_two_stage", "dora_two_stage", "full_two_stage"])
 def test_two_stages_one_after_the_other(name, tiny_base, tmp_path):
     align = trained(name, tiny_base, tmp_path)
     one, two = (logits(load_model(path, dtype="float32")) for path in (tmp_path / "aggregate", align))
@@ -99,6 +108,8 @@ def test_what_can_not_be_is_refused_with_what_to_do(tiny_base, folders, tmp_path
     refused(ConfigError, "one stage", "align", method="lora", start=folders["lora"])
     refused(FolderError, "method=lora,", "align", method="rslora_two_stage", start=folders["lora"])
     refused(ConfigError, "float32", method="full", model=replace(settings.model, dtype="bfloat16"))
-    refused(
-        ConfigError, "quantization=none", method="full", model=replace(settings.model, quantization="int8")
-    )
+    for name in ("full", "dora", "pissa", "olora", "corda", "miss", "osf"):
+        quantised = replace(settings.model, quantization="int8")
+        refused(ConfigError, "quantization=none, or method=lora", method=name, model=quantised)
+    corda = trained("corda_two_stage", tiny_base, tmp_path, stages_of=1)
+    refused(DataError, "conversations of stage 1", "align", method="corda_two_stage", start=corda)

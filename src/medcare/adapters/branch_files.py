@@ -33,6 +33,7 @@ from medcare.models.base_model import resolve_base
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
 _PEFT_PREFIX = "base_model.model."
+_LENGTH = "lora_magnitude_vector"
 _NAMES_OF_EXPERTS = tuple(f".{name}" for name in ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"))
 # What makes a LoRA more than scale * B A x on linear layers, and initialisations that alter W as well.
 _BEYOND_PLAIN = (
@@ -135,8 +136,10 @@ def _findable(base: str) -> str:
         return base
 
 
-def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
-    """Write low-rank updates by module name as a PEFT LoRA folder.
+def save_lora(
+    folder: Path, factors: dict[str, Factors], *, base: str, lengths: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write low-rank updates by module name as a PEFT LoRA folder; a DoRA's with the lengths [o] of the rows.
 
     PEFT's `rank_pattern` and `alpha_pattern` name the modules that differ from the first in rank or alpha;
     weights of experts are its `target_parameters`.
@@ -152,7 +155,7 @@ def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
     ranks = {targets[name]: part.down.shape[-2] for name, part in factors.items()}
     alphas = {targets[name]: part.scale * part.down.shape[-2] for name, part in factors.items()}
     config = (
-        _peft()
+        peft()
         .LoraConfig(
             r=rank,
             lora_alpha=alpha,
@@ -163,6 +166,7 @@ def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
             task_type="CAUSAL_LM",
             base_model_name_or_path=_findable(base),
             inference_mode=True,
+            use_dora=lengths is not None,
         )
         .to_dict()
     )
@@ -175,6 +179,8 @@ def save_lora(folder: Path, factors: dict[str, Factors], *, base: str) -> None:
             stored, down, up = nested[name], down.flatten(0, 1), up.permute(1, 2, 0).flatten(1)
         tensors[f"{_PEFT_PREFIX}{stored}.lora_A.weight"] = down
         tensors[f"{_PEFT_PREFIX}{stored}.lora_B.weight"] = up
+    for name, length in (lengths or {}).items():
+        tensors[f"{_PEFT_PREFIX}{name}.{_LENGTH}"] = length
     save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
     write_json(folder / "adapter_config.json", config)
 
@@ -204,8 +210,35 @@ def read_lora(folder: Path) -> dict[str, Factors]:
     """
     config = read_json(folder / "adapter_config.json")
     _check_plain(config, folder)
+    return _updates(config, load_tensors(folder / "adapter_model.safetensors"), folder)
+
+
+def read_dora(folder: Path) -> dict[str, tuple[Factors, Tensor]]:
+    """Read a PEFT DoRA folder as `save_lora` writes it: by module name, the update and the lengths [o].
+
+    Raises:
+        AdapterError: an update has no lengths.
+        FolderError: it is not complete.
+    """
+    config, tensors = (
+        read_json(folder / "adapter_config.json"),
+        load_tensors(folder / "adapter_model.safetensors"),
+    )
+    lengths = {
+        key.removeprefix(_PEFT_PREFIX).removesuffix(f".{_LENGTH}"): tensors.pop(key)
+        for key in list(tensors)
+        if key.endswith(f".{_LENGTH}")
+    }
+    updates = _updates(config, tensors, folder)
+    if updates.keys() != lengths.keys():
+        raise AdapterError(f"{folder} is no whole DoRA: {_LENGTH} is missing. Train that stage again.")
+    return {name: (update, lengths[name]) for name, update in updates.items()}
+
+
+def _updates(config: dict[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Factors]:
+    """The updates of a LoRA folder; raises AdapterError if they are not whole."""
     pairs = defaultdict[str, dict[str, Tensor]](dict)
-    for key, tensor in load_tensors(folder / "adapter_model.safetensors").items():
+    for key, tensor in tensors.items():
         name, _, which = key.removesuffix(".weight").removesuffix(".default").rpartition(".")
         if which not in ("lora_A", "lora_B"):
             raise AdapterError(
@@ -283,13 +316,13 @@ def _factors(
 
 def _by_pattern(patterns: dict[str, Any], name: str, default: Any) -> Any:
     """What PEFT would take for a module; its import takes a while, so it is asked only about patterns."""
-    return patterns.get(_peft().utils.other.get_pattern_key(patterns, name), default) if patterns else default
+    return patterns.get(peft().utils.other.get_pattern_key(patterns, name), default) if patterns else default
 
 
-def _peft() -> ModuleType:
+def peft() -> ModuleType:
     """PEFT. It imports bitsandbytes where there is one, which warns that a kernel for CPUs is missing."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    import peft
+    import peft as found
 
-    module: ModuleType = peft
+    module: ModuleType = found
     return module

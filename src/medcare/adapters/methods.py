@@ -7,10 +7,9 @@ here and one class; what PEFT has is in peft_methods.py.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,9 @@ from medcare.adapters.branch_files import save_branches
 from medcare.adapters.branches import LORAS, trained_in
 from medcare.adapters.budget import equal_rank
 from medcare.adapters.merge import merge_unrouted
+from medcare.adapters.peft_methods import Corda, Dora, Miss, Olora, Osf, Pissa
 from medcare.adapters.targets import text_model
+from medcare.adapters.trained import Trained
 from medcare.adapters.tuner import (
     add_branches,
     attach,
@@ -36,47 +37,6 @@ from medcare.settings.config import AdapterConfig, Method, RunConfig, Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-class Trained(ABC):
-    """What trains in a model, from the first step to the folder.
-
-    Attributes:
-        rate: factor of the stage's learning rate.
-        in_float32: whether `dtype: auto` means float32 for it.
-        needs_whole_base: whether it can train neither beside a quantised base nor in shards (FSDP2, ZeRO-3).
-    """
-
-    rate: ClassVar[float] = 1.0
-    in_float32: ClassVar[bool] = False
-    needs_whole_base: ClassVar[bool] = False
-
-    @abstractmethod
-    def attach(
-        self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
-    ) -> dict[str, nn.Parameter]:
-        """Put what a stage trains into a model, and freeze the rest.
-
-        Args:
-            model: the base in stage 1, what stage 1 left in stage 2.
-            stage: which.
-            config: all settings.
-            sample: token ids [1, s] of rows that tell which directions matter; `corda` alone asks for them.
-
-        Returns:
-            What trains, by name.
-
-        Raises:
-            AdapterError: the model has no place for it.
-        """
-
-    @abstractmethod
-    def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
-        """Write what trained into a stage folder; raises StorageError."""
-
-    @abstractmethod
-    def settle(self, model: PreTrainedModel) -> None:
-        """Make a trained model what its folder loads as when the stage is over: dropped, merged, plain."""
 
 
 class Medcare(Trained):
@@ -178,5 +138,16 @@ class Full(Trained):
         model.requires_grad_(False)
 
 
-_KINDS: dict[str, Trained] = {"medcare": Medcare(), "lora": Lora(), "rslora": Rslora(), "full": Full()}
+_KINDS: dict[str, Trained] = {
+    "medcare": Medcare(),
+    "lora": Lora(),
+    "rslora": Rslora(),
+    "dora": Dora(),
+    "pissa": Pissa(),
+    "olora": Olora(),
+    "corda": Corda(),
+    "miss": Miss(),
+    "osf": Osf(),
+    "full": Full(),
+}
 METHODS: dict[Method, Trained] = {name: _KINDS[name.removesuffix("_two_stage")] for name in NAMES}

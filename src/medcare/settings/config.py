@@ -22,7 +22,10 @@ Optimizer = Literal["adamw", "adamw_8bit", "muon", "adafactor", "schedule_free"]
 RateSchedule = Literal["cosine", "linear", "constant", "wsd"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Method = Literal[
-    "medcare", "lora", "rslora", "full", "lora_two_stage", "rslora_two_stage", "full_two_stage"
+    "medcare",
+    "lora", "rslora", "dora", "pissa", "olora", "corda", "miss", "osf", "full",
+    "lora_two_stage", "rslora_two_stage", "dora_two_stage", "pissa_two_stage", "olora_two_stage",
+    "corda_two_stage", "miss_two_stage", "osf_two_stage", "full_two_stage",
 ]  # fmt: skip
 EMBEDDED = "embedded"
 AUTO = "auto"
@@ -392,6 +395,11 @@ class RunConfig:
     def mixes_stages(self) -> bool:
         """Whether the method has one stage, on the rows of both."""
         return self.method != "medcare" and not self.method.endswith("_two_stage")
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether stage 2 needs the rows of stage 1."""
+        return self.align.replay > 0 or self.method == "corda_two_stage"
 
     def stage(self, name: str) -> StageConfig:
         """The settings of one stage; raises ConfigError if there is no such stage."""

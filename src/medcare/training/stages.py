@@ -17,8 +17,9 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ from medcare.adapters.methods import METHODS
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.targets import Role, adapted_share
 from medcare.adapters.tuner import adapted_layers, add_branches, branch_parameters
+from medcare.adapters.written_weights import written_in
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.foundation.contents import CHECKPOINTS
 from medcare.foundation.errors import ConfigError, DataError, FolderError
@@ -62,6 +64,8 @@ from medcare.training.tracking import check_installed, tracked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_SAMPLED = 256  # rows; as many as CorDA's authors take
 
 
 def train(
@@ -85,7 +89,7 @@ def train(
         out: the folder to write.
         data_hash: identifies the data in the manifest.
         start: the stage-1 folder; required for, and only for, `align`.
-        replayed: stage 1's data, for `align.replay`.
+        replayed: stage 1's data, where `RunConfig.goes_back`.
 
     Returns:
         What `Loop.run` returns; empty if the folder was finished already.
@@ -111,11 +115,16 @@ def train(
     length = config.stage(stage).max_length
     examples = _render(tokenizer, conversations, length)
     former: Sequence[Rendered] = ()
-    if stage == "align" and config.align.replay:
+    if stage == "align" and config.goes_back:
         if not replayed:
-            raise DataError("align.replay needs the conversations of stage 1: set aggregate.data to them.")
+            raise DataError(
+                "align.replay and CorDA's second stage need the conversations of stage 1: set aggregate.data "
+                "to them."
+            )
         former = _render(tokenizer, replayed, length)
-    parameters = METHODS[config.method].attach(model, stage, config)
+    sample = _sample(former or examples, config.seed, model.device)
+    parameters = METHODS[config.method].attach(model, stage, config, sample)
+    former = former if config.align.replay else ()
     loop = _loop(stage, config, model, parameters, examples, former, out, pad_id=_pad_id(tokenizer))
     if start is not None and config.method == "medcare":
         _keep_out(loop, examples, start, config.adapters.wide_rank)
@@ -283,6 +292,9 @@ def save(
         for spec in stored_in(start):
             if spec.in_align == "merged":
                 shutil.copytree(start / spec.path, out / spec.path, dirs_exist_ok=True)
+        for path in written_in(start):
+            if path.is_dir():
+                shutil.copytree(path, out / path.name, dirs_exist_ok=True)
     write_manifest(out, config, {**facts, "base_facts": describe(model)})
 
 
@@ -381,6 +393,12 @@ def _render(
             "Raise max_length or check the data with: medcare data check FILE"
         )
     return kept
+
+
+def _sample(examples: Sequence[Rendered], seed: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Token ids [1, s] of some rows, drawn."""
+    order = random.Random(f"sample:{seed}").sample(range(len(examples)), min(len(examples), _SAMPLED))
+    return (torch.tensor([list(examples[number].ids)], device=device) for number in order)
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

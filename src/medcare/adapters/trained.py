@@ -1,0 +1,58 @@
+"""What a method has to say of itself, so that the one loop can train it; the table is in methods.py."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+
+from medcare.settings.config import RunConfig, Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Trained(ABC):
+    """What trains in a model, from the first step to the folder.
+
+    Attributes:
+        rate: factor of the stage's learning rate.
+        in_float32: whether `dtype: auto` means float32 for it.
+        needs_whole_base: whether it can train neither beside a quantised base nor in shards (FSDP2, ZeRO-3).
+    """
+
+    rate: ClassVar[float] = 1.0
+    in_float32: ClassVar[bool] = False
+    needs_whole_base: ClassVar[bool] = False
+
+    @abstractmethod
+    def attach(
+        self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
+    ) -> dict[str, nn.Parameter]:
+        """Put what a stage trains into a model, and freeze the rest.
+
+        Args:
+            model: the base in stage 1, what stage 1 left in stage 2.
+            stage: which.
+            config: all settings.
+            sample: token ids [1, s] of rows that tell which directions matter; `corda` alone asks for them.
+
+        Returns:
+            What trains, by name.
+
+        Raises:
+            AdapterError: the model has no place for it.
+            ConfigError: a setting is none that it can have.
+            DataError: it asks for a sample, and there is none.
+        """
+
+    @abstractmethod
+    def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
+        """Write what trained into a stage folder; raises StorageError."""
+
+    @abstractmethod
+    def settle(self, model: PreTrainedModel) -> None:
+        """Make a trained model what its folder loads as when the stage is over: dropped, merged, plain."""
