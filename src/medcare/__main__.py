@@ -24,7 +24,9 @@ def main() -> None:
     # What libraries will rename one day is nothing that a user could act on.
     warnings.simplefilter("ignore", FutureWarning)
     from medcare.cli import app
+    from medcare.foundation.progress import insist_on_interrupts
 
+    insist_on_interrupts()
     try:
         app()
     except SystemExit as stop:

@@ -1,7 +1,14 @@
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import time
+
+import pytest
+
 from medcare.foundation import processes
-from medcare.foundation.progress import say, track
+from medcare.foundation.progress import insist_on_interrupts, say, track
 
 
 def test_alone_nobody_waits(monkeypatch):
@@ -10,6 +17,28 @@ def test_alone_nobody_waits(monkeypatch):
     assert (processes.count(), processes.number(), processes.is_main()) == (1, 0, True)
     with processes.main_first():
         processes.wait()
+
+
+def test_a_swallowed_ctrl_c_is_raised_again_at_the_next_sign_of_progress(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    class Swallows:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0)  # the signal is handled here, where Python drops what is raised
+
+    try:
+        insist_on_interrupts()
+        with track("work", 2) as task:
+            monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+            made = Swallows()
+            del made
+            with pytest.raises(KeyboardInterrupt):
+                task.advance()
+            task.advance()
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def test_of_several_the_first_alone_speaks(monkeypatch, capsys):

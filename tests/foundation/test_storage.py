@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from medcare.foundation.storage import (
     read_jsonl,
     storage_error,
     write_atomic,
+    write_folder,
     write_json,
     write_jsonl,
     write_text,
@@ -167,6 +169,32 @@ def test_a_pipe_is_read(tmp_path):
 )
 def test_a_failed_write_says_what_helps(error, advice):
     assert advice in str(storage_error(Path("a"), error))
+
+
+def test_a_library_that_passes_the_system_s_error_on_as_text_is_understood(tmp_path):
+    def full(_part: Path) -> None:
+        raise Exception("No space left on device (os error 28)")  # tokenizers raises just this
+
+    def wrong(_part: Path) -> None:
+        raise ValueError("a fault of this package")
+
+    for write in (write_atomic, write_folder):
+        with pytest.raises(StorageError, match="Free some space"):
+            write(tmp_path / "a", full)
+        with pytest.raises(ValueError, match="a fault"):
+            write(tmp_path / "b", wrong)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_can_not_be_copied_says_why(tmp_path):
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "a").touch()
+
+    def copy(_part: Path) -> None:
+        raise shutil.Error([("from/a", "to/a", "[Errno 28] No space left on device")])
+
+    with pytest.raises(StorageError, match="No space left on device"):
+        write_folder(tmp_path / "to", copy)
 
 
 @pytest.mark.parametrize("place", ["/proc/medcare/a", "/dev/null/a", "{here}/a.txt/b"])

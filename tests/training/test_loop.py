@@ -231,6 +231,24 @@ def test_a_run_stopped_and_continued_ends_bit_for_bit_as_one_that_ran_through(tm
         )
 
 
+def test_ctrl_c_after_the_last_step_is_not_lost(tmp_path, monkeypatch):
+    whole = run(stage_one(), STAGE, tmp_path / "whole")
+    made = loop(stage_one(), STAGE, tmp_path / "late")
+    steps, asked = len(made.schedule.steps), []
+
+    def late(accelerator, stop, save):
+        asked.append(stop)
+        if len(asked) == steps:  # it comes just after the last step has looked
+            os.kill(os.getpid(), signal.SIGINT)
+        return stop, save
+
+    monkeypatch.setattr("medcare.training.loop.agree", late)
+    with pytest.raises(KeyboardInterrupt):
+        made.run("late")
+    monkeypatch.undo()
+    assert_same(whole, run(stage_one(), STAGE, tmp_path / "late"))
+
+
 def test_a_resumed_run_logs_what_one_that_ran_through_logs(tmp_path):
     """Also where it was stopped between two rows, and after the last step."""
     stage = replace(STAGE, log_every=3, learning_rate=1e-3)

@@ -20,6 +20,7 @@ import re
 import shutil
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from medcare.adapters.branches import SPECS, added_in
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.targets import find_layers, layers_at
 from medcare.foundation.errors import AdapterError, FolderError, first_line
-from medcare.foundation.storage import read_json
+from medcare.foundation.storage import read_json, write_atomic
 from medcare.models.base_model import TEMPLATE, describe, skeleton
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
@@ -300,7 +301,7 @@ def _write(found: Found, folder: Path, base: str, out: Path) -> str:
         metadata = {"top_k": str(found.adapters.top_k), "scale": repr(found.adapters.scale), "format": "pt"}
         save_tensors(out / SPECS["noise"].path, found.noise, metadata)
     if (own := folder / TEMPLATE).is_file():
-        shutil.copyfile(own, out / TEMPLATE)
+        write_atomic(out / TEMPLATE, partial(shutil.copyfile, own))
     write_manifest(out, config, {**settings, "base": base, "base_facts": describe(model), "result": {}})
     return stage
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
-from medcare.foundation.storage import read_json, storage_error, write_folder
+from medcare.foundation.storage import read_json, write_folder
 from medcare.generation.ending import answer_ends
 from medcare.models.base_model import own_files
 
@@ -69,10 +68,7 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out:
                 shutil.copyfile(folder / name, part / name)
         _edit(part / TOKENIZER, lambda new: _tokenizer(new, tokenizer))
 
-    try:
-        write_folder(out, write)
-    except SafetensorError as error:  # it wraps the system's error, such as a full disk
-        raise storage_error(out, error) from error
+    write_folder(out, write)
 
 
 def to_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:

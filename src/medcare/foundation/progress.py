@@ -44,6 +44,7 @@ class ProgressTask:
 
     def advance(self, amount: int = 1, detail: str = "") -> None:
         """Report `amount` more units, with a few words such as the loss."""
+        _insist()
         self.done += amount
         now = time.monotonic()
         if self._bar and self._id is not None:
@@ -59,6 +60,7 @@ class ProgressTask:
 @contextmanager
 def track(name: str, total: int) -> Iterator[ProgressTask]:
     """Show the progress of `total` units of work called `name` while the block runs."""
+    _insist()
     if not console.is_terminal or not is_main():
         yield ProgressTask(name, total, None)
         return
@@ -81,6 +83,30 @@ def say(text: str) -> None:
         console.print(text, highlight=False)
     else:
         print(text, file=sys.stderr, flush=True)
+
+
+_raised: list[bool] = []
+
+
+def insist_on_interrupts() -> None:
+    """From now on, raise Ctrl-C again at the next sign of progress if nothing came of it.
+
+    Python drops an exception that is raised while a finalizer or a callback of the garbage collector runs,
+    and some libraries' imports catch all: a Ctrl-C that comes just then would be lost.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _raise)
+
+
+def _raise(_signal: int, _frame: object) -> None:
+    _raised.append(True)
+    raise KeyboardInterrupt
+
+
+def _insist() -> None:
+    if _raised:
+        _raised.clear()
+        raise KeyboardInterrupt
 
 
 class Interrupt:

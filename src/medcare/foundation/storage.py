@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,8 @@ from medcare.foundation.errors import DataError, MedCareError, StorageError
 Json = dict[str, Any]
 """A JSON object as it is read and written."""
 
+# How libraries in Rust (tokenizers, safetensors) tell the system's errors.
+_PASSED_ON = re.compile(r"\(os error (\d+)\)")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # No file by this name can be there, such as below /proc or below a file.
@@ -64,7 +67,9 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         part.replace(path)
         with contextlib.suppress(OSError):  # not every system knows how to flush a folder
             _flush(path.parent)
-    except OSError as error:
+    except Exception as error:
+        if not _is_storage(error):
+            raise
         raise storage_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
@@ -88,7 +93,9 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
                     _flush(path)
             for path in part.iterdir():
                 path.replace(folder / path.name)
-    except OSError as error:
+    except Exception as error:
+        if not _is_storage(error):
+            raise
         raise storage_error(folder, error) from error
 
 
@@ -255,10 +262,18 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _is_storage(error: Exception) -> bool:
+    """Whether it is the system that could not write, told by itself or in a library's words."""
+    passed_on = _PASSED_ON.search(str(error)) and not isinstance(error, MedCareError)
+    return isinstance(error, OSError) or bool(passed_on)
+
+
 def storage_error(path: Path, error: Exception) -> StorageError:
     """What to say of a failed write: by the system, or by a library that passes its error on as text."""
+    if isinstance(error, shutil.Error):  # a list of the files that could not be copied
+        error = OSError(str(error.args[0][0][2]))
     reason = getattr(error, "strerror", None) or str(error)
-    passed_on = re.search(r"\(os error (\d+)\)", reason)
+    passed_on = _PASSED_ON.search(reason)
     number = int(passed_on[1]) if passed_on else getattr(error, "errno", None)
     if isinstance(error, FileExistsError):  # a file where a folder would have to be
         reason = missing(Path(error.filename or path.parent), "folder")

@@ -21,11 +21,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
 
     def write(part: Path) -> None:
-        try:
-            save_file(plain, part, metadata=metadata)
-            _sort_header(part)
-        except SafetensorError as error:  # it wraps the operating system's error, such as a full disk
-            raise OSError(str(error)) from error
+        save_file(plain, part, metadata=metadata)
+        _sort_header(part)
 
     write_atomic(path, write)
 

@@ -252,6 +252,10 @@ class Loop:
                     saved_at = time.monotonic()
                 if stop:
                     raise KeyboardInterrupt
+            # One that came after the last step was agreed on would be lost when the handler goes.
+            if agree(self.accelerator, interrupt.asked, False)[0]:
+                self._save(done, key, meter)
+                raise KeyboardInterrupt
         self._train_mode(False)
         if noise is not None:
             noise.remove()

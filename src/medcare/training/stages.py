@@ -48,6 +48,7 @@ from medcare.foundation.contents import CHECKPOINTS
 from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
+from medcare.foundation.storage import write_atomic, write_folder
 from medcare.models.base_model import TEMPLATE, choose_dtype, describe, load_base, load_tokenizer, skeleton
 from medcare.models.identity import base_digest
 from medcare.models.quantized import check_quantization, quantize
@@ -286,15 +287,16 @@ def save(
     """
     METHODS[config.method].save(model, out, facts["stage"], facts["base"])
     if template := _template(config, start):  # what was trained with is used with the folder, too
-        shutil.copyfile(template, out / TEMPLATE)
+        write_atomic(out / TEMPLATE, functools.partial(shutil.copyfile, template))
     if start is not None:
         # What is merged by now stays with the folder as it was, so that the folder can be loaded alone.
         for spec in stored_in(start):
             if spec.in_align == "merged":
-                shutil.copytree(start / spec.path, out / spec.path, dirs_exist_ok=True)
+                copy = functools.partial(shutil.copytree, start / spec.path, dirs_exist_ok=True)
+                write_folder(out / spec.path, copy)
         for path in written_in(start):
             if path.is_dir():
-                shutil.copytree(path, out / path.name, dirs_exist_ok=True)
+                write_folder(out / path.name, functools.partial(shutil.copytree, path, dirs_exist_ok=True))
     write_manifest(out, config, {**facts, "base_facts": describe(model)})
 
 
