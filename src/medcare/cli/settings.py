@@ -1,21 +1,27 @@
-"""Commands on settings: a first file of them for data of one's own."""
+"""Commands on settings: a first file of them for data of one's own, and what each one means."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medcare.cli.data import columns_of
+from medcare.cli.runs import Preset, Settings
 from medcare.cli.training_rows import print_rows
-from medcare.settings.config import EMBEDDED
+from medcare.settings.config import EMBEDDED, RunConfig
+from medcare.settings.files import PRESETS
 
 if TYPE_CHECKING:
     from medcare.planning.draft import Found, Tested
+    from medcare.settings.described import Setting
 
 commands = typer.Typer()
 
@@ -97,6 +103,50 @@ def init(
         steps.append(["medcare", "evaluate", str(run), "--items", name, "--out", f"{run}-test{number}"])
     for command in steps:
         typer.echo(f"  {shlex.join(command)}")
+
+
+@commands.command()
+def config(
+    file: Annotated[Path | None, typer.Argument(help="YAML of settings; shows what they come to.")] = None,
+    preset: Preset = None,
+    set_: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Every setting: its meaning, its default, and what a preset or a file makes of it."""
+    from medcare.settings.described import described, value_of
+    from medcare.settings.files import load_config
+
+    asked = file is not None or preset is not None or bool(set_)
+    tree = (load_config(file, preset=preset, settings=set_ or ()) if asked else RunConfig()).to_dict()
+    entries = [(entry, value_of(tree, entry.key)) for entry in described()]
+    if as_json:
+        typer.echo(json.dumps([{**asdict(entry), "value": value} for entry, value in entries], indent=2))
+    elif sys.stdout.isatty():
+        _print_settings(entries)
+    else:
+        for entry, value in entries:
+            told = [f"default {_written(entry.default)}"] if value != entry.default else []
+            told += [f"{name} {_written(other)}" for name, other in entry.presets.items()]
+            aside = f" ({'; '.join(told)})" if told else ""
+            typer.echo(f"{entry.key} = {_written(value)}{aside}: {entry.meaning} [{entry.kind}]")
+
+
+def _print_settings(entries: Sequence[tuple[Setting, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("setting", "value", "default", *PRESETS, "meaning", show_lines=True)
+    for entry, value in entries:
+        cells = [entry.key, _written(value), _written(entry.default)]
+        cells += [_written(entry.presets[name]) if name in entry.presets else "" for name in PRESETS]
+        style = "bold" if value != entry.default else ""
+        table.add_row(*(Text(cell, style=style) for cell in cells), Text(f"{entry.meaning}\n[{entry.kind}]"))
+    Console().print(table)
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
 def _plain(source: str) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from medcare.data.readers.rows import HUB
 from medcare.evaluation.own_tasks import YAML
 from medcare.evaluation.test_set import read_test_set
 from medcare.foundation.errors import DataError
-from medcare.settings.config import EMBEDDED, EvaluationConfig, StageConfig
+from medcare.settings.config import EMBEDDED, EvaluationConfig, RunConfig, StageConfig
+from medcare.settings.fitting import count_steps, fitting
 from medcare.text.chat_template import render_each, spelt
 from medcare.text.records import Conversation, Item
 
@@ -32,13 +33,6 @@ Pieces = list[tuple[str, bool]]
 _RENDERED = 2000  # rows that are tokenised; what the others hold follows from their characters
 _TOGETHER = 256
 _SHOWN = 3
-# A step wants a few rows, so that its gradient is no single row's; an epoch wants a few dozen steps, and the
-# training enough of them that a rate of 2e-4 gets somewhere.
-_ROWS_A_STEP = 4
-_STEPS_AN_EPOCH = 50
-_STEPS = 150
-_MOST_EPOCHS = 5
-_SMALLEST_STEP = 256
 _LONGEST_ANSWER = 1024
 _FEW_LABELS = 30
 _RATE = "  # the demonstration's, for so small a model; the default is 2.0e-4"
@@ -97,35 +91,6 @@ class Tested:
     several: int
     answer_tokens: int
     declared: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How long a stage trains.
-
-    Attributes:
-        tokens_per_batch: tokens of a step.
-        epochs: passes over the data.
-        steps: of all epochs, about.
-    """
-
-    tokens_per_batch: int
-    epochs: int
-    steps: int
-
-
-def pace(rows: int, tokens: int) -> Pace:
-    """The size of a step and the passes that fit so many rows of so many tokens together.
-
-    Steps are powers of two up to the default, 8,192 tokens; more data than that needs has one pass.
-    """
-    wanted = max(tokens / _STEPS_AN_EPOCH, _SMALLEST_STEP)
-    size = 1 << math.floor(math.log2(wanted))
-    few = 1 << math.ceil(math.log2(max(_ROWS_A_STEP * tokens / rows, 1)))
-    size = min(max(size, few), StageConfig.tokens_per_batch)
-    steps = max(round(tokens / size), 1)
-    epochs = min(max(math.ceil(_STEPS / steps), 1), _MOST_EPOCHS)
-    return Pace(size, epochs, steps * epochs)
 
 
 def look(
@@ -253,7 +218,7 @@ def draft(
         positions: the longest input that the model is made for, if it is known.
     """
     mixes = mixes or {}
-    second = align or aggregate
+    second, defaults = align or aggregate, RunConfig()
     lines = [
         f"# {name}",
         "# What is not here has its default: `medcare config` prints every setting with its meaning.",
@@ -264,11 +229,11 @@ def draft(
         + ("  # SmolLM2-135M; rather a larger one: a folder or a hub id" if base == EMBEDDED else ""),
         "",
         "aggregate:  # stage 1 takes up knowledge",
-        *_stage(aggregate, mixes.get("aggregate"), columns, positions),
+        *_stage(defaults.aggregate, aggregate, mixes.get("aggregate"), columns, positions),
         *([] if base != EMBEDDED else [f"  learning_rate: 1.0e-3{_RATE}"]),
         "",
         "align:  # stage 2 learns the form of answers" + ("" if align else ", here of the same rows"),
-        *_stage(second, mixes.get("align" if align else "aggregate"), columns, positions),
+        *_stage(defaults.align, second, mixes.get("align" if align else "aggregate"), columns, positions),
         *([] if base != EMBEDDED else [f"  learning_rate: 1.2e-3{_RATE}"]),
     ]
     if align:
@@ -303,17 +268,22 @@ def seen_from(home: Path, source: str) -> str:
 
 
 def _stage(
-    sources: Sequence[Found], mixed: str | None, columns: Mapping[str, str] | None, positions: int | None
+    stage: StageConfig,
+    sources: Sequence[Found],
+    mixed: str | None,
+    columns: Mapping[str, str] | None,
+    positions: int | None,
 ) -> Iterator[str]:
     rows, tokens = (sum(getattr(found, what) for found in sources) for what in ("good", "tokens"))
-    longest, chosen = max(found.longest for found in sources), pace(rows, tokens)
+    longest = max(found.longest for found in sources)
+    fitted = replace(stage, **fitting(rows, tokens, stage))
     yield f"  data: {_yaml(mixed or sources[0].source)}  # {rows:,} rows, about {tokens:,} tokens"
     if columns and not mixed:
         yield f"  map: {_yaml(dict(columns))}"
-    yield f"  tokens_per_batch: {chosen.tokens_per_batch}  # of one step"
-    yield f"  epochs: {chosen.epochs}  # about {chosen.steps:,} steps in all"
+    yield f"  tokens_per_batch: {fitted.tokens_per_batch}  # of one step"
+    yield f"  epochs: {fitted.epochs}  # about {count_steps(tokens, fitted):,} steps in all"
     most = positions or longest
-    if longest > min(StageConfig.max_length, most):
+    if longest > min(stage.max_length, most):
         yield f"  max_length: {min(-(-longest // 64) * 64, most)}  # tokens; longer rows are left out"
 
 

@@ -207,8 +207,7 @@ class StageConfig:
             data does (`contrast`).
         orthogonality_weight: lambda, the weight of the penalty.
         input_energy: with `inputs` and `contrast`, the share of the energy of stage 1's inputs that is kept
-        out
-            of the alignment branch.
+            out of the alignment branch.
         train_knowledge: whether the knowledge branch goes on learning in stage 2.
         replay: share of stage 2's examples that are stage 1's, drawn anew for each epoch.
         validation: what is measured on the way, and what follows from it.

@@ -44,11 +44,17 @@ def load_config(
         preset = "demo"
     if preset is None:
         return own
-    if preset not in PRESETS:
-        raise ConfigError(f"There is no preset '{preset}'. Choose one of: {', '.join(PRESETS)}.")
-    text = resources.files("medcare.settings").joinpath(f"presets/{preset}.yaml").read_text(encoding="utf-8")
-    config: RunConfig = _build(RunConfig, _laid_over(yaml.safe_load(text), tree), "")
+    config: RunConfig = _build(RunConfig, _laid_over(preset_tree(preset), tree), "")
     return config
+
+
+def preset_tree(name: str) -> dict[str, Any]:
+    """What a preset says; raises ConfigError if there is none of that name."""
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset '{name}'. Choose one of: {', '.join(PRESETS)}.")
+    text = resources.files("medcare.settings").joinpath(f"presets/{name}.yaml").read_text(encoding="utf-8")
+    tree: dict[str, Any] = yaml.safe_load(text)
+    return tree
 
 
 def read_yaml(path: Path, *, texts: bool = False) -> dict[str, Any]:
