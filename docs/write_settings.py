@@ -16,9 +16,9 @@ from medcare.settings.files import PRESETS
 PAGE = Path(__file__).parent / "settings.md"
 HEAD = """# Settings
 
-Every setting, as `medcare config` prints them: `--set KEY=VALUE` on the command line, or in a YAML file, where
-a dot opens a group. A preset's column says what it sets. `medcare config --preset demo mine.yaml` shows what a
-file makes of it.
+Every setting, as `medcare config` prints them: `--set KEY=VALUE` on the command line, or in a YAML
+file, where a dot opens a group. A preset's column says what it sets. `medcare config --preset demo
+mine.yaml` shows what a file makes of it.
 
 """
 
