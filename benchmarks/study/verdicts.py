@@ -34,10 +34,17 @@ LORAS = (
     "two loras",
     "two loras, replay 0.1",
     "two loras, replay 0.3",
+    "two loras, replay 0.3, fast",
     "two loras, replay 0.5",
     "two loras, replay 0.3, distilled",
 )
-MIXED = ("one mixed lora", "one mixed lora, slow", "one mixed lora, fast")
+BOTH = (
+    "two loras, 400 and 600 steps, replay 0.5",
+    "two loras, 400 and 600 steps, replay 0.5, fast",
+    "two loras, 200 and 800 steps, replay 0.625",
+)
+BOTH_OF_THE_METHOD = ("400 and 600 steps, replay 0.5",)
+MIXED = ("one mixed lora", "one mixed lora, slow", "one mixed lora, fast", "one mixed lora, rank 8")
 ORTHOGONAL = (
     "l1",
     "frobenius",
@@ -52,6 +59,10 @@ ORTHOGONAL = (
     "contrast 0.9, frozen",
 )
 TOGETHER = ("inputs 0.9, replay 0.1, frozen", "inputs 0.9, replay 0.1, frozen, fast", "replay 0.1, distilled")
+STAGE_2 = tuple(
+    f"stage 2, {name}"
+    for name in ("lora", "rslora", "dora", "pissa", "olora", "corda", "miss", "osf", "full")
+)
 DROPPED = {
     "stage 1, noise aggregator": "stage 1, lora",
     "stage 1, noise aggregator, fast": "stage 1, lora",
@@ -226,8 +237,11 @@ def tables(cells: Cells) -> dict[str, list[str]]:
         found[f"claim 1 the method over two loras, {moment}"] = compared(
             claim(("none", "l1", "the paper's", *REPLAY), LORAS)
         )
+        found[f"claim 1 the method over two loras of 400 and 600 steps, {moment}"] = compared(
+            claim(BOTH_OF_THE_METHOD, BOTH[:2])
+        )
         found[f"claim 1 two stages over mixed, {moment}"] = compared(
-            claim((*LORAS, "none", "the paper's", *REPLAY), MIXED)
+            claim((*BOTH, *BOTH_OF_THE_METHOD, *LORAS, "none", "the paper's", *REPLAY), MIXED)
         )
         over = {"none": there, "replay": REPLAY, "two loras": LORAS}
         found[f"claim 1 mixed over two stages, {moment}"] = compared(
@@ -237,6 +251,9 @@ def tables(cells: Cells) -> dict[str, list[str]]:
                 for name, references in over.items()
                 if (height := claim((arm,), references).get(arm))
             }
+        )
+        found[f"claim 4, {moment}"] = compared(
+            claim([arm for arm in STAGE_2 if arm != STAGE_2[0]], STAGE_2[:1])
         )
     for moment, name in (("end", "dropped"), ("noise kept", "left on")):
         found[f"claim 2 {name}"] = compared(

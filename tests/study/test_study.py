@@ -59,6 +59,7 @@ def test_arms_expand_and_cells_come_arm_by_arm(tmp_path):
         ({"seed": [1]}, "unknown: seed"),
         ({"world": "large"}, "small or run"),
         ({"arms": {"x": {"align.replay": 1.5}}}, "replay"),
+        ({"arms": {"x": {"method": "lora_two_stage"}}}, "world.method: lora_two_stage"),
     ],
 )
 def test_wrong_plans_are_refused_before_anything_runs(tmp_path, changes, message):
@@ -73,6 +74,7 @@ def test_cells_run_once_and_the_tables_come_of_them_alone(tmp_path, monkeypatch)
         "inputs": {"align.orthogonality": "inputs"},
         "mixed": {"world.method": "lora"},
         "distilled": {"align.replay": 0.2, "world.distill": 0.5},
+        "rslora": {"method": "rslora_two_stage", "world.method": "lora_two_stage"},
         "alone": {"world.stage_2": False, "adapters.experts": 2, "adapters.noise_drop": 0.5},
     }
     figure = {"name": "frontier", "title": "t", "x": "new_forms", "y": "new_facts", "arms": list(arms)}
@@ -82,7 +84,7 @@ def test_cells_run_once_and_the_tables_come_of_them_alone(tmp_path, monkeypatch)
         write_study(study, out)
     run_study(study, out)
     cells = {(cell["arm"], cell["seed"]): cell["result"] for cell in finished(study, out)}
-    assert len(cells) == 10
+    assert len(cells) == 12
     # Arms of one stage 1 share it; the measures before stage 2 are the same.
     assert len(list((out / "shared").glob("stage-1-*"))) == 4
     assert cells["none", 1]["stage_1"] == cells["inputs", 1]["stage_1"]
@@ -92,7 +94,7 @@ def test_cells_run_once_and_the_tables_come_of_them_alone(tmp_path, monkeypatch)
     monkeypatch.setattr(grid, "_try", lambda *_: pytest.fail("a finished cell was run again"))
     run_study(study, out)
     page = write_study(study, out).read_text()
-    assert "10 of 10 cells" in page
+    assert "12 of 12 cells" in page
     assert page.count("\n| ") == 1 + len(arms)
     assert (out / "frontier.svg").read_text().startswith("<?xml")
     assert all(json.loads(path.read_text())["commit"] for path in out.glob("cells/*/cell.json"))

@@ -117,7 +117,14 @@ class Study:
         if sizes and self.world != "small":
             raise ConfigError(f"The settings of '{WORLD}' belong to world: small, got {self.world}.")
         world = build(SmallWorldConfig, sizes) if self.world == "small" else None
-        return Cell(arm, from_dict(tree), world, said)
+        config = from_dict(tree)
+        two_loras = world and world.method == "lora_two_stage" and not config.mixes_stages
+        if world and config.method != "medcare" and not two_loras:
+            raise ConfigError(
+                f"method={config.method} trains the small world's stage 2 after a plain LoRA: give a method "
+                f"with two stages, and world.method: lora_two_stage, got {world.method}."
+            )
+        return Cell(arm, config, world, said)
 
 
 def load_study(path: Path) -> Study:

@@ -18,6 +18,7 @@ from transformers import LlamaForCausalLM
 
 from medcare.adapters.input_directions import Directions, contrasting, heard, leading, sketching
 from medcare.adapters.merge import merge_unrouted
+from medcare.adapters.methods import METHODS
 from medcare.adapters.orthogonality import measure as orthogonality
 from medcare.adapters.orthogonality import project
 from medcare.adapters.tuner import (
@@ -36,6 +37,7 @@ from medcare.study.small_world import PAD, SmallWorldConfig, TokenRows, World, b
 
 _PRETRAINING = StageConfig(learning_rate=3e-3, warmup=0.03)
 _SKETCHED = 1000  # rows: ten thousand tokens for at most 96 directions
+_ASKED = 256  # rows that tell `corda` which directions matter
 _SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MOMENTS = (0.1, 0.25, 0.5, 0.75)
 
@@ -182,7 +184,11 @@ def _stage_2(
     torch.manual_seed(config.seed)
     kept_out: dict[str, Tensor] | None = None
     facts: dict[str, Any] = {}
-    if world.method == "lora_two_stage":
+    if config.method != "medcare":
+        merge_unrouted(model)
+        parameters = _attach(model, config, before)
+        stage = replace(stage, learning_rate=stage.learning_rate * METHODS[config.method].rate)
+    elif world.method == "lora_two_stage":
         merge_unrouted(model)
         add_branches(model, "aggregate", _without_experts(config).adapters)
         parameters = trainable(model, ("knowledge", "attention"))
@@ -223,9 +229,10 @@ def _stage_2(
         after_step=watch,
     )
     measures["end"] = measure(model, tests)
-    for scale in (0.25, 0.5, 0.75):
-        with _between(model, start, scale):
-            measures[f"scaled {scale}"] = measure(model, tests)
+    if config.method == "medcare":
+        for scale in (0.25, 0.5, 0.75):
+            with _between(model, start, scale):
+                measures[f"scaled {scale}"] = measure(model, tests)
     if world.method == "medcare":
         facts["passing"] = {
             kind: heard(model, directions)
@@ -234,6 +241,13 @@ def _stage_2(
         facts |= orthogonality(model)
     trained = sum(entry.numel() for entry in parameters.values())
     return {"measures": measures, "trained": trained, **facts}
+
+
+def _attach(model: LlamaForCausalLM, config: RunConfig, before: TokenRows) -> dict[str, nn.Parameter]:
+    """Put one of the package's baselines into a model, as `training.stages` does."""
+    known = before.some(min(1.0, _ASKED / len(before)), 0).ids
+    sample = (row[row != PAD][None] for row in known)
+    return METHODS[config.method].attach(model, "align", config, sample)
 
 
 def _directions(model: LlamaForCausalLM, rows: TokenRows) -> dict[str, Directions]:

@@ -52,7 +52,8 @@ class SmallWorldConfig:
     Attributes:
         method: `medcare`, or what it is compared with: `lora` on the data of both stages, mixed;
             `lora_two_stage`, one LoRA after the other, the first one merged; `full`, all weights on the data
-            of both stages, mixed.
+            of both stages, mixed. After `lora_two_stage`'s first stage the second may be one of the package's
+            baselines (the setting `method`), with as many trained parameters as the method's stage 2.
         noise: which of stage 1's sources are wrong.
         distill: of the rows that stage 2 replays, how much they are to be answered as the model did after
             stage 1 (1) and how much as they are labelled (0).
