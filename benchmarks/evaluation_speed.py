@@ -105,6 +105,10 @@ def in_order(batches: Any, count: int) -> list[Any]:
     return [found[index] for index in range(count)]
 
 
+def texts_of(batches: Any, count: int) -> list[str]:
+    return [answer.text for (answer,) in in_order(batches, count)]
+
+
 def compare(
     name: str, plain: Callable[[], list[Any]], ours: Callable[[], list[Any]], rounds: int, tolerance: float
 ) -> dict[str, Any]:
@@ -185,7 +189,7 @@ def main() -> None:
     model = load_base(arguments.model, device=device, dtype=dtype).eval()
     tokenizer = load_tokenizer(arguments.model)
     reference = Reference(model, tokenizer)
-    ours = LocalEngine(model, tokenizer, max_new_tokens=NEW_TOKENS)
+    ours = LocalEngine(model, tokenizer, EvaluationConfig(max_new_tokens=NEW_TOKENS))
     tolerance = 1e-3 if dtype == torch.float32 else float("inf")
     report: dict[str, Any] = {"model": arguments.model, "rounds": arguments.rounds, "cases": {}}
     for name, prompts in cases(arguments).items():
@@ -193,7 +197,7 @@ def main() -> None:
         if prompts[0].options:
             ways = (lambda: reference.rank(prompts), lambda: in_order(ours.rank(prompts), count))  # noqa: B023
         else:
-            ways = (lambda: reference.write(prompts), lambda: in_order(ours.write(prompts), count))  # noqa: B023
+            ways = (lambda: reference.write(prompts), lambda: texts_of(ours.write(prompts), count))  # noqa: B023
         report["cases"][name] = compare(name, *ways, arguments.rounds, tolerance)
     every = [case["seconds"] for case in report["cases"].values()]
     total = {way: sum(statistics.median(case[way]) for case in every) for way in ("reference", "medcare")}

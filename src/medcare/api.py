@@ -221,13 +221,7 @@ def _engine(
     if is_main() and out.exists() and any(out.iterdir()):
         raise FolderError(f"{out} is not empty: the model may have changed since. Choose another folder.")
     training = model.training
-    settings = config.evaluation
     try:
-        yield LocalEngine(
-            model.eval(),
-            tokenizer,
-            max_new_tokens=settings.max_new_tokens,
-            tokens_per_batch=settings.tokens_per_batch,
-        )
+        yield LocalEngine(model.eval(), tokenizer, config.evaluation, config.seed)
     finally:
         model.train(training)

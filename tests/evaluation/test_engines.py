@@ -43,7 +43,7 @@ def tiny() -> tuple[Any, Any]:
 
 
 def local(tiny: tuple[Any, Any]) -> LocalEngine:
-    return LocalEngine(*tiny, max_new_tokens=6)
+    return LocalEngine(*tiny, EvaluationConfig(max_new_tokens=6))
 
 
 def rows(engine: Any, path: Path, config: EvaluationConfig, **options: Any) -> dict[str, dict[str, Any]]:

@@ -67,6 +67,44 @@ def test_letters_with_a_gap_are_read_as_the_prompt_shows_them():
         assert (outcome.score, outcome.parsable) == (float(right), text != "B")
 
 
+def test_of_several_answers_the_first_of_those_that_most_agree_on_counts():
+    texts = ["D", "the answer is B", "I cannot say.", "I cannot say.", "C", "B. Ibuprofen", "A"]
+    item = exam_item(1)
+    samples = [{"text": text, "thought": f"thought {n}"} for n, text in enumerate(texts)]
+    outcome = marked(item, text="D", samples=samples)
+    assert (outcome.score, outcome.text, outcome.thought) == (1.0, "the answer is B", "thought 1")
+    assert outcome.drawn == (0, 1, 0, 0, 0, 1, 0)  # c of n: pass@1 is 2/7
+    tied = marked(item, text="C", samples=[{"text": "C"}, {"text": "B"}, {"text": "B or C"}])
+    assert (tied.score, tied.text, tied.drawn) == (0.0, "C", (0, 1, 0))
+    none = marked(item, text="?", samples=[{"text": "?"}, {"text": "Sorry."}])
+    assert (none.parsable, none.text) == (False, "?")
+
+
+@pytest.mark.parametrize("task", ["CMeEE-V2", "Text2DT", "IMCS-V2-MRG", "CHIP-CTC"])
+def test_answers_of_any_form_are_voted_on(task):
+    for row in read_golden(task).rows[:20]:
+        right, other = {"text": row.item.target}, {"text": row.prediction}
+        alone = mark(TASKS[task], [row.item], {"m": [right]})[0]["m"].tolist()
+        answers = [{**other, "samples": [other, right, right]}]
+        assert mark(TASKS[task], [row.item], {"m": answers})[0]["m"].tolist() == alone
+
+
+def test_a_thought_is_left_out_and_one_without_an_answer_is_no_answer():
+    assert marked(exam_item(1), text="<think>A or C?</think>B").score == 1
+    inline = mark(TASKS["KUAKE-IR"], [relevant()], {"m": [{"text": "<think>嗯</think>\n相关"}]})[1]["m"][0]
+    assert (inline.score, inline.text, inline.thought) == (1.0, "相关", "嗯")
+    # An empty answer is the first label to the official evaluator; a thought that was cut off is none at all.
+    for row in ({"text": "<think>嗯"}, {"text": "", "thought": "嗯"}):
+        cut = mark(TASKS["KUAKE-IR"], [relevant()], {"m": [row]})[1]["m"][0]
+        assert (cut.score, cut.parsable, cut.thought) == (0.0, False, "嗯")
+    assert mark(TASKS["KUAKE-IR"], [relevant()], {"m": [{"text": ""}]})[1]["m"][0].score == 1
+
+
+def relevant():
+    choices = ("相关", "不相关")
+    return Item("q", "KUAKE-IR", "alignment", "held_out", "q", "?", target="相关", choices=choices)
+
+
 def ranked(*options, log_likelihoods, right=0):
     """The outcomes of two items, each with these options and its own log-likelihoods."""
     items = [replace(exam_item(right), id=name, options=options) for name in "ab"]

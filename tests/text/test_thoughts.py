@@ -46,6 +46,8 @@ def test_how_a_text_is_cut_changes_nothing(pieces: list[str], opened: bool) -> N
         ("<think>\nA or B?\n</think>\n\nB.", False, "A or B?", "B."),
         ("A or B?</think>B.", True, "A or B?", "B."),
         ("<think>A or B?</think>B.", True, "A or B?", "B."),
+        ("A or B?</think>B.", None, "A or B?", "B."),
+        ("Say <think>no</think>.", None, "", "Say <think>no</think>."),
         ("cut in the thou", True, "cut in the thou", None),
         ("<think>cut </thi", False, "cut </thi", None),
         (" no thought ", False, "", "no thought"),
@@ -53,6 +55,6 @@ def test_how_a_text_is_cut_changes_nothing(pieces: list[str], opened: bool) -> N
     ],
 )
 def test_a_whole_text_is_parted_and_an_answer_that_never_began_is_none(
-    text: str, opened: bool, thought: str, answer: str | None
+    text: str, opened: bool | None, thought: str, answer: str | None
 ) -> None:
     assert parted_text(text, opened=opened) == (thought, answer)

@@ -164,7 +164,7 @@ def answers(folder: Path, base: Path) -> None:
         for number in range(9)
     ]
     model = load_base(str(base), device=torch.device("cpu"), dtype=torch.float32).eval()
-    engine = LocalEngine(model, load_tokenizer(str(base)), max_new_tokens=4)
+    engine = LocalEngine(model, load_tokenizer(str(base)), EvaluationConfig(max_new_tokens=4))
     predict(engine, build_prompts(items, EvaluationConfig()), folder / "predictions.jsonl", name="base")
 
 

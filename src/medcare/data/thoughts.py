@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 
 from medcare.settings.config import ThoughtsKept
-from medcare.text.control_tokens import CLOSE, OPEN
+from medcare.text.control_tokens import CLOSE
 from medcare.text.records import Message
 from medcare.text.thoughts import parted
 from medcare.text.words import pieces
@@ -50,9 +50,7 @@ def _changed(message: Message, kept: ThoughtsKept) -> Message:
         return message
     thought, answer = message.reasoning_content, message.content
     if not thought and CLOSE in answer:
-        # Where the template opens the thought, data has its end alone.
-        opened = OPEN not in answer.partition(CLOSE)[0]
-        thought, rest = parted(answer, opened=opened)
+        thought, rest = parted(answer)
         answer = rest or ""
     short = summary(thought, answer) if thought and kept == "summarise" else ""
     return replace(message, content=answer, reasoning_content=short)

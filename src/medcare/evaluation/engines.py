@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from medcare.evaluation.prompts import Prompt
-from medcare.settings.config import RunConfig
+from medcare.settings.config import EvaluationConfig, RunConfig
 from medcare.text.chat_template import render_answer, render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Scores = list[tuple[int, list[float]]]
-Texts = list[tuple[int, str]]
+TOP_P = 0.95
+"""What answers are drawn from besides their temperature, as makers of reasoning models advise."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer in words, and the thought before it; both may be empty."""
+
+    text: str
+    thought: str = ""
+
+
+Texts = list[tuple[int, list[Written]]]
 
 
 class Engine(Protocol):
@@ -29,11 +43,16 @@ class Engine(Protocol):
         """
 
     def write(self, prompts: Sequence[Prompt]) -> Iterator[Texts]:
-        """Answer in words, always with the most likely token.
+        """Answer in words: once with the most likely token at each place, or as often as `samples` says.
 
         Yields:
-            For each prompt of a batch its index and the answer.
+            For each prompt of a batch its index and the answers.
         """
+
+
+def drawing_seed(seed: int, prompt: Prompt, number: int) -> int:
+    """The seed of an answer to a prompt, by the number of the answer."""
+    return random.Random(f"{seed} {prompt.item.id} {number}").getrandbits(31)
 
 
 @contextmanager
@@ -52,19 +71,14 @@ def open_engine(model: str, config: RunConfig, *, noise: bool = False) -> Iterat
     if is_server(model):
         from medcare.evaluation.server_engine import ServerEngine
 
-        with ServerEngine(model, settings) as server:
+        with ServerEngine(model, settings, config.seed) as server:
             yield server
         return
     from medcare.adapters.loading import load_model, tokenizer_of
 
     where = {"device": config.model.device, "dtype": config.model.dtype}
     loaded = load_model(model, **where, noise=noise, merge=True)
-    yield LocalEngine(
-        loaded,
-        tokenizer_of(model, config.model.chat_template),
-        max_new_tokens=settings.max_new_tokens,
-        tokens_per_batch=settings.tokens_per_batch,
-    )
+    yield LocalEngine(loaded, tokenizer_of(model, config.model.chat_template), settings, config.seed)
 
 
 def check_model(model: str) -> None:
@@ -88,22 +102,21 @@ class LocalEngine:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_new_tokens: int = 64,
-        tokens_per_batch: int = 4096,
+        settings: EvaluationConfig | None = None,
+        seed: int = 0,
     ) -> None:
         """Prepare.
 
         Args:
             model: in evaluation mode.
             tokenizer: its tokenizer, with a chat template.
-            max_new_tokens: longest answer.
-            tokens_per_batch: padded tokens in one batch.
+            settings: of the evaluation; by default those of `EvaluationConfig`.
+            seed: of answers that are drawn.
         """
         self._model = model
         self._tokenizer = tokenizer
-        self._max_new_tokens = max_new_tokens
-        self._tokens_per_batch = tokens_per_batch
+        self._settings = settings or EvaluationConfig()
+        self._seed = seed
 
     def rank(self, prompts: Sequence[Prompt]) -> Iterator[Scores]:
         """As `Engine.rank`."""
@@ -118,7 +131,7 @@ class LocalEngine:
                 self._model,
                 [options[0][0] for options in pairs],
                 [[answer for _, answer in options] for options in pairs],
-                tokens_per_batch=self._tokens_per_batch,
+                tokens_per_batch=self._settings.tokens_per_batch,
             )
             for batch in stream:
                 yield [(chosen[index], values) for index, values in batch]
@@ -127,22 +140,57 @@ class LocalEngine:
         """As `Engine.write`."""
         from medcare.generation.ending import answer_ends
         from medcare.generation.greedy import stream_generate
+        from medcare.generation.thinking import spell_apart
 
+        settings = self._settings
+        if settings.thinking or settings.temperature:
+            yield from self._drawn(prompts)
+            return
         for chosen in _by_examples(prompts):
+            rendered = [render_prompt(self._tokenizer, prompts[index].messages) for index in chosen]
             stream = stream_generate(
                 self._model,
-                [render_prompt(self._tokenizer, prompts[index].messages) for index in chosen],
-                max_new_tokens=self._max_new_tokens,
+                rendered,
+                max_new_tokens=settings.max_new_tokens,
                 stop_ids=answer_ends(self._model, self._tokenizer),
-                tokens_per_batch=self._tokens_per_batch,
+                tokens_per_batch=settings.tokens_per_batch,
             )
             for batch in stream:
-                yield [(chosen[index], self._text(tokens)) for index, tokens in batch]
+                parts = [(index, spell_apart(self._tokenizer, rendered[index], new)) for index, new in batch]
+                yield [(chosen[index], [Written(text, thought)]) for index, (thought, text) in parts]
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        from medcare.generation.ending import spell
+    def _drawn(self, prompts: Sequence[Prompt]) -> Iterator[Texts]:
+        """Answers after a thought, or several of them; each draws with a seed of its own."""
+        from medcare.generation.ending import answer_ends
+        from medcare.generation.sampling import Sampling
+        from medcare.generation.thinking import stream_thinking
 
-        return spell(self._tokenizer, tokens).strip()
+        settings, count = self._settings, self._settings.samples
+        plain = Sampling(
+            settings.max_new_tokens,
+            settings.temperature,
+            top_p=TOP_P,
+            stop_ids=answer_ends(self._model, self._tokenizer),
+        )
+        rendered, samplings = [], []
+        for prompt in prompts:
+            ids = render_prompt(self._tokenizer, prompt.messages, thinking=settings.thinking > 0)
+            rendered += [ids] * count
+            samplings += [replace(plain, seed=drawing_seed(self._seed, prompt, n)) for n in range(count)]
+        stream = stream_thinking(
+            self._model,
+            self._tokenizer,
+            rendered,
+            samplings,
+            thinking=settings.thinking,
+            tokens_per_batch=settings.tokens_per_batch,
+        )
+        answers: list[dict[int, Written]] = [{} for _ in prompts]
+        for place, thought, text in stream:
+            index, number = divmod(place, count)
+            answers[index][number] = Written(text, thought)
+            if len(answers[index]) == count:
+                yield [(index, [answers[index][number] for number in range(count)])]
 
 
 def _by_examples(prompts: Sequence[Prompt]) -> Iterator[list[int]]:

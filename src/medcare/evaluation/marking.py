@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from medcare.evaluation.questions import in_order
 from medcare.evaluation.reading import UNREAD, Answer, normalise
 from medcare.foundation.errors import EvaluationError
 from medcare.text.records import Item, fixed_options
+from medcare.text.thoughts import parted
 
 Prediction = dict[str, Any]
 
@@ -26,7 +28,10 @@ class Outcome:
     Attributes:
         score: 0 to 1, the task's metric on this item alone.
         parsable: whether the answer is in the task's form; always true where options are ranked.
-        text: the answer as it was given; where options are ranked the one chosen.
+        text: the answer as it was given; where options are ranked the one chosen, and where several answers
+            were drawn the one that counts.
+        thought: what was thought before it.
+        drawn: where several answers were drawn, the score of each.
         choice: the option ranked first, None for text.
         plain_choice: the option that the model finds likeliest: its log-likelihood is not divided by length.
         plain_right: whether that one is right.
@@ -37,6 +42,8 @@ class Outcome:
     score: float
     parsable: bool
     text: str
+    thought: str = ""
+    drawn: tuple[float, ...] = ()
     choice: int | None = None
     plain_choice: int | None = None
     plain_right: bool = False
@@ -121,20 +128,67 @@ def _written(
     task: Task, items: Sequence[Item], gold: Sequence[Answer], predictions: Sequence[Prediction | None]
 ) -> tuple[Floats, tuple[Outcome, ...]]:
     metric = metric_of(task)
-    read = [_read(task, item, row) for item, row in zip(items, predictions, strict=True)]
+    drawn = [_drawn(row) for row in predictions]
+    read = [[_read(task, item, row) for row in rows] for item, rows in zip(items, drawn, strict=True)]
+    chosen = [voted(answers) for answers in read]
     labels = [normalise(label) for label in task.labels]
-    rows = metric.rows([right.content for right in gold], [answer.content for answer in read], labels)
-    # Nothing to find and nothing found is right for one item, whatever the metric says of all of them.
-    scores, counted = np.ones(len(rows)), rows.any(1)
-    scores[counted] = metric(rows[counted])
-    return rows, tuple(
-        Outcome(float(score), answer.parsable, "" if row is None else row["text"])
-        for score, answer, row in zip(scores, read, predictions, strict=True)
-    )
+
+    def marked(answers: Sequence[Answer]) -> tuple[Floats, Floats]:
+        rows = metric.rows([right.content for right in gold], [answer.content for answer in answers], labels)
+        # Nothing to find and nothing found is right for one item, whatever the metric says of all of them.
+        scores, counted = np.ones(len(rows)), rows.any(1)
+        scores[counted] = metric(rows[counted])
+        return rows, scores
+
+    rows, scores = marked([answers[place] for answers, place in zip(read, chosen, strict=True)])
+    most = max(map(len, read))
+    each = [marked([answers[min(n, len(answers) - 1)] for answers in read])[1] for n in range(most)]
+    outcomes = []
+    for place, (answers, said, index) in enumerate(zip(read, drawn, chosen, strict=True)):
+        one = said[index]
+        thought, text = ("", "") if one is None else parted(one["text"])
+        outcomes.append(
+            Outcome(
+                float(scores[place]),
+                answers[index].parsable,
+                text or "",
+                thought=(one or {}).get("thought") or thought,
+                drawn=tuple(float(values[place]) for values in each) if most > 1 else (),
+            )
+        )
+    return rows, tuple(outcomes)
+
+
+def voted(answers: Sequence[Answer]) -> int:
+    """Which of several answers to an item counts (self-consistency, arXiv 2203.11171).
+
+    It is the first of those that most agree on, as with lm-evaluation-harness's `majority_vote`; answers that
+    can't be read have no vote, unless none can.
+    """
+    votes = [_ballot(answer.content) if answer.parsable else None for answer in answers]
+    counts = Counter(vote for vote in votes if vote is not None)
+    return votes.index(counts.most_common(1)[0][0]) if counts else 0
+
+
+def _ballot(content: Any) -> Hashable:
+    """The same for contents that say the same."""
+    if isinstance(content, tuple):
+        return frozenset(content)
+    return content if isinstance(content, Hashable) else repr(content)
+
+
+def _drawn(row: Prediction | None) -> list[Prediction | None]:
+    """A row for each answer that was drawn; one where none were."""
+    if row is None or not row.get("samples"):
+        return [row]
+    return [{**row, "thought": "", **sample} for sample in row["samples"]]
 
 
 def _read(task: Task, item: Item, row: Prediction | None) -> Answer:
-    """What an answer says; a row's `order` tells which of the item's options stood at each letter."""
+    """What an answer says; a row's `order` tells which of the item's options stood at each letter.
+
+    A thought that never came to an answer says nothing, whatever the task makes of an empty text.
+    """
     if row is None:
         return UNREAD
     if task.form == "judged":
@@ -146,9 +200,12 @@ def _read(task: Task, item: Item, row: Prediction | None) -> Answer:
         return UNREAD if row["grade"] is None else Answer(row["grade"])
     form = form_of(task)
     order = row.get("order")
+    _, text = parted(row["text"])
+    if text is None or (row.get("thought") and not text):
+        return UNREAD
     if order is None:
-        return form.read(task, row["text"], item)
-    answer = form.read(task, row["text"], in_order(item, order))
+        return form.read(task, text, item)
+    answer = form.read(task, text, in_order(item, order))
     return Answer(frozenset(order[place] for place in answer.content)) if answer.parsable else answer
 
 

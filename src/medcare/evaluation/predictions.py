@@ -4,7 +4,9 @@ One row an item.
 
 - Options scored by likelihood: `{"id", "log_likelihoods": [nats for each option], "bytes": [UTF-8 length of
   each option]}`, both in the item's order of options, however they were shown.
-- Generated text: `{"id", "text"}`, as the model wrote it. For a question with options there is also
+- Generated text: `{"id", "text"}`, as the model wrote it, and the `"thought"` before it, if there was one.
+  Where several answers were drawn, `"samples"` holds the text and the thought of each, and `text` is that of
+  the first. For a question with options there is also
   `"order"`: the index of the item's option that stood at each letter, so letter `"ABCD…"[i]` in the text
   means the item's option `order[i]`.
 
@@ -21,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medcare.evaluation.engines import Engine
+from medcare.evaluation.engines import Engine, Written
 from medcare.evaluation.prompts import Prompt, Prompts
 from medcare.foundation import processes
 from medcare.foundation.errors import FolderError
@@ -67,8 +69,8 @@ def predict(engine: Engine, prompts: Prompts, path: Path, *, name: str) -> None:
             task.advance(len(scores))
         written = [prompt for prompt in mine if not prompt.options]
         for texts in engine.write(written):
-            for index, text in texts:
-                _append(part, written[index], text=text)
+            for index, answers in texts:
+                _append(part, written[index], **_row(answers))
             task.advance(len(texts))
     processes.wait()
     _join(path)
@@ -125,6 +127,13 @@ def _join(path: Path) -> None:
             for part in parts:
                 part.unlink()
     processes.wait()
+
+
+def _row(answers: Sequence[Written]) -> dict[str, Any]:
+    first, *others = [
+        {"text": answer.text, **({"thought": answer.thought} if answer.thought else {})} for answer in answers
+    ]
+    return {**first, **({"samples": [first, *others]} if others else {})}
 
 
 def _append(path: Path, prompt: Prompt, **answer: Any) -> None:

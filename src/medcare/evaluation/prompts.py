@@ -13,6 +13,7 @@ from typing import Any
 from medcare.data.task import Task
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.questions import ask
+from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import json_hash
 from medcare.settings.config import EvaluationConfig
 from medcare.text.records import Item, Message
@@ -69,13 +70,21 @@ def build_prompts(
         tasks: by name; how one says that its questions are answered goes before `exams`.
 
     Raises:
-        EvaluationError: there are too few examples that tell nothing of a test item.
+        EvaluationError: there are too few examples that tell nothing of a test item, or a thought or several
+            answers are wanted where options are ranked.
     """
     said = {name: task.answered for name, task in (tasks or {}).items() if task.answered}
     generate = {
         task: said.get(task, _ANSWERED[config.exams]) == "words"
         for task in dict.fromkeys(item.task for item in items)
     }
+    if (config.thinking or config.samples > 1) and (
+        task := next((item.task for item in items if item.options and not generate[item.task]), "")
+    ):
+        raise EvaluationError(
+            f"The options of '{task}' are ranked by log-likelihood, before which nothing is thought. Set "
+            "evaluation.exams=generation, or answered: words in the task's file."
+        )
     shots: dict[str, tuple[Message, ...]] = {}
     if config.shots:
         assert examples is not None
@@ -93,10 +102,12 @@ def build_prompts(
         "max_new_tokens": config.max_new_tokens,
         "items": json_hash([asdict(item) for item in items]),
     }
+    drawn = {"thinking": config.thinking, "samples": config.samples, "temperature": config.temperature}
+    settings |= {key: value for key, value in drawn.items() if value != getattr(EvaluationConfig, key)}
     if config.shots:
         settings["examples"] = json_hash(
             {task: [turn.to_dict() for turn in turns] for task, turns in shots.items()}
         )
-    if config.shuffle_options:
+    if config.shuffle_options or config.temperature:
         settings["seed"] = seed
     return Prompts(tuple(prompts), settings)

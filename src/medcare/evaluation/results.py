@@ -5,6 +5,7 @@
                       "splits": {SPLIT: {"n", "scores"}}, "subjects": {SUBJECT: {"n", "scores"}},
                       "unparsable": {MODEL: count},
                       "ranked_by": "acc" or "acc_bytes", "plain_accuracy": {MODEL: ...},
+                      "samples": n, "pass@1": {MODEL: {value, low, high}}, "maj@n": the same as "scores",
                       "comparisons": {"base->aggregate": {...}}}},
      "summary": {FAMILY: {SPLIT or "all": {"tasks", "n", "scores", "comparisons"}}},
      "calibration": {MODEL: ...}}
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from medcare.evaluation.calibration import calibration
 from medcare.evaluation.draws import Pair
-from medcare.evaluation.metrics import ACCURACY, Floats, Metric, mean_rows
+from medcare.evaluation.metrics import ACCURACY, MEAN, Floats, Metric, mean_rows
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Resampled, holm, mean_of, resample
 from medcare.foundation.storage import Json, write_json, write_jsonl
@@ -189,6 +190,14 @@ class _Scored:
             }
             tree["ranked_by"] = self.task.ranked_by
             tree["plain_accuracy"] = _scores(self._resample(ACCURACY, rows, self.members["all"], ()))
+        if drawn := max(len(entry.drawn) for answers in outcomes.values() for entry in answers):
+            rows = {
+                model: mean_rows([sum(entry.drawn) / max(len(entry.drawn), 1) for entry in answers])
+                for model, answers in outcomes.items()
+                if all(entry.drawn for entry in answers)
+            }
+            tree |= {"samples": drawn, f"maj@{drawn}": tree["scores"]}
+            tree["pass@1"] = _scores(self._resample(MEAN, rows, self.members["all"], ()))
         return {**tree, "comparisons": _comparisons(whole, self.compared)}
 
 

@@ -3,20 +3,30 @@
 Text is asked for as a chat, so that the server applies the model's own template and any server will do.
 Log-likelihoods are asked for as completions of token ids with `echo`: the prompt is rendered here, by the
 tokenizer that `evaluation.tokenizer` names, and so has the very tokens that a local model would be given.
+
+A thought comes as `reasoning_content` (or `reasoning`) beside the answer, or between tags before it. A chat
+counts it together with the answer; where it takes up both budgets, a second request, of token ids again,
+closes it and asks for the answer.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from medcare.evaluation.engines import TOP_P, Written, drawing_seed
 from medcare.evaluation.prompts import Prompt
 from medcare.foundation.errors import ConfigError, EvaluationError
+from medcare.foundation.progress import say
 from medcare.settings.config import EvaluationConfig
 from medcare.settings.keys import read_key
-from medcare.text.chat_template import render_answer
+from medcare.text.chat_template import encode_text, render_answer, render_prompt
+from medcare.text.control_tokens import OPEN
+from medcare.text.thoughts import ENOUGH, parted
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -25,6 +35,8 @@ if TYPE_CHECKING:
     from medcare.evaluation.engines import Scores, Texts
 
 T = TypeVar("T")
+# For the template, which calls it by one name or the other.
+_THINK = {"enable_thinking": True, "thinking": True}
 _SECONDS = 600.0
 _NO_KEY = "no-key"  # the client wants one
 _LONGEST_QUOTE = 300
@@ -34,12 +46,13 @@ _IN_WORDS = "Without them, exams can be answered in words only: set evaluation.e
 class ServerEngine:
     """A model behind a server, as a context; see `engines.Engine`."""
 
-    def __init__(self, address: str, settings: EvaluationConfig) -> None:
+    def __init__(self, address: str, settings: EvaluationConfig, seed: int = 0) -> None:
         """Connect.
 
         Args:
             address: `http://HOST:PORT/v1#MODEL`; without `#MODEL` the server's only one.
             settings: of the evaluation.
+            seed: of answers that are drawn.
 
         Raises:
             ConfigError: the package that asks is missing, or the variable with the key is not set.
@@ -54,6 +67,9 @@ class ServerEngine:
             ) from error
         self._url, _, model = address.partition("#")
         self._settings = settings
+        self._seed = seed
+        self._unanswered = 0
+        self._rendering = threading.Lock()
         self._key = read_key(settings.api_key_env, "evaluation.api_key_env") or _NO_KEY
         self._client: OpenAI = OpenAI(
             base_url=self._url,
@@ -75,7 +91,13 @@ class ServerEngine:
 
     def write(self, prompts: Sequence[Prompt]) -> Iterator[Texts]:
         """As `Engine.write`; raises EvaluationError if the server gives up."""
-        return self._each(self._text, prompts)
+        self._unanswered = 0
+        yield from self._each(self._answers, prompts)
+        if self._unanswered:
+            say(
+                f"{self._unanswered:,} thoughts were cut off before an answer began. With the model's "
+                "tokenizer as evaluation.tokenizer they are closed and the answer is asked for."
+            )
 
     def rank(self, prompts: Sequence[Prompt]) -> Iterator[Scores]:
         """As `Engine.rank`.
@@ -91,11 +113,8 @@ class ServerEngine:
                 "Ranking options by log-likelihood on a server needs the model's tokenizer here: set "
                 "evaluation.tokenizer to its folder or hub id, or evaluation.exams=generation."
             )
-        from medcare.models.base_model import load_tokenizer
-
-        tokenizer = load_tokenizer(self._settings.tokenizer)
         # Rendered one after another: fast tokenizers may not be called by two threads at once.
-        rendered = [_rendered(tokenizer, prompt) for prompt in prompts]
+        rendered = [_rendered(self._tokenizer, prompt) for prompt in prompts]
         yield from self._each(self._scores, rendered)
 
     def _each(self, ask: Callable[[Any], T], asked: Sequence[Any]) -> Iterator[list[tuple[int, T]]]:
@@ -108,19 +127,65 @@ class ServerEngine:
             for future in futures:
                 future.cancel()
 
-    def _text(self, prompt: Prompt) -> str:
-        messages: Any = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        from medcare.models.base_model import load_tokenizer
 
-        def ask() -> str:
+        return load_tokenizer(self._settings.tokenizer)
+
+    def _answers(self, prompt: Prompt) -> list[Written]:
+        return [self._answer(prompt, number) for number in range(self._settings.samples)]
+
+    def _answer(self, prompt: Prompt, number: int) -> Written:
+        settings = self._settings
+        messages: Any = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
+        drawing: dict[str, Any] = {"temperature": settings.temperature}
+        if settings.temperature:
+            drawing |= {"top_p": TOP_P, "seed": drawing_seed(self._seed, prompt, number)}
+        body = {"chat_template_kwargs": _THINK} if settings.thinking else None
+
+        def ask() -> tuple[str, str | None]:
             response = self._client.chat.completions.create(
                 model=self._model,
                 messages=messages,
-                max_tokens=self._settings.max_new_tokens,
-                temperature=0,
+                max_tokens=settings.thinking + settings.max_new_tokens,
+                extra_body=body,
+                **drawing,
             )
-            return (response.choices[0].message.content or "").strip()
+            message = response.choices[0].message
+            text = (message.content or "").strip()
+            given = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
+            if thought := next((said for said in given if isinstance(said, str) and said), ""):
+                cut = not text and response.choices[0].finish_reason == "length"
+                return thought.strip(), None if cut else text
+            return parted(text)
 
-        return self._answered(ask, f"item '{prompt.item.id}'")
+        def go_on() -> str:
+            response = self._client.completions.create(
+                model=self._model, prompt=ids, max_tokens=settings.max_new_tokens, **drawing
+            )
+            return str(response.choices[0].text).strip()
+
+        what = f"item '{prompt.item.id}'"
+        thought, text = self._answered(ask, what)
+        if text is not None or not settings.thinking:
+            return Written(text or "", thought)
+        if not settings.tokenizer:
+            self._unanswered += 1
+            return Written("", thought)
+        with self._rendering:
+            ids, thought = self._closed(prompt, thought)
+        return Written(self._answered(go_on, f"the answer after the thought to {what}"), thought)
+
+    def _closed(self, prompt: Prompt, thought: str) -> tuple[list[int], str]:
+        """The tokens of a prompt and of a thought that is closed at its longest, and that thought."""
+        tokenizer = self._tokenizer
+        ids = render_prompt(tokenizer, prompt.messages, thinking=True)
+        if not str(tokenizer.decode(ids[-16:])).rstrip().endswith(OPEN):
+            ids += tokenizer.encode(f"{OPEN}\n", add_special_tokens=False)
+        kept = encode_text(tokenizer, thought)[: self._settings.thinking]
+        said = str(tokenizer.decode(kept)) + ENOUGH.partition("\n</")[0]
+        return [*ids, *kept, *tokenizer.encode(ENOUGH, add_special_tokens=False)], said
 
     def _scores(self, rows: list[tuple[list[int], list[int]]]) -> list[float]:
         def ask() -> list[float]:

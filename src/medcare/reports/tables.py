@@ -41,6 +41,8 @@ def _rows(results: Json) -> Iterator[Json]:
             yield {**row, "unparsable": task["unparsable"][row["model"]]}
         if "plain_accuracy" in task:
             yield from _scores({**whole, "metric": "plain_accuracy"}, task["plain_accuracy"])
+        if "pass@1" in task:
+            yield from _scores({**whole, "metric": "pass@1"}, task["pass@1"])
         for split, part in task["splits"].items():
             yield from _scores({**place, "split": split, "n": part["n"]}, part["scores"])
         for subject, part in task.get("subjects", {}).items():

@@ -311,6 +311,10 @@ class EvaluationConfig:
             benchmark's training conversations.
         shuffle_options: show the options in an order drawn by the seed.
         max_new_tokens: longest free-text answer.
+        thinking: longest thought before it, in tokens, of a model that thinks; then the thought is closed and
+            the answer asked for. 0 asks for an answer without one.
+        samples: answers to each item that is answered in words; the one that most of them give counts.
+        temperature: of answers that are drawn; 0 takes the most likely token at each place.
         tokens_per_batch: padded tokens in one batch.
         noise_ablation: also test the stage-1 model with its noise aggregator still on (the paper's figure 6).
         tokenizer: of a model behind a server, a folder or base name; only log-likelihoods need it.
@@ -327,6 +331,9 @@ class EvaluationConfig:
     shots_from: str = ""
     shuffle_options: bool = False
     max_new_tokens: int = 64
+    thinking: int = 0
+    samples: int = 1
+    temperature: float = 0.0
     tokens_per_batch: int = 4096
     noise_ablation: bool = False
     tokenizer: str = ""
@@ -336,10 +343,17 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("max_new_tokens", "tokens_per_batch", "concurrency"):
+        for name in ("max_new_tokens", "samples", "tokens_per_batch", "concurrency"):
             _require(getattr(self, name) >= 1, f"evaluation.{name}", "at least 1", getattr(self, name))
-        for name in ("shots", "retries"):
+        for name in ("shots", "thinking", "retries"):
             _require(getattr(self, name) >= 0, f"evaluation.{name}", "at least 0", getattr(self, name))
+        _require(0 <= self.temperature <= 2, "evaluation.temperature", "from 0 to 2", self.temperature)
+        _require(
+            self.samples == 1 or self.temperature > 0,
+            "evaluation.temperature",
+            "above 0 (such as 0.6) where evaluation.samples is above 1",
+            self.temperature,
+        )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,12 @@ from typing import Literal
 
 from medcare.text.control_tokens import CLOSE, OPEN
 
+ENOUGH = (
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking "
+    f"directly now.\n{CLOSE}\n\n"
+)
+"""What closes a thought that has reached its longest length: the sentence of Qwen3's report."""
+
 
 class Thoughts:
     """Parts the text of an answer into thought and answer.
@@ -51,17 +57,20 @@ class Thoughts:
         return (held, "") if self._state == "thought" else ("", held)
 
 
-def parted(text: str, *, opened: bool = False) -> tuple[str, str | None]:
+def parted(text: str, *, opened: bool | None = None) -> tuple[str, str | None]:
     """The thought and the answer of a whole text.
 
     Args:
         text: what a model wrote.
-        opened: as of `Thoughts`.
+        opened: as of `Thoughts`; None where that isn't known: then a thought that is closed without having
+            been opened is taken for one.
 
     Returns:
         Both without the white space around them; no answer, None, where the thought was never closed.
     """
     start = text.lstrip()
+    if opened is None:
+        opened = CLOSE in start and OPEN not in start.partition(CLOSE)[0]
     if not opened and not start.startswith(OPEN):
         return "", text.strip()
     thought, closed, answer = start.removeprefix(OPEN).partition(CLOSE)

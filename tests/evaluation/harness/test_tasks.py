@@ -94,7 +94,7 @@ def test_the_harness_gives_the_same_log_likelihoods_and_scores(family, test_set,
     model = tiny_model("llama", vocab=len(tokenizer))
     prompts = build_prompts(ITEMS, EvaluationConfig(max_new_tokens=8))
     path = test_set / "evaluation" / "model" / "predictions.jsonl"
-    predict(LocalEngine(model, tokenizer, max_new_tokens=8), prompts, path, name="tiny")
+    predict(LocalEngine(model, tokenizer, EvaluationConfig(max_new_tokens=8)), prompts, path, name="tiny")
     names = write_tasks(str(test_set), tmp_path / "tasks", max_new_tokens=8)
     assert names == ["medcare_exam", "medcare_verdict", "medcare_form", "medcare_label"]
     found = harness(model, tokenizer, tmp_path / "tasks", *names)
