@@ -7,7 +7,8 @@ import os
 import sys
 import warnings
 
-from medcare.foundation.errors import MedCareError
+from medcare.foundation.errors import MedCareError, TrainingError, first_line
+from medcare.foundation.processes import has_lost_another, number
 from medcare.foundation.processors import settle_threads
 
 _INTERRUPTED = 130
@@ -42,6 +43,15 @@ def main() -> None:
         advice = "Free some space." if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Change the path."
         _fail(f"error: {error.strerror or error}: {error.filename or 'reading or writing'}. {advice}", 7)
     except (MemoryError, RuntimeError) as error:
+        if has_lost_another(error):
+            print(
+                f"error: process {number()} lost the connection to another process of this job, which has "
+                f"ended ({first_line(error)}). Look at what that one said; the same command continues from "
+                "the last checkpoint.",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(TrainingError.exit_code)  # a clean-up would wait for the one that is gone
         if not _is_out_of_memory(error):
             raise
         _fail("error: out of memory. Lower tokens_per_batch, or set gradient_checkpointing=true.", 9)

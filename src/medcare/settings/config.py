@@ -212,6 +212,8 @@ class StageConfig:
         replay: share of stage 2's examples that are stage 1's, drawn anew for each epoch.
         validation: what is measured on the way, and what follows from it.
         checkpoint_seconds: time between two checkpoints.
+        stall_seconds: of several processes, the time without any progress after which all print where they
+            stand and end; 0 for never.
         keep: how many checkpoints are kept while the stage trains; a damaged one falls back to the one
             before.
         log_every: steps between two rows of metrics.jsonl.
@@ -243,6 +245,7 @@ class StageConfig:
     replay: float = 0.0
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint_seconds: float = 300.0
+    stall_seconds: float = 1800.0
     keep: int = 2
     log_every: int = 10
 
@@ -255,7 +258,8 @@ class StageConfig:
         _require(self.clip > 0, "clip", "above 0", self.clip)
         for name in ("weight_decay", "orthogonality_weight", "neftune"):
             _require(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
-        _require(self.checkpoint_seconds >= 0, "checkpoint_seconds", "at least 0", self.checkpoint_seconds)
+        for name in ("checkpoint_seconds", "stall_seconds"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         _require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
         _require(0 < self.input_energy < 1, "input_energy", "between 0 and 1", self.input_energy)
         _require(0 <= self.replay < 1, "replay", "from 0 to below 1", self.replay)

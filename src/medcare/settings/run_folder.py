@@ -25,7 +25,10 @@ CONFIG = "config.yaml"
 _PREPARED = (CONFIG, "phases.json", "prompts.json")
 _DATA = ("data/aggregate.jsonl", "data/align.jsonl", "data/items.jsonl", "data/benchmark.json")
 # These change nothing that is computed.
-_INERT = ("tracking", "evaluation.api_key_env", "evaluation.concurrency", "evaluation.retries")
+_INERT = (
+    "tracking", "aggregate.stall_seconds", "align.stall_seconds",
+    "evaluation.api_key_env", "evaluation.concurrency", "evaluation.retries",
+)  # fmt: skip
 
 
 def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:

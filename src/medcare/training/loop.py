@@ -51,6 +51,7 @@ from medcare.training.optimizers import (
 from medcare.training.state import best_parameters, last_checkpoint, load_state, save_state
 from medcare.training.tracking import scalars
 from medcare.training.validation import Validation, Validator
+from medcare.training.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -182,6 +183,7 @@ class Loop:
         self.weights = _weights(self.examples, stage.source_weights)
         self.kept_out: Mapping[str, Tensor] | None = None
         self.stage = stage
+        self.watchdog = Watchdog(stage.stall_seconds)
         self.seed = seed
         self.folder = folder
         self.pad_id = pad_id
@@ -236,7 +238,7 @@ class Loop:
         embeddings = self.model.get_input_embeddings()
         noise = add_embedding_noise(embeddings, self.stage.neftune) if self.stage.neftune else None
         saved_at = time.monotonic()
-        with delayed_interrupt() as interrupt, track(name, steps) as task:
+        with delayed_interrupt() as interrupt, track(name, steps) as task, self.watchdog:
             task.start_at(done)
             while done < steps and not (self.validator and self.validator.stops):
                 loss = self._step(done, meter)
@@ -386,6 +388,7 @@ class Loop:
 
     def nll(self, batch: Batch) -> Tensor:
         """The summed NLL of a batch's supervised tokens."""
+        self.watchdog.alive()
         batch = batch.to(self.accelerator.device)
         nll: Tensor = self.wrapped(batch.inputs, batch.labels, batch.weights)
         return nll
@@ -470,7 +473,15 @@ class Loop:
     def _key(self) -> str:
         """Identifies settings and data; how often to save and log, and the number of devices, don't count."""
         settings = asdict(self.stage)
-        for name in ("checkpoint_seconds", "keep", "log_every", "data", "accumulation", "batching"):
+        for name in (
+            "checkpoint_seconds",
+            "stall_seconds",
+            "keep",
+            "log_every",
+            "data",
+            "accumulation",
+            "batching",
+        ):
             settings.pop(name)
         settings["validation"].pop("data")  # the rows themselves count
         weights = hashlib.sha256(self.weights.tobytes()).hexdigest()
