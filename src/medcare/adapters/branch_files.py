@@ -13,13 +13,17 @@ Which branch is where in a stage folder says the table in branches.py.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated
 
+import regex
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import Branch
@@ -27,8 +31,9 @@ from medcare.adapters.branches import BRANCHES, LORAS, BranchSpec
 from medcare.adapters.low_rank import Factors, LowRank
 from medcare.adapters.targets import layers_at
 from medcare.adapters.tuner import adapted_layers, attach
-from medcare.foundation.errors import AdapterError, ModelError
-from medcare.foundation.storage import read_json, write_json
+from medcare.foundation.errors import AdapterError, ModelError, first_line
+from medcare.foundation.outside import Outside, read_as
+from medcare.foundation.storage import write_json
 from medcare.models.base_model import resolve_base
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
@@ -41,7 +46,23 @@ _BEYOND_PLAIN = (
     "use_qalora", "use_bdlora", "lora_bias", "alora_invocation_tokens", "arrow_config",
     "kasa_config", "velora_config", "monteclora_config",
 )  # fmt: skip
+_PATTERN_SECONDS = 20.0
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
+
+
+class AdapterFile(Outside):
+    """adapter_config.json: PEFT's, as far as it is read here."""
+
+    peft_type: str | None = None
+    base_model_name_or_path: str | None = None
+    r: Annotated[int, Field(ge=1)]
+    lora_alpha: Annotated[float, Field(gt=0)]
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    target_parameters: list[str] | None = None
+    use_rslora: bool | None = None
+    bias: str | None = None
+    init_lora_weights: bool | str | None = None
 
 
 def save_branches(model: nn.Module, folder: Path, base: str) -> None:
@@ -85,7 +106,7 @@ def load_branch(model: nn.Module, spec: BranchSpec, path: Path, *, dropout: floa
     for name, (tensors, facts) in stored.items():
         try:
             branches[name] = _branch(spec.module, tensors, facts, layers[name].weight.device)
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, RuntimeError) as error:
             raise AdapterError(
                 f"{path} does not hold a whole {spec.name} branch of {name}: {error}. Train that stage again."
             ) from error
@@ -119,6 +140,11 @@ def _branch(
     module: type[Branch], tensors: Mapping[str, Tensor], facts: Mapping[str, str], device: torch.device
 ) -> Branch:
     """A branch of these tensors; raises KeyError or ValueError where they don't belong together."""
+    if not math.isfinite(float(facts["scale"])):
+        raise ValueError(f"scale must be finite, got {facts['scale']}")
+    packed = [key for key, tensor in tensors.items() if not tensor.is_floating_point()]
+    if packed:
+        raise ValueError(f"{packed[0]} must be in floating point, got {tensors[packed[0]].dtype}")
     branch = module.shaped_as(tensors, facts, device)
     with torch.no_grad():
         for key, own in branch.tensors().items():
@@ -208,7 +234,7 @@ def read_lora(folder: Path) -> dict[str, Factors]:
         AdapterError: it holds or uses what a plain LoRA on linear layers lacks.
         FolderError: it is not complete.
     """
-    config = read_json(folder / "adapter_config.json")
+    config = read_as(folder / "adapter_config.json", AdapterFile, AdapterError)
     _check_plain(config, folder)
     return _updates(config, load_tensors(folder / "adapter_model.safetensors"), folder)
 
@@ -249,14 +275,19 @@ def _updates(config: dict[str, Any], tensors: Mapping[str, Tensor], folder: Path
         pairs[name.removeprefix(_PEFT_PREFIX)][which] = tensor
     if not pairs:
         raise AdapterError(f"{folder}/adapter_model.safetensors holds no tensor. Save the adapter again.")
-    parameters = set(config.get("target_parameters") or ())
+    parameters = set(config.target_parameters or ())
     weights = _weights_of_experts(parameters, pairs)
     names = {stored: weights.get(stored, stored) for stored in pairs}
     targets = {name: f"{name}.weight" if f"{name}.weight" in parameters else name for name in names.values()}
-    return {
-        names[stored]: _factors(targets[names[stored]], pair, config, folder, is_stack=stored in weights)
-        for stored, pair in pairs.items()
-    }
+    ranks = _by_pattern(config.rank_pattern or {}, targets.values(), folder)
+    alphas = _by_pattern(config.alpha_pattern or {}, targets.values(), folder)
+    factors = {}
+    for stored, pair in pairs.items():
+        target = targets[names[stored]]
+        rank, alpha = ranks.get(target, config.r), alphas.get(target, config.lora_alpha)
+        scale = alpha / rank**0.5 if config.use_rslora else alpha / rank
+        factors[names[stored]] = _factors(target, pair, int(rank), scale, folder, is_stack=stored in weights)
+    return factors
 
 
 def _weights_of_experts(targets: Iterable[str], stored: Iterable[str]) -> dict[str, str]:
@@ -271,14 +302,15 @@ def _weights_of_experts(targets: Iterable[str], stored: Iterable[str]) -> dict[s
     return {name: weight for weight, name in _nested(names).items()}
 
 
-def _check_plain(config: Any, folder: Path) -> None:
+def _check_plain(config: AdapterFile, folder: Path) -> None:
     """Refuse an adapter_config.json of anything but a plain LoRA."""
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
-        raise AdapterError(f"{folder} must hold a LoRA adapter (peft_type LORA), got {kind or 'none'}.")
-    used = [option for option in _BEYOND_PLAIN if config.get(option)]
-    used += [f"bias={config['bias']}"] if config.get("bias") not in (None, "none") else []
-    start = config.get("init_lora_weights")
+    if config.peft_type != "LORA":
+        raise AdapterError(
+            f"{folder} must hold a LoRA adapter (peft_type LORA), got {config.peft_type or 'none'}."
+        )
+    used = [option for option in _BEYOND_PLAIN if (config.model_extra or {}).get(option)]
+    used += [f"bias={config.bias}"] if config.bias not in (None, "none") else []
+    start = config.init_lora_weights
     if isinstance(start, str) and start.lower().startswith(_CHANGE_THE_BASE):
         used.append(f"init_lora_weights={start} (it changes the base's own weights)")
     if used:
@@ -289,16 +321,10 @@ def _check_plain(config: Any, folder: Path) -> None:
 
 
 def _factors(
-    name: str, pair: dict[str, Tensor], config: dict[str, Any], folder: Path, *, is_stack: bool
+    name: str, pair: dict[str, Tensor], rank: int, scale: float, folder: Path, *, is_stack: bool
 ) -> Factors:
     if set(pair) != {"lora_A", "lora_B"}:
         raise AdapterError(f"{folder}: {name} must have lora_A and lora_B, got {', '.join(sorted(pair))}.")
-    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
-    try:
-        rank = int(_by_pattern(ranks, name, config["r"]))
-        alpha = float(_by_pattern(alphas, name, config["lora_alpha"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(f"{folder}/adapter_config.json: r and lora_alpha must be numbers.") from error
     down, up = pair["lora_A"], pair["lora_B"]
     columns = down.shape[0] if is_stack and down.ndim else rank
     if down.ndim != 2 or up.ndim != 2 or columns % rank or not columns == down.shape[0] == up.shape[1]:
@@ -311,12 +337,30 @@ def _factors(
     ):  # each expert's A after the other's; of B, each rank's column of all experts after the other's
         down = down.unflatten(0, (columns // rank, rank))
         up = up.unflatten(1, (rank, columns // rank)).permute(2, 0, 1)
-    return Factors(down, up, alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
+    return Factors(down, up, scale)
 
 
-def _by_pattern(patterns: dict[str, Any], name: str, default: Any) -> Any:
-    """What PEFT would take for a module; its import takes a while, so it is asked only about patterns."""
-    return patterns.get(peft().utils.other.get_pattern_key(patterns, name), default) if patterns else default
+def _by_pattern(patterns: Mapping[str, float], names: Iterable[str], folder: Path) -> dict[str, float]:
+    """What PEFT takes for each module that a pattern names: of several patterns, the first.
+
+    A pattern may take for ever, and is given up after a while.
+    """
+    end = time.monotonic() + _PATTERN_SECONDS
+    found, pattern = {}, ""
+    try:
+        wholes = {pattern: regex.compile(rf"(?:.*\.)?(?:{pattern})$") for pattern in patterns}
+        for name in names:
+            for pattern, whole in wholes.items():
+                if whole.match(name, timeout=max(end - time.monotonic(), 0.001)):
+                    found[name] = patterns[pattern]
+                    break
+    except (regex.error, TimeoutError, RecursionError, OverflowError, MemoryError) as error:
+        reason = "it takes too long" if isinstance(error, TimeoutError) else first_line(error)
+        raise AdapterError(
+            f"{folder}/adapter_config.json: the pattern {pattern[:80]!r} can't be used: {reason}. "
+            "Give the modules' names instead."
+        ) from error
+    return found
 
 
 def peft() -> ModuleType:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medcare.adapters.branch_files import load_branch
+from medcare.adapters.branch_files import AdapterFile, load_branch
 from medcare.adapters.branches import SPECS, stored_in
 from medcare.adapters.merge import merge_branch, merge_unrouted
 from medcare.adapters.written_weights import write_into
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
+from medcare.foundation.outside import read_as
 from medcare.foundation.progress import say
-from medcare.foundation.storage import read_json
 from medcare.models.base_model import (
     TEMPLATE,
     choose_device,
@@ -175,7 +175,7 @@ def _check_base(model_facts: dict[str, Any], manifest: dict[str, Any], folder: P
     differing = [key for key, value in made_for.items() if model_facts.get(key) != value]
     if differing:
         details = ", ".join(
-            f"{key} {made_for[key]} (this model: {model_facts.get(key)})" for key in differing
+            f"{key} {str(made_for[key])[:40]} (this model: {model_facts.get(key)})" for key in differing
         )
         raise AdapterError(
             f"{folder} was trained on another base, {manifest.get('base')}: {details}. "
@@ -195,9 +195,9 @@ def _check_weights(manifest: dict[str, Any], folder: Path, base: str | None) -> 
 
 
 def _peft_base(path: Path) -> str:
-    base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
+    base = read_as(path / "adapter_config.json", AdapterFile, AdapterError).base_model_name_or_path
     if not base:
         raise FolderError(
             f"{path}/adapter_config.json names no base model (base_model_name_or_path). Add it."
         )
-    return str(base)
+    return base

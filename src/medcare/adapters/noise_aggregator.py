@@ -89,6 +89,8 @@ class NoiseAggregator(Branch):
         """As of `Branch`."""
         experts, rank, width = tensors["lora_A"].shape
         out_features, top_k = tensors["lora_B"].shape[1], int(facts["top_k"])
+        if not 1 <= top_k <= experts:
+            raise ValueError(f"top_k must be from 1 to {experts}, got {top_k}")
         return cls(
             width, out_features, rank, float(facts["scale"]), experts=experts, top_k=top_k, device=device
         )

@@ -13,7 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, field_validator
+
 from medcare.foundation.errors import FolderError, MedCareError
+from medcare.foundation.outside import Outside, held_to, read_object
 from medcare.foundation.storage import cache_dir, file_hash, json_hash, write_json
 
 MANIFEST = "manifest.json"
@@ -26,6 +29,41 @@ _LARGE = 1 << 26  # bytes of data from which on hashing takes a while
 _LEFT_OUT = frozenset(
     {MANIFEST, CHECKPOINTS, "README.md", "report.html", "report.md", "results.csv", "figures", "phases.json"}
 )
+
+
+class Listed(Outside):
+    """One file of a manifest."""
+
+    size: int
+    sha256: str
+
+
+class ManifestFile(Outside):
+    """manifest.json, as far as it is read in more than one place."""
+
+    stage: str | None = None
+    base: str | None = None
+    base_facts: dict[str, Any] | None = None
+    start: str | None = Field(None, alias="from")
+    files: dict[str, Listed] | None = None
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, Listed] | None) -> dict[str, Listed] | None:
+        for name in files or ():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError("paths in the folder are required")
+        return files
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder that has one; raises FolderError if it is damaged."""
+    read = read_as(folder / MANIFEST, ManifestFile, FolderError)
+    return {
+        key: value
+        for key, value in read.model_dump(by_alias=True, exclude_unset=True).items()
+        if value is not None
+    }
 
 
 class KnownHashes:

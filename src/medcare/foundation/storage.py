@@ -137,10 +137,10 @@ def missing(path: Path, required: Literal["file", "folder"]) -> str:
 
 
 def refuse_device(path: Path, error: type[MedCareError] = DataError) -> None:
-    """Raise `error` for one of those that may never end, such as /dev/zero."""
+    """Raise `error` for what may never end, such as /dev/zero, or never begin, such as a pipe."""
     with contextlib.suppress(OSError):  # who reads it says so
         mode = Path(path).stat().st_mode
-        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise error(f"{missing(Path(path), 'file')}. Check the path.")
 
 
@@ -184,6 +184,8 @@ def read_json(path: Path) -> Any:
     refuse_device(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise DataError(f"{path} should be a JSON file but is nested too deeply for one.") from error
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist. Check the path.") from error
     except (OSError, ValueError) as error:

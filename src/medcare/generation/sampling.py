@@ -17,6 +17,7 @@ from torch import Tensor
 _SORTED = 1024
 # The largest float32 below 1: a draw of exactly 1 would fall behind the last token.
 _BELOW_ONE = 1 - 2**-24
+_COLDEST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,15 @@ def choose(logits: Tensor, settings: Sequence[Sampling], uniforms: Sequence[floa
     for rows, draw in ((whole, _draw), (cut, _draw_truncated)):
         if rows:
             chosen = [settings[index] for index in rows]
-            temperature = logits.new_tensor([row.temperature for row in chosen])
+            # The best logit stays 0 however small the temperature is, and no quotient is infinite.
+            temperature = logits.new_tensor([row.temperature for row in chosen]).clamp(min=_COLDEST)
             uniform = logits.new_tensor([min(uniforms[index], _BELOW_ONE) for index in rows])
-            tokens[rows] = draw(logits[rows] / temperature[:, None], chosen, uniform)
+            tokens[rows] = draw(_from_best(logits[rows]) / temperature[:, None], chosen, uniform)
     return tokens
+
+
+def _from_best(logits: Tensor) -> Tensor:
+    return logits - logits.amax(-1, keepdim=True)
 
 
 def log_probabilities(logits: Tensor, tokens: Tensor, alternatives: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import tempfile
 import urllib.request
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from medcare.foundation.errors import ConfigError, ModelError, StorageError, first_line
+from medcare.foundation.errors import ConfigError, MedCareError, ModelError, StorageError, first_line
+from medcare.foundation.outside import check_file
 from medcare.foundation.storage import as_umask_says, cache_dir, missing
+from medcare.models.model_files import TEXT, check_files, check_generation, measured
 from medcare.models.soundness import check_finite, check_loaded, fit_tokenizer, quiet_loading, unpacked
 from medcare.settings.config import EMBEDDED
 
@@ -119,11 +121,12 @@ def load_config(name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
     with _explained(name):
-        source = resolve_base(name)
+        source = _checked(name)
         config: PretrainedConfig = AutoConfig.from_pretrained(
             source, trust_remote_code=False, local_files_only=_is_local(source)
         )
-    if auto_class(config) is None:
+        known = auto_class(config)
+    if known is None:
         raise ModelError(
             f"{name} is a {config.model_type or 'model'}, not a causal language model known to transformers. "
             "MedCare adapts decoder-only models such as Qwen2, Llama, Mistral or Gemma."
@@ -177,9 +180,8 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
             whole: see `soundness`.
     """
     config = load_config(name)
-    packing = unpacked(name, config)
-    with _explained(name), quiet_loading():
-        source = resolve_base(name)
+    with _explained(name), quiet_loading(), _measured(name, source := resolve_base(name)):
+        packing = unpacked(name, config)
         loading: Any = auto_class(config).from_pretrained(
             source,
             config=config,
@@ -192,13 +194,16 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
             **packing,
         )
     model, info = loading
-    check_loaded(name, info)
+    check_loaded(name, info, model)
+    check_generation(name, model.generation_config)
     if packing:  # it is a plain model by now, and is saved as one
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     check_finite(name, model.state_dict().items())
     model.to(device)
+    with _explained(name), torch.no_grad():  # numbers of a config that fit its tensors and not one another
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
     loaded: PreTrainedModel = model
     return loaded
 
@@ -218,14 +223,14 @@ def load_tokenizer(name: str, chat_template: str = "") -> PreTrainedTokenizerBas
 
     template = _read_template(chat_template) if chat_template else None
     with _explained(name):
-        source = resolve_base(name)
+        source = _checked(name)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, trust_remote_code=False, local_files_only=_is_local(source)
         )
-    if own_files(source, "config.json") is not None:  # a tokenizer may also lie alone
-        rows = getattr(load_config(name).get_text_config(), "vocab_size", None)
-        if rows is not None:
-            fit_tokenizer(name, tokenizer, rows)
+        if own_files(source, "config.json") is not None:  # a tokenizer may also lie alone
+            rows = getattr(load_config(name).get_text_config(), "vocab_size", None)
+            if rows is not None:
+                fit_tokenizer(name, tokenizer, rows)
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
@@ -257,8 +262,11 @@ def own_files(source: str | None, *names: str) -> Path | None:
 
 
 def _read_template(name: str) -> str:
+    path = Path(name).expanduser()
+    if path.exists():
+        check_file(path, ConfigError, TEXT)
     try:
-        template = Path(name).expanduser().read_text(encoding="utf-8")
+        template = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The chat template {name} can't be read: {error}. Give a text file with a Jinja template."
@@ -302,11 +310,36 @@ class _explained:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, OSError | ValueError | KeyError | json.JSONDecodeError | SafetensorError):
+        # What a folder holds is someone else's, and a library may stumble over it in any way, tokenizers by a
+        # panic of Rust. Memory that runs out is not the folder's.
+        if error is None or isinstance(error, MedCareError | MemoryError):
+            return
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise ModelError(
-                f"The model '{self.name}' can't be loaded: {first_line(error)}. A folder with config.json, "
+                f"The model '{self.name}' can't be loaded: {_reason(error)}. A folder with config.json, "
                 f"safetensors weights and a tokenizer is required, or a hub id, or '{EMBEDDED}'."
             ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What a library says in its first line, and in those after it that this one only leads to."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    said = " ".join(lines[: 3 if lines[0].rstrip().endswith(":") else 1])
+    return " ".join(said.split())[:300].rstrip(".")
+
+
+def _checked(name: str) -> str:
+    """As `resolve_base`, with the files of a folder looked at."""
+    source = resolve_base(name)
+    if Path(source).is_dir():
+        check_files(Path(source))
+    return source
+
+
+def _measured(name: str, source: str) -> AbstractContextManager[None]:
+    """Of a hub id, whose files come while it is loaded, nothing is known yet."""
+    folder = Path(source)
+    return measured(name, folder) if folder.is_dir() else nullcontext()
 
 
 def _embedded_folder() -> Path:

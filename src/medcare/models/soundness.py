@@ -19,7 +19,7 @@ from medcare.foundation.errors import ModelError
 from medcare.foundation.progress import say
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _UNPACKABLE = ("fp8", "mxfp4")  # DeepSeek and Qwen; gpt-oss
 _CHUNK = 1 << 24
@@ -67,15 +67,16 @@ def unpacked(name: str, config: PretrainedConfig) -> dict[str, Any]:
     )
 
 
-def check_loaded(name: str, info: dict[str, Any]) -> None:
+def check_loaded(name: str, info: dict[str, Any], model: PreTrainedModel) -> None:
     """Refuse a base that is not whole, and say what of its files is not used.
 
     Args:
         name: of the base.
         info: transformers' loading info. What is tied to another tensor is not missing.
+        model: what was loaded.
 
     Raises:
-        ModelError: tensors are missing or have another shape.
+        ModelError: tensors are missing or have another shape, or a part that the model has would lose some.
     """
     unused = sorted(info["unexpected_keys"])
     mismatched = sorted(info["mismatched_keys"])
@@ -90,6 +91,15 @@ def check_loaded(name: str, info: dict[str, Any]) -> None:
         raise ModelError(
             f"{name} is not whole: its files lack {_list(absent)}, which would be random numbers. "
             + _instead(absent, unused)
+        )
+    parts = {part for root in (model, model.base_model) for part, _ in root.named_children()}
+    dropped = [
+        key for key in unused if key.removeprefix(f"{model.base_model_prefix}.").split(".")[0] in parts
+    ]
+    if dropped:
+        raise ModelError(
+            f"The files of {name} don't fit its config.json: they hold {_list(dropped)}, for which the "
+            f"{type(model).__name__} that it describes has no place. Take the config.json of these weights."
         )
     if unused:
         say(f"{name}: its files hold what this model has no place for and does not use: {_list(unused)}.")

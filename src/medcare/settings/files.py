@@ -13,12 +13,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from medcare.foundation.errors import ConfigError, first_line
-from medcare.foundation.storage import refuse_device
+from medcare.foundation.outside import check_file
 from medcare.settings.config import RunConfig
 
 PRESETS = ("demo", "smoke", "paper")
 
 T = TypeVar("T")
+_MOST_BYTES, _MOST_VALUES, _DEEPEST, _DIGITS = 1 << 20, 100_000, 64, 40
 
 
 def load_config(
@@ -67,19 +68,60 @@ def read_yaml(path: Path, *, texts: bool = False) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, is not YAML or does not hold a mapping.
     """
-    refuse_device(path, ConfigError)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        tree = yaml.load(text, yaml.BaseLoader) if texts else yaml.safe_load(text)  # noqa: S506  # nosec B506 - texts only
+        if Path(path).exists():
+            check_file(Path(path), ConfigError, _MOST_BYTES)
+        tree = parsed(Path(path).read_text(encoding="utf-8"), texts=texts)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {path} can't be read: {error}. Check the path.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an endless number, an impossible date
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         raise ConfigError(f"{path} is not valid YAML: {_in_one_line(error)}.") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping of keys to values, got a {type(tree).__name__}.")
     return tree
+
+
+def parsed(text: str, *, texts: bool = False) -> Any:
+    """What a YAML text holds, after a look at how much that is: aliases make a large tree of little text.
+
+    Args:
+        text: the text.
+        texts: as `read_yaml`.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        ValueError: it holds too much, too deep, or what no setting is.
+        RecursionError: it is nested too deeply.
+    """
+    loader = yaml.BaseLoader(text) if texts else yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _weigh(node)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _weigh(root: yaml.Node) -> None:
+    left, seen = [(root, 0)], 0
+    while left:
+        node, depth = left.pop()
+        seen += 1
+        if seen > _MOST_VALUES or depth > _DEEPEST:
+            raise ValueError(f"more than {_MOST_VALUES:,} values, or nested more than {_DEEPEST} deep")
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag.endswith(":int") and len(node.value) > _DIGITS:
+                raise ValueError(f"a number of {len(node.value):,} digits in line {node.start_mark.line + 1}")
+            if any("\ud800" <= character <= "\udfff" for character in node.value):
+                raise ValueError(f"half a character in line {node.start_mark.line + 1}")
+        elif isinstance(node, yaml.MappingNode):
+            left += [(part, depth + 1) for pair in node.value for part in pair]
+        else:
+            left += [(part, depth + 1) for part in node.value]
 
 
 def from_dict(tree: dict[str, Any]) -> RunConfig:
@@ -113,8 +155,8 @@ def _apply(tree: dict[str, Any], setting: str) -> None:
             raise ConfigError(f"--set {setting}: '{parent}' is a value, not a group of settings.")
         tree = branch
     try:
-        tree[leaf] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+        tree[leaf] = parsed(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--set {setting}: the value is not valid YAML: {_in_one_line(error)}.") from error
 
 
@@ -123,14 +165,14 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
-    return first_line(error)
+    return "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
 
 
 def _build(cls: type[Any], tree: Any, prefix: str, default: Any = None) -> Any:
     """A dataclass of the values in `tree`; what it leaves out is as in `default`, or as the class says."""
     where = prefix.rstrip(".") or "the config"
     if not isinstance(tree, dict):
-        raise ConfigError(f"{where} must be a group of settings, got {tree!r}.")
+        raise ConfigError(f"{where} must be a group of settings, got {_shown(tree)}.")
     hints = get_type_hints(cls)
     defaults = {entry.name: entry for entry in dataclasses.fields(cls)}
     values = {}
@@ -157,7 +199,9 @@ def _convert(hint: Any, value: Any, key: str, entry: dataclasses.Field[Any] | No
     if origin is Literal:
         # YAML reads an unquoted `none` as the text "none" but `null` and `no` as other things.
         if value not in get_args(hint):
-            raise ConfigError(f"{key} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}.")
+            raise ConfigError(
+                f"{key} must be one of {', '.join(map(str, get_args(hint)))}, got {_shown(value)}."
+            )
         return value
     if origin in (Union, types.UnionType):
         options = get_args(hint)
@@ -166,14 +210,20 @@ def _convert(hint: Any, value: Any, key: str, entry: dataclasses.Field[Any] | No
         )
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
-            raise ConfigError(f"{key} must be a list, got {value!r}. Example: [first, second]")
+            raise ConfigError(f"{key} must be a list, got {_shown(value)}. Example: [first, second]")
         return tuple(_convert(get_args(hint)[0], entry, key) for entry in value)
     if origin is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"{key} must be pairs of a name and a value, got {value!r}. Example: {{a: b}}")
+            raise ConfigError(
+                f"{key} must be pairs of a name and a value, got {_shown(value)}. Example: {{a: b}}"
+            )
         of_name, of_value = get_args(hint)
         return {_scalar(of_name, k, key): _scalar(of_value, v, f"{key}.{k}") for k, v in value.items()}
     return _scalar(hint, value, key)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:80]
 
 
 def _scalar(hint: Any, value: Any, key: str) -> Any:
@@ -182,10 +232,10 @@ def _scalar(hint: Any, value: Any, key: str) -> Any:
         try:
             value = float(value)
         except ValueError:
-            raise ConfigError(f"{key} must be a number, got {value!r}.") from None
+            raise ConfigError(f"{key} must be a number, got {_shown(value)}.") from None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{key} must be {names[hint]}, got {value!r}.")
+        raise ConfigError(f"{key} must be {names[hint]}, got {_shown(value)}.")
     return value

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from medcare.foundation.contents import MANIFEST, check_contents, contents, seal
+from medcare.foundation.contents import MANIFEST, check_contents, contents, manifest_of, seal
 from medcare.foundation.errors import FolderError, ModelError
 from medcare.foundation.locks import LOCK, hold
 from medcare.foundation.processes import is_main
@@ -130,7 +130,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "its stage is not finished" if (folder / CONFIG).is_file() else "this package did not write it"
         )
         raise FolderError(f"{folder} has no {MANIFEST}: {state}. Run that stage to its end first.")
-    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    manifest = manifest_of(folder)
     check(folder)
     if isinstance(manifest.get("from"), str):
         manifest["from"] = str((folder / manifest["from"]).resolve())
@@ -155,7 +155,7 @@ def check(folder: Path, *, anew: bool = False) -> int:
     """
     if not (folder / MANIFEST).is_file():
         return 0
-    return check_contents(folder, read_json(folder / MANIFEST), anew=anew)
+    return check_contents(folder, manifest_of(folder), anew=anew)
 
 
 def origin(start: Path | None, out: Path) -> dict[str, str | None]:
@@ -172,7 +172,7 @@ def origin(start: Path | None, out: Path) -> dict[str, str | None]:
         return {"from": None, "from_sha256": None}
     start, out = start.resolve(), out.resolve()
     named = f"../{start.name}" if start.parent == out.parent else str(start)
-    files = read_json(start / MANIFEST).get("files", {}) if (start / MANIFEST).is_file() else {}
+    files = manifest_of(start).get("files", {}) if (start / MANIFEST).is_file() else {}
     return {"from": named, "from_sha256": json_hash(files)}
 
 
@@ -188,7 +188,9 @@ def plain_source(path: Path) -> str | None:
 
 def _laid_over(defaults: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
     filled = {
-        key: _laid_over(value, tree.get(key) or {}) if isinstance(value, dict) else tree.get(key, value)
+        key: _laid_over(value, tree[key] if isinstance(tree.get(key), dict) else {})
+        if isinstance(value, dict)
+        else tree.get(key, value)
         for key, value in defaults.items()
     }
     return {**tree, **filled}

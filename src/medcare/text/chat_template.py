@@ -28,9 +28,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from medcare.foundation.errors import DataError, ModelError
+from jinja2 import TemplateError
+
+from medcare.foundation.errors import DataError, ModelError, first_line
 from medcare.text.control_tokens import CLOSE, OPEN, Encoded, Guard, Text, control_tokens, guard
 from medcare.text.records import Conversation, Message
+from medcare.text.template_sandbox import SpentError, compiled, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +43,8 @@ TODAY = datetime.date(2024, 7, 26)
 
 It is the date that the template of Llama 3.1 falls back to.
 """
+
+_REASON = 300  # characters of what a template says, which may be all that it was given
 
 # `\s*<think>thought</think>answer`; where the prompt has opened the thought, the tag may be missing.
 _THOUGHT = re.compile(rf"(\s*{OPEN})(.*?){CLOSE}(.*)", re.DOTALL)
@@ -173,9 +178,6 @@ class _Template:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raises ModelError if there is no template, or a broken one."""
-        from jinja2 import TemplateSyntaxError
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
         if not tokenizer.chat_template:
             raise ModelError(
                 "The tokenizer has no chat template. Name a file that holds one with --chat-template FILE or "
@@ -191,10 +193,10 @@ class _Template:
         try:
             # A tokenizer may have a template of its own for conversations with tools.
             self._without, self._with_tools = (
-                _compile_jinja_template(tokenizer.get_chat_template(None, tools)) for tools in (None, _TOOLS)
+                compiled(tokenizer.get_chat_template(None, tools)) for tools in (None, _TOOLS)
             )
-        except TemplateSyntaxError as error:
-            reason = str(error).rstrip(".")
+        except (TemplateError, ValueError) as error:  # ValueError: it has several, and none for conversations
+            reason = first_line(error)
             raise ModelError(f"The tokenizer's chat template is broken: {reason}. Correct it.") from error
 
     def text(
@@ -208,23 +210,24 @@ class _Template:
         return self._apply(turns, tools, prompt=prompt, thinking=thinking)
 
     def _apply(self, turns: Sequence[dict[str, Any]], tools: Any, *, prompt: bool, thinking: bool) -> str:
-        """The template runs in the sandbox of transformers."""
-        from jinja2 import TemplateError
-
-        compiled = self._with_tools if tools else self._without
+        template = self._with_tools if tools else self._without
         try:
-            return str(
-                compiled.render(
-                    **self._variables,
-                    messages=turns,
-                    tools=tools,
-                    documents=None,
-                    add_generation_prompt=prompt,
-                    enable_thinking=thinking,
-                    thinking=thinking,
-                )
+            return render(
+                template,
+                **self._variables,
+                messages=turns,
+                tools=tools,
+                documents=None,
+                add_generation_prompt=prompt,
+                enable_thinking=thinking,
+                thinking=thinking,
             )
-        except (TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:
+        except SpentError as error:
+            raise ModelError(
+                f"The tokenizer's chat template can't be used: {error}. "
+                "Name another with --chat-template FILE."
+            ) from error
+        except Exception as error:  # a program of someone else's may raise anything
             if [turn["role"] for turn in turns[:2]] == ["system", "user"] and isinstance(
                 turns[0]["content"], str
             ):
@@ -235,7 +238,7 @@ class _Template:
                 return self._apply(as_text, tools, prompt=prompt, thinking=thinking)
             roles = ", ".join(turn["role"] for turn in turns)
             raise DataError(
-                f"The chat template refuses the roles ({roles}): {str(error).rstrip('.')}."
+                f"The chat template refuses the roles ({roles}): {first_line(error)[:_REASON]}."
             ) from error
 
     @functools.cached_property

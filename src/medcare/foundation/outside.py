@@ -1,0 +1,71 @@
+"""JSON from outside this package, held to a shape before anything is built on it.
+
+What a file has to hold is a pydantic model beside the code that reads it; fields that it does not name are
+anyone's. The first thing that is wrong is told with its place.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medcare.foundation.errors import MedCareError, first_line
+from medcare.foundation.storage import missing
+
+
+class Outside(BaseModel):
+    """An object of a JSON file whose other fields are not looked at."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
+
+
+T = TypeVar("T", bound=Outside)
+
+
+def read_as(path: Path, shape: type[T], error: type[MedCareError], *, most_bytes: int = 1 << 24) -> T:
+    """Read a JSON file that has to hold an object of a shape.
+
+    Args:
+        path: the file.
+        shape: what is required of it.
+        error: what is raised.
+        most_bytes: of a larger file nothing is read.
+
+    Raises:
+        MedCareError: `error`, if the file is missing, no file, too large, no JSON or of another shape.
+    """
+    check_file(path, error, most_bytes)
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as fault:
+        reason = "nested too deeply" if isinstance(fault, RecursionError) else first_line(fault)
+        raise error(f"{path} should be a JSON file but can't be read as one: {reason}.") from fault
+    return held_to(tree, shape, str(path), error)
+
+
+def held_to(tree: Any, shape: type[T], source: str, error: type[MedCareError]) -> T:
+    """What `read_as` makes of a tree that was read already."""
+    if not isinstance(tree, dict):
+        raise error(f"{source} must hold a JSON object, got a {type(tree).__name__}.")
+    try:
+        return shape.model_validate(tree)
+    except ValidationError as fault:
+        first = fault.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        got = repr(first["input"])
+        raise error(
+            f"{source}: {place[:200]} can't be used: {first['msg'][:200].lower()}, got {got[:60]}. "
+            "Correct the file."
+        ) from fault
+
+
+def check_file(path: Path, error: type[MedCareError], most_bytes: int) -> None:
+    """Raise `error` for what is no file (a device, a pipe, a link in a circle), or too large a one."""
+    if not path.is_file():
+        leads = path.is_symlink() and not path.exists()
+        raise error(f"{path} is a link that leads to no file." if leads else f"{missing(path, 'file')}.")
+    if (size := path.stat().st_size) > most_bytes:
+        raise error(f"{path} has {size:,} bytes; at most {most_bytes:,} are read.")
