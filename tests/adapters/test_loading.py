@@ -17,7 +17,7 @@ def adapter(tiny_base: Path, tmp_path: Path) -> Path:
     """A PEFT folder as far as its tokenizer goes."""
     folder = tmp_path / "adapter"
     folder.mkdir()
-    config = {"base_model_name_or_path": str(tiny_base), "peft_type": "LORA"}
+    config = {"base_model_name_or_path": str(tiny_base), "peft_type": "LORA", "r": 2, "lora_alpha": 4}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
 

@@ -306,13 +306,13 @@ def _check_plain(config: AdapterFile, folder: Path) -> None:
     """Refuse an adapter_config.json of anything but a plain LoRA."""
     if config.peft_type != "LORA":
         raise AdapterError(
-            f"{folder} must hold a LoRA adapter (peft_type LORA), got {config.peft_type or 'none'}."
+            f"{folder} must hold a LoRA adapter (peft_type LORA), got {(config.peft_type or 'none')[:40]}."
         )
     used = [option for option in _BEYOND_PLAIN if (config.model_extra or {}).get(option)]
-    used += [f"bias={config.bias}"] if config.bias not in (None, "none") else []
+    used += [f"bias={config.bias[:40]}"] if config.bias not in (None, "none") else []
     start = config.init_lora_weights
     if isinstance(start, str) and start.lower().startswith(_CHANGE_THE_BASE):
-        used.append(f"init_lora_weights={start} (it changes the base's own weights)")
+        used.append(f"init_lora_weights={start[:40]} (it changes the base's own weights)")
     if used:
         raise AdapterError(
             f"{folder} uses PEFT's {', '.join(used)}, which a plain branch lacks. Merge the adapter with "

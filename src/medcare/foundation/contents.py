@@ -44,7 +44,7 @@ class ManifestFile(Outside):
     stage: str | None = None
     base: str | None = None
     base_facts: dict[str, Any] | None = None
-    start: str | None = Field(None, alias="from")
+    start: str | None = Field(None, alias="from", pattern=r"^[^\x00]*$")
     files: dict[str, Listed] | None = None
 
     @field_validator("files")

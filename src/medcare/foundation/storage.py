@@ -120,12 +120,19 @@ def check_output(out: Path, inputs: Iterable[str | Path], *, beside: Iterable[st
     Raises:
         DataError: one of the files to be written is an input or a folder.
     """
-    read = {Path(source).expanduser().resolve() for source in inputs}
+    read = {_real(Path(source).expanduser()) for source in inputs}
     for written in (out, *(Path(f"{out}{ending}") for ending in beside)):
         if written.is_dir():
             raise DataError(f"The output {written} is a folder; a file is required. Name a file in it.")
-        if written.resolve() in read:
+        if _real(written) in read:
             raise DataError(f"The output {written} is also an input. Choose another name for the output.")
+
+
+def _real(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError:  # links in a circle; who reads it says so
+        return path
 
 
 def missing(path: Path, required: Literal["file", "folder"]) -> str:
@@ -137,10 +144,10 @@ def missing(path: Path, required: Literal["file", "folder"]) -> str:
 
 
 def refuse_device(path: Path, error: type[MedCareError] = DataError) -> None:
-    """Raise `error` for what may never end, such as /dev/zero, or never begin, such as a pipe."""
+    """Raise `error` for one of those that may never end, such as /dev/zero."""
     with contextlib.suppress(OSError):  # who reads it says so
         mode = Path(path).stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             raise error(f"{missing(Path(path), 'file')}. Check the path.")
 
 

@@ -227,6 +227,7 @@ def load_tokenizer(name: str, chat_template: str = "") -> PreTrainedTokenizerBas
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, trust_remote_code=False, local_files_only=_is_local(source)
         )
+        tokenizer.decode(tokenizer("Fever?")["input_ids"])  # what is wrong with it may show only at work
         if own_files(source, "config.json") is not None:  # a tokenizer may also lie alone
             rows = getattr(load_config(name).get_text_config(), "vocab_size", None)
             if rows is not None:

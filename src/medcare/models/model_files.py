@@ -33,7 +33,7 @@ INDEX = "model.safetensors.index.json"
 _COUNTS = re.compile(r"layer|block|head|expert|stage|group|depth", re.IGNORECASE)
 _MOST_COUNTED, _MOST = 1 << 16, 1 << 40
 _PACKED = ("U8", "I8", "I32")  # may hold up to eight values each
-_SLACK, _SLACK_OF_TENSORS = 1 << 26, 10_000  # of models whose files are small
+_SLACK, _SLACK_OF_TENSORS = 1 << 26, 2_000  # of models whose files are small
 
 
 def _no_huge_numbers(tree: Any, key: str = "") -> Any:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from medcare.foundation.errors import FolderError
-from medcare.foundation.storage import refuse_device, write_atomic
+from medcare.foundation.storage import missing, write_atomic
 from medcare.models.soundness import check_finite
 
 
@@ -62,7 +62,8 @@ def load_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    refuse_device(path, FolderError)
+    if path.exists() and not path.is_file():
+        raise FolderError(f"{missing(path, 'file')}. Train that stage again.")
     try:
         yield
     except FileNotFoundError as error:
