@@ -415,7 +415,7 @@ def stage(material: Material, rng: random.Random) -> Case:
     manifest = folder / "manifest.json"
     tree = json.loads(manifest.read_text())
     if rng.random() < 0.7:
-        del tree["files"]
+        del tree["files"], tree["manifest_sha256"]
         manifest.write_text(json.dumps(tree))
     kind = rng.choice(("manifest", "settings", "file", "noise"))
     if kind == "manifest":

@@ -246,10 +246,8 @@ def read_dora(folder: Path) -> dict[str, tuple[Factors, Tensor]]:
         AdapterError: an update has no lengths.
         FolderError: it is not complete.
     """
-    config, tensors = (
-        read_json(folder / "adapter_config.json"),
-        load_tensors(folder / "adapter_model.safetensors"),
-    )
+    config = read_as(folder / "adapter_config.json", AdapterFile, AdapterError)
+    tensors = load_tensors(folder / "adapter_model.safetensors")
     lengths = {
         key.removeprefix(_PEFT_PREFIX).removesuffix(f".{_LENGTH}"): tensors.pop(key)
         for key in list(tensors)
@@ -261,7 +259,7 @@ def read_dora(folder: Path) -> dict[str, tuple[Factors, Tensor]]:
     return {name: (update, lengths[name]) for name, update in updates.items()}
 
 
-def _updates(config: dict[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Factors]:
+def _updates(config: AdapterFile, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Factors]:
     """The updates of a LoRA folder; raises AdapterError if they are not whole."""
     pairs = defaultdict[str, dict[str, Tensor]](dict)
     for key, tensor in tensors.items():

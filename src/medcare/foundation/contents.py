@@ -43,14 +43,14 @@ class ManifestFile(Outside):
 
     stage: str | None = None
     base: str | None = None
-    base_facts: dict[str, Any] | None = None
+    base_facts: dict[str, Any] = Field({})
     start: str | None = Field(None, alias="from", pattern=r"^[^\x00]*$")
-    files: dict[str, Listed] | None = None
+    files: dict[str, Listed] = Field({})
 
     @field_validator("files")
     @classmethod
-    def _inside(cls, files: dict[str, Listed] | None) -> dict[str, Listed] | None:
-        for name in files or ():
+    def _inside(cls, files: dict[str, Listed]) -> dict[str, Listed]:
+        for name in files:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError("paths in the folder are required")
         return files
@@ -58,12 +58,9 @@ class ManifestFile(Outside):
 
 def manifest_of(folder: Path) -> dict[str, Any]:
     """The manifest of a folder that has one; raises FolderError if it is damaged."""
-    read = read_as(folder / MANIFEST, ManifestFile, FolderError)
-    return {
-        key: value
-        for key, value in read.model_dump(by_alias=True, exclude_unset=True).items()
-        if value is not None
-    }
+    tree = read_object(folder / MANIFEST, FolderError)
+    held_to(tree, ManifestFile, str(folder / MANIFEST), FolderError)
+    return tree
 
 
 class KnownHashes:

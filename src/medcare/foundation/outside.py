@@ -37,19 +37,24 @@ def read_as(path: Path, shape: type[T], error: type[MedCareError], *, most_bytes
     Raises:
         MedCareError: `error`, if the file is missing, no file, too large, no JSON or of another shape.
     """
+    return held_to(read_object(path, error, most_bytes), shape, str(path), error)
+
+
+def read_object(path: Path, error: type[MedCareError], most_bytes: int = 1 << 24) -> dict[str, Any]:
+    """Read a JSON file that has to hold an object of any shape; raises as `read_as`."""
     check_file(path, error, most_bytes)
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as fault:
         reason = "nested too deeply" if isinstance(fault, RecursionError) else first_line(fault)
         raise error(f"{path} should be a JSON file but can't be read as one: {reason}.") from fault
-    return held_to(tree, shape, str(path), error)
-
-
-def held_to(tree: Any, shape: type[T], source: str, error: type[MedCareError]) -> T:
-    """What `read_as` makes of a tree that was read already."""
     if not isinstance(tree, dict):
-        raise error(f"{source} must hold a JSON object, got a {type(tree).__name__}.")
+        raise error(f"{path} must hold a JSON object, got a {type(tree).__name__}.")
+    return tree
+
+
+def held_to(tree: dict[str, Any], shape: type[T], source: str, error: type[MedCareError]) -> T:
+    """What `read_as` makes of an object that was read already."""
     try:
         return shape.model_validate(tree)
     except ValidationError as fault:

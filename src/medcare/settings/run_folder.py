@@ -16,7 +16,7 @@ from medcare.foundation.errors import FolderError, ModelError
 from medcare.foundation.locks import LOCK, hold
 from medcare.foundation.processes import is_main
 from medcare.foundation.provenance import git_commit, versions
-from medcare.foundation.storage import json_hash, missing, read_json, write_json, write_text
+from medcare.foundation.storage import json_hash, missing, write_json, write_text
 from medcare.settings.config import RunConfig
 from medcare.settings.files import from_dict, read_yaml
 
