@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from medcare.foundation.errors import ConfigError, ModelError
+from medcare.serving import served_model
 from medcare.serving.served_model import _name, load_served
 from medcare.text.records import Message
 from tests.conftest import tiny_model
@@ -35,6 +36,16 @@ def test_names_are_told_apart(folder: Path) -> None:
         load_served(["=x"], device="cpu", dtype="auto")
     with pytest.raises(ModelError, match="no model folder"):
         load_served(["a=./nothing/there/at/all"], device="cpu", dtype="auto")
+
+
+def test_a_base_is_for_those_that_have_one(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(ConfigError, match="is a whole model. Leave --base out"):
+        load_served([str(folder), f"again={folder}"], device="cpu", dtype="float32", base=str(folder))
+    (tmp_path / "adapter").mkdir()
+    monkeypatch.setattr(served_model, "load_one", lambda name, _, base, **more: (name, base))
+    models = [str(folder), str(tmp_path / "adapter")]
+    named = load_served(models, device="cpu", dtype="float32", base="moved")
+    assert named == [("model", None), ("adapter", "moved")]
 
 
 def test_names(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -102,6 +103,16 @@ def test_a_folder_is_one_process_s_until_it_ends_however_it_ends(tmp_path: Path)
     claim(tmp_path / "run" / "aggregate", RunConfig(), WORK)
     second = another(tmp_path / "run")
     assert "Another process is writing" in second.communicate()[1]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_lock_is_as_open_as_the_user_s_files(tmp_path: Path, mask: int, mode: int) -> None:
+    former = os.umask(mask)
+    try:
+        claim(tmp_path / "run", RunConfig(), WORK)
+    finally:
+        os.umask(former)
+    assert (tmp_path / "run" / LOCK).stat().st_mode & 0o777 == mode
 
 
 def test_no_lock_is_left_behind_and_none_keeps_a_folder_from_being_used(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def hold(folder: Path) -> None:
     path = folder.resolve() / LOCK
     if path in _held and path.exists() and path.stat().st_ino == _held[path][1]:
         return
-    lock = FileLock(path, mode=0o666, fallback_to_soft=False, thread_local=False)
+    lock = FileLock(path, fallback_to_soft=False, thread_local=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)

@@ -111,10 +111,9 @@ def load_one(
     chat_template: str = "",
     **limits: int,
 ) -> ServedModel:
-    """Load one model under a name; see `load_served`."""
-    own = None if plain_source(Path(folder).expanduser()) is not None else base
-    model = load_model(folder, device=device, dtype=dtype, noise=False, merge=True, base=own)
-    return ServedModel(name, model, tokenizer_of(folder, chat_template, base=own), **limits)
+    """Load one model under a name; see `load_served`. A whole model has no base: naming one is an error."""
+    model = load_model(folder, device=device, dtype=dtype, noise=False, merge=True, base=base)
+    return ServedModel(name, model, tokenizer_of(folder, chat_template, base=base), **limits)
 
 
 def load_served(
@@ -132,12 +131,12 @@ def load_served(
         models: folders as `load_model` takes them; without a name, the last part of the path is it.
         device: as `ModelConfig.device`.
         dtype: as `ModelConfig.dtype`.
-        base: where the base of the stage or PEFT folders is now; by default where it was.
+        base: where the base of the stage or PEFT folders among them is now; by default where it was.
         chat_template: as `ModelConfig.chat_template`.
         limits: as `BatchingEngine` takes them.
 
     Raises:
-        ConfigError: two models have one name.
+        ConfigError: two models have one name, or a base is named and all of them are whole.
         ModelError: a folder holds no model; also AdapterError and FolderError, see `load_model`.
     """
     named = [_name(entry) for entry in models]
@@ -145,12 +144,14 @@ def load_served(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"Two models are called '{twice[0]}'. Name them apart: first=FOLDER second=FOLDER.")
+    parts = [folder for _, folder in named if plain_source(Path(folder).expanduser()) is None]
     served = []
     for name, folder in named:
         say(f"Loading {name} from {folder}")
+        own = base if folder in parts or not parts else None
         served.append(
             load_one(
-                name, folder, device=device, dtype=dtype, base=base, chat_template=chat_template, **limits
+                name, folder, device=device, dtype=dtype, base=own, chat_template=chat_template, **limits
             )
         )
     return served
