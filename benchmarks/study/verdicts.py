@@ -59,6 +59,13 @@ ORTHOGONAL = (
     "contrast 0.9, frozen",
 )
 TOGETHER = ("inputs 0.9, replay 0.1, frozen", "inputs 0.9, replay 0.1, frozen, fast", "replay 0.1, distilled")
+RECIPES = (
+    "facts first, then both",
+    "one mixed lora",
+    "two loras, replay 0.3",
+    "two loras, replay 0.1",
+    "the paper's",
+)
 STAGE_2 = tuple(
     f"stage 2, {name}"
     for name in ("lora", "rslora", "dora", "pissa", "olora", "corda", "miss", "osf", "full")
@@ -216,10 +223,41 @@ def routes(cells: Cells) -> list[str]:
     return lines
 
 
-def tables(cells: Cells) -> dict[str, list[str]]:
+def recipes(cells: Cells) -> list[str]:
+    """The table of claim 7: each of two recipes against others, on seeds that none was chosen with."""
+    lines = [
+        "| recipe | against | seeds | new facts | p, corrected | new forms | p, corrected | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    first, mixed, *others = (arm for arm in RECIPES if arm in cells.rows)
+    pairs = [(first, other) for other in (mixed, *others)] + [(mixed, other) for other in others]
+    tests = []
+    for recipe, other in pairs:
+        for name in ("new_facts", "new_forms"):
+            mine, theirs = (
+                {seed: _end(row)[name] for seed, row in cells.rows[arm].items()} for arm in (recipe, other)
+            )
+            tests.append(paired(theirs, mine))
+    corrected = holm([p for _, _, p in tests])
+    for number, (recipe, other) in enumerate(pairs):
+        both = [(*tests[at][:2], corrected[at]) for at in (2 * number, 2 * number + 1)]
+        better = [mean > 0 and p < 0.05 for mean, _, p in both]
+        no_worse = [
+            won or mean - half > -_MEANINGFUL for won, (mean, half, _) in zip(better, both, strict=True)
+        ]
+        beats = any(better) and all(no_worse)
+        told = " | ".join(f"{mean:+.3f} ± {half:.3f} | {p:.2g}" for mean, half, p in both)
+        seeds = len(cells.seeds(recipe, other))
+        lines.append(
+            f"| {recipe} | {other} | {seeds} | {told} | {'beats it' if beats else 'does not beat it'} |"
+        )
+    return lines
+
+
+def tables(cells: Cells, recipe: Cells) -> dict[str, list[str]]:
     """All tables by name."""
     there = [arm for arm in NONE if arm in cells.rows]
-    found = {"ends": ends(cells)}
+    found = {"ends": ends(cells), "claim 7 ends": ends(recipe), "claim 7": recipes(recipe)}
     for which, moment in enumerate(("end", "way")):
 
         def claim(
@@ -333,6 +371,8 @@ def draw_frontiers(cells: Cells, path: Path) -> None:
         "inputs and replay": TOGETHER[:2],
         "the paper's": ("the paper's",),
         "two loras": ("two loras",),
+        "two loras, replay": LORAS[1:],
+        "two loras: facts first, then both": BOTH,
     }
     canvas, axes = pyplot.subplots(figsize=(7.5, 5), layout="constrained")
     x, y = "new_forms", "new_facts"
@@ -348,14 +388,15 @@ def draw_frontiers(cells: Cells, path: Path) -> None:
             lines.append(points)
         grid = np.linspace(0.02, float(np.mean(reach)), 60)
         means = [float(np.mean([frontier(points, at) for points in lines])) for at in grid]
-        axes.plot(grid, means, color=f"C{number}", label=f"{label} ({len(lines)} seeds)")
+        colour = mpl.colormaps["tab20"](number * 2 % 20 + number // 10)
+        axes.plot(grid, means, color=colour, label=f"{label} ({len(lines)} seeds)")
         for arm in there:
-            ends = np.array([cells.points(arm, seed, x, y)[0] for seed in cells.seeds(arm)])
-            axes.plot(*ends.mean(0), "o", color=f"C{number}", markersize=5)
-    mixed = cells.rows.get("one mixed lora")
-    if mixed:
-        ends = np.array([cells.points("one mixed lora", seed, x, y)[0] for seed in mixed])
-        axes.plot(*ends.mean(0), "k*", markersize=12, label=f"one mixed LoRA ({len(mixed)} seeds)")
+            last = np.array([cells.points(arm, seed, x, y)[0] for seed in cells.seeds(arm)])
+            axes.plot(*last.mean(0), "o", color=colour, markersize=5)
+    for arm in (arm for arm in MIXED if arm in cells.rows):
+        last = np.array([cells.points(arm, seed, x, y)[0] for seed in cells.seeds(arm)])
+        label = f"one mixed LoRA, by rate ({len(last)} seeds)" if arm == MIXED[0] else None
+        axes.plot(*last.mean(0), "k*", markersize=12, label=label)
     axes.set(xlabel="new forms learned", ylabel="new facts kept", title="Stage 2 in the small world")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
@@ -382,7 +423,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
     cells = Cells(options.cells)
-    found = tables(cells)
+    found = tables(cells, Cells(options.cells.with_name("recipe.jsonl")))
     if options.page:
         write_text(options.page, written(options.page.read_text(encoding="utf-8"), found))
     else:
