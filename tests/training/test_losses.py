@@ -155,6 +155,32 @@ def test_pieces_with_a_rule_and_a_bias_are_as_autograd_makes_them(rule, bias):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("rule", [LogitRule(), LogitRule(2.0, 0.9)])
+@pytest.mark.parametrize("weighed", [True, False])
+def test_a_taught_tokens_term_is_in_part_the_distance_to_the_former_model(rule, weighed):
+    draw = torch.Generator().manual_seed(4)
+    head = nn.Linear(8, 50, dtype=torch.float64)
+    hidden, former = (torch.randn(2, 9, 8, dtype=torch.float64, generator=draw) for _ in range(2))
+    hidden.requires_grad_()
+    labels = torch.randint(0, 50, (2, 9), generator=draw)
+    weights = torch.rand(2, 9, generator=draw, dtype=torch.float64) if weighed else None
+    shares = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64).repeat(6)[:16]
+    logs, before = (rule(head(states))[:, :-1].flatten(0, 1).log_softmax(-1) for states in (hidden, former))
+    own = functional.nll_loss(logs, labels[:, 1:].flatten(), reduction="none")
+    distance = (before.exp() * (before - logs)).sum(-1)
+    terms = (1 - shares) * own + shares * distance
+    expected = (terms if weights is None else terms * weights[:, 1:].flatten()).sum()
+    (theirs,) = torch.autograd.grad(expected, hidden)
+    taught = losses.Taught(former[:, :-1].flatten(0, 1), shares)
+    for trains in (True, False):
+        head.requires_grad_(trains)
+        with patch.object(losses, "_LOGITS", 50 * 5):  # several pieces
+            loss = nll_sum(hidden, head, labels, rule, weights, taught)
+        (ours,) = torch.autograd.grad(loss, hidden)
+        torch.testing.assert_close(loss, expected.detach())
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_bfloat16_logits_are_summed_in_float32():
     model, made = tiny_model("llama").to(torch.bfloat16), batch()
     for trains in (True, False):

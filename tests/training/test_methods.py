@@ -111,5 +111,7 @@ def test_what_can_not_be_is_refused_with_what_to_do(tiny_base, folders, tmp_path
     for name in ("full", "dora", "pissa", "olora", "corda", "miss", "osf"):
         quantised = replace(settings.model, quantization="int8")
         refused(ConfigError, "quantization=none, or method=lora", method=name, model=quantised)
+    distilling = replace(settings.align, replay=0.1, distill=0.5)
+    refused(ConfigError, "lora_two_stage", method="dora_two_stage", align=distilling)
     corda = trained("corda_two_stage", tiny_base, tmp_path, stages_of=1)
     refused(DataError, "conversations of stage 1", "align", method="corda_two_stage", start=corda)

@@ -35,6 +35,7 @@ from medcare.foundation.storage import write_folder
 from medcare.models.base_model import load_tokenizer
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
 from medcare.settings.run_folder import read_manifest
+from medcare.text.chat_template import render_all
 from medcare.text.records import Conversation, Message
 from medcare.training import stages
 from tests.conftest import tiny_model
@@ -478,6 +479,47 @@ def test_a_share_that_leaves_no_room_is_told(both, tiny_base, tmp_path):
     changed = config(tiny_base, align=align)
     with pytest.raises(AdapterError, match=r"Lower align\.input_energy"):
         stages.train("align", changed, TALKS, tmp_path / "two", data_hash="x", start=both / "one")
+
+
+def test_distilling_keeps_stage_ones_answers_to_its_own_rows(both, tiny_base, tmp_path, monkeypatch):
+    """Labels that stage 1 never saw pull replayed rows away from its answers; its own answers do not."""
+
+    def trained(name, distill, data=TALKS):
+        changed = replace(
+            config(tiny_base),
+            align=replace(
+                config(tiny_base).align, replay=0.5, distill=distill, epochs=3, checkpoint_seconds=0.0
+            ),
+        )
+        out = tmp_path / name
+        stages.train("align", changed, data, out, data_hash="x", start=both / "one", replayed=others)
+        return out
+
+    others = [
+        Conversation(talk.id, "test", (talk.messages[0], Message("assistant", "Something else.")))
+        for talk in TALKS
+    ]
+    ids = torch.tensor([list(next(iter(render_all(load_tokenizer(str(tiny_base)), others))).ids)])
+
+    def distance(folder):
+        models = [load_model(path, dtype="float32", noise=False) for path in (both / "one", folder)]
+        with torch.no_grad():
+            before, after = (model(ids).logits.log_softmax(-1) for model in models)
+        return float((before.exp() * (before - after)).sum(-1).mean())
+
+    assert distance(taught := trained("taught", 1.0)) < 0.5 * distance(trained("labelled", 0.0))
+    plain_step = stages.Loop._step
+
+    def killed(self, step, meter):
+        if step == 3:
+            raise KeyboardInterrupt
+        return plain_step(self, step, meter)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.Loop, "_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained("again", 1.0)
+    assert same(branch_tensors(taught), branch_tensors(trained("again", 1.0))), "continued bit for bit"
 
 
 def test_replay_mixes_stage_ones_rows_in_and_needs_them(both, tiny_base, tmp_path, capsys):

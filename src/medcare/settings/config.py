@@ -210,6 +210,8 @@ class StageConfig:
             out of the alignment branch.
         train_knowledge: whether the knowledge branch goes on learning in stage 2.
         replay: share of stage 2's examples that are stage 1's, drawn anew for each epoch.
+        distill: of the loss of those, the share that is the distance to how the model answered after stage 1
+            (the Kullback-Leibler divergence, at each token), in place of their own labels.
         validation: what is measured on the way, and what follows from it.
         checkpoint_seconds: time between two checkpoints.
         stall_seconds: of several processes, the time without any progress after which all print where they
@@ -243,6 +245,7 @@ class StageConfig:
     input_energy: float = 0.9
     train_knowledge: bool = True
     replay: float = 0.0
+    distill: float = 0.0
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint_seconds: float = 300.0
     stall_seconds: float = 1800.0
@@ -263,6 +266,9 @@ class StageConfig:
         _require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
         _require(0 < self.input_energy < 1, "input_energy", "between 0 and 1", self.input_energy)
         _require(0 <= self.replay < 1, "replay", "from 0 to below 1", self.replay)
+        _require(0 <= self.distill <= 1, "distill", "from 0 to 1", self.distill)
+        if self.distill:
+            _require(self.replay > 0, "replay", "above 0 with distill, which acts on what is replayed", 0.0)
         for name in ("rates", "source_weights"):
             for key, factor in getattr(self, name).items():
                 _require(0 < factor < math.inf, f"{name}.{key}", "above 0 and finite", factor)

@@ -44,6 +44,7 @@ class Batch:
         tokens: real tokens.
         supervised: tokens that the loss covers.
         weights: [b, s], by which each token's loss is multiplied; None for 1.
+        taught: [b, s], the share of each token's loss that is the distance to the former model; None for 0.
     """
 
     inputs: dict[str, Tensor]
@@ -51,12 +52,15 @@ class Batch:
     tokens: int
     supervised: int
     weights: Tensor | None = None
+    taught: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
         weights = None if self.weights is None else self.weights.to(device)
-        return replace(self, inputs=inputs, labels=self.labels.to(device), weights=weights)
+        taught = None if self.taught is None else self.taught.to(device)
+        labels = self.labels.to(device)
+        return replace(self, inputs=inputs, labels=labels, weights=weights, taught=taught)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +110,21 @@ def collate(examples: Sequence[Rendered], *, pad_id: int, layout: Layout = "grou
     return Batch(inputs, torch.from_numpy(shaped), tokens, int((shaped != IGNORED).sum()))
 
 
-def weigh(batch: Batch, examples: Sequence[Rendered], weights: ArrayLike) -> Batch:
-    """The batch that `collate` made of the examples, with the loss of each multiplied by its weight."""
+def spread(batch: Batch, examples: Sequence[Rendered], values: ArrayLike) -> Tensor:
+    """A value of each example as one of each token, [b, s].
+
+    Args:
+        batch: what `collate` made of the examples.
+        examples: the n of them.
+        values: [n].
+    """
     import torch
 
-    factors = torch.tensor(np.asarray(weights, np.float32))
+    column = torch.tensor(np.asarray(values, np.float32))
     if len(batch.labels) == len(examples):
-        column = factors[:, None].expand_as(batch.labels)
-    else:  # packed
-        column = factors.repeat_interleave(torch.tensor([len(example.ids) for example in examples]))[None]
-    return replace(batch, weights=column)
+        return column[:, None].expand_as(batch.labels)
+    lengths = torch.tensor([len(example.ids) for example in examples])
+    return column.repeat_interleave(lengths)[None]  # packed
 
 
 def plan(

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from medcare.adapters.former import Former
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
 from medcare.adapters.shards import gathered, whole
 from medcare.adapters.tuner import router_load, set_noise
@@ -26,7 +27,7 @@ from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
 from medcare.models.traits import Traits
 from medcare.settings.config import Batching, Layout, StageConfig
-from medcare.text.batches import IGNORED, Batch, BatchPlan, collate, plan, shuffled, weigh
+from medcare.text.batches import IGNORED, Batch, BatchPlan, collate, plan, shuffled, spread
 from medcare.text.chat_template import Rendered
 from medcare.text.corpus import Corpus, as_corpus
 from medcare.training.devices import (
@@ -181,6 +182,9 @@ class Loop:
         if len(replayed):
             self.examples += as_corpus(replayed)
         self.weights = _weights(self.examples, stage.source_weights)
+        # Of the loss of each example, how much is the distance to the model that stage 1 made.
+        self.taught = np.zeros(len(self.examples))
+        self.taught[len(examples) :] = stage.distill
         self.kept_out: Mapping[str, Tensor] | None = None
         self.stage = stage
         self.watchdog = Watchdog(stage.stall_seconds)
@@ -209,7 +213,9 @@ class Loop:
         self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=kind is torch.float16)
         self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
         tell_layers(self.accelerator, model)
-        self.wrapped, self.optimizer = self.accelerator.prepare(TokenLoss(model, traits), optimizer)
+        before = Former(model, parameters) if self.taught.any() else None
+        loss = TokenLoss(model, traits, before)
+        self.wrapped, self.optimizer = self.accelerator.prepare(loss, optimizer)
         # FSDP2 puts shards in the place of the parameters, ZeRO-3 empties them.
         self.parameters = {name: entry for name, entry in model.named_parameters() if name in parameters}
 
@@ -390,7 +396,7 @@ class Loop:
         """The summed NLL of a batch's supervised tokens."""
         self.watchdog.alive()
         batch = batch.to(self.accelerator.device)
-        nll: Tensor = self.wrapped(batch.inputs, batch.labels, batch.weights)
+        nll: Tensor = self.wrapped(batch.inputs, batch.labels, batch.weights, batch.taught)
         return nll
 
     def keep_out(self, directions: Mapping[str, Tensor]) -> None:
@@ -410,8 +416,10 @@ class Loop:
     def _batch(self, numbers: Sequence[int]) -> Batch:
         chosen = [self.examples[number] for number in numbers]
         batch = collate(chosen, pad_id=self.pad_id, layout=self.layout)
-        weights = self.weights[list(numbers)]
-        return batch if (weights == 1).all() else weigh(batch, chosen, weights)
+        weights, taught = self.weights[list(numbers)], self.taught[list(numbers)]
+        if (weights != 1).any():
+            batch = replace(batch, weights=spread(batch, chosen, weights))
+        return replace(batch, taught=spread(batch, chosen, taught)) if taught.any() else batch
 
     def _log(self, done: int, meter: Meter, measured: dict[str, Any]) -> None:
         noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))

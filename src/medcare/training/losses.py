@@ -4,6 +4,9 @@ A step's loss is  sum of token NLL / supervised tokens of the whole step  +  lam
 The count runs over all micro-batches and devices of the step, so that how a batch is cut changes nothing;
 the penalty depends on parameters only and enters once a step.
 
+A token may be taught in part by what the model was when the stage began (`Former`): of its term, that share
+is the distance KL(former || now) of the two distributions, in place of the token's own NLL.
+
 The vocabulary projection sees supervised positions only, some at a time, and leaves the gradient of its
 input instead of logits: nothing of the size [tokens, vocabulary] is ever held. That needs a frozen
 projection; one that trains makes the logits of all supervised positions at once. A model whose logits come
@@ -12,12 +15,13 @@ about in a way of its own (`Traits.head` says so) makes all of its logits itself
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medcare.adapters.former import Former
 from medcare.adapters.shards import whole
 from medcare.models.traits import LogitRule, Traits, hidden_states
 from medcare.text.batches import IGNORED
@@ -35,11 +39,15 @@ class TokenLoss(nn.Module):
     Args:
         model: a causal language model, with or without branches.
         traits: what it does; by default it is asked.
+        former: what the model was; needed only where tokens are taught by it.
     """
 
-    def __init__(self, model: PreTrainedModel, traits: Traits | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, traits: Traits | None = None, former: Former | None = None
+    ) -> None:
         super().__init__()
         self.model = model
+        self.former = former
         self.halves = (traits or Traits.of(model)).head
 
     def __getattr__(self, name: str) -> Any:
@@ -49,24 +57,62 @@ class TokenLoss(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("model"), name)
 
-    def forward(self, inputs: dict[str, Tensor], labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        labels: Tensor,
+        weights: Tensor | None = None,
+        taught: Tensor | None = None,
+    ) -> Tensor:
         """The summed negative log-likelihood of the supervised tokens, a scalar in float32 or wider.
 
         Args:
             inputs: the model's arguments, with `input_ids` [b, s].
             labels: [b, s], the input ids where supervised and `IGNORED` elsewhere, not shifted.
             weights: [b, s], by which each token's term is multiplied; by default 1.
+            taught: [b, s], the share of each token's term that is the distance to the former model; by
+                default 0.
         """
+        before = None
+        if taught is not None:
+            assert self.former is not None
+            keep, _ = _predicted(labels)
+            with self.former.restored(), torch.no_grad():
+                before = Taught(self._read(inputs)[keep], taught.roll(-1, 1)[keep])
+        read = self._read(inputs)
         if self.halves is None:
-            logits = self.model(**inputs, use_cache=False).logits
             keep, targets = _predicted(labels)
-            return _cross_entropy(logits[keep], targets, _of_targets(weights, keep))
-        hidden = hidden_states(self.halves.body(**inputs, use_cache=False))
-        return nll_sum(hidden, self.model.get_output_embeddings(), labels, self.halves.rule, weights)
+            return _sum(read[keep], targets, _of_targets(weights, keep), before)
+        head = self.model.get_output_embeddings()
+        return nll_sum(read, head, labels, self.halves.rule, weights, before)
+
+    def _read(self, inputs: dict[str, Tensor]) -> Tensor:
+        """What the loss is made of: hidden states [b, s, h], or the logits [b, s, v] of an odd model."""
+        if self.halves is None:
+            logits: Tensor = self.model(**inputs, use_cache=False).logits
+            return logits
+        return hidden_states(self.halves.body(**inputs, use_cache=False))
+
+
+class Taught(NamedTuple):
+    """What the former model makes of the same n supervised positions.
+
+    Attributes:
+        read: its hidden states [n, h], or its logits [n, v].
+        shares: [n], the share of each term that is the distance to it.
+    """
+
+    read: Tensor
+    shares: Tensor
 
 
 def nll_sum(
-    hidden: Tensor, head: nn.Module, labels: Tensor, rule: LogitRule, weights: Tensor | None = None
+    hidden: Tensor,
+    head: nn.Module,
+    labels: Tensor,
+    rule: LogitRule,
+    weights: Tensor | None = None,
+    taught: Taught | None = None,
 ) -> Tensor:
     """The summed negative log-likelihood of the supervised tokens, a scalar in float32 or wider.
 
@@ -76,13 +122,17 @@ def nll_sum(
         labels: [b, s], the input ids where supervised and `IGNORED` elsewhere, not shifted.
         rule: what the model does to the projection's output.
         weights: [b, s], by which each token's term is multiplied; by default 1.
+        taught: what the former model makes of the same positions.
     """
     keep, targets = _predicted(labels)
     chosen, factors = hidden[keep], _of_targets(weights, keep)
     if not isinstance(head, nn.Linear) or head.weight.requires_grad:
-        return _cross_entropy(rule(_wide(head(chosen))), targets, factors)
+        if taught is not None:
+            taught = taught._replace(read=rule(_wide(head(taught.read))))
+        return _sum(rule(_wide(head(chosen))), targets, factors, taught)
     weight, bias = whole(head.weight), None if head.bias is None else whole(head.bias)
-    pieces = (chosen.to(weight.dtype), weight, bias, targets, rule, factors)
+    read, shares = (None, None) if taught is None else (taught.read.to(weight.dtype), taught.shares)
+    pieces = (chosen.to(weight.dtype), weight, bias, targets, rule, factors, read, shares)
     return cast(Tensor, _PiecewiseNll.apply(*pieces))  # type: ignore[no-untyped-call]
 
 
@@ -98,10 +148,13 @@ class _PiecewiseNll(torch.autograd.Function):
         targets: Tensor,
         rule: LogitRule,
         factors: Tensor | None,
+        former: Tensor | None,
+        shares: Tensor | None,
     ) -> Tensor:
         """The summed NLL of `targets` [n], times `factors` [n], if there are any.
 
-        It is that of `hidden` [n, h], with a frozen `weight` [v, h] and `bias` [v].
+        It is that of `hidden` [n, h], with a frozen `weight` [v, h] and `bias` [v]. Of each term the share in
+        `shares` [n] is the distance to what the former model's hidden states `former` [n, h] say.
         """
         total = torch.zeros((), device=hidden.device, dtype=_wide(hidden[:0]).dtype)
         gradient = torch.empty_like(hidden)
@@ -112,24 +165,31 @@ class _PiecewiseNll(torch.autograd.Function):
             logits = rule(_wide(functional.linear(hidden[piece], weight, bias)))
             slope = rule.slope(logits)
             logs = logits.log_softmax(-1)
-            terms = logs.gather(1, target)
+            terms, own = logs.gather(1, target), logs.new_ones(target.shape)
+            if former is not None and shares is not None:
+                before = rule(_wide(functional.linear(former[piece], weight, bias))).log_softmax(-1)
+                share = shares[piece, None].to(logs.dtype)
+                own, taught = own - share, share * before.exp()
+                terms = own * terms + (taught * (logs - before)).sum(1, keepdim=True)
             total -= (terms if factors is None else terms * factors[piece, None]).sum()
             if ctx.needs_input_grad[0]:
-                shares = logs.exp_()
-                shares.scatter_add_(1, target, shares.new_full(target.shape, -1))
+                slopes = logs.exp_()
+                slopes.scatter_add_(1, target, -own)
+                if former is not None:
+                    slopes -= taught
                 if isinstance(slope, Tensor) or slope != 1:
-                    shares *= slope
+                    slopes *= slope
                 if factors is not None:
-                    shares *= factors[piece, None]
-                torch.mm(shares.to(weight.dtype), weight, out=gradient[piece])
+                    slopes *= factors[piece, None]
+                torch.mm(slopes.to(weight.dtype), weight, out=gradient[piece])
         ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradient of the input [n, h]."""
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream[0].to(gradient.dtype), None, None, None, None, None
+        return gradient * upstream[0].to(gradient.dtype), *[None] * 7
 
 
 def _predicted(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,10 +203,16 @@ def _of_targets(weights: Tensor | None, keep: Tensor) -> Tensor | None:
     return None if weights is None else weights.roll(-1, 1)[keep]
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, factors: Tensor | None) -> Tensor:
-    if factors is None:
+def _sum(logits: Tensor, targets: Tensor, factors: Tensor | None, taught: Taught | None) -> Tensor:
+    """As `nll_sum`, out of all logits [n, v]; those of the former model are in `taught.read`."""
+    if factors is None and taught is None:
         return functional.cross_entropy(_wide(logits), targets, reduction="sum")
-    return (functional.cross_entropy(_wide(logits), targets, reduction="none") * factors).sum()
+    terms = functional.cross_entropy(_wide(logits), targets, reduction="none")
+    if taught is not None:
+        now, before = _wide(logits).log_softmax(-1), _wide(taught.read).log_softmax(-1)
+        distance = functional.kl_div(now, before, reduction="none", log_target=True).sum(-1)
+        terms = torch.lerp(terms, distance, taught.shares.to(terms.dtype))
+    return (terms if factors is None else terms * factors).sum()
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -158,6 +158,7 @@ def foresee(config: RunConfig) -> None:
     check_quantization(config.model.quantization)
     if METHODS[config.method].needs_whole_base:
         _check_whole(config)
+    _check_distilling(config)
     add_branches(skeleton(config.model.base), "aggregate", config.adapters)
 
 
@@ -169,6 +170,7 @@ def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedMod
     kind = config.model.quantization
     if method.needs_whole_base:
         _check_whole(config)
+    _check_distilling(config)
     if is_sharded():
         _check_shardable(kind, dtype)
         device = torch.device("cpu")  # no single device need hold the whole model: FSDP moves shard by shard
@@ -343,6 +345,23 @@ def _check_whole(config: RunConfig) -> None:
         raise ConfigError(
             f"method={config.method} needs the base's weights as they are, and model.quantization="
             f"{config.model.quantization} rounds them. Set model.quantization=none, or method=lora."
+        )
+
+
+def _check_distilling(config: RunConfig) -> None:
+    """Refuse distillation where what the model was after stage 1 is not to be had inside of it."""
+    if not config.align.distill or config.mixes_stages:
+        return
+    if METHODS[config.method].needs_whole_base:
+        raise ConfigError(
+            "align.distill needs what stage 1 made inside of the model that trains, and "
+            f"method={config.method} changes it there. Set align.distill=0, or method to medcare or "
+            "lora_two_stage."
+        )
+    if is_sharded():
+        raise ConfigError(
+            "align.distill needs the branches whole, and can't be cut into shards (FSDP2, ZeRO-3). Launch "
+            "with configs/ddp.yaml, or set align.distill=0."
         )
 
 
