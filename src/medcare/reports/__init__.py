@@ -57,4 +57,5 @@ def summary_picture(results: dict[str, Any], path: Path) -> None:
     """
     groups = [group for family in overview.overview(results).values() for group in family]
     whole = [group for group in groups if len(groups) <= 3 or not group.title.endswith("all items")]
-    write_text(path, render("summary.svg.j2", {"groups": whole, "models": results["models"]}))
+    shown = {"groups": whole, "models": results["models"], "baselines": results.get("baselines", ())}
+    write_text(path, render("summary.svg.j2", shown))

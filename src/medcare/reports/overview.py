@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from medcare.evaluation.results import ABLATION
 from medcare.foundation.storage import Json
 from medcare.reports.wording import FAMILIES, SPLITS, duration, model_name, percent, sentence
+from medcare.settings.config import METHODS
 
 _EMBEDDED = "SmolLM2-135M-Instruct"
 _COMMIT = 10
@@ -90,9 +91,11 @@ def headlines(results: Json) -> list[Headline]:
     return found
 
 
-def title(models: Sequence[str], base: str) -> str:
+def title(models: Sequence[str], base: str, method: str = "medcare") -> str:
     """The report's title."""
     name = base_name(base)
+    if method in models or (method != "medcare" and "align" in models):
+        return f"{name}, trained as {model_name(method)}"
     return f"{name}, trained in two stages" if "align" in models else f"Evaluation of {name}"
 
 
@@ -139,7 +142,10 @@ def facts(config: Json, manifest: Json, stage: Json, benchmark: Json) -> dict[st
     if stage:
         adapters = config["adapters"]
         experts = f", {adapters['top_k']} of {adapters['experts']} experts" if adapters["experts"] else ""
-        found["Adapters"] = f"rank {adapters['rank']}{experts}"
+        if config["method"] == "medcare":
+            found["Adapters"] = f"rank {adapters['rank']}{experts}"
+        else:
+            found["Method"] = model_name(config["method"])
     if manifest.get("phases"):
         found["Time"] = duration(sum(manifest["phases"].values()))
     found["Seed"] = str(config["seed"])
@@ -167,7 +173,8 @@ def phases(manifest: Json) -> list[Json]:
 def _phase_name(name: str) -> str:
     if name.startswith("evaluate "):
         return f"Test of {model_name(name.removeprefix('evaluate ')).lower()}"
-    return model_name(name) if name in ("aggregate", "align") else name.capitalize()
+    known = name in ("aggregate", "align", *METHODS)
+    return model_name(name) if known else name.capitalize()
 
 
 def _counted(entry: Json, chance: float | None) -> str:

@@ -19,8 +19,8 @@ from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.results import ABLATION, RESULTS
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import Json, missing, read_json
-from medcare.reports import examples, method, overview, tables, training, wording
-from medcare.settings.config import RunConfig
+from medcare.reports import baselines, examples, method, overview, tables, training, wording
+from medcare.settings.config import METHODS, RunConfig
 from medcare.settings.files import read_yaml
 
 # A difference of this many points, and more, gets the strongest colour.
@@ -70,7 +70,7 @@ def build_context(out: Path, results: Json) -> Json:
     compared = [pair.split("->") for pair in next(iter(results["tasks"].values()))["comparisons"]]
     groups = overview.overview(results)
     return {
-        "title": overview.title(models, overview.tested_model(config, manifest)),
+        "title": overview.title(models, overview.tested_model(config, manifest), config["method"]),
         "lede": overview.lede(results),
         "notice": wording.NOTICE,
         "facts": overview.facts(
@@ -83,12 +83,13 @@ def build_context(out: Path, results: Json) -> Json:
         "results": results,
         "models": models,
         "headlines": overview.headlines(results),
+        "verdicts": baselines.verdicts(out, results, config["method"]),
         "overview": groups,
         "any_chance": any(group.chance is not None for family in groups.values() for group in family),
         "any_unparsable": any(task["mode"] == "generation" for task in results["tasks"].values()),
         "splits": [split for split in ("taught", "held_out") if _has_split(results, split)],
         "pairs": compared,
-        "change": _main_pair(compared),
+        "change": _main_pair(compared, results.get("baselines", ())),
         "change_counts": _change_counts(results),
         "stages": stages,
         "maps": maps,
@@ -143,6 +144,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 def _model_class(model: str) -> str:
+    if model in METHODS:
+        return "m-baseline"
     return f"m-{model}" if model in wording.MODELS else "m-other"
 
 
@@ -198,9 +201,9 @@ def _change_counts(results: Json) -> dict[str, Counter[str]]:
     return counts
 
 
-def _main_pair(compared: list[list[str]]) -> list[str] | None:
-    """The comparison from the first model to the last, which is the last one made."""
-    found = [pair for pair in compared if ABLATION not in pair]
+def _main_pair(compared: list[list[str]], baselines: Sequence[str]) -> list[str] | None:
+    """The comparison from the first model to the last, which is the last one on the run's own way."""
+    found = [pair for pair in compared if ABLATION not in pair and pair[0] not in baselines]
     return found[-1] if found else None
 
 
