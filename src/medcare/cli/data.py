@@ -46,6 +46,27 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @commands.command()
+def get(
+    name: Annotated[str, typer.Argument(help="Of a known set, see `medcare data list`.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: data/NAME.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit or branch on the hub; default: that of the first download.")
+    ] = None,
+) -> None:
+    """Download a known set, its commit pinned; say its licence, or what to put where without a network."""
+    from medcare.data.getting import find, read_source
+    from medcare.data.getting import get as get_set
+
+    known, folder = find(name), out or Path("data") / name
+    files = get_set(known, folder, revision=revision)
+    source = read_source(folder)
+    typer.echo(f"{known.name} at commit {source['commit']}; licence: {known.licence}.")
+    for path in files:
+        typer.echo(f"{path}  sha256 {source['files'][str(path.relative_to(folder))]}")
+    typer.echo(f"Next: medcare data check {files[0]}")
+
+
+@commands.command()
 def check(
     source: Source,
     format: Annotated[str | None, typer.Option(help="Format name; default: recognised.")] = None,

@@ -26,6 +26,9 @@ class KnownSet:
         size: rows by split, as its authors state them.
         format: a format's name, or `unknown`.
         get: how to get it, in one or two sentences.
+        files: of `medcare data get`: patterns of a hub repository's files, or of a GitHub repository's files
+            each with its git blob id; empty where they have to be asked for or collected by hand.
+        commit: of the GitHub repository, which pins those files. A hub's is kept at the first download.
     """
 
     name: str
@@ -36,6 +39,19 @@ class KnownSet:
     size: str
     format: str
     get: str
+    files: tuple[str, ...] | dict[str, str] = ()
+    commit: str = ""
+
+    @property
+    def repository(self) -> str:
+        """`owner/name` on the hub or on GitHub."""
+        bare = self.source.removeprefix("hf:").removeprefix("https://huggingface.co/datasets/")
+        return bare.removeprefix("https://github.com/").partition(":")[0]
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it is on the hub, not on GitHub."""
+        return "github.com" not in self.source
 
 
 KNOWN_SETS: tuple[KnownSet, ...] = (
@@ -48,6 +64,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         size=UNKNOWN,
         format="sharegpt",
         get="The paper's own mixes. Download the folders train/ and test/ from the hub and name the files.",
+        files=("train/*", "test/*"),
     ),
     KnownSet(
         name="cmexam",
@@ -58,6 +75,12 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         size="54,497 train, 6,811 val, 6,811 test",
         format="cmexam",
         get="Clone the repository; the files are data/train.csv, val.csv and test_with_annotations.csv.",
+        files={
+            "data/train.csv": "be436732f2d242e01a9188c4969d1d86571bd283",
+            "data/val.csv": "9e7ca22b5c727749e364b196585d5c355ee2b38f",
+            "data/test_with_annotations.csv": "e6521e67f44b0f958167c91113a2950cffa681a7",
+        },
+        commit="fadb22c89beb1b7115dc36460ba792eb96b7b972",
     ),
     KnownSet(
         name="cmb",
@@ -71,6 +94,11 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
             "Unpack data/CMB.zip of the repository. The answers of the test questions are in a file "
             "of their own, data/CMB-test-choice-answer.json, by id."
         ),
+        files={
+            "data/CMB.zip": "c05ff2040d8257408aee77a774d41f29727401bf",
+            "data/CMB-test-choice-answer.json": "5a2035e8c6fcb95c868e22675d810eb71e7432b8",
+        },
+        commit="6c8ece46097dae736c6805dd3b831e1a38c08971",
     ),
     KnownSet(
         name="cmmlu",
@@ -85,6 +113,18 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
             "college_medical_statistics, college_medicine, genetics, nutrition, "
             "professional_medicine, traditional_chinese_medicine, virology."
         ),
+        files={
+            "data/test/anatomy.csv": "6ce224d0fdef0bacdf9d0a767fe2844f678dad5f",
+            "data/test/clinical_knowledge.csv": "6e48245470021bbeefcda0d825d6635e607bb9ca",
+            "data/test/college_medical_statistics.csv": "d530caf052b9baeec3d192811242821ede0d68d6",
+            "data/test/college_medicine.csv": "ffdd39684fea905f1b818c7b38d46836cfb99e76",
+            "data/test/genetics.csv": "6c7cd4489a59a5c47fafd226347ee0782ad99f62",
+            "data/test/nutrition.csv": "d352f81923d2d1998d3634d428ffd06b0c140d89",
+            "data/test/professional_medicine.csv": "723e299b642e496e40b650d722774f865f2921e8",
+            "data/test/traditional_chinese_medicine.csv": "73f1f8059576c1a8b86fc3220c6f06da471753a7",
+            "data/test/virology.csv": "83e044db7262a01c90ca377585ccbe1e625ee136",
+        },
+        commit="d6e7b716d8ac694f38969a6c0407437d1fded799",
     ),
     KnownSet(
         name="ceval",
@@ -97,6 +137,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         get=(
             "Read hf:ceval/ceval-exam:physician:val, and so on. The test split is published without answers."
         ),
+        files=("basic_medicine/*", "clinical_medicine/*", "physician/*"),
     ),
     KnownSet(
         name="medqa",
@@ -123,6 +164,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         size="10,178 train, 1,272 dev, 1,273 test",
         format="medqa_hf",
         get="Read hf:GBaker/MedQA-USMLE-4-options-hf:test; the form that lm-evaluation-harness uses.",
+        files=("*.json", "*.jsonl"),
     ),
     KnownSet(
         name="medmcqa",
@@ -137,6 +179,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
             "answers. The authors' own files (github.com/medmcqa/medmcqa) are the format "
             "medmcqa_original."
         ),
+        files=("*.parquet",),
     ),
     KnownSet(
         name="mmedbench",
@@ -150,6 +193,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
             "Download MMedBench.zip from the hub and unpack it: Train/ and Test/ have a JSONL file a "
             "language."
         ),
+        files=("MMedBench.zip",),
     ),
     KnownSet(
         name="mmlu",
@@ -163,6 +207,14 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
             "Read hf:cais/mmlu:anatomy:test; the medical subjects are anatomy, clinical_knowledge, "
             "college_biology, college_medicine, medical_genetics and professional_medicine."
         ),
+        files=(
+            "anatomy/*",
+            "clinical_knowledge/*",
+            "college_biology/*",
+            "college_medicine/*",
+            "medical_genetics/*",
+            "professional_medicine/*",
+        ),
     ),
     KnownSet(
         name="ple_pharmacy",
@@ -173,6 +225,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         size="480",
         format=UNKNOWN,
         get="Read the hub id with --format cmb: the authors' evaluation reads question, option and answer.",
+        files=("*.json", "*.jsonl", "*.parquet"),
     ),
     KnownSet(
         name="ple_tcm",
@@ -183,16 +236,25 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         size="480",
         format=UNKNOWN,
         get="Read the hub id with --format cmb: the authors' evaluation reads question, option and answer.",
+        files=("*.json", "*.jsonl", "*.parquet"),
     ),
     KnownSet(
         name="pubmedqa",
         kind="knowledge exam",
         language="English",
-        source="hf:qiaojin/PubMedQA:pqa_labeled",
+        source="https://github.com/pubmedqa/pubmedqa",
         licence="MIT",
         size="1,000, of which its authors keep 500 for tests",
-        format="pubmedqa_hf",
-        get="Read the hub id, or clone pubmedqa/pubmedqa: data/ori_pqal.json is in the format pubmedqa.",
+        format="pubmedqa",
+        get=(
+            "data/ori_pqal.json; data/test_ground_truth.json names the 500 for tests. On the hub: "
+            "hf:qiaojin/PubMedQA:pqa_labeled, in the format pubmedqa_hf."
+        ),
+        files={
+            "data/ori_pqal.json": "38db7750761c78950ed32303e7545bdaa513390c",
+            "data/test_ground_truth.json": "825bf8f262c3cca0e3bd1c6f38eecf5e581b0659",
+        },
+        commit="1cbae8e92f72f20c8d3747cbb3bf5bc53554d997",
     ),
     KnownSet(
         name="headqa",
@@ -223,6 +285,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         size="2,450 test (Text)",
         format="medxpertqa",
         get="Read the hub id.",
+        files=("Text/*",),
     ),
     KnownSet(
         name="promptcblue",
@@ -249,6 +312,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
             "Download the JSON file from the hub, and see with 'medcare data check' whether its "
             "columns are known."
         ),
+        files=("*.json", "*.jsonl", "*.parquet"),
     ),
     KnownSet(
         name="healthcaremagic",
@@ -259,6 +323,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         size="about 112,000",
         format="alpaca",
         get="Read the hub id.",
+        files=("*.json", "*.jsonl", "*.parquet"),
     ),
     KnownSet(
         name="medical_flashcards",
@@ -269,5 +334,6 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         size="33,955",
         format="alpaca",
         get="Read the hub id.",
+        files=("*.json", "*.jsonl", "*.parquet"),
     ),
 )

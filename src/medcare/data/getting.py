@@ -1,0 +1,176 @@
+"""A known data set brought onto this machine: its files, and beside them where they are from.
+
+`source.json` keeps repository, commit, licence and the SHA-256 of every file. A GitHub repository's commit
+and blob ids stand in the catalogue; a hub's commit is the newest one at the first download, and the same later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from medcare.data.catalogue import KNOWN_SETS, KnownSet
+from medcare.data.readers.rows import ENDINGS
+from medcare.foundation.errors import DataError, first_line
+from medcare.foundation.progress import say
+from medcare.foundation.storage import file_hash, read_json, write_atomic, write_json
+
+SOURCE = "source.json"
+_RAW = "https://raw.githubusercontent.com"
+_SECONDS = 60.0
+
+
+def find(name: str) -> KnownSet:
+    """The known set of that name; raises DataError if there is none."""
+    for known in KNOWN_SETS:
+        if known.name == name:
+            return known
+    raise DataError(f"No set is known as '{name}'. Known: {', '.join(known.name for known in KNOWN_SETS)}.")
+
+
+def get(known: KnownSet, folder: Path, *, revision: str | None = None) -> list[Path]:
+    """Download a set; what is there already and as it should be is not asked for again.
+
+    Args:
+        known: the set.
+        folder: where its files go, as they are called in their repository; a .zip is unpacked beside itself.
+        revision: of a set on the hub, a commit or branch; None is the commit of the first download there.
+
+    Returns:
+        The data files.
+
+    Raises:
+        DataError: the set has to be asked for, its files are other ones than are known, or they can't be
+            reached; then the message says what to put where.
+        StorageError: the folder can't be written.
+    """
+    if not known.files:
+        raise DataError(f"{known.name} can't be fetched by a command. {known.get} Source: {known.source}.")
+    former = read_source(folder) if (folder / SOURCE).is_file() else {}
+    if known.on_hub:
+        commit = _from_hub(known, folder, revision or former.get("commit"))
+    else:
+        commit = _from_github(known, folder)
+    for archive in sorted(folder.rglob("*.zip")):
+        _unpack(archive)
+    files = [path for path in sorted(folder.rglob("*")) if _is_data(path, folder)]
+    if not files:
+        raise DataError(f"{known.name} came without a data file. {_by_hand(known, folder)}")
+    hashes = {str(path.relative_to(folder)): file_hash(path) for path in files}
+    if former.get("commit") == commit and (other := _differing(former["files"], hashes)):
+        raise DataError(
+            f"{folder / other} is another file than the one that was downloaded. Remove it, and get it anew."
+        )
+    facts = {"name": known.name, "source": known.source, "commit": commit, "licence": known.licence}
+    write_json(folder / SOURCE, {**facts, "files": hashes})
+    return files
+
+
+def read_source(folder: Path) -> dict[str, Any]:
+    """Where the files of a folder that `get` wrote are from; raises DataError if it is none."""
+    source: dict[str, Any] = read_json(folder / SOURCE)
+    return source
+
+
+def _from_hub(known: KnownSet, folder: Path, revision: str | None) -> str:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        commit = HfApi().dataset_info(known.repository, revision=revision, timeout=_SECONDS).sha
+        snapshot_download(
+            known.repository,
+            repo_type="dataset",
+            revision=commit,
+            local_dir=folder,
+            allow_patterns=list(known.files),
+        )
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "?"
+        asked = status in (401, 403)
+        reason = (
+            "its owners want to be asked; ask on its page, then log in: hf auth login" if asked else status
+        )
+        raise DataError(f"The hub refuses {known.repository}: {reason}. {_by_hand(known, folder)}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"The hub can't be reached for {known.name}: {first_line(error)}. {_by_hand(known, folder)}"
+        ) from error
+    return str(commit)
+
+
+def _from_github(known: KnownSet, folder: Path) -> str:
+    import httpx2
+
+    assert isinstance(known.files, dict)
+    for name, blob in known.files.items():
+        path = folder / name
+        if path.is_file() and _blob_id(path) == blob:
+            continue
+        address = f"{_RAW}/{known.repository}/{known.commit}/{name}"
+        say(f"{known.name}: {address}")
+        try:
+            write_atomic(path, lambda part, address=address: _download(address, part))  # type: ignore[misc]
+        except httpx2.HTTPError as error:
+            raise DataError(
+                f"{address} can't be reached: {first_line(error)}. {_by_hand(known, folder)}"
+            ) from error
+        if _blob_id(path) != blob:
+            path.unlink()
+            raise DataError(f"{address} is not the file of git blob {blob}. {_by_hand(known, folder)}")
+    return known.commit
+
+
+def _download(address: str, part: Path) -> None:
+    import httpx2
+
+    with (
+        httpx2.stream("GET", address, timeout=_SECONDS, follow_redirects=True) as answer,
+        part.open("wb") as out,
+    ):
+        answer.raise_for_status()
+        for piece in answer.iter_bytes():
+            out.write(piece)
+
+
+def _blob_id(path: Path) -> str:
+    """Git's name of a file's content."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _unpack(archive: Path) -> None:
+    """Its data files, beside it; their names can't lead out of the folder."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for entry in packed.infolist():
+                if entry.filename.lower().endswith(ENDINGS) and "__MACOSX" not in entry.filename:
+                    packed.extract(entry, archive.parent)
+    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+        raise DataError(
+            f"{archive} can't be unpacked: {first_line(error)}. Remove it, and get it anew."
+        ) from error
+
+
+def _is_data(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.is_file() and not hidden and path.name != SOURCE and path.name.lower().endswith(ENDINGS)
+
+
+def _differing(former: dict[str, Any], now: dict[str, str]) -> str | None:
+    return next((name for name in former if name in now and former[name] != now[name]), None)
+
+
+def _by_hand(known: KnownSet, folder: Path) -> str:
+    """What to put where, where there is no network."""
+    host = "https://huggingface.co/datasets" if known.on_hub else "https://github.com"
+    at = f" at commit {known.commit}" if known.commit else ""
+    return (
+        f"Without a network, take {', '.join(known.files)} of {host}/{known.repository}{at} on another "
+        f"machine, put them into {folder}, and name them: medcare data check {folder}/FILE"
+    )
