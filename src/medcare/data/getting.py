@@ -1,7 +1,7 @@
 """A known data set brought onto this machine: its files, and beside them where they are from.
 
 `source.json` keeps repository, commit, licence and the SHA-256 of every file. A GitHub repository's commit
-and blob ids stand in the catalogue; a hub's commit is the newest one at the first download, and the same later.
+and blob ids stand in the catalogue; a hub's commit is the newest at the first download, and the same later.
 """
 
 from __future__ import annotations
