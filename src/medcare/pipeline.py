@@ -26,11 +26,12 @@ from medcare.data.tokenised import TrainingData, tokenised
 from medcare.evaluation.engines import Engine, check_model, open_engine
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.identity import identities
+from medcare.evaluation.leaderboards import write_submission
 from medcare.evaluation.outcomes import Cards, read_cards
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import RESULTS, write_results
-from medcare.evaluation.test_set import adopt, adopted, read_test_set
+from medcare.evaluation.test_set import adopt, adopted, read_questions
 from medcare.export.card import write_card
 from medcare.export.merged import merge
 from medcare.foundation.contents import source_digest
@@ -260,11 +261,12 @@ def evaluate_model(model: str | Engine, config: RunConfig, out: Path) -> Path:
 
 
 def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
-    """Answer the items of a test file in words, for `medcare score`.
+    """Answer the items of a test file in words, for `medcare score` and for the leaderboard of its owners.
 
     Args:
         model: as of `open_engine`.
-        source: an exam, PromptCBLUE rows or the package's own items, a file or `hf:owner/name`.
+        source: an exam, PromptCBLUE rows or the package's own items, a file or `hf:owner/name`; right answers
+            it need not have.
         config: all settings; questions with options are answered by generation whatever it says.
         out: the folder to write; an interrupted call there is continued.
 
@@ -277,13 +279,15 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
     check_model(model)
     config = replace(config, evaluation=replace(config.evaluation, exams="generation"))
     settings = config.evaluation
-    items, _, _ = read_test_set(source, exams="generation", columns=settings.map, strict=settings.strict)
+    items = read_questions(source, columns=settings.map, strict=settings.strict)
     known = identities(model=model, items=source)
     with main_first():
         claim(out, config, {"stage": "predictions", "tested": model, "source": source, **known})
     path = out / "predictions.jsonl"
     _predict(model, config, items, path.absolute(), name=model)
     if is_main():
+        if written := write_submission(source, items, path, columns=settings.map):
+            say(f"For the leaderboard: {written}")
         write_manifest(out, config, {"stage": "predictions", "base": model})
     return path
 

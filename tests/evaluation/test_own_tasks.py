@@ -66,6 +66,60 @@ def test_the_page_s_example_is_scored(tmp_path, monkeypatch):
     assert (found["unparsable"], found["metric"]) == (1, "micro_f1")
 
 
+OPTIONS = {"A": "Collagen", "B": "Integrins", "C": "Elastin"}
+YES_NO = {"A": "yes", "B": "no", "C": "maybe"}
+ENTITIES = {"instruction": "List the diseases and chemicals.", "input": "Warfarin after a stroke ."}
+# Rows as those of the sets that the page names, with an answer that is right, and one that is not.
+PUBLIC = {
+    "ncbi": ({**ENTITIES, "output": "Disease: stroke"}, "Disease: stroke", "Disease: warfarin"),
+    "bc5cdr": (
+        {**ENTITIES, "output": "Chemical: Warfarin\nDisease: none"},
+        "chemical: warfarin",
+        "Chemical: none\nDisease: stroke",
+    ),
+    "pubmedqa": (
+        {"question": "Is it?", "options": YES_NO, "answer_idx": "C"},
+        "Maybe, because the study is small.",
+        "No, it is not.",
+    ),
+    "headqa": ({"question": "Which?", "options": OPTIONS, "answer_idx": "A"}, "Collagen", "Elastin"),
+    "medquad": (
+        {"instruction": "What helps?", "output": "Rest and fluids."},
+        "rest, and fluids",
+        "Surgery",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_public_sets_of_the_page_are_scored(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    row, right, wrong = PUBLIC[name]
+    write_jsonl(Path(f"{name}.jsonl"), [{"id": str(n), **row} for n in range(3)])
+    Path(f"{name}.yaml").write_text(titled(name), encoding="utf-8")
+    items, (task,) = read_own(f"{name}.yaml")
+    gold = [item.target for item in items]
+    assert [score(task, items, texts).value for texts in (gold, [right] * 3, [wrong] * 3)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["medquad_judged", "healthbench"])
+def test_the_judged_sets_of_the_page_are_read(tmp_path, monkeypatch, name):
+    """How they are graded is tested in tests/judging/test_grading.py."""
+    monkeypatch.chdir(tmp_path)
+    rubrics = [{"criterion": "Names rest", "points": 5, "tags": ["level:example"]}]
+    turns = [{"role": "user", "content": "What helps?"}]
+    write_jsonl(Path("healthbench.jsonl"), [{"prompt_id": "x", "prompt": turns, "rubrics": rubrics}])
+    write_jsonl(Path("medquad.jsonl"), [PUBLIC["medquad"][0]])
+    Path(f"{name}.yaml").write_text(titled(name), encoding="utf-8")
+    ((item,), (task,)) = read_own(f"{name}.yaml")
+    assert (task.form, item.prompt) == ("judged", "What helps?")
+    assert item.choices == (("+5 Names rest",) if name == "healthbench" else ())
+
+
+def titled(name: str) -> str:
+    return re.findall(rf'^```yaml title="{name}.yaml"\n(.*?)^```$', SECTION, re.MULTILINE | re.DOTALL)[0]
+
+
 def test_every_form_that_the_page_names_exists_with_its_metrics():
     for name, metrics in re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", SECTION, flags=re.MULTILINE)[1:]:
         named = re.findall(r"`(\w+)`", metrics)

@@ -58,6 +58,13 @@ def test_the_grade_is_the_share_of_the_points(tmp_path, reply, expected):
     assert value(run) == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_mean_is_clipped_and_not_each_item_as_healthbench_does(tmp_path):
+    with fake_judge(in_turn(met(3), met(1, 2))) as judge:
+        run = folder_of(tmp_path, [CHILD, CHILD], judge.url, "Give aspirin.", "Paracetamol; the weight?")
+        grade(run, "model")
+    assert value(run) == pytest.approx((-4 / 8 + 1) / 2, abs=1e-6)
+
+
 def test_without_criteria_it_is_the_mean_of_the_four_grades(tmp_path):
     with fake_judge(in_turn(verdict())) as judge:  # 5, 4, 3, 2
         run = folder_of(tmp_path, [{"prompt": "Write a letter."}], judge.url, "Dear colleague")

@@ -169,7 +169,7 @@ def predict(
     preset: Preset = None,
     set_: Settings = None,
 ) -> None:
-    """Answer the items of a file in words, for medcare score."""
+    """Answer the items of a file in words, for medcare score or a leaderboard; they need no right answers."""
     settings = _config(None, preset, set_)
     from medcare.pipeline import predict_file
 

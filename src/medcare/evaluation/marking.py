@@ -170,6 +170,14 @@ def voted(answers: Sequence[Answer]) -> int:
     return votes.index(counts.most_common(1)[0][0]) if counts else 0
 
 
+def chosen_answer(task: Task, item: Item, row: Prediction) -> tuple[Answer, str]:
+    """What a row of a predictions file says, and the text that says it, its thought left out."""
+    rows = _drawn(row)
+    answers = [_read(task, item, one) for one in rows]
+    place = voted(answers)
+    return answers[place], parted((rows[place] or {})["text"])[1] or ""
+
+
 def _ballot(content: Any) -> Hashable:
     """The same for contents that say the same."""
     if isinstance(content, tuple):

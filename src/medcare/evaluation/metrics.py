@@ -46,10 +46,10 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a number for each item; rows are that number and 1.
+    """The mean of a number for each item, within 0 and 1; rows are that number and 1.
 
     Attributes:
-        compare: the right content and an answer's to a number from 0 to 1.
+        compare: the right content and an answer's to a number of at most 1.
         counted: the name of the sum of these numbers, where it is a count.
     """
 
@@ -63,7 +63,7 @@ class Mean:
 
     def __call__(self, sums: Floats) -> Floats:
         """As `Metric`."""
-        mean: Floats = sums[:, 0] / sums[:, 1]
+        mean: Floats = np.clip(sums[:, 0] / sums[:, 1], 0, 1)
         return mean
 
     def rates(self, sums: Floats) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from medcare.data.files import read_items
 from medcare.data.readers import items as read_published
 from medcare.data.readers import open_data
+from medcare.data.readers.reading import Bad
 from medcare.data.task import Task
 from medcare.evaluation.answer_files import answer_text, is_order, pair_rows, read_rows, row_id
 from medcare.evaluation.cblue.tasks import find_task
@@ -21,6 +22,7 @@ from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.questions import LETTERS
 from medcare.evaluation.resampling import resample
 from medcare.foundation.errors import DataError, EvaluationError
+from medcare.foundation.progress import say
 from medcare.settings.config import RunConfig
 from medcare.text.records import Item
 
@@ -167,7 +169,16 @@ def _read_exam(gold: Path) -> tuple[list[Item], set[str]]:
         open_data(str(gold))
     except DataError:
         return [read_question(row, gold) for row in read_rows(gold)], set()
-    return [item for item in read_published(str(gold)) if item.options], set()
+    bad: list[Bad] = []
+    found = [item for item in read_published(str(gold), on_bad=bad.append) if item.options]
+    if not bad:
+        return found, set()
+    if not found:
+        raise DataError(f"{gold} has no good row. The first one, {bad[0].number}: {bad[0].reason}.")
+    say(f"{gold}: {len(bad):,} bad rows are left out, the first is {bad[0].number}: {bad[0].reason}.")
+    # Their questions may have been answered all the same.
+    asked = read_published(str(gold), gold=False, on_bad=lambda _: None)
+    return found, {item.id for item in asked}.difference(item.id for item in found)
 
 
 def _as_answered(items: list[Item], gold: Path, predictions: Path) -> list[Item]:

@@ -64,6 +64,15 @@ def adopted(folder: Path) -> bool:
     return path.is_file() and "test_set" in read_json(path)
 
 
+def read_questions(
+    source: str, *, columns: Mapping[str, str] | None = None, strict: bool = False
+) -> list[Item]:
+    """What a test set asks, without its right answers, which it need not have; raises DataError."""
+    if own := read_own(source):
+        return own[0]
+    return _sound(source, columns, strict=strict, gold=False)[0]
+
+
 def read_test_set(
     source: str,
     *,
@@ -72,10 +81,18 @@ def read_test_set(
     strict: bool = False,
 ) -> tuple[list[Item], list[Task], list[Bad]]:
     """The items of a file or hub data set, their tasks, and the rows that were set aside; see `adopt`."""
-    own = read_own(source)
+    if own := read_own(source):
+        return *own, []
+    items, bad = _sound(source, columns, strict=strict)
+    return items, list(_tasks(items, source, exams)), bad
+
+
+def _sound(
+    source: str, columns: Mapping[str, str] | None, *, strict: bool, gold: bool = True
+) -> tuple[list[Item], list[Bad]]:
+    """The items of the rows that are good, each with an id of its own, and the other rows."""
     bad: list[Bad] = []
-    on_bad = None if strict else bad.append
-    items = own[0] if own else list(read_any(source, columns=columns, on_bad=on_bad))
+    items = list(read_any(source, columns=columns, gold=gold, on_bad=None if strict else bad.append))
     if bad and not items:
         raise DataError(f"{source} has no good row. The first one, {bad[0].number}: {bad[0].reason}.")
     if bad:
@@ -83,7 +100,7 @@ def read_test_set(
             f"{source}: {len(bad):,} bad rows are set aside, the first is {bad[0].number}: {bad[0].reason}. "
             "The report lists them; evaluation.strict=true refuses such a file."
         )
-    if own is None and open_data(source, columns=columns).format == "promptcblue":
+    if open_data(source, columns=columns, gold=gold).format == "promptcblue":
         items = [replace(item, task=find_task(item.task).name) for item in items]
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if repeated:
@@ -91,7 +108,7 @@ def read_test_set(
             f"{source}: {len(repeated)} ids occur more than once, '{repeated[0]}' for one. Answers are kept "
             "by id: give every item one of its own."
         )
-    return items, own[1] if own else list(_tasks(items, source, exams)), bad
+    return items, bad
 
 
 def _tasks(items: Sequence[Item], source: str, exams: str) -> Iterator[Task]:

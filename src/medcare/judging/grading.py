@@ -1,7 +1,8 @@
 """Answers to tasks that a judge scores: grades beside the predictions, which `evaluation.marking` reads.
 
 An item with criteria (as of HealthBench) is held against each of them: its grade is the points of those that
-are met, as a share of all positive points, from 0 to 1. Without criteria it is the mean of the four grades.
+are met, as a share of all positive points. It may be negative; the mean over items is kept within 0 and 1, as
+HealthBench's own evaluator does. Without criteria it is the mean of the four grades.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _graded(task: Task, items: Sequence[Item], answers: AnswerFile) -> list[dict
 
 
 def grade_of(item: Item, verdict: Verdict) -> float | None:
-    """The grade from 0 to 1 that a verdict gives; None where there is no verdict."""
+    """The grade that a verdict gives, at most 1; None where there is no verdict."""
     scores = verdict.scores
     if scores is None:
         return None
@@ -95,7 +96,7 @@ def grade_of(item: Item, verdict: Verdict) -> float | None:
     points = [float(choice.partition(" ")[0]) for choice in item.choices]
     reached = sum(scores[str(number)] * value for number, value in enumerate(points, start=1))
     most = sum(value for value in points if value > 0)
-    return min(max(reached / most, 0.0), 1.0) if most else float(reached == 0)
+    return reached / most if most else float(reached == 0)
 
 
 def _criterion(choice: str) -> str:

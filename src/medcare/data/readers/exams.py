@@ -120,8 +120,8 @@ class ExamColumns:
         reasons = f"\n\n{question.explanation}" if question.explanation else ""
         return Message("user", question.prompt), Message("assistant", question.target + reasons)
 
-    def read(self, row: Columns) -> Question:
-        """The question; raises RowError."""
+    def read(self, row: Columns, *, gold: bool = True) -> Question:
+        """The question, with the right answer or without; raises RowError."""
         letters, options = self._options(row)
         question = text(row, self.question).strip()
         if not question:
@@ -131,7 +131,8 @@ class ExamColumns:
         if self.form and (form := text(row, self.form, optional=True).strip()):
             question = f"[{form}] {question}"
         reasons = text(row, self.explanation, optional=True).strip() if self.explanation else ""
-        return Question(question, letters, options, self._answers(row, letters, options), reasons)
+        answers = self._answers(row, letters, options) if gold else ()
+        return Question(question, letters, options, answers, reasons)
 
     def _options(self, row: Columns) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if self.fixed:

@@ -47,6 +47,11 @@ class Format:
         """Columns by which the format is recognised."""
         return self.shape.required | self.mark
 
+    @property
+    def asked(self) -> frozenset[str]:
+        """Of these, the columns that test splits without answers have; empty for data that only trains."""
+        return self.required - {self.shape.answer} if self.tests else frozenset()  # type: ignore[union-attr]
+
 
 _ABCD = ("A", "B", "C", "D")
 _OP = ("opa", "opb", "opc", "opd")
@@ -132,12 +137,13 @@ def is_row(columns: Columns) -> bool:
     return bool(_fitting(set(columns)) or _fitting({_plain(column) for column in columns}, _plain))
 
 
-def detect(rows: Sequence[Columns], source: str) -> Recognised:
+def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recognised:
     """The format of some rows, from their columns: as they are, or but for case, spaces and hyphens.
 
     Args:
         rows: the first rows of the source.
         source: its name, for errors.
+        gold: whether there has to be a right answer; else the first format does that asks for what is there.
 
     Raises:
         DataError: no format fits, several do, or the rows are pairs of a preferred and another answer.
@@ -150,6 +156,10 @@ def detect(rows: Sequence[Columns], source: str) -> Recognised:
             "on the chosen answers alone, say --format chosen."
         )
     best = _fitting(columns)
+    if not gold and not (len(best) == 1 and FORMATS[best[0]].tests):
+        asked = {name: form.asked for name, form in FORMATS.items() if form.asked and form.asked <= columns}
+        if asked:
+            return Recognised(max(asked, key=lambda name: len(asked[name])), {})
     if best == ["medmcqa", "medmcqa_original"]:
         # The same columns, but the first option is number 0 on the hub and number 1 in the authors' files.
         numbers = {str(row.get("cop")) for row in rows}

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
-from medcare.data.readers.exams import ExamColumns
+from medcare.data.readers.exams import ExamColumns, Question
 from medcare.data.readers.formats import FORMATS, Format, Recognised, detect, is_row, named
 from medcare.data.readers.rows import IsRow, Row, Rows, open_rows
-from medcare.data.readers.shapes import Columns, RowError, Turns, kind, tools
+from medcare.data.readers.shapes import Columns, Pair, RowError, Turns, kind, tools
 from medcare.data.thoughts import with_thoughts
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
@@ -50,6 +50,9 @@ class Bad:
         """Kind and detail."""
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
+
+# Stands where a test split has no answer.
+_NO_ANSWER = "-"
 
 OnBad = Callable[[Bad], None]
 _Record = TypeVar("_Record", Conversation, Item)
@@ -96,8 +99,12 @@ class Reading:
                     Conversation(_identity(form, row), _task(form, row, self.name), messages, offered),
                 )
 
-    def items(self) -> Iterator[tuple[int, Item | Bad]]:
-        """Every row's number and its test item, or what is wrong with it; raises DataError for chats."""
+    def items(self, *, gold: bool = True) -> Iterator[tuple[int, Item | Bad]]:
+        """Every row's number and its test item, or what is wrong with it; raises DataError for chats.
+
+        Args:
+            gold: whether items have right answers; else those that rows have are left out.
+        """
         form = self.form
         if not form.tests:
             raise DataError(
@@ -106,12 +113,14 @@ class Reading:
             )
         for row in self.rows:
             try:
-                yield row.number, self._item(form, row)
+                yield row.number, self._item(form, row, gold=gold)
             except RowError as error:
                 yield row.number, _bad(row, str(error))
 
-    def _item(self, form: Format, row: Row) -> Item:
+    def _item(self, form: Format, row: Row, *, gold: bool) -> Item:
         columns, identity = _columns(row), _identity(form, row)
+        if not gold:
+            return self._unanswered(form, row, columns)
         messages = form.shape.messages(columns)
         if self.format == "items":
             return _own_item(columns, messages)
@@ -123,7 +132,23 @@ class Reading:
             prompt, target = (message.content for message in messages)
             choices = _texts(columns.get("answer_choices"))
             return Item(identity, task, "alignment", "held_out", fact, prompt, target=target, choices=choices)
-        question = form.shape.read(columns)
+        return self._exam_item(form, columns, fact, task, form.shape.read(columns))
+
+    def _unanswered(self, form: Format, row: Row, columns: Columns) -> Item:
+        """What a row asks, whatever it has for an answer."""
+        shape = form.shape
+        if isinstance(shape, ExamColumns):
+            task, fact = _task(form, row, self.name), f"{self.name}/{_identity(form, row)}"
+            item = self._exam_item(form, columns, fact, task, shape.read(columns, gold=False))
+        else:
+            assert isinstance(shape, Pair)
+            row = replace(row, value={**columns, shape.answer: _NO_ANSWER})
+            item = replace(self._item(form, row, gold=True), target="", answers=())
+        _check_turns((Message("user", item.prompt), Message("assistant", _NO_ANSWER)))
+        return item
+
+    def _exam_item(self, form: Format, columns: Columns, fact: str, task: str, question: Question) -> Item:
+        assert isinstance(form.shape, ExamColumns)
         subject = columns.get(form.shape.subject) if form.shape.subject else None
         if not isinstance(subject, str):
             subject = _SPLIT_ENDING.sub("", self.name) if form.by_subject else ""
@@ -147,6 +172,7 @@ def open_data(
     *,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
+    gold: bool = True,
 ) -> Reading:
     """Open a file or hub data set.
 
@@ -155,6 +181,7 @@ def open_data(
         format: a key of `FORMATS`; None recognises it from the columns of the first rows.
         columns: what columns are called in the source, by their name in the format: `{"question": "Frage"}`.
         encoding: of a text file; None recognises it.
+        gold: as of `detect`.
 
     Raises:
         DataError: the source is missing, unreadable or empty, or its format is unknown.
@@ -163,7 +190,7 @@ def open_data(
         named(format)
     called = dict(columns or {})
     opened = open_rows(source, encoding, _has(called) if called else is_row)
-    return _recognised(opened, format, called)
+    return _recognised(opened, format, called, gold=gold)
 
 
 def _has(columns: dict[str, str]) -> IsRow:
@@ -181,7 +208,7 @@ def given(rows: Iterable[dict[str, Any]]) -> Reading:
     return _recognised(Rows("the given list", "rows", "row", numbered), None, {})
 
 
-def _recognised(opened: Rows, format: str | None, columns: dict[str, str]) -> Reading:
+def _recognised(opened: Rows, format: str | None, columns: dict[str, str], *, gold: bool = True) -> Reading:
     """A source whose first rows have been looked at."""
     source = opened.source
     first = list(itertools.islice(opened.rows, _FIRST_ROWS))
@@ -194,12 +221,12 @@ def _recognised(opened: Rows, format: str | None, columns: dict[str, str]) -> Re
         there = ", ".join(sorted({str(column) for value in values for column in value})[:20])
         raise DataError(f"{source} has no column '{absent[0]}'. Its columns: {there}.")
     renamed = [Recognised("", columns).rename(value) for value in values]
-    found = Recognised(format, {}) if format is not None else detect(renamed, source)
+    found = Recognised(format, {}) if format is not None else detect(renamed, source, gold=gold)
     called = Recognised(found.name, {**found.columns, **columns})
     if found.columns:
         say(f"{source}: read as {found.name}, {', '.join(f'{k} = {v}' for k, v in called.columns.items())}")
     form = FORMATS[found.name]
-    if isinstance(form.shape, ExamColumns):
+    if isinstance(form.shape, ExamColumns) and gold:
         form = replace(form, shape=form.shape.settled([called.rename(value) for value in values], source))
     rows = _told(itertools.chain(first, opened.rows), source)
     if called.columns:
@@ -241,11 +268,15 @@ def items(
     format: str | None = None,
     *,
     columns: Mapping[str, str] | None = None,
+    gold: bool = True,
     on_bad: OnBad | None = None,
 ) -> Iterator[Item]:
-    """Test items of an exam, of PromptCBLUE or in the package's own format; see `conversations`."""
-    reading = open_data(source, format, columns=columns)
-    return sort_out(reading, reading.items(), on_bad)
+    """Test items of an exam, of PromptCBLUE or in the package's own format; see `conversations`.
+
+    Without `gold` they have no right answers, and the rows need none.
+    """
+    reading = open_data(source, format, columns=columns, gold=gold)
+    return sort_out(reading, reading.items(gold=gold), on_bad)
 
 
 def _told(rows: Iterator[Row], source: str) -> Iterator[Row]:

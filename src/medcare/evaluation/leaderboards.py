@@ -1,0 +1,100 @@
+"""Answers in the files that the owners of test sets take them in.
+
+    promptcblue   test_predictions.json: the test file's rows in their order, the answer as `target`
+    ceval         submission.json: {subject: {id: letter}}
+    medmcqa       submission.csv: the id of each question and the number of the option, from 1
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medcare.data.readers import open_data
+from medcare.data.task import Task
+from medcare.evaluation.cblue.tasks import TASKS
+from medcare.evaluation.marking import Prediction, chosen_answer
+from medcare.evaluation.own_tasks import read_own
+from medcare.evaluation.questions import letters_of
+from medcare.foundation.progress import say
+from medcare.foundation.storage import read_jsonl, write_json, write_text
+from medcare.text.records import Item
+
+_EXAM = Task("exam", "knowledge", "options", "accuracy", several=False)
+_MEDMCQA = ("id", "Prediction (correct option)")
+
+
+def write_submission(
+    source: str, items: Sequence[Item], predictions: Path, *, columns: Mapping[str, str] | None = None
+) -> Path | None:
+    """Write the answers of a predictions file for the leaderboard of the set, beside that file.
+
+    Args:
+        source: the test set that was answered.
+        items: its items.
+        predictions: their answers.
+        columns: as of `open_data`.
+
+    Returns:
+        The file; None where no leaderboard of the set's format is known.
+    """
+    if read_own(source):
+        return None
+    form = open_data(source, columns=columns, gold=False).format
+    rows = {str(row["id"]): row for row in read_jsonl(predictions)}
+    if form == "promptcblue":
+        return _promptcblue(source, columns, items, rows, predictions.with_name("test_predictions.json"))
+    if form not in ("ceval", "medmcqa", "medmcqa_original"):
+        return None
+    chosen = {item.id: _choice(item, rows[item.id]) for item in items}
+    unread = sum(choice is None for choice in chosen.values())
+    if unread:
+        say(f"{unread:,} of {len(items):,} answers name no one option; they count as the first here.")
+    numbers = {name: choice or 0 for name, choice in chosen.items()}
+    if form == "ceval":
+        tree: dict[str, dict[str, str]] = {}
+        for item in items:
+            letter = letters_of(item)[numbers[item.id]]
+            tree.setdefault(item.subject, {})[item.id.rpartition("/")[2]] = letter
+        path = predictions.with_name("submission.json")
+        write_json(path, tree)
+        return path
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_MEDMCQA)
+    writer.writerows((item.id.rpartition("/")[2], numbers[item.id] + 1) for item in items)
+    path = predictions.with_name("submission.csv")
+    write_text(path, stream.getvalue())
+    return path
+
+
+def _choice(item: Item, row: Prediction) -> int | None:
+    """The one option that an answer chooses; None where it names none or several."""
+    answer, _ = chosen_answer(_EXAM, item, row)
+    return next(iter(answer.content)) if answer.parsable and len(answer.content) == 1 else None
+
+
+def _promptcblue(
+    source: str,
+    columns: Mapping[str, str] | None,
+    items: Sequence[Item],
+    answers: Mapping[str, Prediction],
+    path: Path,
+) -> Path:
+    """All rows of the test file as they are, the number and order of which count, with what was answered."""
+    known = {item.id: item for item in items}
+    reading, lines = open_data(source, columns=columns, gold=False), []
+    for row in reading.rows:
+        if row.value is not None:
+            name = str(row.value.get(reading.form.identity) or row.number)
+            text = ""
+            if name in known:
+                _, text = chosen_answer(TASKS[known[name].task], known[name], answers[name])
+            lines.append(json.dumps({**row.value, "target": text}, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
+    return path
