@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo smoke test check docs lock audit clean
+.PHONY: demo smoke test check docs gpu lock audit clean
 
 demo: .venv/ready
 	$(BIN)/medcare run --out runs/demo
@@ -23,6 +23,13 @@ check: .venv/ready
 
 docs: .venv/ready
 	$(BIN)/mkdocs build --quiet
+
+# Checks and measures on this machine's GPU, and writes gpu.json. requirements.txt takes PyPI's torch, which is a CUDA
+# build on Linux. Without a network, from a folder of wheels: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make gpu;
+# in an environment of one's own: make gpu GPU_PYTHON=python3.
+GPU_PYTHON ?= $(BIN)/python
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/ready)
+	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu.py --out gpu.json
 
 # Needs uv. torch: pytorch.org's CPU build for Python 3.11 on x86-64 Linux is no file of PyPI's.
 TORCH_CPU := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b

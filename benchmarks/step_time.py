@@ -125,7 +125,7 @@ class Way:
     def forward(self, batch: dict[str, Tensor], labels: Tensor) -> Tensor:
         """The loss."""
         if self.parameters:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.autocast):
                 return self.token_loss(batch, labels) / (labels[:, 1:] >= 0).sum()
         vectors = self.model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
         inputs = {"inputs_embeds": vectors, "position_ids": batch["position_ids"]}

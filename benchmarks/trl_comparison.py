@@ -38,7 +38,17 @@ from medcare.training.loop import Loop
 from medcare.training.meter import Meter
 
 warnings.filterwarnings("ignore")
+place = {"device": torch.device("cpu")}  # of all models; set once, by main
 MODELS: dict[str, dict[str, Any]] = {
+    "tiny, for rehearsals": {
+        "model_type": "qwen2",
+        "vocab_size": 49_152,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    },
     "smollm2-135m": {},
     "qwen2, 152k words, 2 layers": {
         "model_type": "qwen2",
@@ -71,12 +81,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", nargs="*", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--model", nargs="*", choices=MODELS, default=list(MODELS)[1:])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--examples", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=512, help="tokens in a batch")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "trl_comparison.json")
     options = parser.parse_args()
+    place["device"] = torch.device(options.device)
     examples = conversations(options.examples)
     cases = json.loads(options.out.read_text())["cases"] if options.out.exists() else {}
     for name in options.model:
@@ -133,8 +145,9 @@ def compare(name: str, examples: list[Rendered], options: argparse.Namespace) ->
 def base_model(name: str, dtype: torch.dtype) -> Any:
     torch.manual_seed(0)
     if not MODELS[name]:
-        return load_base("embedded", device=torch.device("cpu"), dtype=dtype)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**MODELS[name]), dtype=dtype)
+        return load_base("embedded", device=place["device"], dtype=dtype)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**MODELS[name]), dtype=dtype)
+    return model.to(place["device"])
 
 
 def medcare(name: str, dtype: torch.dtype) -> Any:
@@ -196,7 +209,7 @@ def trainer_of(
         weight_decay=0.0,
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
-        use_cpu=True,
+        use_cpu=place["device"].type == "cpu",
         bf16=dtype == torch.bfloat16,
         gradient_checkpointing=False,
         logging_strategy="no",
@@ -210,6 +223,13 @@ def trainer_of(
     )
 
 
+def now() -> float:
+    """The time when all that was started is done."""
+    if place["device"].type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Stopwatch(TrainerCallback):
     """Adds up the time from the beginning of each step to its end."""
 
@@ -218,21 +238,21 @@ class Stopwatch(TrainerCallback):
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Start."""
-        self.began = time.perf_counter()
+        self.began = now()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Stop."""
-        self.seconds += time.perf_counter() - self.began
+        self.seconds += now() - self.began
 
 
 def one_pass(name: str, way: str, examples: list[Rendered], tokens: int, mean: float) -> float:
     """Seconds of all steps of one pass over the data."""
     if way == "medcare":
         loop, meter = loop_of(name, torch.bfloat16, examples, tokens), Meter()
-        start = time.perf_counter()
+        start = now()
         for step in range(len(loop.schedule.steps)):
             loop._step(step, meter)
-        return time.perf_counter() - start
+        return now() - start
     rows = max(1, round(tokens / mean))
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(name, torch.bfloat16, examples, way, rows, tokens, folder)
@@ -272,10 +292,11 @@ def same_loss(name: str, examples: list[Rendered]) -> float:
 
 def trl_batch(trainer: Any, rows: list[Rendered]) -> dict[str, Tensor]:
     labels = [[t if kept else -100 for t, kept in zip(row.ids, row.mask, strict=True)] for row in rows]
-    batch: dict[str, Tensor] = trainer.data_collator(
+    batch = trainer.data_collator(
         [{"input_ids": row.ids, "labels": marked} for row, marked in zip(rows, labels, strict=True)]
     )
-    return batch
+    prepared: dict[str, Tensor] = trainer._prepare_inputs(batch)
+    return prepared
 
 
 def medcare_memory(name: str, rows: list[Rendered]) -> int:
@@ -301,6 +322,12 @@ def allocated(model: nn.Module, run: Any) -> int:
     """The most bytes alive at once in the second call."""
     run()
     model.zero_grad(set_to_none=True)
+    if place["device"].type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
