@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -85,13 +86,15 @@ def test_a_restart_reads_what_was_tokenised_and_other_data_settings_or_templates
 ):
     path = write_rows(tmp_path / "rows.jsonl", 40)
     first = tokenised(embedded, TrainingData.named(str(path)))
-    renamed = path.rename(tmp_path / "elsewhere.jsonl")
+    (tmp_path / "elsewhere").mkdir()
+    renamed = path.rename(tmp_path / "elsewhere" / "rows.jsonl")
     data = TrainingData.named(str(renamed))
     with monkeypatch.context() as again:
         refuse_to_render(again)
         assert same(tokenised(embedded, data), first)
         for other in (
             TrainingData.named(str(write_rows(tmp_path / "rows.jsonl", 41))),
+            TrainingData.named(str(shutil.copy(renamed, tmp_path / "other.jsonl"))),  # named as their source
             TrainingData.named(str(renamed), thoughts="drop"),
             TrainingData.named(str(renamed), {"messages": "messages"}),
         ):

@@ -596,3 +596,13 @@ def test_a_base_named_anew_is_told_apart(tiny_base, tmp_path, capsys):
     change_weights(base)
     load_model(tmp_path / "one", base=str(base))
     assert "was trained on other weights than" in capsys.readouterr().err
+
+
+def test_plain_text_trains_beside_conversations_in_stage_1_alone(tiny_base, tmp_path):
+    text = Conversation.of_text("book", "book", "Marfan syndrome has long, slender fingers. " * 12)
+    made = config(tiny_base, aggregate=StageConfig(tokens_per_batch=64, max_length=32, orthogonality="none"))
+    result = stages.train("aggregate", made, [*TALKS, text], tmp_path / "one", data_hash="x")
+    alone = stages.train("aggregate", made, TALKS, tmp_path / "other", data_hash="x")
+    assert result["tokens"] > alone["tokens"] + 32  # in pieces, not left out
+    with pytest.raises(DataError, match="plain text"):
+        stages.train("align", made, [text], tmp_path / "two", data_hash="x", start=tmp_path / "one")

@@ -58,12 +58,14 @@ class TrainingData:
 
     Attributes:
         digest: identifies the rows.
+        names: of the files, which tell where rows come from that don't say it themselves.
         readings: opens them, file by file.
         columns: what they are called, as in `open_data`.
         thoughts: what becomes of an assistant's.
     """
 
     digest: str
+    names: list[str]
     readings: Callable[[], Iterable[Reading]]
     columns: Mapping[str, str] = field(default_factory=dict)
     thoughts: ThoughtsKept = "keep"
@@ -82,7 +84,10 @@ class TrainingData:
         if None in digests:
             raise DataError(f"{missing(Path(names[digests.index(None)]), 'file')}. Check the path.")
         whole = digests[0] if len(names) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
-        return cls(str(whole), lambda: (open_data(name, columns=called) for name in names), called, thoughts)
+        short = [name if name.startswith(HUB) else Path(name).name for name in names]
+        return cls(
+            str(whole), short, lambda: (open_data(name, columns=called) for name in names), called, thoughts
+        )
 
     @classmethod
     def rows(cls, rows: Iterable[dict[str, Any]], thoughts: ThoughtsKept = "keep") -> TrainingData:
@@ -91,7 +96,7 @@ class TrainingData:
         digest = hashlib.sha256()
         for row in kept:
             digest.update(json.dumps(row, default=str).encode() + b"\n")
-        return cls(digest.hexdigest(), lambda: [given(kept)], thoughts=thoughts)
+        return cls(digest.hexdigest(), [], lambda: [given(kept)], thoughts=thoughts)
 
 
 def tokenised(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> Corpus:
@@ -145,6 +150,7 @@ def _key(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> str:
     guard(tokenizer)  # raises if it can't be used
     facts = [
         data.digest,
+        data.names,
         sorted(data.columns.items()),
         data.thoughts,
         tokenizer.backend_tokenizer.to_str(),

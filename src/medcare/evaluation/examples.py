@@ -111,7 +111,7 @@ def _read(source: str) -> list[Conversation | Item]:
     try:
         return list(items(source))
     except DataError:
-        return list(conversations(source))
+        return [entry for entry in conversations(source) if not entry.document]
 
 
 def _from_item(item: Item) -> _Example:

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from jinja2 import TemplateError
 
 from medcare.foundation.errors import DataError, ModelError, first_line
@@ -84,12 +85,20 @@ def render_each(
         DataError: there is no answer to train on, or the template can't write what a conversation holds.
         ModelError: the tokenizer has no chat template, or can't tell where its tokens stand in the text.
     """
-    template, keeper = _template(tokenizer), guard(tokenizer)
-    talks = [_Talk(template, keeper, talk.messages, talk.tools) for talk in conversations]
-    groups = [talk.rows() for talk in talks]
+    keeper = guard(tokenizer)
+    talks = [
+        None if talk.document else _Talk(_template(tokenizer), keeper, talk.messages, talk.tools)
+        for talk in conversations
+    ]
+    groups = [
+        [_plain_text(keeper, example.messages[0].content)] if talk is None else talk.rows()
+        for talk, example in zip(talks, conversations, strict=True)
+    ]
     encoded = iter(keeper.encode([text for group in groups for text in group]))
     made = (
-        _unmelted(keeper, talk, group, list(itertools.islice(encoded, len(group))))
+        [_document(tokenizer, next(encoded).ids)]
+        if talk is None
+        else _unmelted(keeper, talk, group, list(itertools.islice(encoded, len(group))))
         for talk, group in zip(talks, groups, strict=True)
     )
     return [
@@ -139,8 +148,25 @@ def render_answer(
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The token ids of a text that is to be continued without a template; none is a control token."""
     keeper = guard(tokenizer)
+    return keeper.encode([_plain_text(keeper, text)])[0].ids
+
+
+def _plain_text(keeper: Guard, text: str) -> Text:
+    """A text as it stands, in which no spelling is a control token."""
     marks = keeper.marks([text])
-    return keeper.encode([keeper.mended(keeper.broken(text, marks), marks)])[0].ids
+    return keeper.mended(keeper.broken(text, marks), marks)
+
+
+def _document(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> Rendered:
+    """A document between the tokenizer's beginning of a text, if it writes one, and its end of text."""
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            "The tokenizer has no end-of-text token, which has to stand after a document. Set its eos_token."
+        )
+    begun: list[int] = tokenizer("")["input_ids"][:1]
+    begin = begun if begun == [tokenizer.bos_token_id] else []
+    whole = [*begin, *ids, int(tokenizer.eos_token_id)]
+    return Rendered(whole, [True] * len(whole), document=True)
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -409,6 +435,7 @@ class _Talk:
         if not messages:
             raise DataError("A conversation needs at least one message; got none.")
         self._template, self._keeper, self._messages = template, keeper, messages
+        self._known: dict[str, str] = {}
         strings = [text for message in messages for text in message.texts]
         self._marks = keeper.marks([*strings, tools])
         self._tools = self._safe(json.loads(tools)) if tools else None
@@ -416,8 +443,8 @@ class _Talk:
             raise DataError("The chat template leaves the tools out: use one that has them.")
         opened = any(CLOSE in text for text in strings) and template.opens_thought
         parts = [_parts(message, opened=opened) for message in messages]
-        self._thoughts = [keeper.broken(thought, self._marks).strip() for _, thought, _ in parts]
-        self._answers = [keeper.broken(answer, self._marks).strip() for _, _, answer in parts]
+        self._thoughts = [self._broken(thought).strip() for _, thought, _ in parts]
+        self._answers = [self._broken(answer).strip() for _, _, answer in parts]
         self._turns = [self._plain(message, part) for message, part in zip(messages, parts, strict=True)]
 
     def prompt(self, *, thinking: bool) -> Text:
@@ -497,8 +524,11 @@ class _Talk:
 
     def _plain(self, message: Message, parts: tuple[str, str, str]) -> dict[str, Any]:
         """A turn as the template takes it, its thought in a field or in the content."""
-        turn = self._safe(replace(message, reasoning_content="", trained=True).to_dict())
-        thought, answer = (self._keeper.broken(part, self._marks) for part in parts[1:])
+        if message.tool_calls or message.name or message.tool_call_id:
+            turn = self._safe(replace(message, reasoning_content="", trained=True).to_dict())
+        else:
+            turn = {"role": message.role, "content": self._broken(message.content)}
+        thought, answer = (self._broken(part) for part in parts[1:])
         if message.reasoning_content and not self._template.reads_thoughts:
             turn["content"] = f"{OPEN}\n{thought}\n{CLOSE}\n\n{answer}"
         elif message.reasoning_content:
@@ -510,10 +540,17 @@ class _Talk:
             turn["content"] = f"{parts[0]}{thought}{CLOSE}{answer}"
         return dict(turn)
 
+    def _broken(self, text: str) -> str:
+        """The text with its spellings broken; most texts are asked for several times."""
+        found = self._known.get(text)
+        if found is None:
+            found = self._known[text] = self._keeper.broken(text, self._marks)
+        return found
+
     def _safe(self, value: Any) -> Any:
         """Plain values with the spellings in all their texts broken."""
         if isinstance(value, str):
-            return self._keeper.broken(value, self._marks)
+            return self._broken(value)
         if isinstance(value, dict):
             return {self._safe(key): self._safe(entry) for key, entry in value.items()}
         return [self._safe(entry) for entry in value] if isinstance(value, list) else value
@@ -556,23 +593,21 @@ def _unmelted(keeper: Guard, talk: _Talk, texts: list[Text], encoded: list[Encod
             for text, places in zip(texts, melted, strict=True)
         ]
         encoded = keeper.encode(texts)
-    return [
-        Rendered(row.ids, _mask(row.offsets, text.spans)) for text, row in zip(texts, encoded, strict=True)
-    ]
+    return [Rendered(row.ids, _mask(row, text.spans)) for text, row in zip(texts, encoded, strict=True)]
 
 
 def _melted(text: Text, row: Encoded) -> list[int]:
     """Where an answer begins inside of a token."""
-    edges = {low for low, _ in row.offsets}
-    inside = [start for start, _ in text.spans if start not in edges]
-    return [start for start in inside if any(low < start < high for low, high in row.offsets)]
+    low, high = row.offsets
+    starts = (start for start, _ in text.spans)
+    return [start for start in starts if not (low == start).any() and ((low < start) & (start < high)).any()]
 
 
-def _mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """Whether each token has a character in one of the spans; both are in order."""
-    mask, current = [], 0
-    for low, high in offsets:
-        while current < len(spans) and spans[current][1] <= low:
-            current += 1
-        mask.append(current < len(spans) and max(low, spans[current][0]) < min(high, spans[current][1]))
-    return mask
+def _mask(row: Encoded, spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """Whether each token has a character in one of the spans."""
+    low, high = row.offsets
+    mask = np.zeros(len(low), np.bool_)
+    for start, end in spans:
+        mask |= np.maximum(low, start) < np.minimum(high, end)
+    kept: list[bool] = mask.tolist()
+    return kept

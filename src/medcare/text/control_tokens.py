@@ -8,11 +8,15 @@ taken out again, and the text is cut there, so that no piece that the tokenizer 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medcare.foundation.errors import DataError, ModelError
 
@@ -28,10 +32,10 @@ _PRIVATE = range(0xE000, 0xF900)
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids, and the range of characters that each stands for."""
+    """Token ids, and the range of characters that each stands for: its start and end, [2, n]."""
 
     ids: list[int]
-    offsets: list[tuple[int, int]]
+    offsets: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,8 @@ class Guard:
 
     def marks(self, texts: Iterable[str]) -> tuple[str, str]:
         """Two private-use characters that none of the texts has: one marks a cut, one a possible cut."""
-        used = set("".join(texts))
-        free = (chr(code) for code in _PRIVATE if chr(code) not in used)
+        whole = "".join(texts)
+        free = (chr(code) for code in _PRIVATE if chr(code) not in whole)
         cut, edge = next(free, ""), next(free, "")
         if not edge:
             raise DataError("A conversation uses every private-use character of Unicode: it is no text.")
@@ -148,19 +152,18 @@ class Guard:
         flat = [
             text.text[low:high] for text, ranges in zip(texts, pieces, strict=True) for low, high in ranges
         ]
-        encoded: Any = (
-            self._tokenizer(flat, add_special_tokens=False, return_offsets_mapping=True) if flat else {}
-        )
+        # Offsets are taken from the encodings as numbers: as a list of pairs they cost as much as the rest.
+        encoded: Any = self._tokenizer(flat, add_special_tokens=False) if flat else {}
         results, taken = [], 0
         for ranges in pieces:
-            done = Encoded([], [])
+            ids: list[int] = []
+            offsets: list[NDArray[np.int64]] = []
             for start, _ in ranges:
-                done.ids.extend(encoded["input_ids"][taken])
-                done.offsets.extend(
-                    (start + low, start + high) for low, high in encoded["offset_mapping"][taken]
-                )
+                ids += encoded["input_ids"][taken]
+                pairs = itertools.chain.from_iterable(encoded.encodings[taken].offsets)
+                offsets.append(np.fromiter(pairs, np.int64).reshape(-1, 2).T + start)
                 taken += 1
-            results.append(done)
+            results.append(Encoded(ids, offsets[0] if len(offsets) == 1 else np.concatenate(offsets, axis=1)))
         return results
 
     def _cuts(self, text: str) -> Iterator[int]:
@@ -169,7 +172,11 @@ class Guard:
         # A tokenizer that normalises finds control tokens in other spellings too; only itself knows which.
         while self._normalises:
             done = self.encode([Text(text, tuple(sorted(cuts)))])[0]
-            spans = [span for token, span in zip(done.ids, done.offsets, strict=True) if token in self._ids]
+            spans = [
+                span
+                for token, span in zip(done.ids, done.offsets.T.tolist(), strict=True)
+                if token in self._ids
+            ]
             if not spans:
                 break
             for low, high in spans:

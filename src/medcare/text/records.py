@@ -96,15 +96,25 @@ class Conversation:
         source: the task or corpus that it comes from.
         messages: at least one assistant turn that is trained on; the loss covers those only.
         tools: JSON schemas of the tools that the assistant may call, a JSON list; empty for none.
+        document: whether it is plain text, the content of its only message, all of which is trained on and
+            without a template.
     """
 
     id: str
     source: str
     messages: tuple[Message, ...]
     tools: str = ""
+    document: bool = False
+
+    @classmethod
+    def of_text(cls, id: str, source: str, text: str) -> Conversation:
+        """A document."""
+        return cls(id, source, (Message("assistant", text),), document=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
+        if self.document:
+            return {"id": self.id, "source": self.source, "text": self.messages[0].content}
         turns = [message.to_dict() for message in self.messages]
         row: dict[str, Any] = {"id": self.id, "source": self.source, "messages": turns}
         return row | ({"tools": json.loads(self.tools)} if self.tools else {})

@@ -115,6 +115,11 @@ def train(
     tokenizer = load_tokenizer(config.model.base, _template(config, start))
     length = config.stage(stage).max_length
     examples = _render(tokenizer, conversations, length)
+    if stage == "align" and examples.documents.any():
+        raise DataError(
+            "Stage 'align' trains the form of answers, but its data holds plain text. Put the text into "
+            "stage 1, mixed with its conversations by 'medcare data mix'."
+        )
     former: Sequence[Rendered] = ()
     if stage == "align" and config.goes_back:
         if not replayed:

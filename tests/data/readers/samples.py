@@ -247,6 +247,11 @@ SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
         "a.jsonl", [{"instruction": ASKED[0].content, "context": "", "response": ASKED[1].content}], ASKED,
     ),
     "question_answer": ("a.csv", [{"question": ASKED[0].content, "answer": ASKED[1].content}], ASKED),
+    "text": (
+        "a.jsonl",
+        [{"text": ASKED[1].content}],
+        ASKED[1:],
+    ),
     "chosen": (
         "a.jsonl",
         [{"prompt": ASKED[0].content, "chosen": ASKED[1].content, "rejected": "No."}],

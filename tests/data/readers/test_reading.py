@@ -266,7 +266,7 @@ def test_bad_rows_are_handed_over_in_order_and_the_others_read(tmp_path: Path) -
     assert bad[0].row == "not json"
 
 
-@pytest.mark.parametrize("name", ["messages", "sharegpt", "alpaca"])
+@pytest.mark.parametrize("name", ["messages", "sharegpt", "alpaca", "text"])
 def test_what_only_trains_gives_no_items(name: str, tmp_path: Path) -> None:
     file, rows, _ = SAMPLES[name]
     with pytest.raises(DataError, match="trains but does not test"):
@@ -413,3 +413,27 @@ def test_preferences_train_only_if_asked(tmp_path: Path) -> None:
     path = str(write(tmp_path / "a.jsonl", SAMPLES["chosen"][1]))
     with pytest.raises(DataError, match=r"preferences.*--format chosen"):
         open_data(path)
+
+
+def test_plain_text_comes_back_also_among_conversations(tmp_path: Path) -> None:
+    rows = [SAMPLES["messages"][1][0], {"id": "b", "source": "book", "text": "Asthma.\n\n<|im_end|> 哮喘"}]
+    for some in (rows, rows[::-1], rows[1:]):
+        path = str(write(tmp_path / "mix.jsonl", some))
+        found = list(conversations(path))
+        assert [talk.document for talk in found] == ["text" in row for row in some]
+        assert [talk.to_dict() for talk in found if talk.document] == rows[1:]
+        write(tmp_path / "again.jsonl", [talk.to_dict() for talk in found])
+        assert list(conversations(str(tmp_path / "again.jsonl"))) == found
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"text": " \n"}, "empty text: 'text'"),
+        ({"text": ["a"]}, "wrong type: 'text' must be text, got list"),
+        ({"text": "a\u0000b"}, "control character: U+0000 in turn 1"),
+    ],
+)
+def test_bad_plain_text_says_what_is_wrong(row, reason: str, tmp_path: Path) -> None:
+    path = str(write(tmp_path / "x.jsonl", [{"text": "good"}, row]))
+    assert [bad.reason for _, bad in open_data(path).conversations() if isinstance(bad, Bad)] == [reason]

@@ -74,11 +74,11 @@ def test_a_long_list_is_read_in_pieces(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("missing.jsonl", "does not exist"), ("folder", "is a folder"), ("notes.txt", "no known kind")],
+    [("missing.jsonl", "does not exist"), ("folder", "is a folder"), ("notes.pdf", "no known kind")],
 )
 def test_a_source_that_is_none_is_refused(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.pdf").write_text("x")
     with pytest.raises(DataError, match=message):
         open_rows(str(tmp_path / name))
 
@@ -275,3 +275,27 @@ def test_a_hub_data_set_is_streamed(tmp_path: Path) -> None:
     assert opened.name == "set"
     with pytest.raises(DataError, match="can't be read"):
         list(open_rows(f"hf:{folder}:test").rows)
+
+
+def test_a_text_file_is_one_document_and_a_very_long_one_is_parted_between_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr("medcare.data.readers.rows._LONGEST_TEXT", 40)
+    path = tmp_path / "book.txt"
+    path.write_bytes("Asthma is a disease.\r\n\r\n哮喘".encode())
+    (row,) = open_rows(str(path)).rows
+    assert (row.number, row.value) == (1, {"text": "Asthma is a disease.\n\n哮喘"})
+    lines = [f"Line {number} of the book.\n" for number in range(20)]
+    path.write_text("".join(lines))
+    rows = list(open_rows(str(path)).rows)
+    assert "".join(row.value["text"] for row in rows) == "".join(lines)
+    assert all(row.value["text"].endswith("\n") and len(row.value["text"]) <= 80 for row in rows)
+    assert [row.number for row in rows] == [
+        1 + "".join(lines[: lines.index(row.value["text"].splitlines(keepends=True)[0])]).count("\n")
+        for row in rows
+    ]
+
+
+def test_texts_of_a_folder_are_data_where_nothing_else_is(tmp_path):
+    (tmp_path / "README.txt").write_text("about")
+    assert expand(str(tmp_path)) == [str(tmp_path / "README.txt")]
+    (tmp_path / "rows.jsonl").write_text("{}")
+    assert expand(str(tmp_path)) == [str(tmp_path / "rows.jsonl")]

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from medcare.data.readers.exams import ExamColumns
-from medcare.data.readers.shapes import Columns, Pair, Turns
+from medcare.data.readers.shapes import Columns, Pair, PlainText, Turns
 from medcare.foundation.errors import DataError
+
+Shape = Turns | Pair | PlainText | ExamColumns
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Format:
         test_set: its pairs of a prompt and an answer were made to test.
     """
 
-    shape: Turns | Pair | ExamColumns
+    shape: Shape
     identity: str = "id"
     task: str = ""
     mark: frozenset[str] = frozenset()
@@ -101,6 +103,7 @@ FORMATS: dict[str, Format] = {
     "query_response": Format(Pair(("query",), "response"), general=True),
     "instruction_response": Format(Pair(("instruction", "context"), "response"), general=True),
     "question_answer": Format(Pair(("question",), "answer"), general=True),
+    "text": Format(PlainText("text"), task="source", general=True),
     "chosen": Format(Pair(("prompt",), "chosen"), by_name=True),
 }
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from medcare.data.readers.exams import ExamColumns, Question
-from medcare.data.readers.formats import FORMATS, Format, Recognised, detect, is_row, named
+from medcare.data.readers.formats import FORMATS, Format, Recognised, Shape, detect, is_row, named
 from medcare.data.readers.rows import IsRow, Row, Rows, open_rows
-from medcare.data.readers.shapes import Columns, Pair, RowError, Turns, kind, tools
+from medcare.data.readers.shapes import Columns, Pair, PlainText, RowError, Turns, kind, tools
 from medcare.data.thoughts import with_thoughts
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
@@ -27,6 +27,9 @@ _SILENCE = 15.0
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 # anatomy_test.csv and physician_val.csv are of the subjects anatomy and physician.
 _SPLIT_ENDING = re.compile("_(train|dev|val|test)$")
+
+
+_MIXED = (FORMATS["messages"], FORMATS["text"])
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,20 @@ class Reading:
         for row in self.rows:
             try:
                 columns = _columns(row)
-                messages = with_thoughts(form.shape.messages(columns), thoughts)
-                _check_turns(messages)
-                offered = tools(columns) if isinstance(form.shape, Turns) else ""
+                shape = _shape(form, columns)
+                messages = shape.messages(columns)
+                document = isinstance(shape, PlainText)
+                if document:
+                    _check_characters(messages)
+                else:
+                    messages = with_thoughts(messages, thoughts)
+                    _check_turns(messages)
+                offered = tools(columns) if isinstance(shape, Turns) else ""
             except RowError as error:
                 yield row.number, _bad(row, str(error))
             else:
-                yield (
-                    row.number,
-                    Conversation(_identity(form, row), _task(form, row, self.name), messages, offered),
-                )
+                identity, task = _identity(form, row), _task(form, row, self.name)
+                yield row.number, Conversation(identity, task, messages, offered, document)
 
     def items(self, *, gold: bool = True) -> Iterator[tuple[int, Item | Bad]]:
         """Every row's number and its test item, or what is wrong with it; raises DataError for chats.
@@ -316,6 +323,15 @@ def _bad(row: Row, problem: str) -> Bad:
     return Bad(row.number, fault, detail, row.raw if row.value is None else row.value)
 
 
+def _shape(form: Format, columns: Columns) -> Shape:
+    """The shape of a row: a mix holds rows of messages and rows of text."""
+    if form in _MIXED:
+        given = [mixed.shape for mixed in _MIXED if any(columns.get(name) for name in mixed.required)]
+        if len(given) == 1:
+            return given[0]
+    return form.shape
+
+
 def _identity(form: Format, row: Row) -> str:
     value = (row.value or {}).get(form.identity)
     return str(value) if isinstance(value, str | int) and str(value) else str(row.number)
@@ -349,6 +365,10 @@ def _check_turns(messages: Sequence[Message]) -> None:
     if before is None or before.role != "assistant":
         role = "tool" if before and before.role == "tool" else "user"
         raise RowError(f"roles out of order: the last turn is the {role}'s, and nothing answers it")
+    _check_characters(messages)
+
+
+def _check_characters(messages: Sequence[Message]) -> None:
     for place, message in enumerate(messages, start=1):
         for text in message.texts:
             if found := _FORBIDDEN.search(text):

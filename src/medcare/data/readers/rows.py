@@ -33,6 +33,7 @@ _SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
 _BROKEN = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
 _LONGEST_HEADER = 1 << 16
 _BATCH = 1000
+_LONGEST_TEXT = 1 << 20  # characters of a .txt file that are one document
 # A .json file of at most this many bytes may be one object over several lines.
 _ONE_OBJECT = 1 << 26
 
@@ -80,6 +81,8 @@ def expand(pattern: str) -> list[str]:
     folder = Path(pattern)
     if not pattern.startswith(HUB) and folder.is_dir():
         files = [path for path in folder.rglob("*") if path.is_file() and _is_data(path, folder)]
+        # Where there are tables, a text beside them is what tells about them.
+        files = [path for path in files if not _is_text(path)] or files
         if not files:
             raise DataError(f"{folder} holds no data file. Known endings: {', '.join(ENDINGS)}.")
         return sorted(map(str, files))
@@ -95,6 +98,10 @@ def _is_data(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     unpacked = Path(DataFile(path).name).suffix.lower()
     return not hidden and (path.suffix.lower() == ".zip" or unpacked in ENDINGS)
+
+
+def _is_text(path: Path) -> bool:
+    return Path(DataFile(path).name).suffix.lower() == ".txt"
 
 
 def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) -> Rows:
@@ -165,6 +172,29 @@ def _jsonl(file: DataFile) -> Iterator[Row]:
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 yield _json_line(number, line)
+
+
+def _txt(file: DataFile) -> Iterator[Row]:
+    """A text as one row; a very long one as several, each up to the end of a line."""
+    number, rest = 1, ""
+    with file.text() as stream:
+        while part := stream.read(_LONGEST_TEXT):
+            text = (rest + part).replace("\r\n", "\n")
+            end = text.rfind("\n") + 1 if len(part) == _LONGEST_TEXT else 0
+            text, rest = text[: end or None], text[end:] if end else ""
+            if text.strip():
+                yield _text_row(number, text)
+            number += text.count("\n")
+    if rest.strip():
+        yield _text_row(number, rest)
+
+
+def _text_row(number: int, text: str) -> Row:
+    if broken := _BROKEN.search(text):
+        line = number + text.count("\n", 0, broken.start())
+        problem = f"broken UTF-8: in line {line}; another encoding is named with --encoding"
+        return Row(number, None, problem, _BROKEN.sub("\ufffd", text[:1000]))
+    return Row(number, {"text": text})
 
 
 def _json_line(number: int, line: str) -> Row:
@@ -366,6 +396,7 @@ _TEXT: dict[str, Callable[[DataFile], Iterator[Row]]] = {
     ".ndjson": _jsonl,
     ".csv": _csv,
     ".tsv": _csv,
+    ".txt": _txt,
 }
 _BINARY: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".parquet": _parquet,

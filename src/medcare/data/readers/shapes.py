@@ -1,4 +1,4 @@
-"""The shapes of training data: lists of turns, and pairs of a prompt and its answer."""
+"""The shapes of training data: lists of turns, pairs of a prompt and its answer, and plain text."""
 
 from __future__ import annotations
 
@@ -113,6 +113,30 @@ def tools(row: Columns) -> str:
     if not all(isinstance(tool["function"], Mapping) and tool["function"].get("name") for tool in whole):
         raise RowError("wrong type: every tool needs a name")
     return json.dumps(whole, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """A document in `column`, to be continued without a template."""
+
+    column: str
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Columns by which the format is recognised."""
+        return frozenset({self.column})
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """All columns that are read."""
+        return self.required
+
+    def messages(self, row: Columns) -> tuple[Message, ...]:
+        """The document as a single turn; raises RowError."""
+        written = text(row, self.column)
+        if not written.strip():
+            raise RowError(f"empty text: '{self.column}'")
+        return (Message("assistant", written),)
 
 
 @dataclass(frozen=True)
