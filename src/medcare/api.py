@@ -91,7 +91,16 @@ def train(
     former = config.aggregate.data if stage == "align" and config.align.replay else ""
     how = config.aggregate
     replayed = [TrainingData.named(former, how.map, how.thoughts)] if former else []
-    return stages.train(stage, config, [rows], out, data_hash=rows.digest, start=origin, replayed=replayed)
+    return stages.train(
+        stage,
+        config,
+        [rows],
+        out,
+        data_hash=rows.digest,
+        start=origin,
+        replayed=replayed,
+        **pipeline.validation_of(config.stage(stage), config),
+    )
 
 
 def merge(folder: str | Path, out: str | Path) -> Path:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from medcare.benchmark import build, write
 from medcare.data.files import read_items
@@ -31,6 +32,7 @@ from medcare.evaluation.outcomes import Cards, read_cards
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import RESULTS, write_results
+from medcare.evaluation.spot_check import SpotCheck
 from medcare.evaluation.test_set import adopt, adopted, read_questions
 from medcare.export.card import write_card
 from medcare.export.merged import merge
@@ -215,7 +217,26 @@ def train_stage(
         digest = f"{epochs['aggregate']} x {digest} + {epochs['align']} x {forms.digest}"
         data = data * epochs["aggregate"] + [forms] * epochs["align"]
     replayed = [rows("aggregate")] if stage == "align" and config.goes_back else []
-    return stages.train(stage, config, data, out, data_hash=digest, start=start, replayed=replayed)
+    return stages.train(
+        stage,
+        config,
+        data,
+        out,
+        data_hash=digest,
+        start=start,
+        replayed=replayed,
+        **validation_of(config.stage(stage), config),
+    )
+
+
+def validation_of(stage: StageConfig, config: RunConfig) -> dict[str, Any]:
+    """What `stages.train` measures the model with, as the settings say; raises DataError."""
+    settings, found = stage.validation, {}
+    if settings.data:
+        found["validation"] = [TrainingData.named(settings.data, settings.map, stage.thoughts)]
+    if settings.items:
+        found["test"] = SpotCheck(settings.items, settings.most_items, config.evaluation, seed=config.seed)
+    return found
 
 
 def _training_data(source: str, stage: StageConfig) -> TrainingData:

@@ -96,8 +96,8 @@ def assert_same_run(first: Path, second: Path) -> None:
     ours, theirs = (list(read_jsonl(folder / "metrics.jsonl")) for folder in (first, second))
     assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, len(ours) + 1))
     for one, other in zip(ours, theirs, strict=True):
-        assert one.keys() == other.keys()
-        for key in ("loss", "grad_norm", "orthogonality", "cosine"):
+        assert one.keys() - {"gradient_noise"} == other.keys() - {"gradient_noise"}  # ZeRO-3 tells none
+        for key in ("loss", "grad_norm", "orthogonality", "cosine", "validation_loss"):
             if key in one:
                 assert one[key] == pytest.approx(other[key], rel=1e-4, abs=1e-6), (one["step"], key)
         assert one.get("router_load") == other.get("router_load")

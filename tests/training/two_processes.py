@@ -24,11 +24,13 @@ from medcare.settings.config import (
     Orthogonality,
     RunConfig,
     StageConfig,
+    ValidationConfig,
 )
 from medcare.text.chat_template import Rendered
 from medcare.text.records import Conversation, Item, Message
 from medcare.training.input_pass import gather
 from medcare.training.loop import Loop
+from medcare.training.validation import Validation
 from tests.conftest import tiny_model
 from tests.models.families import tiny_family
 
@@ -57,6 +59,8 @@ CASES = (
 # Stage 1 of other bases: experts in one tensor, and a tower for images that text never reaches.
 FAMILIES = {"experts": "mixtral", "images": "gemma3"}
 CASES += tuple(FAMILIES)
+# With validation, so that the best parameters are those that are saved.
+MEASURED = ("aggregate", "l1")
 
 
 def examples() -> list[Rendered]:
@@ -68,6 +72,11 @@ def examples() -> list[Rendered]:
         ids = torch.randint(3, 90, (length,), generator=draw).tolist()
         made.append(Rendered(ids, [position > 2 + index % 3 for position in range(length)]))
     return made
+
+
+def sourced(rows: list[Rendered]) -> list[Rendered]:
+    """Of three sources, one with a single row: the processes have unequal shares."""
+    return [replace(row, source="abb"[number % 3] if number else "c") for number, row in enumerate(rows)]
 
 
 def make(case: str, folder: Path, *, processes: int) -> Loop:
@@ -91,7 +100,21 @@ def make(case: str, folder: Path, *, processes: int) -> Loop:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     drop = 0.5 if case == "aggregate_drop" else 0.0
     parameters = trainable(model, branches)
-    loop = Loop(model, parameters, examples(), stage, seed=3, folder=folder, pad_id=0, noise_drop=drop)
+    rows, validation = examples(), None
+    if case in MEASURED:
+        settings = ValidationConfig(rows=1, every=2, patience=2)
+        stage, validation = replace(stage, validation=settings), Validation(sourced(rows[:7]))
+    loop = Loop(
+        model,
+        parameters,
+        rows,
+        stage,
+        seed=3,
+        folder=folder,
+        pad_id=0,
+        noise_drop=drop,
+        validation=validation,
+    )
     if case == "inputs":
         loop.keep_out({name: leading(entry, 0.6) for name, entry in gather(loop, examples()).items()})
     return loop

@@ -19,8 +19,9 @@ import math
 import operator
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,17 +57,20 @@ from medcare.settings.config import AUTO, AdapterConfig, Quantization, RunConfig
 from medcare.settings.fitting import FEW_STEPS, count_steps, fitting
 from medcare.settings.run_folder import claim, origin, read_manifest, write_manifest
 from medcare.text.chat_template import Rendered, render_all
-from medcare.text.corpus import Corpus
+from medcare.text.corpus import Corpus, as_corpus
 from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded, training_device
 from medcare.training.input_pass import gather, has_single_layers
 from medcare.training.loop import Loop
 from medcare.training.tracking import check_installed, tracked
+from medcare.training.validation import Validation, held_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SAMPLED = 256  # rows; as many as CorDA's authors take
+Test = Callable[..., dict[str, float]]
+"""Called with a model and its `tokenizer`, it gives each task's score, as `evaluation.spot_check` does."""
 
 
 def train(
@@ -78,6 +82,8 @@ def train(
     data_hash: str,
     start: Path | None = None,
     replayed: Sequence[TrainingData] | Sequence[Conversation] = (),
+    validation: Sequence[TrainingData] | Sequence[Conversation] = (),
+    test: Test | None = None,
 ) -> dict[str, float]:
     """Run one stage and write its folder.
 
@@ -91,6 +97,9 @@ def train(
         data_hash: identifies the data in the manifest.
         start: the stage-1 folder; required for, and only for, `align`.
         replayed: stage 1's data, where `RunConfig.goes_back`.
+        validation: the conversations that `validation.data` names.
+        test: answers the items that `validation.items` names and gives each task's score; every process calls
+            it.
 
     Returns:
         What `Loop.run` returns; empty if the folder was finished already.
@@ -128,10 +137,12 @@ def train(
                 "to them."
             )
         former = _render(tokenizer, replayed, length)
+    measured, examples = _validation(config, stage, tokenizer, examples, validation, test)
     sample = _sample(former or examples, config.seed, model.device)
     parameters = METHODS[config.method].attach(model, stage, config, sample)
     former = former if config.align.replay else ()
-    loop = _loop(stage, config, model, parameters, examples, former, out, pad_id=_pad_id(tokenizer))
+    pad_id = _pad_id(tokenizer)
+    loop = _loop(stage, config, model, parameters, examples, former, out, pad_id=pad_id, validation=measured)
     if start is not None and config.method == "medcare":
         _keep_out(loop, examples, start, config.adapters.wide_rank)
     with tracked(loop.accelerator, stage, config, out):
@@ -219,6 +230,33 @@ def _heard(loop: Loop, examples: Sequence[Rendered], start: Path) -> dict[str, d
     return {"heard": {kind: heard(loop.model, directions) for kind, directions in kinds.items()}}
 
 
+def _validation(
+    config: RunConfig,
+    stage: Stage,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Rendered],
+    conversations: Sequence[TrainingData] | Sequence[Conversation],
+    test: Test | None,
+) -> tuple[Validation | None, Sequence[Rendered]]:
+    """What the stage is measured with, if the settings ask for it, and the examples that are left."""
+    settings = config.stage(stage).validation
+    if not settings.asked:
+        return None, examples
+    if test is not None and is_sharded():
+        raise ConfigError(
+            "validation.items are answered by a whole model, which FSDP2 and ZeRO-3 cut. Measure the loss "
+            "alone, or launch with configs/ddp.yaml."
+        )
+    apart: Sequence[Rendered] = ()
+    if settings.data:
+        apart = _render(tokenizer, conversations, config.stage(stage).max_length)
+    elif settings.share or settings.rows:
+        examples, apart = held_out(as_corpus(examples), settings, config.seed)
+    say(f"{stage}: {len(apart)} rows are for validation, {len(examples)} train")
+    answer = None if test is None else partial(test, tokenizer=tokenizer)
+    return Validation(apart, answer), examples
+
+
 def _loop(
     stage: Stage,
     config: RunConfig,
@@ -229,6 +267,7 @@ def _loop(
     out: Path,
     *,
     pad_id: int,
+    validation: Validation | None,
 ) -> Loop:
     """The loop of a stage; says what trains in it."""
     total = _short(sum(parameter.numel() for parameter in parameters.values()))
@@ -255,6 +294,7 @@ def _loop(
         pad_id=pad_id,
         noise_drop=config.adapters.noise_drop if stage == "aggregate" and config.method == "medcare" else 0.0,
         replayed=replayed,
+        validation=validation,
     )
     _warn_of_few_steps(stage, loop)
     return loop

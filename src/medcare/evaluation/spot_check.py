@@ -1,0 +1,114 @@
+"""A small test in the middle of training: a few items of any task, answered by the model as it is."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medcare.data.files import read_items
+from medcare.evaluation.engines import LocalEngine
+from medcare.evaluation.forms import metric_of
+from medcare.evaluation.marking import Prediction, mark
+from medcare.evaluation.outcomes import read_cards
+from medcare.evaluation.prompts import build_prompts
+from medcare.evaluation.test_set import adopt
+from medcare.foundation import processes
+from medcare.foundation.errors import ConfigError
+from medcare.settings.config import EvaluationConfig
+from medcare.text.records import Item
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class SpotCheck:
+    """Answers and scores the same few items whenever it is called.
+
+    Args:
+        source: a test set, as `EvaluationConfig.items`.
+        most: how many of its items, evenly over its tasks.
+        settings: how they are answered; without examples before them.
+        seed: of the choice.
+
+    Raises:
+        ConfigError: a task is scored by a judge.
+        DataError: the test set is missing or malformed.
+    """
+
+    def __init__(self, source: str, most: int, settings: EvaluationConfig, *, seed: int) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            adopt(source, Path(name), exams=settings.exams, strict=settings.strict)
+            items, self.tasks = (
+                read_items(Path(name) / "items.jsonl"),
+                read_cards(Path(name) / "benchmark.json"),
+            )
+        self.items = _chosen(items, most, seed)
+        if judged := [task for task in self.items if self.tasks[task].form == "judged"]:
+            raise ConfigError(
+                f"validation.items: {judged[0]} is scored by a judge, which takes too long on the way. "
+                "Choose tasks that are scored by rules."
+            )
+        self.settings = settings
+        every = [item for items in self.items.values() for item in items]
+        self.prompts = build_prompts(every, settings, seed=seed, tasks=self.tasks).all
+
+    def __call__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+        """The score of each task, from 0 to 1; of several processes, each answers its share.
+
+        Args:
+            model: in evaluation mode.
+            tokenizer: its tokenizer.
+        """
+        mine = self.prompts[processes.number() :: processes.count()]
+        engine = LocalEngine(
+            model,
+            tokenizer,
+            max_new_tokens=self.settings.max_new_tokens,
+            tokens_per_batch=self.settings.tokens_per_batch,
+        )
+        answers: dict[str, Prediction] = {}
+        ranked = [prompt for prompt in mine if prompt.options]
+        for scores in engine.rank(ranked):
+            for index, values in scores:
+                options = ranked[index].options
+                answers[ranked[index].item.id] = {
+                    "log_likelihoods": values,
+                    "bytes": [len(option.encode()) for option in options],
+                }
+        written = [prompt for prompt in mine if not prompt.options]
+        for texts in engine.write(written):
+            for index, text in texts:
+                order = written[index].order
+                answers[written[index].item.id] = {"text": text, **({"order": list(order)} if order else {})}
+        found = _of_all(answers)
+        return {task: self._score(task, items, found) for task, items in self.items.items()}
+
+    def _score(self, task: str, items: list[Item], answers: dict[str, Prediction]) -> float:
+        card = self.tasks[task]
+        rows, _ = mark(card, items, {"model": [answers[item.id] for item in items]})
+        return float(metric_of(card)(rows["model"].sum(0, keepdims=True))[0])
+
+
+def _chosen(items: list[Item], most: int, seed: int) -> dict[str, list[Item]]:
+    """Items by task, as many of each as there is room for."""
+    draw = random.Random(f"spot check:{seed}")
+    by_task: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_task[item.task].append(item)
+    tasks = list(by_task)
+    if len(tasks) > most:
+        tasks = sorted(draw.sample(tasks, most), key=tasks.index)
+    each = most // len(tasks)
+    return {task: draw.sample(by_task[task], min(each, len(by_task[task]))) for task in tasks}
+
+
+def _of_all(answers: dict[str, Prediction]) -> dict[str, Prediction]:
+    """The answers of all processes."""
+    if processes.count() == 1:
+        return answers
+    from accelerate.utils import gather_object
+
+    return {key: answer for part in gather_object([answers]) for key, answer in part.items()}

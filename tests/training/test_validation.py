@@ -1,0 +1,286 @@
+"""Validation: what is held out, what is told, when training stops, and that all of it survives a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from medcare.adapters.loading import load_model
+from medcare.benchmark.build import write_records
+from medcare.evaluation.spot_check import SpotCheck
+from medcare.foundation.errors import ConfigError, DataError
+from medcare.settings.config import EvaluationConfig, ValidationConfig
+from medcare.settings.run_folder import read_manifest
+from medcare.text.corpus import as_corpus
+from medcare.training import stages
+from medcare.training.loop import Loop
+from medcare.training.state import last_checkpoint
+from medcare.training.tracking import scalars
+from medcare.training.validation import Validation, held_out
+from tests.training.test_loop import STAGE, assert_same, examples, rows, stage_one
+from tests.training.test_stages import TALKS, config, logits
+
+EVERY_TWO = ValidationConfig(rows=1, every=2)
+
+
+def sourced(count=16):
+    return [replace(e, id=f"row-{n}", source="ab"[n % 2]) for n, e in enumerate(examples(count))]
+
+
+def validated(folder, settings, stage=STAGE, data=None, apart=None, dropout=0.1, **options):
+    model, parameters = stage_one(dropout=dropout)
+    return Loop(
+        model,
+        parameters,
+        data or sourced()[:12],
+        replace(stage, validation=settings),
+        seed=3,
+        folder=folder,
+        pad_id=0,
+        validation=Validation(apart or sourced()[12:], **options),
+    )
+
+
+def measured(folder):
+    return [row for row in rows(folder) if "validation_loss" in row]
+
+
+def test_rows_are_held_out_by_source_with_all_of_a_conversation():
+    made = [
+        replace(e, id=f"talk-{n // 2}", source="few" if n > 11 else "many") for n, e in enumerate(examples())
+    ]
+    for settings, many in (
+        (ValidationConfig(rows=2), 2),
+        (ValidationConfig(share=0.5), 3),
+        (ValidationConfig(rows=9), 3),
+    ):
+        trained, apart = held_out(as_corpus(made), settings, seed=5)
+        kept, out = (list(zip(part.sources(), part.ids(), strict=True)) for part in (trained, apart))
+        assert not set(kept) & set(out)
+        assert sorted([*kept, *out]) == sorted((e.source, e.id) for e in made)
+        assert len({entry for entry in out if entry[0] == "many"}) == many
+        assert len({entry for entry in out if entry[0] == "few"}) == 1
+        again = held_out(as_corpus(made), settings, seed=5)[1]
+        assert list(again.ids()) == list(apart.ids())
+        assert list(again) == list(apart)
+    with pytest.raises(DataError, match="single conversation"):
+        held_out(as_corpus([replace(e, id="one") for e in made]), settings, seed=5)
+
+
+def test_the_loss_is_that_of_the_rows_by_source_without_noise_and_dropout(tmp_path):
+    made = validated(tmp_path, EVERY_TWO, dropout=0.5)
+    made.run("test")
+    last = measured(tmp_path)[-1]
+    model = made.model.eval()
+    for layer in model.modules():
+        if hasattr(layer, "disabled"):
+            layer.disabled = frozenset({"noise"})
+    sums = {"a": [0.0, 0], "b": [0.0, 0]}
+    for example in sourced()[12:]:
+        ids = torch.tensor([example.ids])
+        with torch.no_grad():
+            logs = model(ids).logits[0, :-1].log_softmax(-1)
+        kept = torch.tensor(example.mask)[1:]
+        sums[example.source][0] -= float(logs.gather(1, ids[0, 1:, None])[kept, 0].sum())
+        sums[example.source][1] += int(kept.sum())
+    means = {source: total / count for source, (total, count) in sums.items()}
+    # The last parameters are not the best ones unless the last measurement is.
+    if last["step"] == made.validator.best_step:
+        assert last["validation_losses"] == pytest.approx(means, rel=1e-4)
+    total = sum(t for t, _ in sums.values()) / sum(n for _, n in sums.values())
+    assert total == pytest.approx(made.validator.best, rel=1e-4)
+
+
+def test_measuring_changes_nothing_that_trains(tmp_path):
+    with_it = validated(tmp_path / "with", replace(EVERY_TWO, use="last"))
+    with_it.run("with")
+    model, parameters = stage_one(dropout=0.1)
+    without = Loop(model, parameters, sourced()[:12], STAGE, seed=3, folder=tmp_path / "without", pad_id=0)
+    without.run("without")
+    assert_same(dict(with_it.parameters), dict(without.parameters))
+    assert [row["step"] for row in measured(tmp_path / "with")] == [2, 4, 6]
+    assert scalars(measured(tmp_path / "with")[0]).keys() >= {"validation_loss", "validation_losses/a"}
+
+
+def overfitting(folder, **changes):
+    """Rates at which the held-out loss soon gets worse."""
+    stage = replace(STAGE, learning_rate=0.1, epochs=8, checkpoint_seconds=0.0)
+    return validated(folder, replace(EVERY_TWO, **changes), stage)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    made = overfitting(folder, patience=2)
+    return made, made.run("test"), folder
+
+
+def test_training_stops_when_patience_ends_and_the_best_parameters_are_used(stopped, tmp_path):
+    made, result, folder = stopped
+    losses = [row["validation_loss"] for row in measured(folder)]
+    steps = len(made.schedule.steps)
+    best = losses.index(min(losses))
+    assert result["steps"] == 2 * (best + 1 + 2) < steps
+    assert (result["best_step"], result["validation_loss"]) == (2 * (best + 1), min(losses))
+    assert len(losses) == best + 3
+    # They are those of a training whose last step was the best one.
+    until = overfitting(tmp_path, use="last")
+    step = until._step
+
+    def only(number, meter):
+        if number == result["best_step"]:
+            raise StopIteration
+        return step(number, meter)
+
+    until._step = only
+    with pytest.raises(StopIteration):
+        until.run("until")
+    assert_same(dict(made.parameters), dict(until.parameters))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_stopped_run_takes_the_same_turns_when_it_is_continued(stopped, tmp_path, stop):
+    made, result, folder = stopped
+    broken = overfitting(tmp_path, patience=2)
+    step = broken._step
+
+    def interrupted(number, meter):
+        if number == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(number, meter)
+
+    broken._step = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        broken.run("broken")
+    resumed = overfitting(tmp_path, patience=2)
+    again = resumed.run("resumed")
+    assert_same(dict(made.parameters), dict(resumed.parameters))
+    assert {k: again[k] for k in ("steps", "best_step", "validation_loss")} == {
+        k: result[k] for k in ("steps", "best_step", "validation_loss")
+    }
+    for one, other in zip(measured(folder), measured(tmp_path), strict=True):
+        assert one["validation_losses"] == other["validation_losses"]
+
+
+def test_a_killed_run_is_continued_bit_for_bit_patience_included(stopped, tmp_path):
+    """Cut off in the middle of a step, one measurement before patience ends; with a torn row of metrics."""
+    made, result, _ = stopped
+    broken = overfitting(tmp_path, patience=2)
+    backward = broken._backward
+
+    def killed(batch, factor):
+        if last_checkpoint(tmp_path) and int(last_checkpoint(tmp_path).facts["step"]) == result["steps"] - 1:
+            raise SystemExit
+        return backward(batch, factor)
+
+    broken._backward = killed
+    with pytest.raises(SystemExit):
+        broken.run("killed")
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "validation_lo')
+    assert json.loads(last_checkpoint(tmp_path).facts["validation"])["without"] == 1
+    resumed = overfitting(tmp_path, patience=2)
+    assert resumed.run("resumed")["steps"] == result["steps"]
+    assert_same(dict(made.parameters), dict(resumed.parameters))
+
+
+def test_so_many_checkpoints_are_kept(tmp_path):
+    stage = replace(STAGE, checkpoint_seconds=0.0, keep=3)
+    made = validated(tmp_path, EVERY_TWO, stage)
+    made.run("test")
+    steps = len(made.schedule.steps)
+    names = {path.stem for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {str(step) for step in range(steps - 2, steps + 1)}
+
+
+def test_a_score_decides_where_it_is_the_measure(tmp_path):
+    scores = iter([0.2, 0.9, 0.4, 0.3, 0.1])
+    stage = replace(STAGE, epochs=8)
+    settings = ValidationConfig(rows=1, items="x", every=2, measure="score", patience=2)
+    made = validated(tmp_path, settings, stage, test=lambda model: {"one": next(scores), "two": 0.0})
+    result = made.run("test")
+    assert (result["steps"], result["best_step"], result["validation_score"]) == (8, 4, 0.45)
+    assert rows(tmp_path)[3]["validation_scores"] == {"one": 0.9, "two": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"data": "x", "rows": 2}, "one of data, share and rows"),
+        ({"share": 0.6}, "from 0 to 0.5"),
+        ({"measure": "score", "rows": 1}, "a test set where measure is score"),
+        ({"items": "x"}, "score where there are items and no rows"),
+    ],
+)
+def test_settings_that_measure_nothing_are_refused(changes, told):
+    with pytest.raises(ConfigError, match=told):
+        ValidationConfig(**changes)
+
+
+EXAM = [
+    {"question": f"Which code has disease {n}?", "options": {"A": "J1", "B": "J2"}, "answer": "AB"[n % 2]}
+    for n in range(12)
+]
+
+
+@pytest.fixture
+def exam(tmp_path):
+    path = tmp_path / "exam.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in EXAM))
+    return str(path)
+
+
+@pytest.mark.parametrize("exams", ["likelihood", "generation"])
+def test_a_few_items_are_answered_and_scored_in_memory(exam, tiny_base, exams):
+    from medcare.models.base_model import load_tokenizer
+
+    settings = EvaluationConfig(exams=exams, max_new_tokens=2)
+    check = SpotCheck(exam, 4, settings, seed=1)
+    assert [len(items) for items in check.items.values()] == [4]
+    model = load_model(tiny_base, dtype="float32", device="cpu")
+    [score] = check(model, load_tokenizer(str(tiny_base))).values()
+    assert score in (0, 0.25, 0.5, 0.75, 1)
+    again = SpotCheck(exam, 4, settings, seed=1)
+    assert again.items == check.items
+
+
+def test_a_stage_is_measured_as_its_settings_say(tiny_base, tmp_path, exam, capsys):
+    from medcare.pipeline import validation_of
+
+    made = config(tiny_base)
+    measuring = ValidationConfig(share=0.25, items=exam, most_items=4, every=2)
+    made = replace(made, aggregate=replace(made.aggregate, validation=measuring))
+    test = validation_of(made.aggregate, made)
+    stages.train("aggregate", made, TALKS, tmp_path / "one", data_hash="x", **test)
+    assert "3 rows are for validation, 9 train" in capsys.readouterr().err
+    found = measured(tmp_path / "one")
+    assert found[0]["step"] == 2
+    assert found[0].keys() >= {
+        "validation_loss",
+        "validation_losses",
+        "validation_score",
+        "validation_scores",
+    }
+    result = read_manifest(tmp_path / "one")["result"]
+    assert result["validation_loss"] == min(row["validation_loss"] for row in found)
+    assert not (tmp_path / "one" / "checkpoints").exists()
+
+
+def test_validation_rows_of_a_file_leave_the_training_rows_alone(tiny_base, tmp_path):
+    from medcare.pipeline import validation_of
+
+    path = tmp_path / "apart.jsonl"
+    write_records(path, TALKS[:3])
+    made = config(tiny_base)
+    measuring = ValidationConfig(data=str(path), use="last")
+    given = replace(made, aggregate=replace(made.aggregate, validation=measuring))
+    measured_with = validation_of(given.aggregate, given)
+    stages.train("aggregate", given, TALKS, tmp_path / "with", data_hash="x", **measured_with)
+    stages.train("aggregate", made, TALKS, tmp_path / "without", data_hash="x")
+    one, other = (logits(load_model(tmp_path / name, dtype="float32")) for name in ("with", "without"))
+    assert torch.equal(one, other)
