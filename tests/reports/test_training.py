@@ -53,5 +53,21 @@ def test_an_interrupted_stage_and_one_without_rows_are_shown_as_far_as_they_go(f
         stream.write('{"step": 5')
     stages, _ = read_stages(fresh_run)
     assert len(stages[0].plots) == 1
-    assert (stages[1].facts, stages[1].plots) == ({}, ())
+    assert (set(stages[1].facts.values()), stages[1].plots) == ({"\u2013"}, ())
     assert list(read_jsonl(fresh_run / "align" / "metrics.jsonl")) == []
+
+
+def test_validation_has_its_curve_and_says_which_source_is_hardest(fresh_run):
+    path = fresh_run / "align" / "metrics.jsonl"
+    rows = list(read_jsonl(path))
+    for number, row in enumerate(rows):
+        losses = {"ncr": 2.0, "other": 3.0 - 0.5 * number}
+        row |= {"validation_loss": 3.0 - 0.25 * number, "validation_losses": losses}
+    write_jsonl(path, rows)
+    (one, two), _ = read_stages(fresh_run)
+    steps = [row["step"] for row in rows]
+    last = 3.0 - 0.25 * (len(rows) - 1)
+    assert two.facts["Validation"] == f"3.00 to {last:.2f}, least {last:.2f} at {steps[-1]:,}"
+    assert two.facts["Hardest source"].startswith(("ncr, ", "other, "))
+    assert one.facts["Validation"] == "\u2013"
+    assert any(plot.title.endswith(": validation") for plot in two.plots)

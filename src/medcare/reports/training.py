@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,10 @@ def read_stages(out: Path) -> tuple[tuple[StageView, ...], tuple[RouterMap, ...]
         plots = (*_plots(stage, rows), *_energies(stage, facts.get("heard", {})))
         views.append(StageView(stage, _facts(rows, facts.get("result", {})), plots))
         maps = maps or router_maps(rows)
-    return tuple(views), maps
+    names = dict.fromkeys(name for view in views for name in view.facts)
+    return tuple(
+        replace(view, facts={name: view.facts.get(name, "\u2013") for name in names}) for view in views
+    ), maps
 
 
 def router_maps(rows: Rows) -> tuple[RouterMap, ...]:
@@ -104,6 +107,16 @@ def _facts(rows: Rows, result: dict[str, Any]) -> dict[str, str]:
     if rows:
         facts["Steps"] = f"{rows[-1]['step']:,}"
         facts["Loss"] = f"{rows[0]['loss']:.2f} to {rows[-1]['loss']:.2f}"
+    measured = [row for row in rows if "validation_loss" in row]
+    if measured:
+        best = min(measured, key=lambda row: float(row["validation_loss"]))
+        first, last = measured[0]["validation_loss"], measured[-1]["validation_loss"]
+        facts["Validation"] = (
+            f"{first:.2f} to {last:.2f}, least {best['validation_loss']:.2f} at {best['step']:,}"
+        )
+        worst, loss = max(measured[-1]["validation_losses"].items(), key=lambda entry: float(entry[1]))
+        if len(measured[-1]["validation_losses"]) > 1:
+            facts["Hardest source"] = f"{worst}, {loss:.2f}"
     if result.get("tokens"):
         facts["Tokens"] = f"{result['tokens']:,}"
     rates = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
@@ -130,13 +143,15 @@ def _plots(stage: str, rows: Rows) -> tuple[Plot, ...]:
     name = model_name(stage)
     wanted = (
         ("loss", f"{name}: loss", "nats a supervised token"),
+        ("validation_loss", f"{name}: validation", "nats a supervised token, on rows that don't train"),
+        ("validation_score", f"{name}: validation items", "mean score of the tasks"),
         ("orthogonality", f"{name}: orthogonality", "sum of |A_ka A_al\u1d40|, mean over layers"),
         ("cosine", f"{name}: cosine", "mean of |cos| between rows of A_ka and A_al"),
     )
     plots = []
     for key, title, note in wanted:
         found = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
-        if key != "loss" and all(value < _ROUND_OFF for _, value in found):
+        if key in ("orthogonality", "cosine") and all(value < _ROUND_OFF for _, value in found):
             continue  # kept at zero
         plot = _curve(title, found, stage, note)
         if plot:
