@@ -231,7 +231,8 @@ def train_stage(
 
 def validation_of(stage: StageConfig, config: RunConfig) -> dict[str, Any]:
     """What `stages.train` measures the model with, as the settings say; raises DataError."""
-    settings, found = stage.validation, {}
+    settings = stage.validation
+    found: dict[str, Any] = {}
     if settings.data:
         found["validation"] = [TrainingData.named(settings.data, settings.map, stage.thoughts)]
     if settings.items:

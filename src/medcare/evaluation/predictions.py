@@ -19,7 +19,7 @@ joins to NAME.jsonl at the end, or at the next start if they were killed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +61,25 @@ def predict(engine: Engine, prompts: Prompts, path: Path, *, name: str) -> None:
     total = (len(prompts.all) - len(missing)) // processes.count() + len(mine)
     with track(f"answers of {name}", total) as task:
         task.start_at(task.total - len(mine))
-        ranked = [prompt for prompt in mine if prompt.options]
-        for scores in engine.rank(ranked):
-            for index, values in scores:
-                rounded = [round(value, 5) for value in values]
-                _append(part, ranked[index], log_likelihoods=rounded)
-            task.advance(len(scores))
-        written = [prompt for prompt in mine if not prompt.options]
-        for texts in engine.write(written):
-            for index, answers in texts:
-                _append(part, written[index], **_row(answers))
-            task.advance(len(texts))
+        for rows in answer(engine, mine):
+            for row in rows:
+                append_jsonl(part, row)
+            task.advance(len(rows))
     processes.wait()
     _join(path)
+
+
+def answer(engine: Engine, prompts: Sequence[Prompt]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a predictions file that answer the prompts, batch by batch; raises as `predict`."""
+    ranked = [prompt for prompt in prompts if prompt.options]
+    for scores in engine.rank(ranked):
+        yield [
+            _answered(ranked[index], log_likelihoods=[round(value, 5) for value in values])
+            for index, values in scores
+        ]
+    written = [prompt for prompt in prompts if not prompt.options]
+    for texts in engine.write(written):
+        yield [_answered(written[index], **_row(answers)) for index, answers in texts]
 
 
 def unanswered(items: Sequence[Item], path: Path) -> list[Item]:
@@ -136,10 +142,10 @@ def _row(answers: Sequence[Written]) -> dict[str, Any]:
     return {**first, **({"samples": [first, *others]} if others else {})}
 
 
-def _append(path: Path, prompt: Prompt, **answer: Any) -> None:
+def _answered(prompt: Prompt, **answer: Any) -> dict[str, Any]:
     row = {"id": prompt.item.id, **answer}
     if prompt.options:
         row["bytes"] = [len(option.encode()) for option in prompt.options]
     if prompt.order:
         row["order"] = list(prompt.order)
-    append_jsonl(path, row)
+    return row

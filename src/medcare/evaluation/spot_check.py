@@ -13,6 +13,7 @@ from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.forms import metric_of
 from medcare.evaluation.marking import Prediction, mark
 from medcare.evaluation.outcomes import read_cards
+from medcare.evaluation.predictions import answer
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.test_set import adopt
 from medcare.foundation import processes
@@ -51,7 +52,7 @@ class SpotCheck:
                 f"validation.items: {judged[0]} is scored by a judge, which takes too long on the way. "
                 "Choose tasks that are scored by rules."
             )
-        self.settings = settings
+        self.settings, self.seed = settings, seed
         every = [item for items in self.items.values() for item in items]
         self.prompts = build_prompts(every, settings, seed=seed, tasks=self.tasks).all
 
@@ -63,26 +64,8 @@ class SpotCheck:
             tokenizer: its tokenizer.
         """
         mine = self.prompts[processes.number() :: processes.count()]
-        engine = LocalEngine(
-            model,
-            tokenizer,
-            max_new_tokens=self.settings.max_new_tokens,
-            tokens_per_batch=self.settings.tokens_per_batch,
-        )
-        answers: dict[str, Prediction] = {}
-        ranked = [prompt for prompt in mine if prompt.options]
-        for scores in engine.rank(ranked):
-            for index, values in scores:
-                options = ranked[index].options
-                answers[ranked[index].item.id] = {
-                    "log_likelihoods": values,
-                    "bytes": [len(option.encode()) for option in options],
-                }
-        written = [prompt for prompt in mine if not prompt.options]
-        for texts in engine.write(written):
-            for index, text in texts:
-                order = written[index].order
-                answers[written[index].item.id] = {"text": text, **({"order": list(order)} if order else {})}
+        engine = LocalEngine(model, tokenizer, self.settings, self.seed)
+        answers = {row["id"]: row for rows in answer(engine, mine) for row in rows}
         found = _of_all(answers)
         return {task: self._score(task, items, found) for task, items in self.items.items()}
 

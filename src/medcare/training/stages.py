@@ -21,7 +21,6 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +136,7 @@ def train(
                 "to them."
             )
         former = _render(tokenizer, replayed, length)
-    measured, examples = _validation(config, stage, tokenizer, examples, validation, test)
+    measured, examples = _validation(config, stage, tokenizer, as_corpus(examples), validation, test)
     sample = _sample(former or examples, config.seed, model.device)
     parameters = METHODS[config.method].attach(model, stage, config, sample)
     former = former if config.align.replay else ()
@@ -234,10 +233,10 @@ def _validation(
     config: RunConfig,
     stage: Stage,
     tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Rendered],
+    examples: Corpus,
     conversations: Sequence[TrainingData] | Sequence[Conversation],
     test: Test | None,
-) -> tuple[Validation | None, Sequence[Rendered]]:
+) -> tuple[Validation | None, Corpus]:
     """What the stage is measured with, if the settings ask for it, and the examples that are left."""
     settings = config.stage(stage).validation
     if not settings.asked:
@@ -251,9 +250,9 @@ def _validation(
     if settings.data:
         apart = _render(tokenizer, conversations, config.stage(stage).max_length)
     elif settings.share or settings.rows:
-        examples, apart = held_out(as_corpus(examples), settings, config.seed)
+        examples, apart = held_out(examples, settings, config.seed)
     say(f"{stage}: {len(apart)} rows are for validation, {len(examples)} train")
-    answer = None if test is None else partial(test, tokenizer=tokenizer)
+    answer = None if test is None else functools.partial(test, tokenizer=tokenizer)
     return Validation(apart, answer), examples
 
 
