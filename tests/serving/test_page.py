@@ -15,8 +15,11 @@ import pytest
 from medcare.data.files import write_records
 from medcare.generation import generate
 from medcare.serving.runs import Runs, score
+from medcare.serving.served_model import ServedModel
 from medcare.text.records import Item, Message
+from tests.generation.chain_model import chain_model
 from tests.serving.conftest import Running, running, served, slow_down
+from tests.text.tokenizers_by_family import tokenizer_of
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -188,6 +191,23 @@ def test_a_question_is_typed_streamed_and_compared(page, server: Running) -> Non
     page.click("#reset")
     assert page.locator(".turn").count() == 0
     assert page.is_visible("#welcome")
+
+
+@needs_browser
+def test_a_thought_is_folded_beside_its_answer(page) -> None:  # type: ignore[no-untyped-def]
+    tokenizer = tokenizer_of("qwen3")
+    chain = {"Ċ": ["<think>"], "<think>": ["a"], "a": ["</think>"], "</think>": ["B"]}
+    model = chain_model(tokenizer, chain, otherwise="<|im_end|>")
+    with running(ServedModel("thinker", model, tokenizer)) as server:
+        page.goto(server.url)
+        page.fill("#question", "Which?")
+        page.keyboard.press("Enter")
+        settle(page, 1)
+        assert page.text_content(".answer .text") == "B"
+        assert page.is_visible(".thought summary")
+        assert not page.is_visible(".thought .said")
+        page.click(".thought summary")
+        assert page.inner_text(".thought .said") == "a"
 
 
 @needs_browser

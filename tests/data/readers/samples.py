@@ -246,6 +246,11 @@ SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
     "instruction_response": (
         "a.jsonl", [{"instruction": ASKED[0].content, "context": "", "response": ASKED[1].content}], ASKED,
     ),
+    "medical_o1": (
+        "medical_o1_sft.json",
+        [{"Question": ASKED[0].content, "Complex_CoT": "Airways.", "Response": ASKED[1].content}],
+        (ASKED[0], Message("assistant", ASKED[1].content, reasoning_content="Airways.")),
+    ),
     "question_answer": ("a.csv", [{"question": ASKED[0].content, "answer": ASKED[1].content}], ASKED),
     "text": (
         "a.jsonl",

@@ -65,6 +65,9 @@ FORMATS: dict[str, Format] = {
     "messages": Format(Turns("messages", "role", "content"), task="source"),
     "sharegpt": Format(Turns("conversations", "from", "value")),
     "alpaca": Format(Pair(("instruction", "input"), "output", "history")),
+    "medical_o1": Format(
+        Pair(("Question",), "Response", thought="Complex_CoT"), mark=frozenset({"Complex_CoT"})
+    ),
     "promptcblue": Format(Pair(("input",), "target"), "sample_id", "task_dataset", test_set=True),
     "items": Format(
         Pair(("prompt",), "target"), task="task", mark=frozenset({"family", "fact"}), test_set=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medcare.text.records import Message, Role, ToolCall
@@ -147,11 +147,13 @@ class Pair:
         prompt: columns that are joined by a line break; those after the first may be missing or empty.
         answer: the column of the answer.
         history: the column of earlier `[prompt, answer]` pairs, if the format has one.
+        thought: the column of what was thought before the answer, if the format has one; it may be empty.
     """
 
     prompt: tuple[str, ...]
     answer: str
     history: str | None = None
+    thought: str | None = None
 
     @property
     def required(self) -> frozenset[str]:
@@ -161,7 +163,8 @@ class Pair:
     @property
     def columns(self) -> frozenset[str]:
         """All columns that are read."""
-        return frozenset({*self.prompt, self.answer, *([self.history] if self.history else []), "system"})
+        further = {column for column in (self.history, self.thought) if column}
+        return frozenset({*self.prompt, self.answer, *further, "system"})
 
     def messages(self, row: Columns) -> tuple[Message, ...]:
         """The conversation; raises RowError."""
@@ -170,6 +173,8 @@ class Pair:
         parts = [text(row, first), *(text(row, column, optional=True) for column in others)]
         pairs = [*self._history(row), ("\n".join(filter(None, parts)), text(row, self.answer))]
         turns = [(Message("user", prompt), Message("assistant", answer)) for prompt, answer in pairs]
+        if self.thought and (thought := text(row, self.thought, optional=True)):
+            turns[-1] = (turns[-1][0], replace(turns[-1][1], reasoning_content=thought))
         return (*_system(row), *(message for turn in turns for message in turn))
 
     def _history(self, row: Columns) -> Iterable[tuple[str, str]]:

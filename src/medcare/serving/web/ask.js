@@ -78,6 +78,7 @@ export function focusQuestion() {
 
 async function answer(name, turn, card, signal) {
   const text = card.querySelector(".text");
+  const thought = card.querySelector(".thought");
   const footer = card.querySelector("footer");
   const start = performance.now();
   const body = { model: name, messages: history(name, turn.question), ...settings() };
@@ -86,6 +87,10 @@ async function answer(name, turn, card, signal) {
   try {
     for await (const chunk of streamChat(body, signal)) {
       const choice = chunk.choices[0];
+      if (choice?.delta.reasoning_content) {
+        thought.hidden = false;
+        follow(() => thought.lastChild.append(choice.delta.reasoning_content));
+      }
       if (choice?.delta.content) follow(() => text.append(choice.delta.content));
       end = choice?.finish_reason ?? end;
       tokens = chunk.usage?.completion_tokens ?? tokens;
@@ -138,7 +143,12 @@ function showTurn(question, models) {
     card.setAttribute("aria-label", `Answer of ${name}`);
     const title = Object.assign(document.createElement("h2"), { textContent: name });
     const text = Object.assign(document.createElement("div"), { className: "text" });
-    card.append(title, text, document.createElement("footer"));
+    const thought = Object.assign(document.createElement("details"), { className: "thought", hidden: true });
+    thought.append(
+      Object.assign(document.createElement("summary"), { textContent: "Thought" }),
+      Object.assign(document.createElement("div"), { className: "said" }),
+    );
+    card.append(title, thought, text, document.createElement("footer"));
     return card;
   });
   answers.append(...cards);
