@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pickle
 import struct
 from pathlib import Path
 
@@ -188,3 +190,36 @@ def test_settings(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         load_config(path)
     assert len(str(caught.value)) < 500
+
+
+def test_no_code_of_a_folder_runs(material: Material, tmp_path: Path) -> None:
+    folder, ran = material.copy(material.base), tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Own: pass\n")
+    classes = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "own.Own")
+    edited(folder / "config.json", auto_map=classes)
+    edited(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", "own.Own"]})
+    with contextlib.suppress(ModelError):
+        use(folder)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("by_index", [True, False])
+def test_no_pickle_is_read(by_index: bool, material: Material, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (ran,)
+
+    folder = material.copy(material.shards if by_index else material.base)
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    if by_index:
+        path = folder / "model.safetensors.index.json"
+        edited(
+            path, weight_map=dict.fromkeys(json.loads(path.read_text())["weight_map"], "pytorch_model.bin")
+        )
+    else:
+        (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError):
+        use(folder)
+    assert not ran.exists()

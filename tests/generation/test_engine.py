@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from medcare.foundation.errors import DataError
 from medcare.generation import generate
 from medcare.generation.engine import BatchingEngine
 from medcare.generation.requests import Event, Finished, Read, Request, Token
@@ -276,3 +277,44 @@ def test_the_token_that_ends_an_answer_comes_with_its_end(llama: PreTrainedModel
     assert end.token is not None
     assert end.token.id == stop
     assert end.token.log_probability == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_failure_of_one_request_is_its_own(
+    after: int, llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether while its prompt is read or in the middle: the others get the answers that they get alone."""
+    rows = prompts(4)
+    expected = Answers(BatchingEngine(llama))
+    for row in rows:
+        expected.ask(row, temperature=1.0, seed=5)
+    expected.run()
+    engine = BatchingEngine(llama)
+    answers = Answers(engine)
+    requests = [answers.ask(row, temperature=1.0, seed=5) for row in rows]
+    forward = engine._forward
+
+    def failing(ids, first, group, **options):
+        if any(request is requests[1] and len(request.answer) >= after for request in group.requests):
+            raise RuntimeError("at fault")
+        return forward(ids, first, group, **options)
+
+    monkeypatch.setattr(engine, "_forward", failing)
+    failed = []
+    while engine.busy:
+        try:
+            engine.step()
+        except RuntimeError:
+            failed += engine.part()
+    assert failed == [requests[1]]
+    for index in (0, 2, 3):
+        assert answers.tokens(index) == expected.tokens(index)
+        assert answers.end(index) == expected.end(index)
+
+
+def test_a_token_without_a_row_is_refused_before_it_is_anyone_s(llama: PreTrainedModel) -> None:
+    engine = BatchingEngine(llama)
+    for token in (-1, 96):
+        with pytest.raises(DataError, match="0 to 95"):
+            engine.add([5, token], Sampling(3), lambda event: None)
+    assert not engine.busy

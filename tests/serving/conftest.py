@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ import pytest
 import uvicorn
 
 from medcare.serving.app import create_app
+from medcare.serving.connections import configured
 from medcare.serving.served_model import ServedModel
 from medcare.serving.service import Limits, Service
 from tests.conftest import tiny_model
@@ -73,9 +75,8 @@ def running(
 ) -> Iterator[Running]:
     service = Service(models or [served()], limits or Limits())
     app = create_app(service, api_key=api_key, reports=reports, origins=origins)
-    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=10)
-    server = uvicorn.Server(config)
-    sock = config.bind_socket()
+    server = uvicorn.Server(configured(app, service.limits, drain_seconds=10))
+    sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
     thread = threading.Thread(target=server.run, args=([sock],))
     thread.start()
     try:

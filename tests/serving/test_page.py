@@ -316,3 +316,19 @@ def test_a_page_that_needs_a_key(browser) -> None:  # type: ignore[no-untyped-de
         settle(page, 1)
         assert re.search(r"\d+ tokens", page.inner_text(".answer footer"))
         page.close()
+
+
+def test_links_out_of_the_reports_are_not_followed(server: Running, tmp_path: Path) -> None:
+    """A run that is a link to elsewhere, a report that is one, and questions that are."""
+    elsewhere, reports = tmp_path / "elsewhere", tmp_path / "reports"
+    for folder in (elsewhere / "data", reports / "linked", reports / "inside" / "data"):
+        folder.mkdir(parents=True)
+    (elsewhere / "report.html").write_text("secret")
+    (elsewhere / "data" / "items.jsonl").write_text("{}")
+    (reports / "out").symlink_to(elsewhere)
+    (reports / "linked" / "report.html").symlink_to(elsewhere / "report.html")
+    (reports / "inside" / "report.html").write_text("shown")
+    (reports / "inside" / "data" / "items.jsonl").symlink_to(elsewhere / "data" / "items.jsonl")
+    found = Runs(reports)
+    assert set(found.folders()) == {"inside"}
+    assert found.questions("inside") == {}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from medcare.foundation.errors import MedCareError
+from medcare.foundation.errors import DataError, MedCareError
 from medcare.generation.decoder import Decoder
 from medcare.generation.requests import Failed, Finished, Read, Request, Sink, Token
 from medcare.generation.sampling import Sampling, choose
@@ -38,6 +38,7 @@ class _Group:
     requests: list[Request]
     cache: Any  # a `DynamicCache`, or what `Decoder.read` remembers of its only row
     width: int
+    alone: bool = False  # its only request was in a step that failed
 
 
 class BatchingEngine:
@@ -67,6 +68,8 @@ class BatchingEngine:
         self._cache_tokens = cache_tokens
         self._joining: _Group | None = None
         self._running: _Group | None = None
+        self._suspects: deque[Request] = deque()
+        self._reading: _Group | None = None  # what a step is at, if it failed in the middle
 
     @property
     def longest(self) -> int:
@@ -77,7 +80,8 @@ class BatchingEngine:
     @property
     def active(self) -> list[Request]:
         """The requests that have begun."""
-        return [request for group in (self._joining, self._running) if group for request in group.requests]
+        groups = [group.requests for group in (self._joining, self._running) if group]
+        return [request for group in (*groups, self._suspects) for request in group]
 
     @property
     def waiting(self) -> list[Request]:
@@ -87,7 +91,7 @@ class BatchingEngine:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._waiting or self._joining or self._running)
+        return bool(self._waiting or self._joining or self._running or self._suspects)
 
     def add(
         self,
@@ -98,16 +102,44 @@ class BatchingEngine:
         score_prompt: bool = False,
         constraint: Constraint | None = None,
     ) -> Request:
-        """Put a request at the end of the queue; together with its answer it must be within `longest`."""
+        """Put a request at the end of the queue; together with its answer it must be within `longest`.
+
+        Raises:
+            DataError: a token has no row in the model's embedding.
+        """
+        rows = self._decoder.model.get_input_embeddings().weight.shape[0]
+        if not all(0 <= token < rows for token in prompt):
+            raise DataError(f"Token ids must be from 0 to {rows - 1}.")
         request = Request(tuple(prompt), sampling, sink, score_prompt, constraint)
         self._waiting.append(request)
         return request
 
     def drop_active(self) -> list[Request]:
         """Drop the requests that have begun, for example after a step failed, and return them."""
-        dropped = [request for request in self.active if not request.cancelled]
-        self._joining = self._running = None
+        dropped = [request for request in self.active if not (request.cancelled or request.ended)]
+        self._joining = self._running = self._reading = None
+        self._suspects.clear()
         return dropped
+
+    def part(self) -> list[Request]:
+        """After a step that failed, part the request at fault from the others, which go on.
+
+        Nobody knows which it was. So each is read anew, by itself, up to its next token, before it goes on
+        with the others; the one that fails then is at fault.
+
+        Returns:
+            Those that can't go on: they are dropped.
+        """
+        reading = self._reading
+        if reading is not None and reading.alone:
+            self._joining = self._reading = None
+            return [request for request in reading.requests if not (request.cancelled or request.ended)]
+        begun = self.drop_active()
+        # With nothing under way, those that wait were at fault; they must not be tried for ever.
+        if len(begun) <= 1:
+            return begun or self.waiting
+        self._suspects.extend(request for request in begun if not _is_sent_in_part(request))
+        return [request for request in begun if _is_sent_in_part(request)]
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -115,11 +147,24 @@ class BatchingEngine:
         self._joining = self._without_cancelled(self._joining)
         self._running = self._without_cancelled(self._running)
         if self._joining is None:
-            self._joining = self._next_group()
+            self._joining = self._next_suspect() or self._next_group()
+        self._reading = self._joining
         if self._joining is not None:
             self._prefill(self._joining)
+        self._reading = None
         if self._running is not None:
             self._decode(self._running)
+
+    def _next_suspect(self) -> _Group | None:
+        """A request out of a step that failed, to be read by itself."""
+        while self._suspects:
+            request = self._suspects.popleft()
+            if not request.cancelled:
+                return _Group([request], self._empty_cache(), 0, alone=True)
+        return None
+
+    def _empty_cache(self) -> DynamicCache | None:
+        return DynamicCache(config=self._decoder.model.config) if self._decoder.plain_cache else None
 
     def _next_group(self) -> _Group | None:
         """Take from the queue, in its order, what fits into a prefill, the batch and the cache."""
@@ -140,35 +185,39 @@ class BatchingEngine:
             chosen = group
         if not chosen:
             return None
-        plain = self._decoder.plain_cache
-        return _Group(chosen, DynamicCache(config=self._decoder.model.config) if plain else None, 0)
+        return _Group(chosen, self._empty_cache(), 0)
 
     def _prefill(self, group: _Group) -> None:
         """Compute the next columns of a group's prompts; after the last, the group joins the others."""
-        longest = max(len(request.prompt) for request in group.requests)
+        longest = max(len(request.row) for request in group.requests)
         rows, start = len(group.requests), group.width
         size = max(1, self._prefill_tokens // rows) if self._decoder.plain_cache else longest
         end = min(start + size, longest)
-        padded = [[0] * (longest - len(r.prompt)) + list(r.prompt) for r in group.requests]
+        padded = [[0] * (longest - len(r.row)) + list(r.row) for r in group.requests]
         ids = torch.tensor([row[start:end] for row in padded])
-        first = torch.tensor([longest - len(request.prompt) for request in group.requests])
-        scored = any(request.score_prompt for request in group.requests)
+        first = torch.tensor([longest - len(request.row) for request in group.requests])
+        scored = any(request.score_prompt and not request.answer for request in group.requests)
         logits = self._forward(ids, first, group, keep=end - start if scored else 1)
         for request, row in zip(group.requests, logits, strict=True):
             column = start - (longest - len(request.prompt))  # of the prompt; below 0 it is padding
-            if request.score_prompt and (tokens := prompt_tokens(request, row, column)):
+            if (
+                request.score_prompt
+                and not request.answer
+                and (tokens := prompt_tokens(request, row, column))
+            ):
                 request.sink(Read(tokens))
         if end < longest:
             return
         for request in group.requests:
-            request.tokens = len(request.prompt)
-        self._joining = None
+            request.tokens = len(request.row)
         joined = self._emit(group, logits[:, -1].float())
+        self._reading = None
         if joined is not None:
             self._running = joined if self._running is None else self._merge(self._running, joined)
+        self._joining = None
 
     def _decode(self, group: _Group) -> None:
-        ids = torch.tensor([[request.last] for request in group.requests])
+        ids = torch.tensor([request.answer[-1:] for request in group.requests])
         first = torch.tensor([group.width - request.tokens for request in group.requests])
         logits = self._forward(ids, first, group)
         for request in group.requests:
@@ -201,7 +250,7 @@ class BatchingEngine:
     def _emit(self, group: _Group, logits: Tensor) -> _Group | None:
         """Choose each row's next token and hand it on; returns the group of the rows that go on."""
         settings = [request.sampling for request in group.requests]
-        uniforms = [r.draws.random() if r.sampling.temperature > 0 else 0.0 for r in group.requests]
+        uniforms = [request.uniform for request in group.requests]
         check_answer(logits)
         allowed, failed = _restricted(group.requests, logits)
         tokens = choose(allowed, settings, uniforms)
@@ -209,22 +258,21 @@ class BatchingEngine:
         going = []
         for index, (request, token) in enumerate(zip(group.requests, tokens.tolist(), strict=True)):
             if index in failed:
-                request.sink(Failed(failed[index]))
+                request.end(Failed(failed[index]))
                 continue
             if not request.sampling.max_new_tokens:
-                request.sink(Finished("length"))
+                request.end(Finished("length"))
                 continue
             written = details.get(index) or Token(token)
             if token in request.sampling.stop_ids:
-                request.sink(Finished("stop", written))
+                request.end(Finished("stop", written))
                 continue
             if request.constraint is not None:
                 request.constraint.take(token)
-            request.last = token
-            request.written += 1
+            request.take(token)
             request.sink(written)
-            if request.written >= request.sampling.max_new_tokens:
-                request.sink(Finished("length"))
+            if len(request.answer) >= request.sampling.max_new_tokens:
+                request.end(Finished("length"))
             else:
                 going.append(index)
         return self._keep(group, going)
@@ -264,6 +312,11 @@ class BatchingEngine:
             if keys:  # some layers share another's keys and values
                 cache.update(torch.cat(keys), torch.cat(values), index)
         return _Group(requests, cache, width)
+
+
+def _is_sent_in_part(request: Request) -> bool:
+    """Whether some of its prompt's log-probabilities may be under way, and would come twice."""
+    return request.score_prompt and not request.answer
 
 
 def _restricted(requests: Sequence[Request], logits: Tensor) -> tuple[Tensor, dict[int, str]]:

@@ -75,8 +75,8 @@ class Request:
         constraint: which tokens may come next; None for any.
         cancelled: set it to have the row freed before the next step; nothing more arrives at the sink.
         tokens: of the prompt and the answer, as far as they are in the cache.
-        last: the newest token of the answer, not yet in the cache.
-        written: tokens of the answer so far.
+        answer: its tokens so far; the newest is not in the cache.
+        ended: whether its end has gone to the sink.
     """
 
     prompt: tuple[int, ...]
@@ -86,12 +86,35 @@ class Request:
     constraint: Constraint | None = None
     cancelled: bool = False
     tokens: int = 0
-    last: int = 0
-    written: int = 0
-    draws: random.Random = field(init=False)
+    answer: list[int] = field(default_factory=list)
+    ended: bool = False
+    _draws: random.Random = field(init=False)
+    _uniform: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.draws = random.Random(self.sampling.seed)
+        self._draws = random.Random(self.sampling.seed)
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """What has to be read before the next token: the prompt, and the answer so far."""
+        return (*self.prompt, *self.answer)
+
+    @property
+    def uniform(self) -> float:
+        """The random number in [0, 1) that the next token is drawn with, the same until it is taken."""
+        if self._uniform is None:
+            self._uniform = self._draws.random() if self.sampling.temperature > 0 else 0.0
+        return self._uniform
+
+    def take(self, token: int) -> None:
+        """Go on with a token."""
+        self.answer.append(token)
+        self._uniform = None
+
+    def end(self, event: Finished | Failed) -> None:
+        """Send the end to the sink."""
+        self.ended = True
+        self.sink(event)
 
     @property
     def longest(self) -> int:

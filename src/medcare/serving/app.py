@@ -16,7 +16,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import format_sse_event
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from medcare.serving import NOTICE, failures
 from medcare.serving.access import Access
@@ -139,7 +139,7 @@ async def _respond(
 ) -> Response:
     if body.stream:
         chunks = _chunks(answers, format_, count, with_usage=body.with_usage)
-        return _Stream(chunks, answers, service.limits.send_seconds)
+        return _Stream(chunks, answers)
     return await _whole(answers, format_, request)
 
 
@@ -188,23 +188,16 @@ def _event(value: dict[str, Any]) -> bytes:
 
 
 class _Stream(StreamingResponse):
-    """A stream that frees its rows however it ends, and gives up on a client that does not read."""
+    """A stream that frees its rows however it ends."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncIterator[bytes], answers: Answers, send_seconds: float) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], answers: Answers) -> None:
         super().__init__(chunks, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._answers = answers
-        self._send_seconds = send_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def timed(message: Message) -> None:
-            async with asyncio.timeout(self._send_seconds):
-                await send(message)
-
         try:
-            await super().__call__(scope, receive, timed)
-        except TimeoutError:
-            pass  # the server closes a connection whose response is not complete
+            await super().__call__(scope, receive, send)
         finally:
             self._answers.cancel()

@@ -32,7 +32,7 @@ class Runs:
             return {}
         folder = self._folder.resolve()
         candidates = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())]
-        return {path.name: path for path in candidates if (path / REPORT).is_file()}
+        return {path.name: path for path in candidates if _is_inside(path / REPORT, folder)}
 
     def report(self, name: str) -> Path:
         """The report of a run; raises ApiError if there is no such run."""
@@ -40,8 +40,9 @@ class Runs:
 
     def questions(self, name: str) -> dict[str, list[Item]]:
         """The exam questions of a run by task; raises ApiError if there is no such run."""
-        path = self._folder_of(name) / ITEMS
-        if not path.is_file():
+        folder = self._folder_of(name)
+        path = folder / ITEMS
+        if not _is_inside(path, folder):
             return {}
         key = (path, path.stat().st_mtime)
         if key not in self._items:
@@ -68,6 +69,11 @@ class Runs:
         if folder is None:
             raise ApiError(404, f"There is no finished run '{name}'.")
         return folder
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a file in a folder, wherever links lead."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def describe(item: Item) -> dict[str, Any]:

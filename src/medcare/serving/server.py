@@ -18,7 +18,9 @@ from medcare.foundation.errors import ConfigError
 from medcare.foundation.progress import say
 from medcare.serving import NOTICE
 from medcare.serving.app import create_app
+from medcare.serving.connections import configured, widen
 from medcare.serving.service import Service
+from medcare.serving.sparse_log import install
 
 
 def serve(
@@ -76,12 +78,14 @@ class _Server(uvicorn.Server):
     """Uvicorn that tells the service when it stops, and ends with success when it was told to."""
 
     def __init__(self, service: Service, app: FastAPI, drain_seconds: int) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app, log_level="warning", server_header=False, timeout_graceful_shutdown=drain_seconds
-            )
-        )
+        super().__init__(configured(app, service.limits, drain_seconds=drain_seconds))
+        install()
         self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As Uvicorn's."""
+        await super().startup(sockets)
+        widen(sockets or [])
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

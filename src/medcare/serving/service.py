@@ -34,6 +34,8 @@ class Limits:
         new_tokens: longest answer, where a request does not say.
         send_seconds: how long a client may leave a piece of an answer unread.
         body_seconds: how long the body of a request may take to arrive.
+        head_seconds: how long a connection may take to begin a request, and a request to have its whole head.
+        connections: most open at once, as far as the limit on open files allows.
         log_probabilities: most log-probabilities of prompts that one request may ask for.
     """
 
@@ -42,6 +44,8 @@ class Limits:
     new_tokens: int = 512
     send_seconds: float = 30.0
     body_seconds: float = 30.0
+    head_seconds: float = 10.0
+    connections: int = 512
     log_probabilities: int = 1 << 18
 
 

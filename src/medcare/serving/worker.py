@@ -81,11 +81,10 @@ class Worker:
         try:
             engine.step()
         except Exception as error:  # the thread must go on for the other requests
-            log.exception("A decoding step failed; the answers under way are dropped.")
-            # With nothing under way, those that wait were at fault; they must not be tried for ever.
-            for request in engine.drop_active() or engine.waiting:
+            log.exception("A decoding step failed; the request at fault is parted from the others.")
+            for request in engine.part():
                 request.cancelled = True
-                request.sink(Failed(f"The model could not go on: {type(error).__name__}."))
+                request.end(Failed(f"The model could not go on: {type(error).__name__}."))
 
 
 def _finish(job: Callable[[], Any], future: Future[Any]) -> None:

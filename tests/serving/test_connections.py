@@ -1,0 +1,125 @@
+"""Clients that open connections and say nothing, half of a head, or too many; what the log says of them."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from medcare.serving.service import Limits
+from medcare.serving.sparse_log import SparseFilter
+from tests.serving.conftest import Running, running, wait_for
+
+HALF = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow"
+WHOLE = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def short() -> Iterator[Running]:
+    with running(limits=Limits(head_seconds=0.5, connections=8)) as server:
+        yield server
+
+
+def connected(server: Running, count: int, sent: bytes = b"") -> list[socket.socket]:
+    host, port = server.url.removeprefix("http://").split(":")
+    made = [socket.create_connection((host, int(port)), timeout=20) for _ in range(count)]
+    for one in made:
+        one.sendall(sent)
+    return made
+
+
+def received(client: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    data = b""
+    try:
+        while more := client.recv(65536):
+            data += more
+    except ConnectionResetError:
+        pass
+    client.close()
+    return data
+
+
+@pytest.mark.parametrize("sent", [b"", HALF])
+def test_a_head_that_does_not_come(sent: bytes, short: Running) -> None:
+    answers = [received(client) for client in connected(short, 4, sent)]
+    assert all(answer.startswith(b"HTTP/1.1 408") and b"request_timeout" in answer for answer in answers)
+
+
+def test_a_second_head_that_does_not_come(short: Running) -> None:
+    [client] = connected(short, 1, WHOLE)
+    assert b"200" in client.recv(65536)
+    client.sendall(HALF)
+    assert b"408" in received(client)
+
+
+def test_a_head_byte_by_byte_is_not_given_more_time(short: Running) -> None:
+    [client] = connected(short, 1)
+    client.settimeout(0.02)
+    for _ in range(2000):
+        try:
+            client.sendall(b"X")
+            if not client.recv(100):
+                break
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+        else:
+            break
+    else:
+        pytest.fail("it was never cut off")
+    client.close()
+
+
+def test_too_many_connections_make_room_for_one_that_asks(short: Running) -> None:
+    idle = connected(short, 40, HALF)
+    assert httpx.get(f"{short.url}/health", timeout=20).status_code == 200
+    wait_for(lambda: len(short.server.server_state.connections) <= 9)
+    for client in idle:
+        client.close()
+
+
+def test_answers_under_way_are_not_made_room_of(short: Running) -> None:
+    """Only who waits for a request is cut off; the newcomer is told to come again, if nobody does."""
+    question = [{"role": "user", "content": "a"}]
+    body = {"model": "tiny", "messages": question, "max_tokens": 100, "stream": True, "temperature": 0}
+    with httpx.stream("POST", f"{short.url}/v1/chat/completions", json=body, timeout=20) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        idle = connected(short, 40)
+        assert "[DONE]" in "".join(lines)
+    for client in idle:
+        client.close()
+
+
+def test_one_line_a_second_for_one_kind_of_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("medcare.serving.sparse_log.time.monotonic", lambda: now[0])
+    written: list[str] = []
+    logger = logging.Logger("uvicorn.error")
+    handler = logging.Handler()
+    handler.emit = lambda record: written.append(handler.format(record))  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.addFilter(SparseFilter())
+
+    def fail(times: int) -> None:
+        for _ in range(times):
+            try:
+                raise OSError(24, "Too many open files")
+            except OSError:
+                logger.exception("socket.accept() out of system resource\nsocket: %s", times)
+
+    fail(1000)
+    logger.warning("Another kind.")
+    assert len(written) == 2
+    assert "Traceback" in written[0]
+    now[0] = 1.5
+    fail(10)
+    assert len(written) == 3
+    assert "\n" not in written[2]
+    assert "Too many open files" in written[2]
+    assert "(999 more" in written[2]
