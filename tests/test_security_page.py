@@ -14,7 +14,7 @@ LINES = [
 ]
 
 
-def tests_in(path: Path) -> set[str]:
+def named_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -24,4 +24,4 @@ def test_each_line_names_a_test_that_is_there() -> None:
     for line in LINES:
         named = re.fullmatch(r"\|.+\|.+\| `([\w/]+\.py)::(test_\w+)` \|", line)
         assert named, f"a line without its test: {line}"
-        assert named[2] in tests_in(ROOT / "tests" / named[1]), line
+        assert named[2] in named_in(ROOT / "tests" / named[1]), line
