@@ -65,7 +65,10 @@ def train(
     out: Out,
     config: ConfigPath = None,
     from_: Annotated[
-        Path | None, typer.Option("--from", help="Stage-1 folder that stage 2 starts from.")
+        Path | None,
+        typer.Option(
+            "--from", help="Stage-1 folder that stage 2 starts from; or one of the same stage, to train on."
+        ),
     ] = None,
     knowledge: Annotated[
         Path | None,

@@ -183,6 +183,8 @@ class StageConfig:
         warmup: share of the steps that warm up.
         schedule: what the learning rate does then: fall to 0 as half a `cosine` or `linear`, stay `constant`,
             or stay for long and fall as a cosine over the last fifth of the steps (`wsd`).
+        tail: with `train --from` a folder of the same stage: take the schedule up where its steps ended, as
+            if they and these were one training; else it begins anew, with a warm-up.
         optimizer: `adamw`; with 8-bit moments (`adamw_8bit`, needs bitsandbytes); `muon`, for matrices, with
             AdamW for the rest; `adafactor`; or `schedule_free` AdamW, which averages instead of a schedule
             (needs schedulefree).
@@ -228,6 +230,7 @@ class StageConfig:
     learning_rate: float = 2e-4
     warmup: float = 0.03
     schedule: RateSchedule = "cosine"
+    tail: bool = False
     optimizer: Optimizer = "adamw"
     rates: dict[str, float] = field(default_factory=dict)
     weight_decay: float = 0.0

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from medcare.adapters.branches import stored_in
+from medcare.adapters.branches import stored_in, trained_in
 from medcare.adapters.input_directions import FILE as INPUTS
 from medcare.adapters.input_directions import (
     check_room,
@@ -41,7 +41,13 @@ from medcare.adapters.loading import load_model, template_file
 from medcare.adapters.methods import METHODS
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.targets import Role, adapted_share
-from medcare.adapters.tuner import adapted_layers, add_branches, branch_parameters
+from medcare.adapters.tuner import (
+    adapted_layers,
+    add_branches,
+    branch_parameters,
+    set_dropout,
+    trainable,
+)
 from medcare.adapters.written_weights import written_in
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.foundation.contents import CHECKPOINTS
@@ -60,6 +66,7 @@ from medcare.text.corpus import Corpus, as_corpus
 from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded, training_device
 from medcare.training.input_pass import gather, has_single_layers
+from medcare.training.lineage import goes_on, lineage, steps_before
 from medcare.training.loop import Loop
 from medcare.training.tracking import check_installed, tracked
 from medcare.training.validation import Validation, held_out
@@ -94,7 +101,7 @@ def train(
         conversations: the training data, in files or in memory.
         out: the folder to write.
         data_hash: identifies the data in the manifest.
-        start: the stage-1 folder; required for, and only for, `align`.
+        start: the stage-1 folder, required for `align`; or one of the same stage, whose branches train on.
         replayed: stage 1's data, where `RunConfig.goes_back`.
         validation: the conversations that `validation.data` names.
         test: answers the items that `validation.items` names and gives each task's score; every process calls
@@ -137,24 +144,40 @@ def train(
             )
         former = _render(tokenizer, replayed, length)
     measured, examples = _validation(config, stage, tokenizer, as_corpus(examples), validation, test)
-    sample = _sample(former or examples, config.seed, model.device)
-    parameters = METHODS[config.method].attach(model, stage, config, sample)
+    if goes_on(stage, start):
+        parameters = trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
+    else:
+        sample = _sample(former or examples, config.seed, model.device)
+        parameters = METHODS[config.method].attach(model, stage, config, sample)
     former = former if config.align.replay else ()
     pad_id = _pad_id(tokenizer)
-    loop = _loop(stage, config, model, parameters, examples, former, out, pad_id=pad_id, validation=measured)
-    if start is not None and config.method == "medcare":
-        _keep_out(loop, examples, start, config.adapters.wide_rank)
+    before = steps_before(stage, start)
+    loop = _loop(
+        stage,
+        config,
+        model,
+        parameters,
+        examples,
+        former,
+        out,
+        pad_id=pad_id,
+        validation=measured,
+        before=before,
+    )
+    first = start if stage == "align" else None
+    if first is not None and config.method == "medcare":
+        _keep_out(loop, examples, first, config.adapters.wide_rank)
     with tracked(loop.accelerator, stage, config, out):
         result = loop.run(stage)
     directions = gather(loop, examples) if stage == "aggregate" and has_single_layers(loop) else None
-    energies = _heard(loop, examples, start) if start is not None else {}
+    energies = _heard(loop, examples, first) if first is not None else {}
     gather_branches(model)
     if is_main():
         if directions is not None:
             save_directions(out / INPUTS, directions)
         trained = sum(math.prod(shape) for shape in loop.shapes.values())
         facts: dict[str, Any] = {**settings, "base": config.model.base, "result": result, **energies}
-        facts["trained_parameters"] = trained
+        facts |= {"trained_parameters": trained, "lineage": lineage(start)}
         save(model, out, config, facts, start=start)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     wait()
@@ -192,16 +215,17 @@ def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedMod
     # Nor does it when layers come to it quantised, one by one.
     loading = device if kind == "none" else torch.device("cpu")
     torch.manual_seed(config.seed)
-    if stage == "aggregate":
-        if start is not None:
-            raise FolderError("Stage 'aggregate' starts from the base model: leave --from out.")
+    if start is None:
+        if stage == "align":
+            raise FolderError("Stage 'align' starts from a stage-1 folder: give it with --from DIR.")
         model = load_base(config.model.base, device=loading, dtype=dtype)
     else:
-        if start is None:
-            raise FolderError("Stage 'align' starts from a stage-1 folder: give it with --from DIR.")
-        _check_start(start, config)
-        # What is in between the stages: noise dropped, attention merged, knowledge kept.
-        model = load_model(start, device=str(loading), dtype=str(dtype).removeprefix("torch."), noise=False)
+        _check_start(stage, start, config)
+        # In between the stages noise is dropped, attention merged, knowledge kept; a stage that goes on keeps
+        # all of them.
+        named = str(dtype).removeprefix("torch.")
+        model = load_model(start, device=str(loading), dtype=named, noise=goes_on(stage, start))
+        set_dropout(model, config.adapters.dropout)
     quantize(model, kind, device)
     return model
 
@@ -211,6 +235,8 @@ def _keep_out(loop: Loop, examples: Sequence[Rendered], start: Path, rank: int) 
     kind, share = loop.stage.orthogonality, loop.stage.input_energy
     if kind not in ("inputs", "contrast"):
         return
+    while read_manifest(start)["stage"] != "aggregate":  # stage 2 went on
+        start = Path(read_manifest(start)["from"])
     knowledge = load_directions(start / INPUTS)
     if kind == "inputs":
         kept_out = {name: leading(entry, share) for name, entry in knowledge.items()}
@@ -267,6 +293,7 @@ def _loop(
     *,
     pad_id: int,
     validation: Validation | None,
+    before: int,
 ) -> Loop:
     """The loop of a stage; says what trains in it."""
     total = _short(sum(parameter.numel() for parameter in parameters.values()))
@@ -288,12 +315,13 @@ def _loop(
         parameters,
         examples,
         settings,
-        seed=config.seed,
+        seed=config.seed + before,  # whoever goes on sees the rows in another order than before
         folder=out,
         pad_id=pad_id,
         noise_drop=config.adapters.noise_drop if stage == "aggregate" and config.method == "medcare" else 0.0,
         replayed=replayed,
         validation=validation,
+        before=before if settings.tail else 0,
     )
     _warn_of_few_steps(stage, loop)
     return loop
@@ -334,7 +362,7 @@ def save(
     METHODS[config.method].save(model, out, facts["stage"], facts["base"])
     if template := _template(config, start):  # what was trained with is used with the folder, too
         write_atomic(out / TEMPLATE, functools.partial(shutil.copyfile, template))
-    if start is not None:
+    if start is not None and facts["stage"] == "align":
         # What is merged by now stays with the folder as it was, so that the folder can be loaded alone.
         for spec in stored_in(start):
             if spec.in_align == "merged":
@@ -351,12 +379,18 @@ def _template(config: RunConfig, start: Path | None) -> str:
     return config.model.chat_template or (template_file(start) if start else "")
 
 
-def _check_start(start: Path, config: RunConfig) -> None:
-    """Stage 2 goes on from a finished stage 1 of the same base and shapes."""
+def _check_start(stage: Stage, start: Path, config: RunConfig) -> None:
+    """A stage starts from a finished stage 1, or goes on with its own, of the same base and shapes."""
     manifest = read_manifest(start)
-    if manifest.get("stage") != "aggregate":
+    if manifest.get("stage") not in ("aggregate", stage):
         raise FolderError(
-            f"{start} holds stage '{manifest.get('stage')}', but --from takes stage 'aggregate'."
+            f"{start} holds stage '{manifest.get('stage')}', but stage '{stage}' starts from a folder of stage "
+            f"{' or '.join(dict.fromkeys(['aggregate', stage]))}."
+        )
+    if goes_on(stage, start) and config.method != "medcare":
+        raise FolderError(
+            f"{start} can't be gone on with: method={config.method} leaves no branches that could train on. "
+            "Raise epochs and train it anew."
         )
     if (former := manifest["config"].method) != config.method:
         raise FolderError(
@@ -375,7 +409,8 @@ def _check_start(start: Path, config: RunConfig) -> None:
             "Put the former ones back, or train stage 1 again."
         )
     if "converted_from" not in manifest:  # a foreign adapter has a rank of its own
-        _check_shapes(start, manifest["config"].adapters, config.adapters)
+        more = ("experts", "top_k", "attention") if goes_on(stage, start) else ()
+        _check_shapes(start, manifest["config"].adapters, config.adapters, more)
 
 
 def _check_whole(config: RunConfig) -> None:
@@ -422,14 +457,18 @@ def _check_shardable(kind: Quantization, dtype: torch.dtype) -> None:
         )
 
 
-def _check_shapes(start: Path, former: AdapterConfig, wanted: AdapterConfig) -> None:
+def _check_shapes(start: Path, former: AdapterConfig, wanted: AdapterConfig, more: tuple[str, ...]) -> None:
     """Stage 2 puts its branch beside stage 1's: of the same rank and scale, on the same linears."""
-    names = ("rank", "alpha") if wanted.feed_forward == (AUTO,) else ("rank", "alpha", "feed_forward")
+    names = tuple(
+        name
+        for name in ("rank", "alpha", "feed_forward", *more)
+        if name not in ("feed_forward", "attention") or getattr(wanted, name) != (AUTO,)
+    )
     differing = [name for name in names if getattr(former, name) != getattr(wanted, name)]
     if differing:
         settings = " ".join(f"--set adapters.{name}={_spelt(getattr(former, name))}" for name in differing)
         raise FolderError(
-            f"{start} was trained with other adapters ({', '.join(differing)}) than stage 2 is set to. "
+            f"{start} was trained with other adapters ({', '.join(differing)}) than the settings say. "
             f"Start from the same --preset, or add: {settings}"
         )
 
