@@ -384,7 +384,7 @@ def _check_start(stage: Stage, start: Path, config: RunConfig) -> None:
     manifest = read_manifest(start)
     if manifest.get("stage") not in ("aggregate", stage):
         raise FolderError(
-            f"{start} holds stage '{manifest.get('stage')}', but stage '{stage}' starts from a folder of stage "
+            f"{start} holds stage '{manifest.get('stage')}', but stage '{stage}' starts from stage "
             f"{' or '.join(dict.fromkeys(['aggregate', stage]))}."
         )
     if goes_on(stage, start) and config.method != "medcare":
