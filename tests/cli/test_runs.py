@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from medcare.cli import app
 from medcare.foundation.errors import AdapterError, ConfigError, DataError, FolderError, ModelError
 
 CPU = ("--set", "model.device=cpu", "--set", "model.dtype=float32")
@@ -123,3 +125,13 @@ def test_a_stage_that_does_not_exist(tmp_path):
     done = medcare("train", "--stage", "third", "--out", tmp_path / "x")
     assert done.returncode == 2
     assert "must be aggregate or align" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "train", "evaluate"])
+def test_a_setting_given_as_an_option_is_told_where_it_belongs(command):
+    outcome = CliRunner().invoke(app, [command, "--epochs", "2"])
+    assert isinstance(outcome.exception, ConfigError)
+    assert "no option --epochs" in str(outcome.exception)
+    assert "--set aggregate.epochs=VALUE or --set align.epochs=VALUE" in str(outcome.exception)
+    unknown = CliRunner().invoke(app, [command, "--nonsense", "2"])
+    assert isinstance(unknown.exception, SystemExit)

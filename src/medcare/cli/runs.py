@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from medcare.foundation.errors import ConfigError
 from medcare.settings.config import RunConfig, as_method, as_stage
@@ -35,7 +36,27 @@ Template = Annotated[
 ]
 
 
-@commands.command()
+class _WithSettings(TyperCommand):
+    """A command that says where a setting belongs that was given as an option of its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer's; raises ConfigError for a setting."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = str(getattr(error, "option_name", ""))
+            name = option.lstrip("-").replace("-", "_")
+            tree = RunConfig().to_dict()
+            groups = [
+                group for group, settings in tree.items() if isinstance(settings, dict) and name in settings
+            ]
+            if not groups:
+                raise
+            ways = " or ".join(f"--set {group}.{name}=VALUE" for group in groups)
+            raise ConfigError(f"There is no option {option}. It is a setting: {ways}.") from error
+
+
+@commands.command(cls=_WithSettings)
 def run(
     config: ConfigPath = None,
     out: Out = Path("runs/demo"),
@@ -59,7 +80,7 @@ def run(
     run_pipeline(settings, out, baselines)
 
 
-@commands.command()
+@commands.command(cls=_WithSettings)
 def train(
     stage: Annotated[str, typer.Option(help="aggregate (stage 1) or align (stage 2).")],
     out: Out,
@@ -115,7 +136,7 @@ def merge(
     typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")
 
 
-@commands.command()
+@commands.command(cls=_WithSettings)
 def evaluate(
     model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
     config: ConfigPath = None,

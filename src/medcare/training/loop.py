@@ -23,6 +23,7 @@ from medcare.adapters.shards import gathered, whole
 from medcare.adapters.tuner import router_load, set_noise
 from medcare.foundation import processes
 from medcare.foundation.errors import ConfigError, FolderError, ModelError, TrainingError
+from medcare.foundation.processors import cores, load
 from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
 from medcare.models.traits import Traits
@@ -425,6 +426,12 @@ class Loop:
         return replace(batch, taught=spread(batch, chosen, taught)) if taught.any() else batch
 
     def _log(self, done: int, meter: Meter, measured: dict[str, Any]) -> None:
+        if meter.has_slowed():
+            say(
+                f"Training is more than four times slower than it was: {meter.rate():.0f} tokens a second, "
+                f"and {meter.fastest:.0f} at its fastest. Other programs may be using this machine (load "
+                f"{load():.1f} on {cores()} cores); medcare doctor says what would help."
+            )
         noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))
         row: dict[str, Any] = {"step": done, **meter.take(), "learning_rate": self._rate(done - 1)}
         if noise is not None:
@@ -432,9 +439,9 @@ class Loop:
         row.update(measured)
         row.update(measure(self.model))
         sum_loads(self.model, self.accelerator)
-        load = router_load(self.model)
-        if load:
-            row["router_load"] = load
+        loads = router_load(self.model)
+        if loads:
+            row["router_load"] = loads
         if self.accelerator.is_main_process:
             append_jsonl(self.folder / METRICS, row)
         self.accelerator.log(scalars(row), step=done)

@@ -10,9 +10,11 @@ from typing import Any
 
 _SUMS = {
     "last_loss", "all_tokens", "nll", "norm", "steps", "supervised",
-    "recent", "spikes", "skipped", "left_out",
+    "recent", "spikes", "skipped", "left_out", "fastest", "told_slow",
 }  # fmt: skip
 _RECENT = 32  # steps that a loss is compared with
+_SLOW = 4.0  # times
+_LONG = 5.0  # seconds, over which a rate is more than chance
 _SPIKE = 6.0  # standard deviations above their mean
 
 
@@ -25,6 +27,8 @@ class Meter:
         recent: the losses of the last steps.
         spikes: steps since the last row whose loss was far above those before.
         skipped: ids of the rows in steps that were left out since the last row.
+        fastest: the largest rate of a row that took long enough to tell.
+        told_slow: whether training was found to be far slower than that.
         left_out: how many steps were left out since the last one that was not.
     """
 
@@ -35,6 +39,8 @@ class Meter:
         self.all_tokens = 0
         self.recent: list[float] = []
         self.left_out = 0
+        self.fastest = 0.0
+        self.told_slow = False
         self._clear()
 
     def _clear(self) -> None:
@@ -72,6 +78,15 @@ class Meter:
         self.before = state.get("seconds", 0.0)
         for name in _SUMS & state.keys():
             setattr(self, name, state[name])
+
+    def has_slowed(self) -> bool:
+        """Whether the steps since the last row were far slower than others before; true once at most."""
+        if time.monotonic() - self.since < _LONG:
+            return False
+        rate = self.rate()
+        slow = not self.told_slow and rate * _SLOW < self.fastest
+        self.told_slow, self.fastest = self.told_slow or slow, max(self.fastest, rate)
+        return slow
 
     @contextmanager
     def paused(self) -> Iterator[None]:
