@@ -156,7 +156,7 @@ class Loop:
         traits: what the model does; by default it is asked.
         replayed: rendered conversations of stage 1, of which `replay` says how many come among the examples.
         validation: what the model is measured with on the way.
-        before: steps of an earlier training, of whose schedule these are the tail.
+        steps_before: steps of an earlier training, of whose schedule these are the tail.
         accelerator: devices and processes; by default accelerate's own choice.
     """
 
@@ -174,7 +174,7 @@ class Loop:
         traits: Traits | None = None,
         replayed: Sequence[Rendered] = (),
         validation: Validation | None = None,
-        before: int = 0,
+        steps_before: int = 0,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.accelerator = accelerator or make_accelerator(
@@ -190,7 +190,7 @@ class Loop:
         self.taught[len(examples) :] = stage.distill
         self.kept_out: Mapping[str, Tensor] | None = None
         self.stage = stage
-        self.before = before
+        self.steps_before = steps_before
         self.watchdog = Watchdog(stage.stall_seconds)
         self.seed = seed
         self.folder = folder
@@ -362,7 +362,7 @@ class Loop:
         return loss
 
     def _rate(self, step: int) -> float:
-        return learning_rate(step, len(self.schedule.steps), self.stage, before=self.before)
+        return learning_rate(step, len(self.schedule.steps), self.stage, before=self.steps_before)
 
     def _leave_out(self, step: int, loss: float, gradient: float, meter: Meter) -> None:
         """Go on without a step whose loss or gradient is no finite number, or stop; alike on all devices."""
@@ -503,7 +503,7 @@ class Loop:
             settings.pop(name)
         settings["validation"].pop("data")  # the rows themselves count
         weights = hashlib.sha256(self.weights.tobytes()).hexdigest()
-        data = [self.examples.digest, len(self.examples), weights, self.before]
+        data = [self.examples.digest, len(self.examples), weights, self.steps_before]
         if self.validator is not None:
             data.append(as_corpus(self.validator.validation.examples).digest)
         facts = [settings, self.batches, self.layout, self.seed, self.noise_drop, self.shapes, data]

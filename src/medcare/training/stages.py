@@ -321,7 +321,7 @@ def _loop(
         noise_drop=config.adapters.noise_drop if stage == "aggregate" and config.method == "medcare" else 0.0,
         replayed=replayed,
         validation=validation,
-        before=before if settings.tail else 0,
+        steps_before=before if settings.tail else 0,
     )
     _warn_of_few_steps(stage, loop)
     return loop
