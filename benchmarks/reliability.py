@@ -64,10 +64,12 @@ def kills(here: Path, count: int, seed: int) -> dict[str, Any]:
     config = small_run(
         here, small_base(here / "base"), "aggregate.checkpoint_seconds=0", "aggregate.epochs=4"
     )
+    begun = time.monotonic()
     run_pipeline(config, here / "whole")
+    longest = time.monotonic() - begun
     done, runs, same = 0, 0, 0
     while done < count:
-        done += run_under_kills(config, here / f"run{runs}", seed=seed + runs)
+        done += run_under_kills(config, here / f"run{runs}", seed=seed + runs, longest=longest)
         same += outcome(here / f"run{runs}") == outcome(here / "whole")
         runs += 1
     return {"kills": done, "runs": runs, "same result": same}
