@@ -4,11 +4,11 @@
     python benchmarks/corpus.py --rows 1000 --rows 10000 --tokens 60
 
 For each size a file is trained on for a few steps, twice, each time in a process of its own with a tiny
-model: the first start tokenises, the second finds the corpus. Told are the seconds from the process's start to its
-first step, and the largest resident memory beyond what it had with the model loaded. Then the same rows are
-tokenised by this package and by `datasets.map` with the bare tokenizer, in turn, in as many processes; theirs
-have been rendered before the clock runs. TRL's SFTTrainer, where it is installed, starts on the same files up
-to `--trl` rows.
+model: the first start tokenises, the second finds the corpus. Told are the seconds from the process's start
+to its first step, and the largest resident memory beyond what it had with the model loaded. Then the same
+rows are tokenised by this package and by `datasets.map` with the bare tokenizer, in turn, in as many
+processes; theirs have been rendered before the clock runs. TRL's SFTTrainer, where it is installed, starts on
+the same files up to `--trl` rows.
 """
 
 from __future__ import annotations
