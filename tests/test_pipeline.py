@@ -16,6 +16,8 @@ from medcare.foundation.errors import ConfigError, DataError, FolderError
 from medcare.foundation.storage import read_json, read_jsonl
 from medcare.pipeline import evaluate_model, run_pipeline
 from medcare.settings.files import load_config
+from medcare.settings.run_folder import read_manifest
+from medcare.training import stages
 
 SETTINGS = (
     "model.dtype=float32", "model.device=cpu", "benchmark.facts_per_task=1", "benchmark.items_per_task=1",
@@ -77,11 +79,26 @@ def test_a_finished_run_is_not_run_again(finished, tiny_base, capsys):
     assert "finished" in capsys.readouterr().err
 
 
-def test_a_baseline_is_trained_tested_and_compared_also_of_a_finished_run(finished, tiny_base, tmp_path):
+def test_a_baseline_is_trained_tested_and_compared_also_of_a_finished_run(
+    finished, tiny_base, tmp_path, monkeypatch
+):
+    config = load_config(settings=settings(tiny_base))
+    plain_step = stages.Loop._step
+
+    def killed(self, step, meter):
+        if step == 2:
+            raise KeyboardInterrupt
+        return plain_step(self, step, meter)
+
     out = tmp_path / "run"
     shutil.copytree(finished, out)
-    config = load_config(settings=settings(tiny_base))
-    run_pipeline(config, out, ["lora"])
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.Loop, "_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(config, out, ["lora"])
+    assert not (out / "report.html").exists(), "the run is not finished"
+    run_pipeline(config, out)  # what was begun is gone on with
+    assert read_manifest(out)["stage"] == "run", "the folder's files are those of its manifest"
     results = read_json(out / "results.json")
     assert results["models"] == [*read_json(finished / "results.json")["models"], "lora"]
     assert results["baselines"] == ["lora"]

@@ -6,7 +6,7 @@ The functions take the same settings as the commands and write the same folders.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from medcare.foundation.errors import ConfigError, FolderError, ModelError
 from medcare.foundation.processes import is_main, wait
 from medcare.foundation.storage import read_json
 from medcare.models.identity import base_digest
-from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_stage
+from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_method, as_stage
 from medcare.settings.files import from_dict, load_config
 from medcare.settings.run_folder import claim, origin, read_manifest
 from medcare.training import stages
@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 Data = str | Path | Iterable[dict[str, Any]]
 
 
-def run(out: str | Path, config: RunConfig | None = None) -> dict[str, Any]:
+def run(out: str | Path, config: RunConfig | None = None, *, baselines: Sequence[str] = ()) -> dict[str, Any]:
     """The whole pipeline, as `medcare run`.
 
     Args:
         out: the run folder; an interrupted run there is continued.
         config: all settings; by default the embedded demonstration.
+        baselines: methods that the run is compared with, as `--baseline`.
 
     Returns:
         What `results.json` holds.
@@ -48,7 +49,9 @@ def run(out: str | Path, config: RunConfig | None = None) -> dict[str, Any]:
     Raises:
         MedCareError: see `medcare.foundation.errors`; what was written stays.
     """
-    report = pipeline.run_pipeline(config or load_config(), Path(out))
+    report = pipeline.run_pipeline(
+        config or load_config(), Path(out), [as_method(name) for name in baselines]
+    )
     wait()
     results: dict[str, Any] = read_json(report.parent / "results.json")
     return results

@@ -106,3 +106,17 @@ def test_markup_in_a_name_stays_text(evil):
     assert "49" not in text.split("## Settings")[0]
     assert "<script>" not in text
     assert front(text)["license"] == "other"
+
+
+def test_the_card_of_a_baseline_says_what_trained_on_what():
+    tree = RunConfig().to_dict()
+    tree["method"], tree["align"]["data"] = "lora", "hf:owner/forms"
+    facts = {"base": "embedded", "config": from_dict(tree), "seed": 17}
+    stage = {**facts, "stage": "aggregate", "data": f"2 x {'ab' * 32} + 3 x hf:owner/forms"}
+    text = render_card("model", {**facts, "stage": "merged"}, [{**stage, "trained_parameters": 11264}], None)
+    assert "two stages" in text
+    assert "thrown away" not in text
+    assert "`method: lora`" in text
+    assert "| aggregate: trained parameters | 11,264 |" in text
+    assert front(text)["datasets"] == ["owner/forms"]
+    assert text.count(f"| 2 x {'ab' * 8} + 3 x hf:owner/forms |") == 3, "two embedded sources and the own one"

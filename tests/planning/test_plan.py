@@ -293,3 +293,8 @@ def test_an_unknown_gpu_is_told():
     assert isinstance(done.exception, ConfigError)
     assert "h100" in str(done.exception)
     assert set(GPUS) >= {"a100", "h100"}
+
+
+def test_another_method_is_not_planned_as_if_it_were_this_one():
+    with pytest.raises(ConfigError, match="method=medcare, got full"):
+        make_plan(request(64, config=replace(CONFIG, method="full")))

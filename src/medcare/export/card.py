@@ -15,7 +15,7 @@ import yaml
 from medcare.data.catalogue import KNOWN_SETS
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.storage import read_json, write_text
-from medcare.settings.config import EMBEDDED, RunConfig, Stage
+from medcare.settings.config import EMBEDDED, STAGES, RunConfig
 from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import CONFIG, read_manifest
 
@@ -119,7 +119,9 @@ def _results(origin: Path) -> dict[str, Any] | None:
 def _tested_as(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> str | None:
     """The name under which a run tests the very model of this folder; None if it does not."""
     last = stages[-1]["stage"] if stages else None
-    if manifest.get("parts", "both") == "both" or last == "aggregate":
+    if last is not None and manifest["config"].mixes_stages:
+        last = manifest["config"].method
+    if manifest.get("parts", "both") == "both" or last != "align":
         return last
     return None
 
@@ -153,30 +155,30 @@ def _languages(stages: list[dict[str, Any]]) -> list[str]:
 
 
 def _sources(stages: list[dict[str, Any]]) -> list[str]:
-    return [_stage_settings(stage).data for stage in stages if "converted_from" not in stage]
+    known = [stage for stage in stages if "converted_from" not in stage]
+    return [source for stage in known for source in _of_stage(stage)]
 
 
-def _stage_settings(manifest: dict[str, Any]) -> Any:
+def _of_stage(manifest: dict[str, Any]) -> list[str]:
+    """The sources of a stage; of a method with one stage those of both, each once."""
     config: RunConfig = manifest["config"]
-    stage: Stage = manifest["stage"]
-    return config.stage(stage)
+    stages = STAGES if config.mixes_stages else (manifest["stage"],)
+    return list(dict.fromkeys(config.stage(stage).data for stage in stages))
 
 
 def _data(manifest: dict[str, Any]) -> list[dict[str, str]]:
     """One row a source: the stage that learned from it, its name, licence and hash."""
-    source, digest = _stage_settings(manifest).data, str(manifest.get("data", "unknown"))
     stage = manifest["stage"]
+    digest = re.sub(r"([0-9a-f]{16})[0-9a-f]+", r"\1", str(manifest.get("data", "unknown")))
     if "converted_from" in manifest:
         name = f"not recorded: converted from {Path(manifest['converted_from']).name}"
         return [{"stage": stage, "name": name, "licence": "unknown", "hash": "unknown"}]
-    if not source:
-        return [
-            {"stage": stage, "name": name, "licence": licence, "hash": digest}
-            for name, licence in _EMBEDDED_DATA
-        ]
-    licence = next((known.licence for known in KNOWN_SETS if known.source == source), "unknown")
-    shown = source if source.startswith("hf:") else Path(source).name
-    return [{"stage": stage, "name": shown, "licence": licence, "hash": digest}]
+    rows = []
+    for source in _of_stage(manifest):
+        known = next((known.licence for known in KNOWN_SETS if known.source == source), "unknown")
+        shown = source if source.startswith("hf:") else Path(source).name
+        rows += [(shown, known)] if source else _EMBEDDED_DATA
+    return [{"stage": stage, "name": name, "licence": licence, "hash": digest} for name, licence in rows]
 
 
 def hub_id(base: str) -> str | None:

@@ -46,8 +46,14 @@ def make_plan(request: PlanRequest, advance: Callable[[], None] = lambda: None) 
         advance: called after each way that was tried and each search; there are `pieces(request)`.
 
     Raises:
-        ConfigError: a stage fits in no way; the message says what would.
+        ConfigError: a stage fits in no way; the message says what would. Or the settings' method is another
+            than the one that is planned.
     """
+    if request.config.method != "medcare":
+        raise ConfigError(
+            f"Plans are of method=medcare, got {request.config.method}. Leave method out: lora and rslora, "
+            "which train as many parameters, take about as much; full takes 16 bytes a weight of the base."
+        )
     options: list[Option] = []
     chosen: dict[Stage, Option] = {}
     most: dict[Stage, int] = {}
