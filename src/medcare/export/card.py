@@ -173,7 +173,7 @@ def _data(manifest: dict[str, Any]) -> list[dict[str, str]]:
     if "converted_from" in manifest:
         name = f"not recorded: converted from {Path(manifest['converted_from']).name}"
         return [{"stage": stage, "name": name, "licence": "unknown", "hash": "unknown"}]
-    rows = []
+    rows: list[tuple[str, str]] = []
     for source in _of_stage(manifest):
         known = next((known.licence for known in KNOWN_SETS if known.source == source), "unknown")
         shown = source if source.startswith("hf:") else Path(source).name
