@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medcare.data.check import bad_file, check, language
-from medcare.data.readers import conversations
+from medcare.data.readers import FORMATS, conversations, items, open_data
 from medcare.foundation.errors import DataError, StorageError
 from medcare.text.chat_template import render_all
-from tests.data.readers.samples import write
+from tests.data.readers.samples import SAMPLES, write
 from tests.text.tokenizers_by_family import tokenizer_of
 
 
@@ -209,3 +209,24 @@ def test_the_good_rows_are_not_written_over_what_is_read(tmp_path: Path, name: s
     with pytest.raises(DataError, match=told):
         check(str(source), write_good=tmp_path / name)
     assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if not FORMATS[name].by_name])
+def test_good_rows_keep_their_format_so_that_they_still_test_and_train(name: str, tmp_path: Path) -> None:
+    file, rows, _ = SAMPLES[name]
+    path, good = write(tmp_path / file, rows), tmp_path / "good.jsonl"
+    check(str(path), name, write_good=good)
+    before, after = open_data(str(path), name), open_data(str(good), name)
+    assert [record.messages for _, record in after.conversations()] == [
+        record.messages for _, record in before.conversations()
+    ]
+    if FORMATS[name].tests:
+        assert [(item.prompt, item.answers, item.target) for item in items(str(good), name)] == [
+            (item.prompt, item.answers, item.target) for item in items(str(path), name)
+        ]
+
+
+def test_good_rows_are_no_table(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prompt": "a", "completion": "b"}])
+    with pytest.raises(DataError, match=r"name a file good\.jsonl"):
+        check(str(path), write_good=tmp_path / "good.csv")

@@ -113,3 +113,45 @@ def test_ngrams_are_found_exactly_where_one_is_shared(train: str, test: str, n: 
     found = kinds(train, test, n=n)
     assert ("ngram" in found) == bool(grams(train) & grams(test))
     assert ("normalised" in found) == (units(train) == units(test) != [])
+
+
+def test_what_reaches_into_a_shared_instruction_is_no_leak() -> None:
+    """A row's own words count; the shared instruction with the first few of them doesn't."""
+    instruction = " ".join(f"i{number}" for number in range(13))
+    tests = [[f"{instruction} the patient number {number} has asthma"] for number in range(20)]
+    assert find([[f"{instruction} the patient is another one"]], tests, boilerplate=10).clean
+    leaked = find([["So the patient number 7 has asthma, it says."]], tests, boilerplate=10)
+    assert leaked.test_hits["ngram"] == {7}
+
+
+QUESTIONS = [
+    "Which drug relieves an attack of asthma fastest?",
+    "True about asthma",
+    "Asthma?",
+    "哮喘的首选药物是",
+]
+OPTIONS = ["Salbutamol", "Montelukast", "All of these"]
+STYLES = {
+    "alone": "{question}",
+    "lettered": "{question}\nA. Salbutamol\nB. Montelukast",
+    "inline": "{question} (A) Salbutamol (B) Montelukast",
+    "named": "Question: {question}\nAnswer:",
+    "named in Chinese": "问题：{question}\n答案：",
+    "below an instruction": "Answer this.\n{question}",
+    "in a sentence": "Please answer the following: {question} Give reasons.",
+    "in an answer": "Q: {question}\nA: Salbutamol",
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_is_found_without_its_options(question: str, style: str) -> None:
+    prompts = ["\n".join((text, *OPTIONS)) for text in (*QUESTIONS, "Another one about fever")]
+    questions = [*QUESTIONS, "Another one about fever"]
+    row = STYLES[style].format(question=question.upper())
+    found = find([[row]], [[prompt] for prompt in prompts], boilerplate=10, questions=questions)
+    if question == "Asthma?" and style in ("in a sentence", "inline"):
+        return  # one word in a sentence is no question
+    assert QUESTIONS.index(question) in found.test_hits["ngram"]
+    assert len(questions) - 1 not in found.test_hits["ngram"]
+    assert find([["What is it?"]], [[prompt] for prompt in prompts], questions=questions).clean

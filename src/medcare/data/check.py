@@ -6,9 +6,9 @@ import itertools
 import json
 import re
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -16,6 +16,7 @@ from medcare.data.duplicates import Duplicates, Repeats
 from medcare.data.files import line
 from medcare.data.overlap import units
 from medcare.data.readers import Bad, Reading, open_data
+from medcare.data.readers.rows import Row
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import check_output, write_atomic
 from medcare.text.chat_template import Rendered, has_thought, render_each, spelt
@@ -159,8 +160,9 @@ def check(
         tokenizer: measures lengths in tokens, and finds the rows that its chat template refuses.
         positions: the longest input that the model is made for, if it is known.
         max_length: count the rows that are longer.
-        write_good: write the good rows here as conversations, and the others, with their numbers and reasons,
-            beside it (`.bad.jsonl` is added to the name); both are whole or not there.
+        write_good: write the good rows here, in their format as JSON lines, so that what trained or tested
+            still does, and the others, with their numbers and reasons, beside it (`.bad.jsonl` is added to
+            the name); both are whole or not there.
 
     Raises:
         DataError: the source can't be read at all, or would be written over; bad rows are no error here.
@@ -168,7 +170,14 @@ def check(
     """
     if write_good is not None:
         check_output(write_good, [source], beside=[BAD])
+        if write_good.suffix not in (".jsonl", ".json", ".ndjson"):
+            raise DataError(f"The good rows are written as JSON lines: name a file {write_good.stem}.jsonl.")
     reading = open_data(source, format, columns=columns, encoding=encoding)
+    kept: deque[Row] | None = None
+    if write_good is not None and not reading.form.by_name:
+        # A format that is taken only if it is asked for, such as preferences, becomes conversations.
+        kept = deque()
+        reading = replace(reading, rows=_remembered(reading.rows, kept))
     lengths = Lengths("tokens" if tokenizer else "characters")
     rendering = Rendering(positions=positions) if tokenizer else None
     report = Report(source, reading.format, reading.unit, lengths, rendering=rendering)
@@ -179,7 +188,7 @@ def check(
             for _ in records:
                 pass
         else:
-            _write(records, write_good)
+            _write(records, write_good, kept)
         report.repeats = duplicates.find()
     return report
 
@@ -288,29 +297,40 @@ def _rendered(
         yield from rendered
 
 
-def _write(records: Iterable[Conversation | Bad], good: Path) -> None:
+def _remembered(rows: Iterator[Row], kept: deque[Row]) -> Iterator[Row]:
+    for row in rows:
+        kept.append(row)
+        yield row
+
+
+def _write(records: Iterable[Conversation | Bad], good: Path, kept: deque[Row] | None) -> None:
     """Write good and bad records to their files; without bad ones there is no file of them."""
     bad = bad_file(good)
     found: list[bool] = []
 
     def write_both(good_part: Path, bad_part: Path) -> None:
         with good_part.open("w", encoding="utf-8") as goods, bad_part.open("w", encoding="utf-8") as bads:
-            found.append(_write_rows(records, goods, bads))
+            found.append(_write_rows(records, goods, bads, kept))
 
     write_atomic(good, lambda part: write_atomic(bad, lambda side: write_both(part, side)))
     if not any(found):
         bad.unlink()
 
 
-def _write_rows(records: Iterable[Conversation | Bad], goods: TextIO, bads: TextIO) -> bool:
-    """Returns whether there was a bad one."""
+def _write_rows(
+    records: Iterable[Conversation | Bad], goods: TextIO, bads: TextIO, kept: deque[Row] | None
+) -> bool:
+    """Returns whether there was a bad one; `kept` holds the rows that the records are of, in order."""
     found = False
     for record in records:
+        own = None if kept is None else kept.popleft().value
         if isinstance(record, Bad):
             found = True
             # In ASCII, because a bad row may hold what UTF-8 can't write.
             row = {"number": record.number, "reason": record.reason, "row": record.row}
             bads.write(json.dumps(row, default=str) + "\n")
         else:
-            goods.write(line(record))
+            goods.write(
+                line(record) if own is None else json.dumps(own, ensure_ascii=False, default=str) + "\n"
+            )
     return found

@@ -55,7 +55,7 @@ def find_leakage(
     """Compare training and evaluation files of any known format.
 
     Of a training row every user and assistant message is compared; of an evaluation row the prompt (the
-    question with its options), or the user messages where it is a conversation.
+    question with its options, and the question alone), or the user messages where it is a conversation.
 
     Args:
         train: paths, glob patterns or hub ids; read one row at a time.
@@ -77,11 +77,12 @@ def find_leakage(
     if remove is not None:
         check_output(remove, [*trained, *tested], beside=[_REMOVED])
     tests = [record for source in tested for record in _test_rows(source, test_format)]
-    prompts = [texts for texts in tests if texts is not None]
-    if not prompts:
+    asked = [row for row in tests if row is not None]
+    if not asked:
         raise DataError(f"No row to compare with in {', '.join(test)}: all {len(tests)} rows are bad.")
-    index = Index(prompts, n=n, boilerplate=boilerplate, near=near)
-    found = Leakage(index.overlap, bad_test=len(tests) - len(prompts))
+    prompts, questions = [texts for texts, _ in asked], [question for _, question in asked]
+    index = Index(prompts, n=n, boilerplate=boilerplate, near=near, questions=questions)
+    found = Leakage(index.overlap, bad_test=len(tests) - len(asked))
     readings = (open_data(source, train_format) for source in trained)
     if remove is None:
         _compare(readings, index, found, None, None)
@@ -134,14 +135,22 @@ def _texts(example: Conversation) -> list[str]:
     return [message.content for message in example.messages if message.role != "system"]
 
 
-def _test_rows(source: str, format: str | None) -> Iterator[list[str] | None]:
-    """The texts of each evaluation row; None for a bad one."""
+def _test_rows(source: str, format: str | None) -> Iterator[tuple[list[str], str] | None]:
+    """The texts of each evaluation row, and its question without options; None for a bad one."""
     reading = open_data(source, format)
     chats = not reading.form.tests
     for _, record in reading.conversations() if chats else reading.items():
         if isinstance(record, Bad):
             yield None
         elif isinstance(record, Item):
-            yield [record.prompt]
+            yield [record.prompt], _question(record)
         else:
-            yield [message.content for message in record.messages if message.role == "user"]
+            yield [message.content for message in record.messages if message.role == "user"], ""
+
+
+def _question(item: Item) -> str:
+    """What an exam asks, without the options below it."""
+    stem = item.prompt
+    for option in reversed(item.options):
+        stem = stem.removesuffix(option).rpartition("\n")[0] if stem.endswith(option) else stem
+    return stem if item.options else ""

@@ -10,6 +10,7 @@ Evaluation texts are held in memory; training texts are streamed once.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from array import array
@@ -23,6 +24,8 @@ Kind = Literal["exact", "normalised", "ngram", "near"]
 KINDS: tuple[Kind, ...] = ("exact", "normalised", "ngram", "near")
 
 _SHINGLE = 3
+# A question of fewer units than this, such as "Asthma is", may stand in any text.
+_SHORTEST_ANYWHERE = 3
 _PERMUTATIONS = 128
 # A missed pair weighs more than a false candidate, which costs one comparison: of the pairs right at the
 # threshold, 96 % or more are found for thresholds from 0.5 to 0.95, against 31 to 55 % with equal weights.
@@ -81,6 +84,7 @@ def find(
     n: int = 13,
     boilerplate: int | None = None,
     near: float | None = None,
+    questions: Sequence[str] = (),
 ) -> Overlap:
     """Compare every training row with every evaluation row.
 
@@ -91,11 +95,12 @@ def find(
         boilerplate: leave out n-grams that more than this many evaluation rows share, such as a task's
             instruction; None counts every n-gram.
         near: also look for rows of at least this Jaccard similarity, in (0, 1].
+        questions: of each evaluation row the question without its options; empty where there is none.
 
     Raises:
         DataError: `n` or `near` is out of range.
     """
-    index = Index(test, n=n, boilerplate=boilerplate, near=near)
+    index = Index(test, n=n, boilerplate=boilerplate, near=near, questions=questions)
     for row in train:
         index.add(row)
     return index.overlap
@@ -115,6 +120,7 @@ class Index:
         n: int = 13,
         boilerplate: int | None = None,
         near: float | None = None,
+        questions: Sequence[str] = (),
     ) -> None:
         """Index `test`; the arguments are those of `find`."""
         if n < 1:
@@ -126,10 +132,19 @@ class Index:
         # match in about 2,000 such comparisons is expected.
         self._grams: dict[int, Sequence[int]] = {}
         self._near = _NearIndex(near) if near is not None else None
+        # Whole questions that are too short for a gram, by their number of units; the shortest ones as lines.
+        self._whole: dict[int, dict[int, Sequence[int]]] = {}
+        self._lines: dict[tuple[str, ...], Sequence[int]] = {}
         for row, texts in enumerate(test):
             self._index(row, _listed(texts))
         if boilerplate is not None:
-            self._grams = {key: rows for key, rows in self._grams.items() if len(rows) <= boilerplate}
+            self._leave_out(test, boilerplate)
+        for row, question in enumerate(questions):
+            self._index_whole(row, units(question))
+        if boilerplate is not None:
+            for kept in (*self._whole.values(), self._lines):
+                for key in [key for key, rows in kept.items() if len(rows) > boilerplate]:
+                    del kept[key]  # type: ignore[arg-type]
 
     def add(self, texts: Sequence[str]) -> frozenset[Kind]:
         """Compare one training row, count it, and return the kinds of overlap that it has."""
@@ -144,6 +159,8 @@ class Index:
                 found.setdefault("ngram", set()).update(self._grams[key])
                 # Its evaluation rows are counted now, so a gram that recurs in every row costs nothing more.
                 self._grams[key] = ()
+            for rows in self._questions_in(text, words):
+                found.setdefault("ngram", set()).update(rows)
             if self._near and (rows := self._near.query(words)):
                 found.setdefault("near", set()).update(rows)
         for kind, rows in found.items():
@@ -154,24 +171,70 @@ class Index:
 
     def _index(self, row: int, texts: Sequence[str]) -> None:
         longest = 0
-        own: Sequence[int] = (row,)  # one object for all grams of the row
         for text in texts:
             words = tuple(units(text))
             longest = max(longest, len(words))
             if words:
                 self._texts.setdefault(text, []).append(row)
                 self._normal.setdefault(words, []).append(row)
-            for key in _grams(words, self.overlap.n):
-                known = self._grams.setdefault(key, own)
-                if known[-1] == row:
-                    continue
-                if isinstance(known, list):
-                    known.append(row)
-                else:
-                    self._grams[key] = [*known, row]
+            self._index_grams(row, words)
             if self._near:
                 self._near.insert(row, words)
         self.overlap.short_tests += longest < self.overlap.n
+
+    def _index_grams(self, row: int, words: Sequence[str]) -> None:
+        own: Sequence[int] = (row,)  # one object for all grams of the row
+        for key in _grams(words, self.overlap.n):
+            known = self._grams.setdefault(key, own)
+            if known[-1] == row:
+                continue
+            if isinstance(known, list):
+                known.append(row)
+            else:
+                self._grams[key] = [*known, row]
+
+    def _leave_out(self, test: Sequence[Sequence[str]], boilerplate: int) -> None:
+        """Forget what many rows share, and grams that reach into it: of a row, only its own words count."""
+        shared = {key for key, rows in self._grams.items() if len(rows) > boilerplate}
+        if not shared:
+            return
+        self._grams.clear()
+        for row, texts in enumerate(test):
+            for text in _listed(texts):
+                words = units(text)
+                own = [True] * len(words)
+                for start, key in enumerate(_windows_of(words, self.overlap.n)):
+                    if key in shared:
+                        own[start : start + self.overlap.n] = [False] * self.overlap.n
+                for is_own, run in itertools.groupby(range(len(words)), key=own.__getitem__):
+                    if is_own:
+                        part = [words[place] for place in run]
+                        self._index_grams(row, part)
+                        if not all(own):
+                            self._index_whole(row, part)
+
+    def _index_whole(self, row: int, words: Sequence[str]) -> None:
+        """Index a question, or what of a text is its own, that is too short for a gram."""
+        if not words or len(words) >= self.overlap.n:
+            return
+        if len(words) >= _SHORTEST_ANYWHERE:
+            known = self._whole.setdefault(len(words), {})
+            key = hash(tuple(words))
+            known[key] = (*known.get(key, ()), row)
+        else:
+            self._lines[tuple(words)] = (*self._lines.get(tuple(words), ()), row)
+
+    def _questions_in(self, text: str, words: Sequence[str]) -> Iterator[Sequence[int]]:
+        """The evaluation rows whose short question stands in a text."""
+        for size, known in self._whole.items():
+            for key in known.keys() & set(_windows_of(words, size)):
+                yield known[key]
+        if self._lines:
+            for line in text.splitlines():
+                # "Question: ..." as well as the question alone
+                for part in {line, line.partition(":")[2], line.partition("\uff1a")[2]}:
+                    if rows := self._lines.get(tuple(units(part))):
+                        yield rows
 
 
 class _NearIndex:
@@ -211,7 +274,11 @@ def _listed(texts: Sequence[str]) -> Sequence[str]:
 
 
 def _grams(words: Sequence[str], n: int) -> set[int]:
-    return set(map(hash, zip(*(words[start:] for start in range(n)), strict=False)))
+    return set(_windows_of(words, n))
+
+
+def _windows_of(words: Sequence[str], n: int) -> Iterator[int]:
+    return map(hash, zip(*(words[start:] for start in range(n)), strict=False))
 
 
 def _shingles(words: Sequence[str]) -> set[bytes]:

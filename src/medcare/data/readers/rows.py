@@ -134,7 +134,9 @@ def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) ->
             raise DataError(f"{path} must be unpacked: a {ending} file can't be read from front to back.")
         return Rows(source, name, "row", _guarded(file, _BINARY[ending](file.path)))
     if ending == ".json":
-        if _is_list(file):
+        with _whole(file):
+            is_list = _is_list(file)
+        if is_list:
             return Rows(source, name, "row", _guarded(file, _json_list(file)))
         return Rows(source, name, "line", _guarded(file, _json(file, is_row)))
     return Rows(source, name, "line", _guarded(file, _TEXT[ending](file)))
@@ -160,8 +162,15 @@ def parse_hub(source: str) -> tuple[str, str | None, str]:
 
 
 def _guarded(file: DataFile, rows: Iterator[Row]) -> Iterator[Row]:
-    try:
+    with _whole(file):
         yield from rows
+
+
+@contextmanager
+def _whole(file: DataFile) -> Iterator[None]:
+    """Turn what unpacking a damaged file raises into one sentence."""
+    try:
+        yield
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(f"{file.path} can't be read: {reason}.") from error
@@ -336,7 +345,14 @@ def _arrow(path: Path) -> Iterator[Row]:
         except pa.ArrowInvalid:
             memory.seek(0)
             batches = iter(pa.ipc.open_stream(memory))
-        yield from _batched(batches)
+        yield from _batched(_validated(batches))
+
+
+def _validated(batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches whose lengths and offsets lead nowhere outside: in the file they are as in memory."""
+    for batch in batches:
+        batch.validate(full=True)
+        yield batch
 
 
 def _batched(batches: Iterable[Any]) -> Iterator[Row]:
