@@ -1,7 +1,7 @@
 """A known data set brought onto this machine: its files, and beside them where they are from.
 
-`source.json` keeps repository, commit, licence and the SHA-256 of every file. A GitHub repository's commit
-and blob ids stand in the catalogue; a hub's commit is the newest at the first download, and the same later.
+`SOURCE` keeps, as JSON, repository, commit, licence and the SHA-256 of every file. A GitHub repository's
+commit and blob ids stand in the catalogue; a hub's commit is the newest at first, and the same later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_atomic, write_json
 
-SOURCE = "source.json"
+SOURCE = "SOURCE"
 _RAW = "https://raw.githubusercontent.com"
 _SECONDS = 60.0
 

@@ -16,12 +16,14 @@ import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from medcare.foundation.errors import DataError
 
 Kind = Literal["exact", "normalised", "ngram", "near"]
 KINDS: tuple[Kind, ...] = ("exact", "normalised", "ngram", "near")
+
+_Key = TypeVar("_Key")
 
 _SHINGLE = 3
 # A question of fewer units than this, such as "Asthma is", may stand in any text.
@@ -142,9 +144,8 @@ class Index:
         for row, question in enumerate(questions):
             self._index_whole(row, units(question))
         if boilerplate is not None:
-            for kept in (*self._whole.values(), self._lines):
-                for key in [key for key, rows in kept.items() if len(rows) > boilerplate]:
-                    del kept[key]  # type: ignore[arg-type]
+            self._whole = {size: _rare(known, boilerplate) for size, known in self._whole.items()}
+            self._lines = _rare(self._lines, boilerplate)
 
     def add(self, texts: Sequence[str]) -> frozenset[Kind]:
         """Compare one training row, count it, and return the kinds of overlap that it has."""
@@ -159,8 +160,8 @@ class Index:
                 found.setdefault("ngram", set()).update(self._grams[key])
                 # Its evaluation rows are counted now, so a gram that recurs in every row costs nothing more.
                 self._grams[key] = ()
-            for rows in self._questions_in(text, words):
-                found.setdefault("ngram", set()).update(rows)
+            for asked in self._questions_in(text, words):
+                found.setdefault("ngram", set()).update(asked)
             if self._near and (rows := self._near.query(words)):
                 found.setdefault("near", set()).update(rows)
         for kind, rows in found.items():
@@ -266,6 +267,11 @@ class _NearIndex:
             return set()
         candidates = (self._known[key] for key in self._lsh.query(_sketch(shingles)))
         return {row for row, known in candidates if _jaccard(shingles, known) >= self._threshold}
+
+
+def _rare(known: dict[_Key, Sequence[int]], most: int) -> dict[_Key, Sequence[int]]:
+    """What no more than so many rows share."""
+    return {key: rows for key, rows in known.items() if len(rows) <= most}
 
 
 def _listed(texts: Sequence[str]) -> Sequence[str]:

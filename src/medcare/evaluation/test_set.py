@@ -9,13 +9,12 @@ from pathlib import Path
 
 from medcare.data.files import read_items, write_records
 from medcare.data.readers import items as read_any
-from medcare.data.readers import open_data
 from medcare.data.readers.reading import Bad
 from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import read_gold
 from medcare.evaluation.own_tasks import read_own
-from medcare.foundation.errors import DataError
+from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.progress import say
 from medcare.foundation.storage import read_json, write_json
 from medcare.text.records import Item
@@ -100,8 +99,7 @@ def _sound(
             f"{source}: {len(bad):,} bad rows are set aside, the first is {bad[0].number}: {bad[0].reason}. "
             "The report lists them; evaluation.strict=true refuses such a file."
         )
-    if open_data(source, columns=columns, gold=gold).format == "promptcblue":
-        items = [replace(item, task=find_task(item.task).name) for item in items]
+    items = [item if item.options else replace(item, task=_task_name(item.task)) for item in items]
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if repeated:
         raise DataError(
@@ -109,6 +107,14 @@ def _sound(
             "by id: give every item one of its own."
         )
     return items, bad
+
+
+def _task_name(name: str) -> str:
+    """The name that a task has here, where published rows call it otherwise."""
+    try:
+        return find_task(name).name
+    except EvaluationError:
+        return name
 
 
 def _tasks(items: Sequence[Item], source: str, exams: str) -> Iterator[Task]:

@@ -40,6 +40,11 @@ SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
         ],
         ASKED,
     ),
+    "conversation": (
+        "chat.jsonl",
+        [{"conversation": [{"human": ASKED[0].content, "assistant": ASKED[1].content}]}],
+        ASKED,
+    ),
     "alpaca": (
         "alpaca.json",
         [{"instruction": ASKED[0].content, "input": "", "output": ASKED[1].content}],

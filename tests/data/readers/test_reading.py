@@ -15,7 +15,9 @@ from medcare.foundation.errors import DataError
 from medcare.text.records import Conversation, Item, Message, ToolCall
 from tests.data.readers.samples import EXAM, LETTERED, OPTIONS, QUESTION, SAMPLES, TARGET, write
 
-in_scratch = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+in_scratch = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
+)
 every_format = pytest.mark.parametrize("name", SAMPLES)
 EXAMS = tuple(name for name in SAMPLES if FORMATS[name].tests)
 

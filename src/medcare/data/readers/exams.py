@@ -16,7 +16,9 @@ from medcare.text.records import Message
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # "A asthma", "B. asthma", "C、哮喘", "(D) asthma"
 _OPTION_LINE = re.compile(r"\s*[(（]?([A-Za-z])[\s.．、:：)）]+(.*)")
-_ANSWER = re.compile(r"[A-Z](?:[\s,;|/、]*[A-Z])*")
+_ANSWER = re.compile(r"[A-Z](?:[\s,;|/、.]*[A-Z])*[.。]?")
+# "B. Asthma": the letter with the option's text
+_LETTER_AND_TEXT = re.compile(r"([A-Z])[.:)]\s*(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class ExamColumns:
     def _answers(self, row: Columns, letters: Sequence[str], options: Sequence[str]) -> tuple[int, ...]:
         value = row.get(self.answer)
         if isinstance(value, list) and isinstance(self.first, int) and all(type(x) is int for x in value):
-            return tuple(sorted({place for x in value for place in self._numbered(str(x), options)}))
+            return tuple(sorted({place for x in value for place in self._numbered(str(x), letters)}))
         if isinstance(value, list):
             value = ",".join(map(str, value))
         if isinstance(value, float) and value.is_integer():
@@ -159,7 +161,7 @@ class ExamColumns:
             raise RowError("no answer: there is none (test splits are often published without)")
         given = unicodedata.normalize("NFKC", str(value)).strip()
         if isinstance(self.first, int) and given.isdecimal() and len(given) < 4:
-            return self._numbered(given, options)
+            return self._numbered(given, letters)
         if given in letters:  # labels such as ARC's "1" to "4"
             return (letters.index(given),)
         # Letters before texts: an option may read "B" and not be option B.
@@ -168,14 +170,19 @@ class ExamColumns:
             return tuple(index for index, letter in enumerate(letters) if letter in chosen)
         if given in options:
             return (options.index(given),)
+        both = _LETTER_AND_TEXT.fullmatch(given)
+        if both and both[1] in letters and options[letters.index(both[1])] == both[2].strip():
+            return (letters.index(both[1]),)
         raise RowError(f"no such option: answer '{given[:40]}', where there are {', '.join(letters)}")
 
-    def _numbered(self, given: str, options: Sequence[str]) -> tuple[int, ...]:
+    def _numbered(self, given: str, letters: Sequence[str]) -> tuple[int, ...]:
+        """The option of a number, which also counts empty ones: D is the fourth without C, too."""
         assert isinstance(self.first, int)
         index = int(given) - self.first
-        if not 0 <= index < len(options):
+        places = letters if not set(letters) <= set(_LETTERS) else _LETTERS
+        if not 0 <= index < len(places) or places[index] not in letters:
             raise RowError(f"no such option: answer {given}, where the first option is {self.first}")
-        return (index,)
+        return (letters.index(places[index]),)
 
 
 def _joined(value: Any) -> str:

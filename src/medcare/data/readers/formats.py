@@ -64,6 +64,7 @@ _YES_NO = ("yes", "no", "maybe")
 FORMATS: dict[str, Format] = {
     "messages": Format(Turns("messages", "role", "content"), task="source"),
     "sharegpt": Format(Turns("conversations", "from", "value")),
+    "conversation": Format(Turns("conversation", "role", "content")),
     "alpaca": Format(Pair(("instruction", "input"), "output", "history")),
     "medical_o1": Format(
         Pair(("Question",), "Response", thought="Complex_CoT"), mark=frozenset({"Complex_CoT"})
@@ -101,13 +102,13 @@ FORMATS: dict[str, Format] = {
     "exam": Format(
         ExamColumns("question", "options", "answer", "explanation", "subject", first="guess"), general=True
     ),
-    "prompt_completion": Format(Pair(("prompt",), "completion"), general=True),
-    "prompt_response": Format(Pair(("prompt",), "response"), general=True),
+    "prompt_completion": Format(Pair(("prompt",), "completion", turns=True), general=True),
+    "prompt_response": Format(Pair(("prompt",), "response", turns=True), general=True),
     "query_response": Format(Pair(("query",), "response"), general=True),
     "instruction_response": Format(Pair(("instruction", "context"), "response"), general=True),
     "question_answer": Format(Pair(("question",), "answer"), general=True),
     "text": Format(PlainText("text"), task="source", general=True),
-    "chosen": Format(Pair(("prompt",), "chosen"), by_name=True),
+    "chosen": Format(Pair(("prompt",), "chosen", turns=True), by_name=True),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from medcare.data.readers.exams import ExamColumns, Question
 from medcare.data.readers.formats import FORMATS, Format, Recognised, Shape, detect, is_row, named
-from medcare.data.readers.rows import IsRow, Row, Rows, open_rows
+from medcare.data.readers.rows import IsRow, Row, Rows, expand, open_rows
 from medcare.data.readers.shapes import Columns, Pair, PlainText, RowError, Turns, kind, tools
 from medcare.data.thoughts import with_thoughts
 from medcare.foundation.errors import DataError
@@ -253,7 +253,8 @@ def conversations(
     """Training examples of a file, of a hub data set or of rows in memory.
 
     Args:
-        source: a path, `hf:owner/name[:config][:split]`, or rows (see `given`).
+        source: a path, a folder of data files, a glob pattern, `hf:owner/name[:config][:split]`, or rows (see
+            `given`).
         format: a key of `FORMATS`; None recognises it.
         columns: as in `open_data`.
         encoding: as in `open_data`.
@@ -264,10 +265,12 @@ def conversations(
         DataError: see `open_data`, or a bad row.
     """
     if isinstance(source, str):
-        reading = open_data(source, format, columns=columns, encoding=encoding)
+        readings = _each(source, lambda file: open_data(file, format, columns=columns, encoding=encoding))
     else:
-        reading = given(source)
-    return sort_out(reading, reading.conversations(thoughts), on_bad)
+        readings = iter([given(source)])
+    return itertools.chain.from_iterable(
+        sort_out(reading, reading.conversations(thoughts), on_bad) for reading in readings
+    )
 
 
 def items(
@@ -282,8 +285,16 @@ def items(
 
     Without `gold` they have no right answers, and the rows need none.
     """
-    reading = open_data(source, format, columns=columns, gold=gold)
-    return sort_out(reading, reading.items(gold=gold), on_bad)
+    readings = _each(source, lambda file: open_data(file, format, columns=columns, gold=gold))
+    return itertools.chain.from_iterable(
+        sort_out(reading, reading.items(gold=gold), on_bad) for reading in readings
+    )
+
+
+def _each(source: str, open_file: Callable[[str], Reading]) -> Iterator[Reading]:
+    """The files of a source, opened one after the other; the first at once, so that it says what is wrong."""
+    first, *others = expand(source)
+    return itertools.chain([open_file(first)], map(open_file, others))
 
 
 def _told(rows: Iterator[Row], source: str) -> Iterator[Row]:

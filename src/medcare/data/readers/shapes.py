@@ -30,6 +30,9 @@ _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 # KTO's marks: false means that the answer is a bad one.
 _LABELS = ("label", "kto_tag")
 
+# How an exchange of two texts calls them.
+_EXCHANGES = (("human", "assistant"), ("user", "assistant"), ("input", "output"))
+
 Columns = Mapping[str, Any]
 
 
@@ -61,12 +64,20 @@ class Turns:
         if not isinstance(turns, list):
             raise RowError(f"wrong type: '{self.column}' must be a list, got {kind(turns)}")
         _check_row(row)
-        return (*_system(row), *(self._message(turn, place) for place, turn in enumerate(turns, start=1)))
+        return (*_system(row), *self.spoken(turns))
+
+    def spoken(self, turns: Sequence[Any]) -> tuple[Message, ...]:
+        """The messages of a list of turns, or of exchanges that hold what both say; raises RowError."""
+        exchanges = [_exchange(turn) for turn in turns]
+        if turns and all(exchanges):
+            return tuple(message for exchange in exchanges for message in exchange)
+        return tuple(self._message(turn, place) for place, turn in enumerate(turns, start=1))
 
     def _message(self, turn: Any, place: int) -> Message:
         if not isinstance(turn, Mapping):
             raise RowError(f"wrong type: turn {place} must be an object, got {kind(turn)}")
-        role, content = turn.get(self.role), turn.get(self.content)
+        role = turn.get(self.role, turn.get("from"))
+        content = turn.get(self.content, turn.get("value"))
         if not isinstance(role, str):
             raise RowError(f"wrong type: '{self.role}' of turn {place} must be text, got {kind(role)}")
         if role.strip().lower() not in _ROLES:
@@ -146,6 +157,7 @@ class Pair:
     Attributes:
         prompt: columns that are joined by a line break; those after the first may be missing or empty.
         answer: the column of the answer.
+        turns: whether prompt and answer may be lists of turns.
         history: the column of earlier `[prompt, answer]` pairs, if the format has one.
         thought: the column of what was thought before the answer, if the format has one; it may be empty.
     """
@@ -154,6 +166,7 @@ class Pair:
     answer: str
     history: str | None = None
     thought: str | None = None
+    turns: bool = False
 
     @property
     def required(self) -> frozenset[str]:
@@ -170,6 +183,9 @@ class Pair:
         """The conversation; raises RowError."""
         _check_row(row)
         first, *others = self.prompt
+        asked, answered = row.get(first), row.get(self.answer)
+        if self.turns and (isinstance(asked, list) or isinstance(answered, list)):
+            return (*_system(row), *_as_turns(asked, "user"), *_as_turns(answered, "assistant"))
         parts = [text(row, first), *(text(row, column, optional=True) for column in others)]
         pairs = [*self._history(row), ("\n".join(filter(None, parts)), text(row, self.answer))]
         turns = [(Message("user", prompt), Message("assistant", answer)) for prompt, answer in pairs]
@@ -185,6 +201,29 @@ class Pair:
             if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(x, str) for x in pair):
                 raise RowError(f"wrong type: '{self.history}' must hold pairs of texts")
             yield pair[0], pair[1]
+
+
+def _as_turns(value: Any, role: Role) -> tuple[Message, ...]:
+    """A prompt or an answer as TRL has them: a text, a list of turns, or nothing where it is in the other."""
+    if isinstance(value, list):
+        return Turns("", "role", "content").spoken(value)
+    if value is None:
+        return ()
+    if not isinstance(value, str):
+        raise RowError(f"wrong type: prompt and answer must be texts or lists of turns, got {kind(value)}")
+    return (Message(role, value),)
+
+
+def _exchange(turn: Any) -> tuple[Message, ...]:
+    """What both say in an object of two texts; nothing for a turn of one role."""
+    for asked, answered in _EXCHANGES:
+        if (
+            isinstance(turn, Mapping)
+            and isinstance(turn.get(asked), str)
+            and isinstance(turn.get(answered), str)
+        ):
+            return (*_system(turn), Message("user", turn[asked]), Message("assistant", turn[answered]))
+    return ()
 
 
 def text(row: Columns, column: str, *, optional: bool = False) -> str:
