@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from medcare import pipeline
 from medcare.data.readers import conversations
 from medcare.data.thoughts import summary, with_thoughts
 from medcare.foundation.errors import DataError
+from medcare.foundation.storage import write_jsonl
+from medcare.settings.files import load_config
 from medcare.text.records import Message
 
 LAST = "This points to asthma, to be treated with a steroid."
@@ -59,3 +62,22 @@ def test_a_summary_is_made_of_sentences_in_their_order_and_says_no_less_of_the_a
     assert found == "夜间喘息可逆。 考虑哮喘。"
     assert summary("One. Two!", "") == summary("One. Two!", "three") == "Two!"
     assert summary("", "three") == ""
+
+
+def test_each_stage_reads_its_data_as_it_is_told(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    asked = []
+    monkeypatch.setattr(
+        pipeline.stages, "train", lambda stage, config, data, *_, **further: asked.append((data, further))
+    )
+    for name in ("one", "two"):
+        write_jsonl(tmp_path / f"{name}.jsonl", rows(INLINE))
+    config = load_config(
+        settings=[
+            f"aggregate.data={tmp_path / 'one.jsonl'}", "aggregate.thoughts=drop",
+            f"align.data={tmp_path / 'two.jsonl'}", "align.thoughts=summarise", "align.replay=0.5",
+        ]
+    )  # fmt: skip
+    pipeline.train_stage("align", config, tmp_path / "out")
+    ((data, further),) = asked
+    assert [entry.thoughts for entry in data] == ["summarise"]
+    assert [entry.thoughts for entry in further["replayed"]] == ["drop"]
