@@ -58,6 +58,24 @@ ORTHOGONAL = (
     "inputs 0.97, frozen",
     "contrast 0.9, frozen",
 )
+RATES = {
+    "replay 0.1 over none, three rates": (
+        ("replay 0.1", "replay 0.1, slow", "replay 0.1, fast"),
+        ("none", "none, slow", "none, fast"),
+    ),
+    "inputs 0.9, frozen, over none, frozen, three rates": (
+        ("inputs 0.9, frozen", "inputs 0.9, frozen, slow", "inputs 0.9, frozen, fast"),
+        ("none, frozen", "none, frozen, slow", "none, frozen, fast"),
+    ),
+    "inputs 0.9, frozen, over none, trained or frozen, three rates": (
+        ("inputs 0.9, frozen", "inputs 0.9, frozen, slow", "inputs 0.9, frozen, fast"),
+        NONE,
+    ),
+    "inputs 0.9 with replay, frozen, over replay 0.1, two rates": (
+        ("inputs 0.9, replay 0.1, frozen", "inputs 0.9, replay 0.1, frozen, fast"),
+        ("replay 0.1", "replay 0.1, fast"),
+    ),
+}
 TOGETHER = ("inputs 0.9, replay 0.1, frozen", "inputs 0.9, replay 0.1, frozen, fast", "replay 0.1, distilled")
 RECIPES = (
     "facts first, then both",
@@ -154,6 +172,25 @@ def heights(
         grid = np.linspace(0.05, min(max(a for a, _ in own), max(a for a, _ in others)), 40)
         means.append(float(np.mean([frontier(own, at) - frontier(others, at) for at in grid])))
     return ends, means
+
+
+def between(cells: Cells, arms: Sequence[str], references: Sequence[str]) -> list[float]:
+    """The mean height of several arms' common frontier above that of others, by seed, as in `heights`."""
+    x, y = "new_forms", "new_facts"
+    if not {*arms, *references} <= set(cells.rows):
+        return []
+    found = []
+    for seed in cells.seeds(*arms, *references):
+        both = [
+            [
+                *(point for arm in group for point in cells.points(arm, seed, x, y)),
+                *cells.start(group[0], seed, x, y),
+            ]
+            for group in (arms, references)
+        ]
+        grid = np.linspace(0.05, min(max(a for a, _ in points) for points in both), 40)
+        found.append(float(np.mean([frontier(both[0], at) - frontier(both[1], at) for at in grid])))
+    return found
 
 
 def dropped(cells: Cells, arm: str, lora: str, moment: str, measure: str = "old_facts") -> list[float]:
@@ -271,6 +308,10 @@ def tables(cells: Cells, recipe: Cells) -> dict[str, list[str]]:
             }
 
         found[f"claim 3 over none, {moment}"] = compared(claim((*ORTHOGONAL, *REPLAY), there))
+        if which:
+            found["claim 3 at equal rates"] = compared(
+                {name: height for name, pair in RATES.items() if (height := between(cells, *pair))}
+            )
         found[f"claim 3 together over replay, {moment}"] = compared(claim(TOGETHER, TENTH))
         found[f"claim 1 the method over two loras, {moment}"] = compared(
             claim(("none", "l1", "the paper's", *REPLAY), LORAS)
@@ -374,7 +415,7 @@ def draw_frontiers(cells: Cells, path: Path) -> None:
         "two loras, replay": LORAS[1:],
         "two loras: facts first, then both": BOTH,
     }
-    canvas, axes = pyplot.subplots(figsize=(7.5, 5), layout="constrained")
+    canvas, axes = pyplot.subplots(figsize=(9.5, 5), layout="constrained")
     x, y = "new_forms", "new_facts"
     for number, (label, arms) in enumerate(groups.items()):
         there = [arm for arm in arms if len(cells.rows.get(arm, {})) > 1]
@@ -399,7 +440,7 @@ def draw_frontiers(cells: Cells, path: Path) -> None:
         axes.plot(*last.mean(0), "k*", markersize=12, label=label)
     axes.set(xlabel="new forms learned", ylabel="new facts kept", title="Stage 2 in the small world")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     _save(canvas, path)
 
 
