@@ -96,7 +96,7 @@ def test_the_real_worlds_plan_runs_on_files_of_its_kinds(public_files, tiny_base
     monkeypatch.setattr("sys.argv", ["real_data.py", str(source), "data/real"])
     module.main()
     plan = yaml.safe_load((ROOT / "benchmarks" / "study" / "real.yaml").read_text())
-    plan["seeds"], plan["arms"] = [1], {"none": {}}
+    plan["seeds"], plan["arms"], plan["control"] = [1], {"none": {}}, "none"
     plan["figures"] = [{**plan["figures"][0], "arms": ["none"]}]
     plan["settings"]["model"] = {"base": str(tiny_base), "dtype": "float32", "device": "cpu"}
     plan["settings"]["evaluation"]["max_new_tokens"] = 2
