@@ -131,3 +131,13 @@ def test_a_test_that_was_trained_on_is_told(tmp_path, tiny_base, monkeypatch):
     told = call(train, "--test", exam, "--base", str(tiny_base))
     assert "3 of its 3 rows occur in the training data" in told
     assert "medcare data overlap --train train.jsonl --test exam.jsonl --remove clean.jsonl" in told
+
+
+def test_plain_text_is_no_test(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train, text = (
+        written(Path("train.jsonl"), FORMS),
+        written(Path("text.jsonl"), [{"text": "Asthma is a disease."}]),
+    )
+    done = CliRunner().invoke(app, ["init", train, "--test", text, "--base", str(tiny_base)])
+    assert "holds no question with one answer" in str(done.exception)

@@ -331,8 +331,10 @@ def _form(targets: Sequence[str]) -> dict[str, Any]:
 def _pairs(reading: Reading) -> Iterator[tuple[str, str]]:
     """Question and answer of every row that is no more than those two."""
     for _, record in reading.conversations():
-        if isinstance(record, Conversation) and sum(m.role == "assistant" for m in record.messages) == 1:
-            yield record.messages[-2].content, record.messages[-1].content
+        turns = record.messages if isinstance(record, Conversation) else ()
+        roles = [turn.role for turn in turns]
+        if roles[-2:] == ["user", "assistant"] and roles.count("assistant") == 1:
+            yield turns[-2].content, turns[-1].content
 
 
 def _answer(item: Item) -> str:
