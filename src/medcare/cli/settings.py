@@ -20,7 +20,7 @@ from medcare.settings.config import EMBEDDED, RunConfig
 from medcare.settings.files import PRESETS
 
 if TYPE_CHECKING:
-    from medcare.planning.draft import Found, Tested
+    from medcare.planning.draft import DraftResult, Tested
     from medcare.settings.described import Setting
 
 commands = typer.Typer()
@@ -158,7 +158,7 @@ def _repeated(option: str, values: Sequence[str]) -> list[str]:
     return [word for value in values for word in (option, value)]
 
 
-def _print_found(found: Found, positions: int | None) -> None:
+def _print_found(found: DraftResult, positions: int | None) -> None:
     typer.echo(
         f"{found.source}: {found.rows:,} rows read as {found.format}, about {found.tokens:,} tokens, "
         f"{found.longest:,} in the longest."

@@ -56,7 +56,7 @@ _LARGEST = {"F16": 65504.0, "Q8_0": 127 * 65504.0}  # q8_0 has a float16 scale f
 
 
 @dataclass(frozen=True)
-class Written:
+class GgufFile:
     """What an export wrote.
 
     Attributes:
@@ -93,7 +93,7 @@ def as_type(name: str) -> Type:
     raise ConfigError(f"--type must be one of {', '.join(get_args(Type))}, got '{name}'.")
 
 
-def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str | None = None) -> Written:
+def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str | None = None) -> GgufFile:
     """Write the model of a folder as `out`/model-TYPE.gguf.
 
     A model that this package trained gets a card beside it; of a base as it came there is nothing to tell.
@@ -120,7 +120,7 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
     vocabulary = read_vocabulary(tokenizer_of(folder, base=base), config.vocab_size)
     run, path = manifest["config"], out / f"model-{kind}.gguf"
     if out.exists() and claim(out, run, settings):  # said before the model is loaded
-        return Written(path)
+        return GgufFile(path)
     model = load_model(folder, device="cpu", dtype="float32", base=base)
     merge_all(model)
     plain: Type = kind if kind in _FILE_TYPES else "f16"
@@ -148,7 +148,7 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
     if "stage" in manifest:
         write_card(out, source=stage_folder)
     notes = _notes(entries, context_length(config), config.max_position_embeddings, kind)
-    return Written(path, (*vocabulary.notes, *notes))
+    return GgufFile(path, (*vocabulary.notes, *notes))
 
 
 def _quantize(path: Path, kind: Type) -> None:

@@ -40,7 +40,7 @@ _TYPED = re.compile(r"([^\s:][^:\n]{0,40}): \S.*")
 
 
 @dataclass(frozen=True)
-class Found:
+class DraftResult:
     """What a file of training data holds.
 
     Attributes:
@@ -99,7 +99,7 @@ def look(
     *,
     columns: Mapping[str, str] | None = None,
     positions: int | None = None,
-) -> Found:
+) -> DraftResult:
     """Read a file of training data to its end, and render its first rows.
 
     Args:
@@ -129,7 +129,7 @@ def look(
     numbers.render()
     if not numbers.characters:
         raise DataError(f"No row of {source} trains. The first: {first}.")
-    return Found(source, " and ".join(formats), rows, bad, *numbers.estimates(), numbers.shown)
+    return DraftResult(source, " and ".join(formats), rows, bad, *numbers.estimates(), numbers.shown)
 
 
 class _Numbers:
@@ -195,8 +195,8 @@ def look_at_test(
 def draft(
     name: str,
     base: str,
-    aggregate: Sequence[Found],
-    align: Sequence[Found],
+    aggregate: Sequence[DraftResult],
+    align: Sequence[DraftResult],
     test: Tested | None,
     *,
     columns: Mapping[str, str] | None = None,
@@ -243,7 +243,7 @@ def draft(
     return "\n".join(lines) + "\n"
 
 
-def mix(sources: Sequence[Found], home: Path, columns: Mapping[str, str] | None = None) -> str:
+def mix(sources: Sequence[DraftResult], home: Path, columns: Mapping[str, str] | None = None) -> str:
     """A recipe in the folder `home`, for `medcare data build`, of several sources with all of their rows."""
     lines = ["# Rows of all sources, shuffled; weight, cap, temperature and total: docs/data.md", "sources:"]
     for number, found in enumerate(sources, start=1):
@@ -269,7 +269,7 @@ def seen_from(home: Path, source: str) -> str:
 
 def _stage(
     stage: StageConfig,
-    sources: Sequence[Found],
+    sources: Sequence[DraftResult],
     mixed: str | None,
     columns: Mapping[str, str] | None,
     positions: int | None,

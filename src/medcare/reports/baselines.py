@@ -13,7 +13,7 @@ _NONE = "no difference shown"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BaselineVerdict:
     """The run's last model against one baseline.
 
     Attributes:
@@ -29,7 +29,7 @@ class Verdict:
     budget: str
 
 
-def verdicts(out: Path, results: Json, method: str) -> list[Verdict]:
+def verdicts(out: Path, results: Json, method: str) -> list[BaselineVerdict]:
     """One for each baseline.
 
     Args:
@@ -42,7 +42,7 @@ def verdicts(out: Path, results: Json, method: str) -> list[Verdict]:
     """
     own = model_name(method)
     return [
-        Verdict(
+        BaselineVerdict(
             f"{own} against {model_name(name)}",
             _verdict(results["summary"], name, own),
             tuple(_lines(results["summary"], name, own)),
