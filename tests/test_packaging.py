@@ -37,6 +37,7 @@ def test_what_the_package_needs_is_pinned():
         *(name for extra in optional if extra != "zero" for name in optional[extra]),
     ]
     names = [re.split(r"[<>=\[ ]", name)[0].lower().replace("_", "-") for name in names]
+    names.remove("torch")  # its build depends on the machine: see the Makefile
     assert not [name for name in names if name not in pins("requirements.in")]
 
 
