@@ -91,7 +91,7 @@ def train(
             config = from_dict(settings)
         return pipeline.train_stage(stage, config, out, start=origin)
     rows = TrainingData.rows(data, config.stage(stage).thoughts)
-    former = config.aggregate.data if stage == "align" and config.align.replay else ""
+    former = config.aggregate.data if stage == "align" and config.goes_back else ""
     how = config.aggregate
     replayed = [TrainingData.named(former, how.map, how.thoughts)] if former else []
     return stages.train(

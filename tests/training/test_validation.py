@@ -284,3 +284,21 @@ def test_validation_rows_of_a_file_leave_the_training_rows_alone(tiny_base, tmp_
     stages.train("aggregate", made, TALKS, tmp_path / "without", data_hash="x")
     one, other = (logits(load_model(tmp_path / name, dtype="float32")) for name in ("with", "without"))
     assert torch.equal(one, other)
+
+
+def test_what_stage_one_held_out_is_not_replayed_either(tiny_base, tmp_path, monkeypatch):
+    """Also where stage 2's own settings say nothing of it, and where stage 2 goes on."""
+    made = config(tiny_base)
+    measuring = replace(made.aggregate, epochs=1, validation=ValidationConfig(share=0.5, every=100))
+    loops = []
+    monkeypatch.setattr(Loop, "run", lambda self, name: loops.append(self) or {"steps": 1})
+    one = tmp_path / "one"
+    stages.train("aggregate", replace(made, aggregate=measuring), TALKS, one, data_hash="x")
+    apart = {row.id for row in loops[0].validator.validation.examples}
+    assert len(apart) == 6
+    settings = replace(made, seed=5, align=replace(made.align, replay=0.5, orthogonality="none"))
+    for name, start in (("two", one), ("three", tmp_path / "two")):
+        out = tmp_path / name
+        stages.train("align", settings, TALKS[:2], out, data_hash="x", start=start, replayed=TALKS)
+        rows = list(loops[-1].examples)[2:]
+        assert {row.id for row in rows} == {talk.id for talk in TALKS} - apart

@@ -147,7 +147,12 @@ class ValidationConfig:
     @property
     def asked(self) -> bool:
         """Whether anything is measured."""
-        return bool(self.data or self.share or self.rows or self.items)
+        return bool(self.data or self.draws or self.items)
+
+    @property
+    def draws(self) -> bool:
+        """Whether rows of the training data are held out."""
+        return bool(self.share or self.rows)
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -142,7 +142,7 @@ def train(
                 "align.replay and CorDA's second stage need the conversations of stage 1: set aggregate.data "
                 "to them."
             )
-        former = _render(tokenizer, replayed, length)
+        former = _replayable(tokenizer, replayed, start, length)
     measured, examples = _validation(config, stage, tokenizer, as_corpus(examples), validation, test)
     if goes_on(stage, start):
         parameters = trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
@@ -235,9 +235,7 @@ def _keep_out(loop: Loop, examples: Sequence[Rendered], start: Path, rank: int) 
     kind, share = loop.stage.orthogonality, loop.stage.input_energy
     if kind not in ("inputs", "contrast"):
         return
-    while read_manifest(start)["stage"] != "aggregate":  # stage 2 went on
-        start = Path(read_manifest(start)["from"])
-    knowledge = load_directions(start / INPUTS)
+    knowledge = load_directions(_stage_one(start) / INPUTS)
     if kind == "inputs":
         kept_out = {name: leading(entry, share) for name, entry in knowledge.items()}
     else:
@@ -245,6 +243,13 @@ def _keep_out(loop: Loop, examples: Sequence[Rendered], start: Path, rank: int) 
         kept_out = {name: contrasting(entry, forms[name], share) for name, entry in knowledge.items()}
     check_room(kept_out, rank)
     loop.keep_out(kept_out)
+
+
+def _stage_one(start: Path) -> Path:
+    """The stage-1 folder behind what stage 2 starts from, which is another one where stage 2 goes on."""
+    while (manifest := read_manifest(start))["stage"] != "aggregate":
+        start = Path(manifest["from"])
+    return start
 
 
 def _heard(loop: Loop, examples: Sequence[Rendered], start: Path) -> dict[str, dict[str, dict[str, float]]]:
@@ -275,11 +280,25 @@ def _validation(
     apart: Sequence[Rendered] = ()
     if settings.data:
         apart = _render(tokenizer, conversations, config.stage(stage).max_length)
-    elif settings.share or settings.rows:
+    elif settings.draws:
         examples, apart = held_out(examples, settings, config.seed)
     say(f"{stage}: {len(apart)} rows are for validation, {len(examples)} train")
     answer = None if test is None else functools.partial(test, tokenizer=tokenizer)
     return Validation(apart, answer), examples
+
+
+def _replayable(
+    tokenizer: PreTrainedTokenizerBase,
+    replayed: Sequence[TrainingData] | Sequence[Conversation],
+    start: Path | None,
+    max_length: int,
+) -> Corpus:
+    """Stage 1's rows without those that its validation held out: they are never trained on."""
+    former = None if start is None else read_manifest(_stage_one(start))["config"]
+    if former is None or not former.aggregate.validation.draws:
+        return _render(tokenizer, replayed, max_length)
+    rows = _render(tokenizer, replayed, former.aggregate.max_length)
+    return _within(held_out(rows, former.aggregate.validation, former.seed)[0], max_length)
 
 
 def _loop(
@@ -488,6 +507,11 @@ def _render(
     else:
         texts = [entry for entry in data if isinstance(entry, Conversation)]
         rendered = Corpus.of(render_all(tokenizer, texts))
+    return _within(rendered, max_length)
+
+
+def _within(rendered: Corpus, max_length: int) -> Corpus:
+    """The rows that are short enough, and documents in pieces; raises DataError if there are none."""
     kept = rendered.within(max_length)
     if left_out := int((rendered.lengths[~rendered.documents] > max_length).sum()):
         say(f"{left_out} examples are longer than {max_length} tokens and are left out.")
