@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo smoke test check docs gpu lock audit clean
+.PHONY: demo smoke test check docs gpu soak lock audit clean
 
 demo: .venv/ready
 	$(BIN)/medcare run --out runs/demo
@@ -32,6 +32,10 @@ docs: .venv/ready
 GPU_PYTHON ?= $(BIN)/python
 gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/ready)
 	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu.py --out gpu.json
+
+# Hours: kills, hostile inputs, damaged folders, full disks, clients that come and leave. Stopped, it goes on.
+soak: .venv/ready
+	PYTHONPATH=src:. $(BIN)/python benchmarks/soak.py --out soak.jsonl
 
 # Needs uv.
 lock:
