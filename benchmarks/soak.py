@@ -4,9 +4,9 @@
 
 200 kills of runs (`reliability.py kills`), 100,000 hostile inputs (`python -m tests.hostile`), every damage to
 finished folders and a full disk at every new file (`reliability.py damage`, `disk`), and 64 clients for ten
-minutes (`serving_load.py`, the embedded model), in pieces. What is done stands in --out, a line a piece; stopped
-and called again, it goes on with the rest. `--share` takes that share of everything. Prints a table; the exit
-status is 1 if anything was lost, different, a traceback, a hang or a flood.
+minutes (`serving_load.py`, the embedded model), in pieces. What is done stands in --out, a line a piece;
+stopped and called again, it goes on with the rest. `--share` takes that share of everything. Prints a table;
+the exit status is 1 if anything was lost, different, a traceback, a hang or a flood.
 """
 
 from __future__ import annotations
