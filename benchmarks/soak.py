@@ -1,8 +1,8 @@
 """Hours of what users' machines do to a program: kills, hostile inputs, clients that come and leave.
 
-    make soak                      or: PYTHONPATH=src:. python benchmarks/soak.py [--share 0.01] [--out FILE]
+    make soak
 
-200 kills of runs (`reliability.py kills`), 100,000 hostile inputs (`python -m tests.hostile`), every damage to
+200 kills of runs (`reliability.py kills`), 100,000 hostile inputs (`tests.hostile`), every damage to
 finished folders and a full disk at every new file (`reliability.py damage`, `disk`), and 64 clients for ten
 minutes (`serving_load.py`, the embedded model), in pieces. What is done stands in --out, a line a piece;
 stopped and called again, it goes on with the rest. `--share` takes that share of everything. Prints a table;
