@@ -18,12 +18,14 @@ PAGE = Path(__file__).parent / "commands.md"
 
 def text() -> str:
     command = typer.main.get_command(app)
-    context = typer.Context(command, info_name="medcare")
+    context = typer.Context(command, info_name="medcare", **command.context_settings)
     page = html.unescape(get_docs_for_click(obj=command, ctx=context, name="medcare", title="Commands"))
     for name, entry in [*command.commands.items(), *command.commands["data"].commands.items()]:
         # The lists cut every text at 45 characters.
         whole = " ".join((entry.help or "").split("\n\n")[0].split())
         page = page.replace(f"* `{name}`: {entry.get_short_help_str()}", f"* `{name}`: {whole}")
+        if entry.epilog:
+            page = page.replace(entry.epilog, f"Example: `{entry.epilog.removeprefix('Example: ')}`")
     return page.replace("```console", "```text").strip() + "\n"
 
 

@@ -26,7 +26,7 @@ app = typer.Typer(
     help="Fine-tune a causal language model for medicine: aggregate knowledge, then align form (arXiv "
     "2406.17484). For research; not a medical device and not for clinical decisions.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 for module in (settings, runs, plan, study, data, evaluation, harness, judging, serving, exporting, doctor):

@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 Source = Annotated[str, typer.Argument(help="A file, or hf:owner/name[:config][:split].")]
 
 
-@commands.command("list")
+@commands.command("list", epilog="Example: medcare data list")
 def list_(as_json: AsJson = False) -> None:
     """Name every known data set: source, licence, size, format and how to get it."""
     from dataclasses import asdict
@@ -45,7 +45,7 @@ def list_(as_json: AsJson = False) -> None:
     _print_table("Known data sets", ("name", "what it is and how to get it"), rows, lines=True)
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare data get pubmedqa")
 def get(
     name: Annotated[str, typer.Argument(help="Of a known set, see `medcare data list`.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: data/NAME.")] = None,
@@ -66,7 +66,7 @@ def get(
     typer.echo(f"Next: medcare data check {files[0]}")
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare data check train.jsonl --write-good good.jsonl")
 def check(
     source: Source,
     format: Annotated[str | None, typer.Option(help="Format name; default: recognised.")] = None,
@@ -126,7 +126,7 @@ def check(
         raise typer.Exit(DataError.exit_code)
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare data build recipe.yaml --out mix.jsonl")
 def build(
     recipe: Annotated[Path, typer.Argument(help="YAML: sources with weights and caps, temperature, seed.")],
     out: Annotated[Path, typer.Option(help="JSONL to write; its manifest goes beside it.")],
@@ -140,7 +140,9 @@ def build(
     _print_table(f"{out}: {manifest['rows']} rows", columns, rows)
 
 
-@commands.command()
+@commands.command(
+    epilog="Example: medcare data overlap --train train.jsonl --test exam.jsonl --remove clean.jsonl"
+)
 def overlap(
     train: Annotated[list[str], typer.Option(help="Training file; may be given several times.")],
     test: Annotated[list[str], typer.Option(help="Evaluation file; may be given several times.")],

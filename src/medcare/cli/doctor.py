@@ -31,7 +31,7 @@ _EXTRAS = {
 }
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare doctor")
 def doctor() -> None:
     """Say what this machine has, what MedCare makes of it, and what would help."""
     import torch

@@ -11,7 +11,7 @@ import typer
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare score --task exam --predictions answers.jsonl --gold exam.jsonl")
 def score(
     task: Annotated[
         str,

@@ -15,7 +15,9 @@ commands = typer.Typer()
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 
 
-@commands.command()
+@commands.command(
+    epilog="Example: medcare convert checkpoint --base Qwen/Qwen1.5-1.8B-Chat --out runs/converted"
+)
 def convert(
     folder: Annotated[
         Path, typer.Argument(help="A checkpoint of the reference code (stage 1 or 2), or a PEFT LoRA folder.")
@@ -36,7 +38,7 @@ def convert(
     typer.echo(f"Wrote {out}, a folder of stage {stage}.")
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare export runs/demo --format gguf --out gguf")
 def export(
     folder: Annotated[
         Path, typer.Argument(help="A stage or run folder; for gguf also a merged folder or a base model.")
@@ -96,7 +98,7 @@ def _check_options(format_: str, options: dict[str, object]) -> None:
             raise ConfigError(f"{name} goes with --format {of} only, got --format {format_}. Leave one out.")
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare push model owner/name --dry-run")
 def push(
     folder: Annotated[Path, typer.Argument(help="What export or merge wrote.")],
     repo: Annotated[str, typer.Argument(help="Repository on the hub, owner/name.")],

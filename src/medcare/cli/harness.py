@@ -10,7 +10,7 @@ import typer
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare harness exam.csv --out tasks")
 def harness(
     source: Annotated[str, typer.Argument(help="A folder of a run, or a test set: a file or hf:owner/name.")],
     out: Annotated[Path, typer.Option(help="The folder to write, for lm_eval's --include_path.")],

@@ -49,7 +49,7 @@ Terms = Annotated[
 ]
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare judge runs/answers --gold gold.jsonl --offline --out runs/judged")
 def judge(
     predictions: Predictions,
     gold: Gold,

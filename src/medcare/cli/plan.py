@@ -53,7 +53,7 @@ Network = Annotated[float, typer.Option(min=0.01, max=10**5, help="GB/s between 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare plan qwen1.5-7b --gpus 8 --gpu a100 --tokens 50000000")
 def plan(
     model: Model = None,
     gpus: Gpus = 1,

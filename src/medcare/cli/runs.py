@@ -56,7 +56,7 @@ class _WithSettings(TyperCommand):
             raise ConfigError(f"There is no option {option}. It is a setting: {ways}.") from error
 
 
-@commands.command(cls=_WithSettings)
+@commands.command(cls=_WithSettings, epilog="Example: medcare run --preset smoke --out runs/smoke")
 def run(
     config: ConfigPath = None,
     out: Out = Path("runs/demo"),
@@ -80,7 +80,9 @@ def run(
     run_pipeline(settings, out, baselines)
 
 
-@commands.command(cls=_WithSettings)
+@commands.command(
+    cls=_WithSettings, epilog="Example: medcare train --stage aggregate --data train.jsonl --out runs/one"
+)
 def train(
     stage: Annotated[str, typer.Option(help="aggregate (stage 1) or align (stage 2).")],
     out: Out,
@@ -117,7 +119,7 @@ def train(
     train_stage(name, settings, out, start=from_)
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare merge runs/demo --out model")
 def merge(
     folder: Annotated[
         Path,
@@ -136,7 +138,9 @@ def merge(
     typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")
 
 
-@commands.command(cls=_WithSettings)
+@commands.command(
+    cls=_WithSettings, epilog="Example: medcare evaluate runs/demo --items exam.csv --out runs/exam"
+)
 def evaluate(
     model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
     config: ConfigPath = None,
@@ -185,7 +189,7 @@ def evaluate(
     typer.echo(f"Report: {evaluate_model(model, settings, out)}")
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare predict runs/demo exam.csv --out runs/answers")
 def predict(
     model: Annotated[str, typer.Argument(help=MODEL)],
     file: Annotated[str, typer.Argument(help="An exam, PromptCBLUE rows or test items: a file or hf: id.")],
@@ -200,7 +204,7 @@ def predict(
     typer.echo(f"Wrote {predict_file(model, file, settings, out)}.")
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare report runs/demo")
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
     """Write report.html, report.md and results.csv of a run again."""
     from medcare.reports import write_report
@@ -208,7 +212,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished
     typer.echo(f"Wrote {write_report(folder)}.")
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare verify runs/demo")
 def verify(
     folder: Annotated[Path, typer.Argument(help="A folder that medcare wrote, with what is below it.")],
 ) -> None:

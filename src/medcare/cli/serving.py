@@ -31,7 +31,7 @@ Temperature = Annotated[
 ]
 
 
-@commands.command()
+@commands.command(epilog='Example: medcare ask runs/demo "What is fever?"')
 def ask(
     model: Model,
     question: Annotated[str, typer.Argument(help="What to ask.")],
@@ -50,7 +50,7 @@ def ask(
     Chat(served, Sampling(max_new_tokens), PipedTerminal()).answer(question)
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare chat runs/demo --temperature 0.7")
 def chat(
     model: Model,
     system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
@@ -79,7 +79,7 @@ def chat(
     Chat(served, sampling, terminal, system).run()
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare serve runs/demo --reports runs")
 def serve(
     models: Annotated[list[str], typer.Argument(help="FOLDER or NAME=FOLDER; each as for `chat`.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",

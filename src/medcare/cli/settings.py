@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare init train.csv --test exam.csv --base Qwen/Qwen2.5-0.5B-Instruct")
 def init(
     files: Annotated[list[str], typer.Argument(help="Training data: files, folders, patterns or hf: ids.")],
     test: Annotated[
@@ -105,7 +105,7 @@ def init(
         typer.echo(f"  {shlex.join(command)}")
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare config --preset paper --set align.epochs=2")
 def config(
     file: Annotated[Path | None, typer.Argument(help="YAML of settings; shows what they come to.")] = None,
     preset: Preset = None,

@@ -10,7 +10,7 @@ import typer
 commands = typer.Typer()
 
 
-@commands.command()
+@commands.command(epilog="Example: medcare study study.yaml --out runs/study")
 def study(
     plan: Annotated[Path, typer.Argument(help="YAML: world, seeds, settings, arms (docs/study.md).")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the cells; those that are finished stay.")],
