@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+import medcare
 from medcare.data import tokenised as module
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.foundation.errors import DataError
@@ -102,6 +104,44 @@ def test_a_restart_reads_what_was_tokenised_and_other_data_settings_or_templates
                 tokenised(embedded, other)
     monkeypatch.setattr(embedded, "chat_template", APART)
     assert tokenised(embedded, data).digest != first.digest
+
+
+def imported_by(module: Path) -> set[Path]:
+    """The files of this package that a file imports, and those that they import."""
+    root, found, waiting = Path(medcare.__file__).parent.parent, set(), [module]
+    while waiting:
+        path = waiting.pop()
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                stem = root / name.replace(".", "/")
+                for file in (stem.with_suffix(".py"), stem / "__init__.py"):
+                    if file.is_file() and file not in found:
+                        found.add(file)
+                        waiting.append(file)
+    return found
+
+
+def test_what_makes_the_tokens_decides_about_the_corpus(tmp_path, monkeypatch, embedded):
+    """Every module that tokenising reaches, but for settings and foundation, which make none."""
+    package = Path(medcare.__file__).parent
+    reached = {path.relative_to(package) for path in imported_by(Path(module.__file__))}
+    made_of = {path.relative_to(package) for path in module._sources()}
+    assert Path("data/thoughts.py") in reached & made_of
+    others = {str(path) for path in reached - made_of if path.parts[0] not in ("settings", "foundation")}
+    assert others <= {"__init__.py"}
+    data = TrainingData.named(str(write_rows(tmp_path / "rows.jsonl", 5)))
+    former = module._key(embedded, data)
+    changed = tmp_path / "thoughts.py"
+    changed.write_text("# another way")
+    monkeypatch.setattr(module, "_sources", lambda: [changed])
+    module._code.cache_clear()
+    try:
+        assert module._key(embedded, data) != former
+    finally:
+        module._code.cache_clear()
 
 
 def test_shards_give_the_rows_of_one_file(tmp_path, embedded):

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-import medcare.data.readers
+import medcare.data
 import medcare.text
 from medcare.data.readers import Reading, expand, open_data
 from medcare.data.readers.reading import given, sort_out
@@ -164,11 +164,16 @@ def _key(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> str:
 @cache
 def _code() -> str:
     digest = hashlib.sha256()
-    for package in (medcare.text, medcare.data.readers):
-        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
-            digest.update(path.read_bytes())
+    for path in _sources():
+        digest.update(path.read_bytes())
     digest.update(" ".join(version(name) for name in ("transformers", "tokenizers", "jinja2")).encode())
     return digest.hexdigest()
+
+
+def _sources() -> list[Path]:
+    """Of all that lies between a file's bytes and token ids."""
+    folders = [Path(str(package.__file__)).parent for package in (medcare.data, medcare.text)]
+    return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 
 def _opened(path: Path) -> Corpus | None:
