@@ -14,6 +14,7 @@ from medcare.adapters.loading import load_model
 from medcare.benchmark.build import write_records
 from medcare.evaluation.spot_check import SpotCheck
 from medcare.foundation.errors import ConfigError, DataError
+from medcare.models.base_model import load_tokenizer
 from medcare.settings.config import EvaluationConfig, ValidationConfig
 from medcare.settings.run_folder import read_manifest
 from medcare.text.corpus import as_corpus
@@ -208,6 +209,28 @@ def test_a_score_decides_where_it_is_the_measure(tmp_path):
     assert rows(tmp_path)[3]["validation_scores"] == {"one": 0.9, "two": 0.0}
 
 
+def test_every_token_of_an_answer_is_a_sign_of_life(tmp_path, tiny_base, exam):
+    check = SpotCheck(exam, 4, EvaluationConfig(exams="generation", max_new_tokens=3), seed=1)
+    tokenizer = load_tokenizer(str(tiny_base))
+    signs = []
+
+    def answered(model):
+        made.watchdog.alive = lambda: signs.append(0)
+        scores = check(load, tokenizer)
+        del made.watchdog.alive
+        return scores
+
+    settings = ValidationConfig(rows=1, items="x", every=100, measure="score")
+    made = validated(tmp_path, settings, replace(STAGE, epochs=1), test=answered)
+    made.model = load = load_model(tiny_base, dtype="float32", device="cpu")
+    made.validator.validation = replace(made.validator.validation, examples=())
+    made.validator.measure(made, 1)
+    assert len(signs) >= 3
+    former = len(signs)
+    answered(None)
+    assert len(signs) == former, "nothing is left in the model"
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -237,8 +260,6 @@ def exam(tmp_path):
 
 @pytest.mark.parametrize("exams", ["likelihood", "generation"])
 def test_a_few_items_are_answered_and_scored_in_memory(exam, tiny_base, exams):
-    from medcare.models.base_model import load_tokenizer
-
     settings = EvaluationConfig(exams=exams, max_new_tokens=2)
     check = SpotCheck(exam, 4, settings, seed=1)
     assert [len(items) for items in check.items.values()] == [4]
