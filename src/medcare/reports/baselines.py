@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medcare.foundation.storage import Json, read_json
-from medcare.reports.wording import FAMILIES, SPLITS, model_name, p_value, points, points_interval
+from medcare.reports.wording import FAMILIES, SPLITS, evidence, model_name, points
 
 _NONE = "no difference shown"
 
@@ -70,7 +70,7 @@ def _lines(summary: Json, name: str, own: str) -> Iterator[str]:
     for family, splits in summary.items():
         for split, entry in splits.items():
             difference = _difference(entry, name)
-            facts = f"95\u00a0% interval {points_interval(difference)}; {p_value(difference['p_holm'])}"
+            facts = evidence(difference)
             where = f"{FAMILIES.get(family, family)}, {SPLITS.get(split, split)}"
             if difference["verdict"] == _NONE:
                 said = f"{points(difference['value'])} points, no difference shown"

@@ -131,9 +131,7 @@ def _sentences(tree: Json) -> Iterator[str]:
 
 
 def _finding(difference: Json) -> str:
-    facts = (
-        f"95\u00a0% interval {wording.points_interval(difference)}; {wording.p_value(difference['p_holm'])}"
-    )
+    facts = f"{wording.evidence(difference)}"
     size = wording.points(difference["value"])
     if difference["verdict"] == _NOISE:
         return f"{size} points, no difference shown ({facts})."

@@ -21,7 +21,8 @@ _INTERVALS = (
     "items, within each task (seed {seed}), widened by sqrt(n / (n - 1)) for n facts, because draws from few "
     "facts spread too little. They say nothing about other seeds of training, and tasks count "
     "as independent although some ask for related facts. Where every item is right, or every item wrong, "
-    "draws say nothing, and the exact interval of a proportion (Clopper and Pearson) stands in."
+    "draws say nothing, and the exact interval of a proportion (Clopper and Pearson) stands in. "
+    "Where draws are alike otherwise, as in a mean over tasks with one item each, there is no interval."
 )
 _TESTS = (
     "Differences are paired, on the same items. p-values: McNemar's exact test for accuracy with one item a "

@@ -125,8 +125,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
         {
             name: getattr(wording, name)
             for name in (
-                "model_name", "task_name", "percent", "points", "interval", "points_interval", "p_value",
-                "duration", "visible",
+                "model_name", "task_name", "percent", "points", "interval", "points_interval", "evidence",
+                "p_value", "duration", "visible",
             )
         }
     )  # fmt: skip
