@@ -1,7 +1,8 @@
-"""Laws over every command: help, an example, completion."""
+"""Laws over every command: help, an example, the next one, completion."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Any
 
@@ -50,6 +51,32 @@ def test_every_command_has_one_example_and_it_can_be_read(path, entry):
     help_ = CliRunner().invoke(app, [*path, "-h"], env={"COLUMNS": "200"}).output
     (line,) = [line.strip() for line in help_.splitlines() if "Example: " in line]
     assert parse(line.removeprefix("Example: ")) == path
+
+
+@pytest.mark.parametrize("entry", dict(COMMANDS).values(), ids=map(" ".join, dict(COMMANDS)))
+def test_every_command_ends_with_the_next_one(entry):
+    assert entry.callback.__annotations__["return"] == "Next"  # which mypy holds it to
+
+
+def test_the_next_one_can_be_pasted(tmp_path):
+    data, bad, exam = (tmp_path / name for name in ("my data.jsonl", "bad.jsonl", "exam.jsonl"))
+    rows = [json.dumps({"instruction": f"Sign {i}?", "input": "", "output": f"R{i}."}) for i in range(3)]
+    data.write_text("\n".join(rows))
+    bad.write_text("\n".join([*rows, json.dumps({"instruction": "Why?", "input": "", "output": ""})]))
+    exam.write_text(json.dumps({"instruction": "Other?", "input": "", "output": "None."}))
+    overlap = ["data", "overlap", "--train", str(data), "--test"]
+    for words, expected in (
+        (["config", "--set", "align.epochs=2"], "medcare run --set align.epochs=2 --out runs/mine"),
+        (["data", "list"], "medcare data get NAME"),
+        (["data", "check", str(data)], f"medcare init '{data}'"),
+        (["data", "check", str(bad)], f"medcare data check {bad} --write-good good.jsonl"),
+        ([*overlap, str(exam)], f"medcare init '{data}' --test {exam}"),
+        ([*overlap, str(bad)], f"medcare data overlap --train '{data}' --test {bad} --n 13 --boilerplate 10 "
+         "--remove clean.jsonl"),
+    ):  # fmt: skip
+        done = CliRunner().invoke(app, words)
+        assert done.stderr == f"Next: {expected}\n"
+        assert parse(expected)
 
 
 def test_the_law_sees_all_commands():

@@ -20,6 +20,7 @@ from medcare.cli import (
     settings,
     study,
 )
+from medcare.cli.next_step import tell_next
 
 app = typer.Typer(
     name="medcare",
@@ -28,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    result_callback=tell_next,
 )
 for module in (settings, runs, plan, study, data, evaluation, harness, judging, serving, exporting, doctor):
     app.add_typer(module.commands)

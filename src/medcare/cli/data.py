@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medcare.cli.next_step import Next, options, tell_next
 from medcare.cli.training_rows import print_rows
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Source = Annotated[str, typer.Argument(help="A file, or hf:owner/name[:config][:
 
 
 @commands.command("list", epilog="Example: medcare data list")
-def list_(as_json: AsJson = False) -> None:
+def list_(as_json: AsJson = False) -> Next:
     """Name every known data set: source, licence, size, format and how to get it."""
     from dataclasses import asdict
 
@@ -31,7 +32,7 @@ def list_(as_json: AsJson = False) -> None:
 
     if as_json:
         _print_json([asdict(known) for known in KNOWN_SETS])
-        return
+        return ["data", "get", "NAME"]
     rows = []
     for known in KNOWN_SETS:
         facts = (
@@ -43,6 +44,7 @@ def list_(as_json: AsJson = False) -> None:
         )
         rows.append((known.name, "\n".join(facts)))
     _print_table("Known data sets", ("name", "what it is and how to get it"), rows, lines=True)
+    return ["data", "get", "NAME"]
 
 
 @commands.command(epilog="Example: medcare data get pubmedqa")
@@ -52,7 +54,7 @@ def get(
     revision: Annotated[
         str | None, typer.Option(help="Commit or branch on the hub; default: that of the first download.")
     ] = None,
-) -> None:
+) -> Next:
     """Download a known set, its commit pinned; say its licence, or what to put where without a network."""
     from medcare.data.getting import find, read_source
     from medcare.data.getting import get as get_set
@@ -63,7 +65,7 @@ def get(
     typer.echo(f"{known.name} at commit {source['commit']}; licence: {known.licence}.")
     for path in files:
         typer.echo(f"{path}  sha256 {source['files'][str(path.relative_to(folder))]}")
-    typer.echo(f"Next: medcare data check {files[0]}")
+    return ["data", "check", files[0]]
 
 
 @commands.command(epilog="Example: medcare data check train.jsonl --write-good good.jsonl")
@@ -91,7 +93,7 @@ def check(
         Path | None, typer.Option(help="Write the good rows here, the bad ones to this name + .bad.jsonl.")
     ] = None,
     as_json: AsJson = False,
-) -> None:
+) -> Next:
     """Validate a data file and explain what is wrong; exits with 3 if there are bad rows."""
     from medcare.data.check import bad_file
     from medcare.data.check import check as check_data
@@ -123,14 +125,18 @@ def check(
         if write_good is not None:
             typer.echo(f"Wrote {write_good}" + (f" and {bad_file(write_good)}" if report.bad else ""))
     if report.bad:
+        how = [*options("--format", format), *options("--map", map_), *options("--encoding", encoding)]
+        again: Next = ["data", "check", source, *how, "--write-good", "good.jsonl"]
+        tell_next(again if write_good is None else ["init", write_good])
         raise typer.Exit(DataError.exit_code)
+    return ["init", source, *options("--map", map_)]
 
 
 @commands.command(epilog="Example: medcare data build recipe.yaml --out mix.jsonl")
 def build(
     recipe: Annotated[Path, typer.Argument(help="YAML: sources with weights and caps, temperature, seed.")],
     out: Annotated[Path, typer.Option(help="JSONL to write; its manifest goes beside it.")],
-) -> None:
+) -> Next:
     """Write the training mix of a stage from a recipe."""
     from medcare.data.mix import build as build_mix
 
@@ -138,6 +144,7 @@ def build(
     columns = ("name", "conversations", "bad_rows", "used", "rows")
     rows = [tuple(str(source[column]) for column in columns) for source in manifest["sources"]]
     _print_table(f"{out}: {manifest['rows']} rows", columns, rows)
+    return ["data", "check", out]
 
 
 @commands.command(
@@ -161,7 +168,7 @@ def overlap(
         str | None, typer.Option(help="Format of the evaluation files; default: recognised.")
     ] = None,
     as_json: AsJson = False,
-) -> None:
+) -> Next:
     """Find training rows that repeat evaluation rows; exits with 3 if there are any, unless removed."""
     from medcare.data.leakage import find_leakage
     from medcare.foundation.errors import DataError
@@ -181,7 +188,12 @@ def overlap(
     else:
         _print_leakage(found)
     if remove is None and not found.overlap.clean:
+        files = [*options("--train", train), *options("--test", test)]
+        how = [*options("--train-format", train_format), *options("--test-format", test_format)]
+        how += [*options("--near", near), "--n", str(n), "--boilerplate", str(boilerplate)]
+        tell_next(["data", "overlap", *files, *how, "--remove", "clean.jsonl"])
         raise typer.Exit(DataError.exit_code)
+    return ["init", *([remove] if remove else train), *options("--test", test)]
 
 
 def _print_report(report: Report) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from medcare.cli.next_step import Next
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,7 +34,7 @@ _EXTRAS = {
 
 
 @commands.command(epilog="Example: medcare doctor")
-def doctor() -> None:
+def doctor() -> Next:
     """Say what this machine has, what MedCare makes of it, and what would help."""
     import torch
 
@@ -60,8 +62,9 @@ def doctor() -> None:
     for name, text in rows.items():
         typer.echo(f"{name:<{width}}  {text}")
     advice = _advice(device, load() / cores(), free)
-    for line in advice or ["Nothing needs doing. Try it: medcare run --preset smoke --out runs/smoke"]:
+    for line in advice or ["Nothing needs doing."]:
         typer.echo(f"- {line}")
+    return ["run", "--preset", "smoke", "--out", "runs/smoke"]
 
 
 def _device(device: torch.device) -> str:

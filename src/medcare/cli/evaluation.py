@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from medcare.cli.next_step import Next
+
 commands = typer.Typer()
 
 
@@ -25,9 +27,10 @@ def score(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Count items without a prediction as wrong.")
     ] = False,
-) -> None:
+) -> Next:
     """Score a file of answers and print one line of JSON."""
     from medcare.evaluation.score import score_files
 
     found = score_files(task, gold, predictions, allow_missing=allow_missing).to_dict()
     typer.echo(json.dumps(found, ensure_ascii=False))
+    return ["evaluate", "MODEL", "--items", gold or task, "--out", "runs/test"]

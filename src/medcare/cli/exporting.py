@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from medcare.cli.next_step import Next, options
 from medcare.foundation.errors import ConfigError
 
 commands = typer.Typer()
@@ -30,12 +31,15 @@ def convert(
             help="Of stage 2: the stage-1 checkpoint whose attention had been merged into the base."
         ),
     ] = None,
-) -> None:
+) -> Next:
     """Turn a checkpoint of the method's reference code, or a foreign LoRA, into a stage folder."""
     from medcare.export.conversion import convert as convert_folder
 
     stage = convert_folder(folder, base, out, attention=attention)
     typer.echo(f"Wrote {out}, a folder of stage {stage}.")
+    if stage == "align":
+        return ["merge", out, "--out", f"{out}-model"]
+    return ["train", "--stage", "align", "--from", out, "--data", "DATA.jsonl", "--out", f"{out}-align"]
 
 
 @commands.command(epilog="Example: medcare export runs/demo --format gguf --out gguf")
@@ -59,7 +63,7 @@ def export(
         str | None, typer.Option(help="Of merged: float32, bfloat16 or float16; default: the base's.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="Where the base is now, if it has moved.")] = None,
-) -> None:
+) -> Next:
     """Write a model for other programs: a plain model folder, a PEFT LoRA or a GGUF file, with a card."""
     given: dict[str, object] = {
         "--parts": parts,
@@ -85,6 +89,7 @@ def export(
         for note in written.notes:
             typer.echo(note)
         typer.echo(f"Wrote {written.path}. Load it with llama-server --model, or with Ollama.")
+    return ["push", out, "OWNER/NAME", "--dry-run"]
 
 
 def _check_options(format_: str, options: dict[str, object]) -> None:
@@ -109,7 +114,7 @@ def push(
         bool, typer.Option("--public", help="A new repository is public; default: private.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
-) -> None:
+) -> Next:
     """Send an exported model with its card to the Hugging Face hub."""
     from medcare.export.push import prepare
     from medcare.export.push import push as send
@@ -121,12 +126,14 @@ def push(
     typer.echo(f"{sum(upload.files.values()):>15,}  bytes to {repo} ({kind}, if it is new)")
     typer.echo(f"Not sent: {', '.join(upload.kept)}.")
     typer.echo(f"Card: base {upload.base}, licence {upload.licence}, research notice there.")
+    again: Next = ["push", folder, repo, *options("--public", public)]
     if dry_run:
         typer.echo("Nothing was sent.")
-        return
+        return again
     if not yes and not sys.stdin.isatty():
         raise ConfigError("Sending asks first, and nobody is there to answer: add --yes, or --dry-run.")
     if not yes and not typer.confirm("Send it?"):
         typer.echo("Nothing was sent.")
-        return
+        return again
     typer.echo(f"Sent: {send(upload, private=not public)}")
+    return ["chat", repo if (folder / "config.json").is_file() else folder]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medcare.cli.next_step import Next
 from medcare.foundation.errors import ConfigError
 from medcare.settings.keys import read_key
 
@@ -69,13 +70,14 @@ def judge(
     yes: Yes = False,
     offline: Offline = False,
     terms: Terms = None,
-) -> None:
+) -> Next:
     """Have free texts graded by a language model: fluency, relevance, completeness, proficiency, 1 to 5."""
+    again: Next = ["judge", *predictions, "--gold", gold]
     if offline:
         if url or model:
             raise ConfigError("--offline asks no judge. Leave out --url and --model, or --offline.")
         _score_offline(predictions, gold, out, terms, seed)
-        return
+        return [*again, "--url", "URL", "--model", "NAME", "--out", f"{out}-by-model"]
     if terms is not None:
         raise ConfigError("--terms is for --offline; a judge knows its terms.")
     endpoint = _endpoint(url, model, key_env, max_tokens, timeout)
@@ -89,6 +91,7 @@ def judge(
     )
     _print(tables(tree))
     typer.echo(f"Wrote {out / 'judge.json'}, judge.md and judged.jsonl.")
+    return [*again, "--offline", "--out", f"{out}-offline"]
 
 
 def _score_offline(predictions: list[Path], gold: Path, out: Path, terms: Path | None, seed: int) -> None:

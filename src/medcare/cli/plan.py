@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medcare.cli.next_step import Next
 from medcare.cli.runs import Settings
 from medcare.foundation.errors import ConfigError
 
@@ -69,7 +70,7 @@ def plan(
     utilisation: Utilisation = 0.4,
     network: Network = 12.5,
     as_json: AsJson = False,
-) -> None:
+) -> Next:
     """Say what memory, settings, hours and cost a model takes, from its shape alone."""
     from medcare.planning.hardware import Assumptions
     from medcare.planning.shapes import base_of, shape_of
@@ -97,7 +98,8 @@ def plan(
     else:
         known = config is not None and load_config(config).model.base == base
         settings = [*([] if known else [f"model.base={base}"]), *given]
-        _show(made, [] if config is None else [str(config)], settings)
+        _show(made, [] if config is None else [shlex.quote(str(config))], settings)
+    return []
 
 
 def _base(config: Path | None, given: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from medcare.cli.next_step import Next, options
 from medcare.foundation.errors import ConfigError
 from medcare.settings.config import RunConfig, as_method, as_stage
 from medcare.settings.files import PRESETS
@@ -71,13 +72,14 @@ def run(
     chat_template: Template = None,
     preset: Preset = None,
     set_: Settings = None,
-) -> None:
+) -> Next:
     """Do it all: data, both stages, merge, evaluation on every task, and a report."""
     settings = _config(config, preset, set_, {"model.chat_template": chat_template})
     baselines = [as_method(name) for name in baseline or ()]
     from medcare.pipeline import run_pipeline
 
     run_pipeline(settings, out, baselines)
+    return _use(out)
 
 
 @commands.command(
@@ -103,7 +105,7 @@ def train(
     chat_template: Template = None,
     preset: Preset = None,
     set_: Settings = None,
-) -> None:
+) -> Next:
     """Train one stage on your own or the embedded data."""
     name = as_stage(stage)
     settings = _config(config, preset, set_, {f"{name}.data": data, "model.chat_template": chat_template})
@@ -117,6 +119,12 @@ def train(
     from medcare.pipeline import train_stage
 
     train_stage(name, settings, out, start=from_)
+    if name == "align" or settings.mixes_stages:
+        return ["merge", out, "--out", f"{out}-model"]
+    given = [*options("--data", data), *options("--chat-template", chat_template)]
+    given += [*options("--preset", preset), *options("--set", set_)]
+    second: Next = ["--stage", "align", "--from", out, "--out", f"{out}-align"]
+    return ["train", *([config] if config else []), *second, *given]
 
 
 @commands.command(epilog="Example: medcare merge runs/demo --out model")
@@ -130,12 +138,13 @@ def merge(
     dtype: Annotated[
         str | None, typer.Option(help="Of the weights: float32, bfloat16 or float16; default: the base's.")
     ] = None,
-) -> None:
+) -> Next:
     """Fold the branches into the weights: a plain Hugging Face folder."""
     from medcare.export.merged import merge as merge_folder
 
     merge_folder(folder, out, base=base, dtype=dtype)
     typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")
+    return ["evaluate", out, "--out", f"{out}-test"]
 
 
 @commands.command(
@@ -164,13 +173,12 @@ def evaluate(
     chat_template: Template = None,
     preset: Preset = None,
     set_: Settings = None,
-) -> None:
+) -> Next:
     """Test one model on every task, or compare two that were tested."""
     if compare is not None:
         if model is not None:
             raise ConfigError(f"--compare takes two names and no MODEL beside them, got '{model}'.")
-        _compare(*compare, out)
-        return
+        return _compare(*compare, out)
     if model is None or out is None:
         missing = "MODEL" if model is None else "--out"
         raise ConfigError(f"{missing} is required, as in: medcare evaluate MODEL --out DIR")
@@ -187,6 +195,7 @@ def evaluate(
     from medcare.pipeline import evaluate_model
 
     typer.echo(f"Report: {evaluate_model(model, settings, out)}")
+    return _use(out)
 
 
 @commands.command(epilog="Example: medcare predict runs/demo exam.csv --out runs/answers")
@@ -196,26 +205,29 @@ def predict(
     out: Out,
     preset: Preset = None,
     set_: Settings = None,
-) -> None:
+) -> Next:
     """Answer the items of a file in words, for medcare score or a leaderboard; they need no right answers."""
     settings = _config(None, preset, set_)
     from medcare.pipeline import predict_file
 
-    typer.echo(f"Wrote {predict_file(model, file, settings, out)}.")
+    written = predict_file(model, file, settings, out)
+    typer.echo(f"Wrote {written}.")
+    return ["score", "--task", "TASK", "--predictions", written, "--gold", file]
 
 
 @commands.command(epilog="Example: medcare report runs/demo")
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> Next:
     """Write report.html, report.md and results.csv of a run again."""
     from medcare.reports import write_report
 
     typer.echo(f"Wrote {write_report(folder)}.")
+    return _use(folder)
 
 
 @commands.command(epilog="Example: medcare verify runs/demo")
 def verify(
     folder: Annotated[Path, typer.Argument(help="A folder that medcare wrote, with what is below it.")],
-) -> None:
+) -> Next:
     """Read every file of a finished folder anew, and compare it with what was written."""
     from medcare.foundation.contents import MANIFEST
     from medcare.settings.run_folder import check, read_manifest
@@ -225,9 +237,10 @@ def verify(
         read_manifest(folder)  # says why, if it is no finished folder
     count = sum(check(entry, anew=True) for entry in folders)
     typer.echo(f"{folder}: {count} files in {len(folders)} finished folders are as they were written.")
+    return _use(folder)
 
 
-def _compare(first: str, second: str, out: Path | None) -> None:
+def _compare(first: str, second: str, out: Path | None) -> Next:
     from medcare.evaluation.comparison import compare
     from medcare.reports.comparison import comparison_markdown, write_comparison
 
@@ -236,8 +249,17 @@ def _compare(first: str, second: str, out: Path | None) -> None:
         typer.echo(f"warning: {warning}", err=True)
     if out is None:
         typer.echo(comparison_markdown(tree), nl=False)
-    else:
-        typer.echo(f"Comparison: {write_comparison(tree, out)}")
+        return ["evaluate", "--compare", first, second, "--out", "runs/compared"]
+    typer.echo(f"Comparison: {write_comparison(tree, out)}")
+    return ["judge", first, second, "--gold", "GOLD.jsonl", "--offline"]
+
+
+def _use(folder: Path) -> Next:
+    """One talks to a model; what was tested is compared."""
+    tested = any((folder / name).is_file() for name in ("results.json", "predictions.jsonl"))
+    if tested and not (folder / "model").is_dir():
+        return ["evaluate", "--compare", "OTHER", folder]
+    return ["chat", folder]
 
 
 def _config(

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from medcare.cli.next_step import Next, options
 from medcare.foundation.errors import ConfigError
 from medcare.settings.keys import read_key
 
@@ -38,7 +39,7 @@ def ask(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
     base: Base = None,
     chat_template: Template = "",
-) -> None:
+) -> Next:
     """Put one question to a model. For research only, never for clinical decisions."""
     if not question.strip():
         raise ConfigError('The question is empty. Ask something, as in: medcare ask MODEL "What is fever?"')
@@ -48,6 +49,7 @@ def ask(
 
     served = load_one(model, model, device="auto", dtype="auto", base=base, chat_template=chat_template)
     Chat(served, Sampling(max_new_tokens), PipedTerminal()).answer(question)
+    return ["chat", model, *options("--base", base), *options("--chat-template", chat_template)]
 
 
 @commands.command(epilog="Example: medcare chat runs/demo --temperature 0.7")
@@ -65,7 +67,7 @@ def chat(
     device: Device = "auto",
     dtype: Dtype = "auto",
     chat_template: Template = "",
-) -> None:
+) -> Next:
     """Talk to a model in the terminal, or answer the lines that are piped in. For research only."""
     from medcare.generation.sampling import Sampling
     from medcare.serving.chat import Chat, PipedTerminal, RichTerminal
@@ -77,6 +79,7 @@ def chat(
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     terminal = RichTerminal() if sys.stdin.isatty() and sys.stdout.isatty() else PipedTerminal()
     Chat(served, sampling, terminal, system).run()
+    return ["serve", model, *options("--base", base), *options("--chat-template", chat_template)]
 
 
 @commands.command(epilog="Example: medcare serve runs/demo --reports runs")
@@ -106,7 +109,7 @@ def serve(
     device: Device = "auto",
     dtype: Dtype = "auto",
     chat_template: Template = "",
-) -> None:
+) -> Next:
     """Serve models with OpenAI's API and a web page. For research only, never for clinical decisions."""
     try:
         from medcare.serving.server import serve as serve_models
@@ -137,6 +140,7 @@ def serve(
         drain_seconds=drain_seconds,
         origins=_origins(allow_origin or []),
     )
+    return ["chat", models[0].partition("=")[2] or models[0], *options("--base", base)]
 
 
 def _origins(given: list[str]) -> list[str]:

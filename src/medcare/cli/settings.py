@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medcare.cli.data import columns_of
+from medcare.cli.next_step import Next, options
 from medcare.cli.runs import Preset, Settings
 from medcare.cli.training_rows import print_rows
 from medcare.settings.config import EMBEDDED, RunConfig
@@ -46,7 +47,7 @@ def init(
         Path | None, typer.Option(help="YAML to write; default: the first file's name with .yaml.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
-) -> None:
+) -> Next:
     """Look at data of your own, and write settings that fit it: step size, passes, tests."""
     from medcare.foundation.errors import ConfigError
     from medcare.foundation.storage import write_text
@@ -103,6 +104,7 @@ def init(
         steps.append(["medcare", "evaluate", str(run), "--items", name, "--out", f"{run}-test{number}"])
     for command in steps:
         typer.echo(f"  {shlex.join(command)}")
+    return []
 
 
 @commands.command(epilog="Example: medcare config --preset paper --set align.epochs=2")
@@ -111,7 +113,7 @@ def config(
     preset: Preset = None,
     set_: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> Next:
     """Every setting: its meaning, its default, and what a preset or a file makes of it."""
     from medcare.settings.described import described, value_of
     from medcare.settings.files import load_config
@@ -129,6 +131,8 @@ def config(
             told += [f"{name} {_written(other)}" for name, other in entry.presets.items()]
             aside = f" ({'; '.join(told)})" if told else ""
             typer.echo(f"{entry.key} = {_written(value)}{aside}: {entry.meaning} [{entry.kind}]")
+    given = [*options("--preset", preset), *options("--set", set_)]
+    return ["run", *([file] if file else []), *given, "--out", Path("runs") / (file.stem if file else "mine")]
 
 
 def _print_settings(entries: Sequence[tuple[Setting, Any]]) -> None:

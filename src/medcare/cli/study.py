@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medcare.cli.next_step import Next
+
 commands = typer.Typer()
 
 
@@ -17,7 +19,7 @@ def study(
     report: Annotated[
         bool, typer.Option("--report", help="Run nothing: tables and figures of the cells that are there.")
     ] = False,
-) -> None:
+) -> Next:
     """Run a grid of settings and seeds, each cell once, and write its tables and figures.
 
     Start it several times, on as many machines as share the folder: each process takes cells that no other
@@ -31,3 +33,4 @@ def study(
     if not report:
         run_study(read, out)
     typer.echo(f"Wrote {write_study(read, out)}.")
+    return ["verify", out]
