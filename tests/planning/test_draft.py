@@ -107,6 +107,7 @@ def test_a_table_of_ones_own_is_read_by_its_columns(tmp_path, tiny_base, monkeyp
         ),
         (["yes", "no"] * 5, "label", ["no", "yes"]),
         ([f"It goes away after {number} days." for number in range(8)], "text", None),
+        ([f"服药{number}天后症状消失（CT 正常）。" for number in range(8)], "cblue_text", None),
     ],
 )
 def test_answers_say_how_a_test_is_scored(outputs, form, labels, tmp_path, tiny_base, monkeypatch):

@@ -75,10 +75,20 @@ def track(name: str, total: int) -> Iterator[ProgressTask]:
         yield ProgressTask(name, total, bar)
 
 
-def say(text: str) -> None:
-    """One line for the person who waits; of several processes, the main one alone speaks."""
-    if not is_main():
+_said: set[str] = set()
+
+
+def say(text: str, *, once: bool = False) -> None:
+    """One line for the person who waits; of several processes, the main one alone speaks.
+
+    Args:
+        text: the line.
+        once: whether it is left out where this process has said it before, `once`, too.
+    """
+    if not is_main() or (once and text in _said):
         return
+    if once:
+        _said.add(text)
     if console.is_terminal:
         console.print(text, highlight=False)
     else:

@@ -17,6 +17,7 @@ import yaml
 from medcare.data.readers import Bad, expand, open_data
 from medcare.data.readers.reading import Reading
 from medcare.data.readers.rows import HUB
+from medcare.evaluation.exam_options import is_han
 from medcare.evaluation.own_tasks import YAML
 from medcare.evaluation.test_set import read_test_set
 from medcare.foundation.errors import DataError
@@ -325,7 +326,10 @@ def _form(targets: Sequence[str]) -> dict[str, Any]:
     answers = Counter(target.strip() for target in targets)
     if len(answers) <= _FEW_LABELS and len(answers) * 5 <= len(targets):
         return {"form": "label", "labels": sorted(answers)}
-    return {"form": "text"}
+    # ROUGE-L of `text` counts words of a to z alone; that of `cblue_text` counts characters.
+    letters = [char for target in targets for char in target if char.isalpha()]
+    chinese = sum(map(is_han, letters)) > len(letters) / 2
+    return {"form": "cblue_text" if chinese else "text"}
 
 
 def _pairs(reading: Reading) -> Iterator[tuple[str, str]]:

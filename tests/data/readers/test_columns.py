@@ -116,3 +116,11 @@ def test_rows_in_lists_of_an_object(tmp_path: Path) -> None:
         '{"train": [{"prompt": "a", "completion": "b"}],\n "test": [{"prompt": "c", "completion": "d"}]}'
     )
     assert [example.messages[0].content for example in conversations(str(path))] == ["a", "c"]
+
+
+def test_how_a_file_is_read_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"Instruction": "Asthma?", "Output": "A disease."}]
+    for name in ("a.jsonl", "b.jsonl", "a.jsonl"):
+        assert len(list(conversations(str(write(tmp_path / name, rows))))) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if "read as" in line]
+    assert [line.split(":")[0] for line in told] == [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]

@@ -102,7 +102,8 @@ class DataFile:
             sample = stream.read(_SAMPLE)
         found = recognise(sample)
         if not found.startswith("utf-8"):
-            say(f"{self.path}: read as {found}, not UTF-8. If that is wrong, say which with --encoding.")
+            told = f"{self.path}: read as {found}, not UTF-8. If that is wrong, say which with --encoding."
+            say(told, once=True)
         return found
 
 

@@ -231,7 +231,8 @@ def _recognised(opened: Rows, format: str | None, columns: dict[str, str], *, go
     found = Recognised(format, {}) if format is not None else detect(renamed, source, gold=gold)
     called = Recognised(found.name, {**found.columns, **columns})
     if found.columns:
-        say(f"{source}: read as {found.name}, {', '.join(f'{k} = {v}' for k, v in called.columns.items())}")
+        columns_told = ", ".join(f"{name} = {column}" for name, column in called.columns.items())
+        say(f"{source}: read as {found.name}, {columns_told}", once=True)
     form = FORMATS[found.name]
     if isinstance(form.shape, ExamColumns) and gold:
         form = replace(form, shape=form.shape.settled([called.rename(value) for value in values], source))
