@@ -125,8 +125,9 @@ def test_what_failed_first_is_no_obstacle(world: Path, tmp_path: Path, right: st
     assert (tmp_path / "out").exists()
 
 
-# They claim no folder: each cell of a study is one, and a judge's verdicts lie in a cache by their question.
-WITHOUT_CLAIM = {"study", "judge"}
+# They claim no folder: each cell of a study or sweep is one, and a judge's verdicts lie in a cache by their
+# question.
+WITHOUT_CLAIM = {"study", "sweep", "judge"}
 
 
 def test_every_command_that_writes_a_folder_is_among_them() -> None:

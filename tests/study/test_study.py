@@ -55,6 +55,7 @@ def test_arms_expand_and_cells_come_arm_by_arm(tmp_path):
     [
         ({"arms": {"x": {"align.replya": 0.1}}}, "replya"),
         ({"arms": {"x": {"world.noise": "loud"}}}, "noise"),
+        ({"arms": {"x": {"align.orthogonality.x": 1}}}, "is a value"),
         ({"control": "nobody"}, "control must be an arm"),
         ({"seed": [1]}, "unknown: seed"),
         ({"world": "large"}, "small or run"),

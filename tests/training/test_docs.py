@@ -10,16 +10,22 @@ import yaml
 from medcare.settings.config import StageConfig
 from medcare.settings.files import from_dict
 from medcare.settings.fitting import count_steps, fitting
+from medcare.study.sweep import load_sweep
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 
 
-def test_every_yaml_on_the_page_is_read():
+def test_every_yaml_on_the_page_is_read(tmp_path, monkeypatch):
     found = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)]
-    assert len(found) == 2
+    assert len(found) == 3
+    sweep = found.pop()
     configs = [from_dict(tree) for tree in found]
     assert configs[0].aggregate.validation.patience == 3
     assert configs[1].align.optimizer == "muon"
+    monkeypatch.chdir(tmp_path)
+    Path(sweep["settings"]).write_text("aggregate: {data: a.jsonl, validation: {share: 0.1}}")
+    Path("sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert len(load_sweep(Path("sweep.yaml")).cells()) == 8
 
 
 def test_the_settings_for_few_rows_are_those_that_are_named():

@@ -1,4 +1,4 @@
-"""The command for studies."""
+"""The commands for studies and sweeps."""
 
 from __future__ import annotations
 
@@ -34,3 +34,37 @@ def study(
         run_study(read, out)
     typer.echo(f"Wrote {write_study(read, out)}.")
     return ["verify", out]
+
+
+@commands.command(epilog="Example: medcare sweep sweep.yaml --out runs/sweep")
+def sweep(
+    file: Annotated[Path, typer.Argument(help="YAML: stage, grid, settings, seeds (docs/training.md).")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the trainings; those that are finished stay.")
+    ] = Path("runs/sweep"),
+    report: Annotated[
+        bool, typer.Option("--report", help="Train nothing: table and page of what is there.")
+    ] = False,
+) -> Next:
+    """Train a stage with every combination of some settings, and compare by validation.
+
+    Start it several times: each process takes trainings that no other has. After Ctrl-C the same command goes
+    on.
+    """
+    from medcare.reports.sweep import as_options, sweep_lines, write_sweep
+    from medcare.study.sweep import load_sweep, run_sweep, summary
+
+    read = load_sweep(file)
+    if not report:
+        run_sweep(read, out)
+    tree = summary(read, out)
+    for line in sweep_lines(tree):
+        typer.echo(line)
+    page = write_sweep(tree, out)
+    typer.echo(f"Wrote {page}.")
+    best = tree["rows"][0]
+    if not best["folders"]:
+        return ["sweep", file, "--out", out]
+    folder = out / next(iter(best["folders"].values()))
+    typer.echo(f"The best is {folder}, by: {as_options(best['settings'])}")
+    return ["evaluate", folder, "--out", f"{out}-test"]

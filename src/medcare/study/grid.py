@@ -11,7 +11,7 @@ what was finished stays, whatever is added.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +26,49 @@ from medcare.study.plan import Cell, Study
 RESULT = "cell.json"
 _WAIT = 5.0  # seconds, while others do all that is left
 
+Run = Callable[[Cell, Path, Path], dict[str, Any]]
+"""Called with a cell, its folder and the one that cells share, it does what the cell says, and tells it."""
 
-def run_study(study: Study, out: Path) -> None:
+
+def run_whole(cell: Cell, folder: Path, shared: Path) -> dict[str, Any]:
+    """Train both stages of a cell, and test."""
+    if cell.world is not None:
+        return small_cells.run_cell(cell.config, cell.world, shared)
+    return run_cells.run_cell(cell.config, folder, shared)
+
+
+def run_study(study: Study, out: Path, run: Run = run_whole) -> None:
     """Finish every cell; returns when all are, by this or another process.
+
+    Args:
+        study: the plan.
+        out: the folder of its cells.
+        run: what is done of each.
 
     Raises:
         MedCareError: see `errors`; what was finished stays, and the same call continues from it.
     """
     cells = study.cells()
     while missing := [cell for cell in cells if not result_path(cell, out).is_file()]:
-        if not sum(_try(cell, out, len(cells)) for cell in missing):
+        if not sum(_try(cell, out, len(cells), run) for cell in missing):
             time.sleep(_WAIT)
 
 
 def finished(study: Study, out: Path) -> Iterator[dict[str, Any]]:
-    """The finished cells, in the plan's order: `key`, `arm`, `family`, `seed` and what `run_study` wrote."""
+    """The finished cells, in the plan's order: what `run_study` wrote, and what the plan says."""
     for cell in study.cells():
         if result_path(cell, out).is_file():
             yield {
                 **read_json(result_path(cell, out)),
                 "key": cell.key,
                 "arm": cell.arm.name,
+                "changed": cell.arm.settings,
                 "family": cell.arm.family,
                 "seed": cell.config.seed,
             }
 
 
-def _try(cell: Cell, out: Path, total: int) -> bool:
+def _try(cell: Cell, out: Path, total: int, run: Run) -> bool:
     """Run a cell unless another process has it or what it starts from; returns whether it was run."""
     path = result_path(cell, out)
     if path.is_file():
@@ -66,10 +82,7 @@ def _try(cell: Cell, out: Path, total: int) -> bool:
     begun = time.monotonic(), time.process_time()
     facts: dict[str, Any] = {"settings": cell.config.to_dict(), "changed": cell.arm.settings}
     try:
-        if cell.world is not None:
-            facts["result"] = small_cells.run_cell(cell.config, cell.world, out / "shared")
-        else:
-            facts["result"] = run_cells.run_cell(cell.config, path.parent, out / "shared")
+        facts["result"] = run(cell, path.parent, out / "shared")
     except TrainingError as error:  # that it diverges is a result
         facts["error"] = str(error)
     except FolderError:

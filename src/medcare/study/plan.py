@@ -80,8 +80,7 @@ class Study:
 
     Attributes:
         world: `small` trains the model of `small_world`, `run` does whole runs, of the embedded benchmark or
-        of
-            data that the settings name.
+            of data that the settings name; `aggregate` and `align` train up to that stage, for `sweep`.
         seeds: each arm is tried with each.
         settings: of all arms, as in a run's YAML; `world` in it are the small world's.
         arms: for each name dotted settings over those. A list of values makes an arm for each of them.
@@ -89,7 +88,7 @@ class Study:
         figures: frontiers to draw.
     """
 
-    world: Literal["small", "run"]
+    world: Literal["small", "run", "aggregate", "align"]
     seeds: tuple[int, ...]
     arms: dict[str, dict[str, Any]]
     settings: dict[str, Any] = field(default_factory=dict)
@@ -111,8 +110,11 @@ class Study:
             group = tree
             for parent in parents:
                 group = group.setdefault(parent, {})
+                if not isinstance(group, dict):
+                    raise ConfigError(f"{key}: '{parent}' is a value, not a group of settings.")
             group[leaf] = value
-        said = {"kind": self.world, **json.loads(json.dumps(tree))}
+        # What YAML knows and JSON does not, such as a date, is no setting: `from_dict` says so.
+        said = {"kind": self.world, **json.loads(json.dumps(tree, default=str))}
         sizes = tree.pop(WORLD, {})
         if sizes and self.world != "small":
             raise ConfigError(f"The settings of '{WORLD}' belong to world: small, got {self.world}.")

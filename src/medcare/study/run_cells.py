@@ -10,7 +10,8 @@ from typing import Any
 from medcare import pipeline
 from medcare.export.merged import merge
 from medcare.foundation.storage import json_hash, read_json
-from medcare.settings.config import RunConfig
+from medcare.settings.config import RunConfig, Stage
+from medcare.settings.run_folder import read_manifest
 
 
 def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
@@ -29,20 +30,41 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
         MedCareError: see `pipeline.train_stage`; a FolderError if another process is at work on what is
         shared.
     """
-    tree = config.to_dict()
-    data = shared / f"data-{_digest(tree, 'seed', 'benchmark')}"
-    pipeline.prepare_data(config, data)
     if config.mixes_stages:
-        pipeline.train_stage("aggregate", config, folder / "mixed", embedded=data)
+        _train("aggregate", config, folder / "mixed", shared)
         return {"mixed": _merged(config, folder, "mixed")}
+    alike, first = _first_stage(config, shared)
+    found = {"stage_1": _test(alike, first, first.parent / "test")}
+    _train("align", config, folder / "align", shared, start=first)
+    return found | {"stage_2": _merged(config, folder, "align")}
+
+
+def measure_cell(stage: Stage, config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
+    """Train up to a stage; returns what its manifest tells as the result, validation among it.
+
+    Raises:
+        MedCareError: as `run_cell`.
+    """
+    start = _first_stage(config, shared)[1] if stage == "align" else None
+    _train(stage, config, folder / stage, shared, start=start)
+    result: dict[str, Any] = read_manifest(folder / stage)["result"]
+    return result
+
+
+def _first_stage(config: RunConfig, shared: Path) -> tuple[RunConfig, Path]:
+    """Stage 1 of all cells that agree on what it depends on: its settings, and its folder."""
     depends = ("seed", "method", "benchmark", "model", "adapters", "aggregate")
-    first = shared / f"stage-1-{_digest(tree, *depends)}"
+    first = shared / f"stage-1-{_digest(config.to_dict(), *depends)}" / "aggregate"
     # What stage 1 does not depend on is left at its default, so that all cells that share it say the same.
     alike = replace(config, align=RunConfig().align)
-    pipeline.train_stage("aggregate", alike, first / "aggregate", embedded=data)
-    found = {"stage_1": _test(alike, first / "aggregate", first / "test")}
-    pipeline.train_stage("align", config, folder / "align", start=first / "aggregate", embedded=data)
-    return found | {"stage_2": _merged(config, folder, "align")}
+    _train("aggregate", alike, first, shared)
+    return alike, first
+
+
+def _train(stage: Stage, config: RunConfig, out: Path, shared: Path, start: Path | None = None) -> None:
+    """Train one stage on the data that cells share."""
+    data = shared / f"data-{_digest(config.to_dict(), 'seed', 'benchmark')}"
+    pipeline.train_stage(stage, config, out, start=start, embedded=data)
 
 
 def _merged(config: RunConfig, folder: Path, stage: str) -> dict[str, Any]:
