@@ -103,6 +103,7 @@ MISTAKES = {
         ("two/knowledge", "one/attention"),
     ),
     "data build mix.yaml --out OUT": (("mix.yaml", "none.yaml"), ("mix.yaml", "exam.jsonl")),
+    "init talks.jsonl --base base --out OUT": (("talks.jsonl", "none.jsonl"), ("--base base", "--base none")),
     "harness exam.jsonl --out OUT": (("exam.jsonl", "none.jsonl"), ("exam.jsonl", "empty.jsonl")),
 }
 
@@ -125,9 +126,9 @@ def test_what_failed_first_is_no_obstacle(world: Path, tmp_path: Path, right: st
     assert (tmp_path / "out").exists()
 
 
-# They claim no folder: each cell of a study or sweep is one, and a judge's verdicts lie in a cache by their
-# question.
-WITHOUT_CLAIM = {"study", "sweep", "judge"}
+# They claim no folder: each cell of a study or sweep is one, a judge's verdicts lie in a cache by their
+# question, and a known set is got over the network (tests/data/test_getting.py).
+WITHOUT_CLAIM = {"study", "sweep", "judge", "data get"}
 
 
 def test_every_command_that_writes_a_folder_is_among_them() -> None:
