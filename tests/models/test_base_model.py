@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import constants
 
 from medcare.foundation.errors import ModelError
+from medcare.models import base_model
 from medcare.models.base_model import choose_device, load_base, load_config, load_tokenizer, resolve_base
 
 
@@ -39,6 +40,17 @@ def test_a_mistyped_folder_is_not_asked_for_at_the_hub(name, monkeypatch):
         resolve_base(name)
 
 
+def test_a_run_that_is_missing_is_no_fault_of_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(base_model, "_is_local", lambda _: True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for load in (load_config, load_tokenizer):
+        with pytest.raises(ModelError, match="no model folder runs/none") as caught:
+            load("runs/none")
+        assert not any(word in str(caught.value) for word in ("connect", "network", "http"))
+
+
 def test_a_hub_id_is_passed_on():
     assert resolve_base("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen/Qwen2.5-0.5B-Instruct"
 
@@ -53,7 +65,7 @@ def test_without_a_way_to_the_hub_nothing_is_retried(monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setattr(time, "sleep", waited)
     for load in (load_config, load_tokenizer):
-        with pytest.raises(ModelError, match="'nobody/nothing' can't be loaded") as caught:
+        with pytest.raises(ModelError, match=r"no model folder nobody/nothing.*can't be loaded") as caught:
             load("nobody/nothing")
         assert "\n" not in str(caught.value)
 

@@ -317,9 +317,19 @@ class _explained:
             return
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise ModelError(
-                f"The model '{self.name}' can't be loaded: {_reason(error)}. A folder with config.json, "
-                f"safetensors weights and a tokenizer is required, or a hub id, or '{EMBEDDED}'."
+                f"{self._told(error)}. A folder with config.json, safetensors weights and a tokenizer is "
+                f"required, or a hub id, or '{EMBEDDED}'."
             ) from error
+
+    def _told(self, error: BaseException) -> str:
+        """A path with one slash looks like a hub id: that there is no such folder comes before the hub."""
+        path = Path(self.name).expanduser()
+        if self.name == EMBEDDED or path.is_dir():
+            return f"The model '{self.name}' can't be loaded: {_reason(error)}"
+        there = f"There is no model folder {self.name}"
+        if path.parent.is_dir():  # runs/none beside runs/demo
+            return f"{there}, and the hub has no model of that name that can be had from here"
+        return f"{there}, and as a hub id it can't be loaded: {_reason(error)}"
 
 
 def _reason(error: BaseException) -> str:
