@@ -76,3 +76,19 @@ def test_other_tokens_masks_or_borders_are_another_corpus():
         rows[::-1],
     ]
     assert len({Corpus.of(each).digest for each in [rows, *others]}) == 6
+
+
+def test_ids_and_sources_are_numbers_a_row_whatever_files_they_stand_in(tmp_path):
+    rows = [Rendered([1, 2], [False, True], id=f"talk-{n // 2}", source="abc"[n % 3]) for n in range(12)]
+    Corpus.write(tmp_path / "rows.arrow", [to_arrow(rows[1:3]), to_arrow([]), to_arrow(rows[3:])])
+    corpus = (Corpus.of(rows[:1]) + Corpus.open(tmp_path / "rows.arrow")).take(
+        np.array([11, 4, 5, 0, 1, 2, 8])
+    )
+    numbers, names = corpus.sources()
+    assert [names[number] for number in numbers] == [row.source for row in corpus]
+    ids = corpus.ids()
+    assert (numbers.dtype, ids.dtype) == (np.int32, np.uint64)
+    told = [row.id for row in corpus]
+    assert [[one == other for other in ids] for one in ids] == [
+        [one == other for other in told] for one in told
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -146,16 +146,21 @@ class Corpus(Sequence[Rendered]):
     def documents(self) -> NDArray[np.bool_]:  # noqa: D102
         return self._view.documents
 
-    def ids(self) -> NDArray[np.object_]:
-        """The id of the conversation that each row comes from, [n]."""
-        return self._text("id")
+    def ids(self) -> NDArray[np.uint64]:
+        """Of the id of the conversation that each row comes from, a hash, [n]."""
+        hashes = (_hashed(part) for table in self._tables for part in table.parts("id"))
+        return np.concatenate([np.empty(0, np.uint64), *hashes])[self._view.rows]
 
-    def sources(self) -> NDArray[np.object_]:
-        """The source of each row, [n]."""
-        return self._text("source")
-
-    def _text(self, name: str) -> NDArray[np.object_]:
-        return _joined(table.column(name) for table in self._tables).astype(object)[self._view.rows]
+    def sources(self) -> tuple[Integers, list[str]]:
+        """The number of each row's source, [n], and the sources' names by their numbers."""
+        names: dict[str, int] = {}
+        numbers = [np.empty(0, np.int32)]
+        for table in self._tables:
+            for part in table.parts("source"):
+                coded = part.dictionary_encode()
+                known = [names.setdefault(name, len(names)) for name in coded.dictionary.to_pylist()]
+                numbers.append(np.array(known, np.int32)[coded.indices.to_numpy()])
+        return np.concatenate(numbers)[self._view.rows], list(names)
 
     def take(self, numbers: NDArray[np.int64]) -> Corpus:
         """These rows alone, in this order."""
@@ -243,9 +248,13 @@ class _Table:
         return int(self._firsts[-1])
 
     def column(self, name: str) -> NDArray[Any]:
-        found = _joined(batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches)
+        return _joined(part.to_numpy(zero_copy_only=False) for part in self.parts(name))
+
+    def parts(self, name: str) -> Iterator[pa.Array]:
+        """A column, batch by batch."""
+        for batch in self._batches:
+            yield batch.column(name)
         self._let_go()
-        return found
 
     def row(self, number: int, start: int, end: int) -> Rendered:
         place = int(np.searchsorted(self._firsts, number, side="right")) - 1
@@ -269,6 +278,11 @@ class _Table:
         if self._memory is not None and hasattr(mmap, "MADV_DONTNEED"):
             with contextlib.suppress(OSError):
                 self._memory.madvise(mmap.MADV_DONTNEED)
+
+
+def _hashed(texts: pa.Array) -> NDArray[np.uint64]:
+    made = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.to_pylist())
+    return np.frombuffer(b"".join(made), np.uint64)
 
 
 def _joined(columns: Iterable[NDArray[Any]]) -> NDArray[Any]:

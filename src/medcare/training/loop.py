@@ -514,7 +514,8 @@ def _weights(examples: Corpus, factors: Mapping[str, float]) -> NDArray[np.float
     """By which the loss of each example is multiplied, [n]."""
     if not factors:
         return np.ones(len(examples))
-    return np.array([factors.get(source, 1.0) for source in examples.sources()])
+    numbers, names = examples.sources()
+    return np.array([factors.get(name, 1.0) for name in names])[numbers]
 
 
 def _rows(ids: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ turns.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from medcare.foundation.errors import DataError, TrainingError
 from medcare.settings.config import StageConfig, ValidationConfig
 from medcare.text.batches import collate, plan
 from medcare.text.chat_template import Rendered
-from medcare.text.corpus import Corpus
+from medcare.text.corpus import Corpus, as_corpus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,14 +60,16 @@ def held_out(examples: Corpus, settings: ValidationConfig, seed: int) -> tuple[C
     Raises:
         DataError: no source has a second conversation.
     """
-    ids, sources = examples.ids(), examples.sources()
+    ids, (numbers, names) = examples.ids(), examples.sources()
     apart = np.zeros(len(examples), bool)
-    for source in dict.fromkeys(sources):
-        places = np.flatnonzero(sources == source)
-        talks = list(dict.fromkeys(ids[places]))
+    for number, source in enumerate(names):
+        places = np.flatnonzero(numbers == number)
+        _, firsts = np.unique(ids[places], return_index=True)
+        talks = ids[places][np.sort(firsts)]
         wanted = settings.rows or max(1, round(settings.share * len(talks)))
-        drawn = random.Random(f"validation:{seed}:{source}").sample(talks, min(wanted, len(talks) // 2))
-        apart[places] = np.isin(ids[places].astype(str), drawn)
+        draw = random.Random(f"validation:{seed}:{source}")
+        drawn = draw.sample(range(len(talks)), min(wanted, len(talks) // 2))
+        apart[places] = np.isin(ids[places], talks[drawn])
     if not apart.any():
         raise DataError(
             "No row can be held out for validation: every source has a single conversation. Give more of "
@@ -186,30 +187,30 @@ class Validator:
 @torch.no_grad()
 def _losses(loop: Loop, examples: Sequence[Rendered], budget: int) -> dict[str, Any]:
     """Mean NLL of the supervised tokens, of all and by source; the same on all processes."""
-    by_source: dict[str, list[Rendered]] = defaultdict(list)
-    for example in examples:
-        by_source[example.source].append(example)
+    corpus = as_corpus(examples)
+    sources, names = corpus.sources()
     batches = [
-        (place, [rows[number] for number in numbers])
-        for place, rows in enumerate(by_source.values())
-        for numbers in plan(
-            [len(row.ids) for row in rows], tokens_per_batch=budget, epoch=0, seed=0, layout=loop.layout
+        (number, places[list(chosen)])
+        for number in range(len(names))
+        if len(places := np.flatnonzero(sources == number))
+        for chosen in plan(
+            corpus.lengths[places], tokens_per_batch=budget, epoch=0, seed=0, layout=loop.layout
         )
     ]
     rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
     device = loop.accelerator.device
-    sums = torch.zeros(len(by_source), dtype=torch.float64, device=device)
+    sums = torch.zeros(len(names), dtype=torch.float64, device=device)
     counts = torch.zeros_like(sums)
     for start in range(0, len(batches), world):
         # Every process takes part in every turn: one without a batch runs one that does not count.
         turn = batches[start : start + world]
-        place, rows = turn[rank if rank < len(turn) else 0]
-        batch = collate(rows, pad_id=loop.pad_id, layout=loop.layout)
+        number, chosen = turn[rank if rank < len(turn) else 0]
+        batch = collate([corpus[row] for row in chosen.tolist()], pad_id=loop.pad_id, layout=loop.layout)
         nll = loop.nll(batch)
         if rank < len(turn):
-            sums[place] += nll
-            counts[place] += batch.supervised
+            sums[number] += nll
+            counts[number] += batch.supervised
     sums, counts = loop.accelerator.reduce(sums, "sum"), loop.accelerator.reduce(counts, "sum")
-    means = zip(by_source, sums.tolist(), counts.tolist(), strict=True)
+    means = zip(names, sums.tolist(), counts.tolist(), strict=True)
     losses = {source: total / count for source, total, count in means if count}
     return {"validation_loss": float(sums.sum() / counts.sum()), "validation_losses": losses}
