@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import medcare
 from medcare.adapters.orthogonality import penalty
 from medcare.adapters.tuner import adapted_layers
+from medcare.cli import app
 from medcare.foundation.errors import AdapterError, ConfigError, DataError, FolderError
 from medcare.models.base_model import load_tokenizer
 from medcare.settings.run_folder import read_manifest
@@ -153,7 +155,31 @@ def test_there_are_two_stages(llama, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_generate_and_chat_answer_as_the_command_does(tiny_base, capsys):
+    settings = {"max_new_tokens": 6}
+    talk = medcare.chat(tiny_base, system="Be brief.", settings=settings)
+    first = talk.answer("What is fever?")
+    assert first == medcare.generate(tiny_base, "What is fever?", system="Be brief.", settings=settings)
+    talk.answer("And pain?")
+    assert [turn.content for turn in talk.turns[::2]] == ["What is fever?", "And pain?"]
+    assert capsys.readouterr().out == ""
+    asked = ["ask", str(tiny_base), "What is fever?", "--max-new-tokens", "6"]
+    expected = CliRunner().invoke(app, asked).stdout.strip()
+    assert medcare.generate(tiny_base, "What is fever?", settings=settings) == expected
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        medcare.generate(tiny_base, "What is fever?", settings={"max_new_token": 6})
+
+
+def test_settings_as_a_dictionary_are_those_of_the_command_line():
+    tree = {"align": {"epochs": 2}, "model": {"device": "cpu"}}
+    expected = medcare.load_config(settings=["align.epochs=2", "model.device=cpu"])
+    assert medcare.load_config(settings=tree) == expected
+    with pytest.raises(ConfigError, match=r"align\.epochs"):
+        medcare.load_config(settings={"align": {"epoch": 2}})
+
+
 def test_every_public_name_is_there():
+    assert dir(medcare) == sorted(medcare.__all__)
     for name in medcare.__all__:
         assert getattr(medcare, name).__doc__
     with pytest.raises(AttributeError):

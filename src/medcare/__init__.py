@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medcare.adapters.loading import load_model
-    from medcare.api import attach, evaluate, merge, run, save_stage, train
+    from medcare.api import attach, chat, evaluate, generate, merge, run, save_stage, train
     from medcare.settings.config import AdapterConfig, RunConfig
     from medcare.settings.files import load_config
     from medcare.training.callback import KeepOrthogonal
@@ -20,7 +20,9 @@ __all__ = [
     "KeepOrthogonal",
     "RunConfig",
     "attach",
+    "chat",
     "evaluate",
+    "generate",
     "load_config",
     "load_model",
     "merge",
@@ -36,6 +38,11 @@ _HOME = {
     "load_config": "settings.files",
     "load_model": "adapters.loading",
 }
+
+
+def __dir__() -> list[str]:
+    """The public names, which are imported on first use."""
+    return list(__all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """The package in Python: the commands as functions, and the pieces for a training loop of one's own.
 
 The functions take the same settings as the commands and write the same folders. A setting is given as in
-`--set`: `medcare.load_config(settings=["align.epochs=2"])`.
+`--set`, `medcare.load_config(settings=["align.epochs=2"])`, or in a dictionary, `{"align": {"epochs": 2}}`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from medcare.foundation.processes import is_main, wait
 from medcare.foundation.storage import read_json
 from medcare.models.identity import base_digest
 from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_method, as_stage
-from medcare.settings.files import from_dict, load_config
+from medcare.settings.files import build, from_dict, load_config
 from medcare.settings.run_folder import claim, origin, read_manifest
 from medcare.training import stages
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from medcare.serving.chat import Chat
 
 Data = str | Path | Iterable[dict[str, Any]]
 
@@ -158,6 +160,52 @@ def evaluate(
     wait()
     results: dict[str, Any] = read_json(report.parent / "results.json")
     return results
+
+
+def generate(
+    model: str | Path, question: str, *, system: str = "", settings: dict[str, Any] | None = None
+) -> str:
+    """Answer one question, as `medcare ask`; for several load the model once, with `chat`.
+
+    Args:
+        model: as `chat`.
+        question: what to ask.
+        system: as `chat`.
+        settings: as `chat`.
+
+    Returns:
+        The answer.
+
+    Raises:
+        MedCareError: as `chat`, or the question is longer than the model's context.
+    """
+    return chat(model, system=system, settings=settings).answer(question)
+
+
+def chat(model: str | Path, *, system: str = "", settings: dict[str, Any] | None = None) -> Chat:
+    """Begin a conversation with a model, as `medcare chat`.
+
+    Args:
+        model: a run, stage, merged or PEFT folder, or a base name.
+        system: what the model is told before the conversation.
+        settings: how answers are drawn, as in `medcare.generation.sampling.Sampling`, such as
+            `{"max_new_tokens": 64, "temperature": 0.7, "seed": 1}`; by default the likeliest token at
+            each place.
+
+    Returns:
+        The conversation: `answer(text)` returns an answer, and `turns` is what was said.
+
+    Raises:
+        ConfigError: a setting that there is not, or of another type.
+        MedCareError: as `load_model`.
+    """
+    from medcare.generation.sampling import Sampling
+    from medcare.serving.chat import Chat, QuietTerminal
+    from medcare.serving.served_model import load_one
+
+    sampling = build(Sampling, settings or {})
+    served = load_one(str(model), str(model), device="auto", dtype="auto")
+    return Chat(served, sampling, QuietTerminal(), system)
 
 
 def attach(

@@ -125,6 +125,13 @@ class PipedTerminal:
         return ""
 
 
+class QuietTerminal(PipedTerminal):
+    """A Python program, which takes an answer from what `Chat.answer` returns."""
+
+    def show(self, text: str) -> None:
+        """Show nothing."""
+
+
 @dataclass
 class Chat:
     """One conversation.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -23,7 +23,10 @@ _MOST_BYTES, _MOST_VALUES, _DEEPEST, _DIGITS = 1 << 20, 100_000, 64, 40
 
 
 def load_config(
-    path: Path | None = None, *, preset: str | None = None, settings: Sequence[str] = ()
+    path: Path | None = None,
+    *,
+    preset: str | None = None,
+    settings: Sequence[str] | Mapping[str, Any] = (),
 ) -> RunConfig:
     """Build the configuration of a run.
 
@@ -32,14 +35,18 @@ def load_config(
         preset: what it is laid over, a name out of `PRESETS`. None means `demo` for a run of the embedded
             base on its own data, whose size and rates suit nothing else, and otherwise the defaults of
             `medcare.settings.config`, which are the paper's.
-        settings: `key=value` with dotted keys, for example `align.learning_rate=1e-4`.
+        settings: `key=value` with dotted keys, for example `align.learning_rate=1e-4`; or a
+            mapping as the YAML file holds, `{"align": {"learning_rate": 1e-4}}`.
 
     Raises:
         ConfigError: a file that can't be read, an unknown key, a value of the wrong type or out of range.
     """
     tree: dict[str, Any] = {} if path is None else read_yaml(path)
-    for setting in settings:
-        _apply(tree, setting)
+    if isinstance(settings, Mapping):
+        tree = _laid_over(tree, dict(settings))
+    else:
+        for setting in settings:
+            _apply(tree, setting)
     own: RunConfig = _build(RunConfig, tree, "")
     if preset is None and own.is_embedded():
         preset = "demo"
