@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ _ADVICE = "Copy the folder again from where it is whole, or make it again."
 CHECKPOINTS = "checkpoints"
 """The folder in a stage folder of what it goes on from; it is removed once the manifest is there."""
 _LARGE = 1 << 26  # bytes of data from which on hashing takes a while
+_KEPT = 30 * 86400  # seconds that hashes are remembered for without being used
 # Besides it: made out of other files, and made anew whenever one likes; or written after the manifest.
 _LEFT_OUT = frozenset(
     {MANIFEST, CHECKPOINTS, "README.md", "report.html", "report.md", "results.csv", "figures", "phases.json"}
@@ -92,14 +95,19 @@ class KnownHashes:
         """Remember them for the next time; a cache that can't be written costs time only."""
         if self._known != self._former:
             there = {name: known for name, known in self._known.items() if (self.folder / name).is_file()}
-            with contextlib.suppress(MedCareError):
+            with contextlib.suppress(MedCareError, OSError):
                 write_json(self._memory, there)
+                for file in self._memory.parent.glob("*.json"):
+                    if time.time() - file.stat().st_mtime > _KEPT:
+                        file.unlink()
 
     def _remembered(self) -> dict[str, list[Any]]:
         try:
             found = json.loads(self._memory.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
+        with contextlib.suppress(OSError):
+            os.utime(self._memory)  # it is in use
         entries = found.items() if isinstance(found, dict) else ()
         return {name: known for name, known in entries if isinstance(known, list) and len(known) == 3}
 
