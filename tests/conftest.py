@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 TESTS = Path(__file__).parent
+# A busy machine is no fault.
+hypothesis.settings.register_profile("medcare", deadline=None)
+hypothesis.settings.load_profile("medcare")
 
 
 def pytest_xdist_auto_num_workers() -> int:

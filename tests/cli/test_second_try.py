@@ -70,11 +70,10 @@ MISTAKES = {
         "--set aggregate.max_length=1",
         "--chat-template none.jinja",
         "--set model.quantization=int8",
-        "--from one",
+        "--from two",
     ),
     "train --stage align --out OUT --from one --data talks.jsonl": (
         ("--from one", ""),
-        ("--from one", "--from two"),
         ("--from one", "--from none"),
         ("talks.jsonl", "empty.jsonl"),
         "--set adapters.rank=4",

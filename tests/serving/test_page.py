@@ -157,7 +157,7 @@ def test_a_question_is_typed_streamed_and_compared(page, server: Running) -> Non
     assert page.evaluate("document.activeElement.id") == "question"
     assert page.locator("#ask-models input:checked").count() == 3
     assert page.locator("#ask-models input[value=other]").is_disabled(), "at most three"
-    page.click("summary")
+    page.click("#settings summary")
     page.fill("#longest", "30")
     page.keyboard.press("Escape")
     page.fill("#question", "What is fever?")
@@ -216,7 +216,7 @@ def test_escape_stops_and_frees_the_rows(page, server: Running) -> None:  # type
     page.fill("#question", "One line")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("<img src=x onerror=alert(1)>")
-    page.click("summary")
+    page.click("#settings summary")
     page.fill("#longest", "180")
     page.focus("#question")
     page.keyboard.press("Enter")
@@ -292,7 +292,7 @@ def test_a_phone(browser, server: Running) -> None:  # type: ignore[no-untyped-d
         assert page.evaluate("document.documentElement.scrollWidth") == 360, f"{view} scrolls sideways"
     assert page.is_visible("header .notice")
     page.goto(f"{server.url}/#ask")
-    page.tap("summary")
+    page.tap("#settings summary")
     panel = page.query_selector("#settings .panel").bounding_box()
     assert panel["x"] >= 0
     assert panel["x"] + panel["width"] <= 360

@@ -66,13 +66,14 @@ def parted(text: str, *, opened: bool | None = None) -> tuple[str, str | None]:
             been opened is taken for one.
 
     Returns:
-        Both without the white space around them; no answer, None, where the thought was never closed.
+        Both without the white space around them, a text without a thought as it is; no answer, None, where
+        the thought was never closed.
     """
     start = text.lstrip()
     if opened is None:
         opened = CLOSE in start and OPEN not in start.partition(CLOSE)[0]
     if not opened and not start.startswith(OPEN):
-        return "", text.strip()
+        return "", text
     thought, closed, answer = start.removeprefix(OPEN).partition(CLOSE)
     return thought.strip(), answer.strip() if closed else None
 
