@@ -50,7 +50,7 @@ def test_how_a_text_is_cut_changes_nothing(pieces: list[str], opened: bool) -> N
         ("Say <think>no</think>.", None, "", "Say <think>no</think>."),
         ("cut in the thou", True, "cut in the thou", None),
         ("<think>cut </thi", False, "cut </thi", None),
-        (" no thought ", False, "", "no thought"),
+        (" no thought ", False, "", " no thought "),
         ("<think>a</think>", False, "a", ""),
     ],
 )
