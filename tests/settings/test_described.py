@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def call(*arguments: str) -> str:
     done = CliRunner().invoke(app, ["config", *arguments])
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def keys(tree: dict, prefix: str = "") -> set[str]:
