@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from uvicorn.server import ServerState
 
+from medcare.serving.connections import configured
 from medcare.serving.service import Limits
 from medcare.serving.sparse_log import SparseFilter
 from tests.serving.conftest import Running, running, wait_for
@@ -94,6 +98,32 @@ def test_answers_under_way_are_not_made_room_of(short: Running) -> None:
         assert "[DONE]" in "".join(lines)
     for client in idle:
         client.close()
+
+
+@pytest.mark.parametrize("read_again", [False, True])
+def test_an_answer_that_is_not_read_is_given_up(read_again: bool) -> None:
+    async def run() -> bool:
+        config = configured(FastAPI(), Limits(send_seconds=0.05), drain_seconds=1)
+        config.load()
+        connection = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})
+        here, client = socket.socketpair()
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, here)
+        connection.pause_writing()  # the client's buffers are full
+        if read_again:
+            connection.resume_writing()
+            await asyncio.sleep(0.2)
+            given_up = connection.transport.is_closing()
+            connection.transport.abort()
+            await asyncio.sleep(0)
+        else:
+            async with asyncio.timeout(20):
+                while not connection.transport.is_closing():
+                    await asyncio.sleep(0.01)
+            given_up = True
+        client.close()
+        return given_up
+
+    assert asyncio.run(run()) is not read_again
 
 
 def test_one_line_a_second_for_one_kind_of_error(monkeypatch: pytest.MonkeyPatch) -> None:
