@@ -26,12 +26,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from data_throughput import WORDS
+
 STEPS = 5
-WORDS = """
-acute chronic severe mild fever cough pain dyspnea nausea fatigue rash edema anemia asthma pneumonia diabetes
-hypertension stroke seizure arrhythmia hepatitis nephritis arthritis the a of with and in is for was patient
-history treatment diagnosis therapy dose daily oral intravenous laboratory imaging biopsy elevated normal
-""".split()  # noqa: SIM905
 
 
 def main() -> None:
