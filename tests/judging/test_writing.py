@@ -112,11 +112,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {"id": str(n), "question": "Write.", "solution": "Fever for three days, no cough."} for n in range(9)
     ]
     write_jsonl(tmp_path / "gold.jsonl", gold)
-    for name, text in (
-        ("good", "Fever for three days without cough."),
-        ("bad", "No fever, cough for a week."),
+    for name, texts in (
+        ("good", ("Fever for three days without cough.", "Fever for three days, without any cough.")),
+        ("bad", ("No fever, cough for a week.", "No fever, cough.")),
     ):
-        write_jsonl(tmp_path / f"{name}.jsonl", [{"id": row["id"], "prediction": text} for row in gold])
+        rows = [{"id": row["id"], "prediction": texts[number % 2]} for number, row in enumerate(gold)]
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
     return tmp_path
 
 

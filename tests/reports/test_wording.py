@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import unicodedata
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.evaluation.metrics import ACCURACY
-from medcare.evaluation.resampling import mean_of, resample
 from medcare.reports import wording
 
 
@@ -75,26 +72,3 @@ def test_names_that_are_not_known_are_shown_as_they_are():
     assert wording.model_name("my-model") == "my-model"
     assert wording.task_name("disease_to_gene") == "Disease to gene"
     assert wording.task_name("icd_coding") == "ICD coding"
-
-
-def test_an_interval_without_width_is_none():
-    one_item_each = {
-        f"task {n}": resample(
-            f"task {n}",
-            ACCURACY,
-            {"a": np.array([[n % 2, 1.0]]), "b": np.ones((1, 2))},
-            ["x"],
-            [("a", "b")],
-            seed=1,
-        )
-        for n in range(4)
-    }
-    mean = mean_of(list(one_item_each.values()))
-    score, difference = mean.estimate("a").to_dict(), mean.compare(("a", "b")).estimate.to_dict()
-    assert (score["value"], difference["value"]) == (0.5, 0.5)
-    for shown in (wording.interval(score), wording.points_interval(difference)):
-        assert shown == "no interval"
-    told = {"value": 0.5, "low": 0.5, "high": 0.5, "p_holm": 0.4, "verdict": "no difference shown"}
-    text = wording.sentence(told, "base", "aggregate").replace("\u00a0", " ")
-    assert text.endswith("+50.0 points, no difference shown (no interval; p = 0.40).")
-    assert wording.interval({"low": 0.4, "high": 0.5}) == "40.0 to 50.0"

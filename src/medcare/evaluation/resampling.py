@@ -3,6 +3,10 @@
 Draws from n facts spread as if the facts in hand were all there are, by sqrt((n - 1) / n) less than other
 facts would: by 9 % for 6 facts, 3 % for 16. Their distances from the score are widened by as much, within
 each task, so that a mean over tasks has the right spread too.
+
+Some facts have no spread to draw from, and yet are not certain. In a mean, tasks with one fact each are drawn
+together, as if of one task; of a single such task nothing is known but that another fact could have had any
+score. Where all facts of every task are alike, see `_beyond`.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from medcare.foundation.errors import EvaluationError
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+_TAIL = (1 - LEVEL) / 2
+_ROUND_OFF = 1e-12
 
 
 @dataclass(frozen=True)
@@ -66,30 +72,45 @@ class Resampled:
         swaps: [resamples] for each pair, `second - first` after swapping the two models' answers to a random
             half of the facts: what the difference would be if it made none which model answers.
         exact: p-value of McNemar's exact test for each pair, where that test applies.
-        facts: how many facts were drawn from.
+        tasks: of each task, how many facts it has and the score of each model.
     """
 
     values: dict[str, float]
     draws: dict[str, Floats]
     swaps: dict[Pair, Floats]
     exact: dict[Pair, float]
-    facts: int
+    tasks: tuple[tuple[int, dict[str, float]], ...]
 
     def estimate(self, model: str) -> Estimate:
         """A model's score with its interval."""
-        return Estimate(self.values[model], *_of_score(self.draws[model], self.facts))
+        own = [values[model] for _, values in self.tasks]
+        return Estimate(self.values[model], *self._interval(self.draws[model], own, least=0.0))
 
     def compare(self, pair: Pair) -> Difference:
         """How much better the second model of a pair is than the first."""
         first, second = pair
         value = self.values[second] - self.values[first]
-        found = Estimate(value, *_interval(self.draws[second] - self.draws[first]))
+        own = [values[second] - values[first] for _, values in self.tasks]
+        interval = self._interval(self.draws[second] - self.draws[first], own, least=-1.0)
+        found = Estimate(value, *interval)
         if pair in self.exact:
             return Difference(found, self.exact[pair], "mcnemar")
         swaps = self.swaps[pair]
-        extreme = int((np.abs(swaps) >= abs(value) - 1e-12).sum())
+        extreme = int((np.abs(swaps) >= abs(value) - _ROUND_OFF).sum())
         # The observed order is one of the possible ones, so it counts too and p is never 0.
         return Difference(found, (extreme + 1) / (len(swaps) + 1), "permutation")
+
+    def _interval(self, draws: Floats, values: Sequence[float], *, least: float) -> tuple[float, float]:
+        """From the draws of a number between `least` and 1 that is `values` on each task."""
+        low, high = (float(end) for end in np.quantile(draws, [_TAIL, 1 - _TAIL]))
+        facts = [facts for facts, _ in self.tasks]
+        if high - low < _ROUND_OFF:
+            low -= _beyond(facts, [value - least for value in values])
+            high += _beyond(facts, [1 - value for value in values])
+        elif facts.count(1) == 1:
+            lone = values[facts.index(1)]
+            low, high = low - (lone - least) / len(facts), high + (1 - lone) / len(facts)
+        return max(low, least), min(high, 1.0)
 
 
 def resample(
@@ -137,19 +158,34 @@ def resample(
         {model: _widened(entry, values[model], len(set(facts))) for model, entry in draws.items()},
         permute(grouped, pairs, metric, generator, resamples),
         exact,
-        len(set(facts)),
+        ((len(set(facts)), values),),
     )
 
 
-def mean_of(parts: Sequence[Resampled]) -> Resampled:
-    """The mean over tasks: items are drawn, and answers swapped, within each task."""
+def mean_of(parts: Sequence[Resampled], *, seed: int) -> Resampled:
+    """The mean over tasks: items are drawn, and answers swapped, within each task.
+
+    Args:
+        parts: the tasks.
+        seed: of the draws among tasks with one fact each.
+    """
     first, count = parts[0], len(parts)
+    several = [part for part in parts if part.tasks[0][0] > 1]
+    alone = [part for part in parts if part.tasks[0][0] == 1]
+    resamples = len(next(iter(first.draws.values())))
+    places = np.random.default_rng(seed).integers(0, max(len(alone), 1), (resamples, len(alone)))
+
+    def drawn(model: str) -> Floats:
+        own = np.array([part.values[model] for part in alone])
+        together = _widened(own[places].sum(1), float(own.sum()), len(alone))
+        return np.sum([together, *(part.draws[model] for part in several)], axis=0) / count
+
     return Resampled(
         {model: math.fsum(part.values[model] for part in parts) / count for model in first.values},
-        {model: np.mean([part.draws[model] for part in parts], axis=0) for model in first.draws},
+        {model: drawn(model) for model in first.draws},
         {pair: np.mean([part.swaps[pair] for part in parts], axis=0) for pair in first.swaps},
         first.exact if count == 1 else {},
-        sum(part.facts for part in parts),
+        tuple(task for part in parts for task in part.tasks),
     )
 
 
@@ -174,27 +210,26 @@ def holm(values: Sequence[float]) -> list[float]:
 
 def _widened(draws: Floats, value: float, facts: int) -> Floats:
     """Draws with the spread that other facts would have, see above."""
-    return draws if facts == 1 else value + (draws - value) * math.sqrt(facts / (facts - 1))
+    return draws if facts < 2 else value + (draws - value) * math.sqrt(facts / (facts - 1))
 
 
-def _interval(draws: Floats) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def _beyond(facts: Sequence[int], rooms: Sequence[float]) -> float:
+    """How far a mean over tasks may be from the one found, where all facts of each task are alike.
 
+    If of all facts that a task could ask for a share s scored at the end of the scale, the n in hand would
+    still be alike in (1 - s)^n of tests. Of the shares with which all tasks are as found in 2.5 % of tests,
+    those are taken that move the mean most. For one task that is wholly right, or wholly wrong, this is the
+    exact interval of a proportion (Clopper and Pearson).
 
-def _of_score(draws: Floats, facts: int) -> tuple[float, float]:
-    """The interval of a score from 0 to 1.
-
-    Where every fact is right, or every fact wrong, all draws are alike and say nothing. There the end is the
-    exact one of a proportion (Clopper and Pearson): what share of right facts would show only right ones, or
-    only wrong ones, in 2.5 % of tests.
+    Args:
+        facts: [tasks], how many there are.
+        rooms: [tasks], how far a task's score is from the end of the scale.
     """
-    low, high = _interval(draws)
-    if low == high and low in (0, 1):
-        from scipy.stats import binomtest  # takes a second to import
-
-        exact = binomtest(round(low) * facts, facts).proportion_ci(LEVEL, "exact")
-        return float(exact.low), float(exact.high)
-    if facts == 1:  # one fact says nothing about another one
-        return 0.0, 1.0
-    return max(low, 0.0), min(high, 1.0)
+    tasks = sorted(((room / n, n) for n, room in zip(facts, rooms, strict=True) if room > 0), reverse=True)
+    for count in range(len(tasks), 0, -1):
+        # Lagrange: 1 - s is scale / rate, and s = 0 in tasks that would need more than that.
+        rates, sizes = np.array(tasks[:count]).T
+        scale = math.exp((math.log(_TAIL) + float(sizes @ np.log(rates))) / float(sizes.sum()))
+        if scale <= rates[-1]:
+            return float((rates - scale) @ sizes) / len(facts)
+    return 0.0

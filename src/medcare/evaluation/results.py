@@ -90,7 +90,7 @@ def results(
             "correction": "Holm, over the tasks of a family for each pair of models, and over the summary",
         },
         "tasks": {entry.task.card.name: entry.to_dict() for entry in scored},
-        "summary": _summary(scored, compared),
+        "summary": _summary(scored, compared, seed),
         "calibration": _calibration(tasks, models),
     }
     for family in tree["summary"]:
@@ -201,7 +201,7 @@ class _Scored:
         return {**tree, "comparisons": _comparisons(whole, self.compared)}
 
 
-def _summary(scored: Sequence[_Scored], compared: Sequence[Pair]) -> Json:
+def _summary(scored: Sequence[_Scored], compared: Sequence[Pair], seed: int) -> Json:
     """The mean over a family's tasks, for each split that some but not all items belong to, and for all."""
     tree: Json = {}
     for family in dict.fromkeys(entry.task.card.family for entry in scored):
@@ -210,7 +210,7 @@ def _summary(scored: Sequence[_Scored], compared: Sequence[Pair]) -> Json:
         tree[family] = {}
         for split in [*(present if len(present) > 1 else []), "all"]:
             inside = [entry for entry in members if split in entry.members]
-            mean = mean_of([entry.resampled[split] for entry in inside])
+            mean = mean_of([entry.resampled[split] for entry in inside], seed=seed)
             tree[family][split] = {
                 "tasks": len(inside),
                 "n": sum(len(entry.members[split]) for entry in inside),

@@ -21,9 +21,6 @@ Values = dict[str, float]
 class Means:
     """What is drawn from: cases, within their types.
 
-    A type with one case has no spread to draw from. Several such types are drawn together; of a single one,
-    nothing is known but that another case could have had any value.
-
     Attributes:
         cases: the tasks.
         seed: of the draws.
@@ -43,9 +40,7 @@ class Means:
         drawn = self._drawn({"": values})
         if drawn is None:
             return None
-        found = drawn.resampled.estimate("")
-        if drawn.lone is not None:
-            found = _widened(found, self._unit(values[drawn.lone]), drawn.types, (0, 1))
+        found = drawn.estimate("")
         scaled = (self.lowest + self._span * number for number in (found.value, found.low, found.high))
         return Estimate(*scaled).to_dict()
 
@@ -77,34 +72,25 @@ class Means:
         drawn = self._drawn(dict(zip(pair, (first, second), strict=True)), [pair])
         if drawn is None:
             return {}
-        difference = drawn.resampled.compare(pair)
+        difference = drawn.compare(pair)
         found = difference.estimate
-        if drawn.lone is not None:
-            gap = (second[drawn.lone] - first[drawn.lone]) / self._span
-            found = _widened(found, gap, drawn.types, (-1, 1))
         scaled = Estimate(*(self._span * number for number in (found.value, found.low, found.high)))
         return {"n": len(first.keys() & second.keys()), **scaled.to_dict(), "p": difference.p}
 
-    def _drawn(self, values: Mapping[str, Values], pairs: Sequence[Pair] = ()) -> _Drawn | None:
+    def _drawn(self, values: Mapping[str, Values], pairs: Sequence[Pair] = ()) -> Resampled | None:
         """Draws on a scale from 0 to 1, of the cases that all files have a value for; None without any."""
         kinds: dict[str, list[str]] = {}
         for case in self.cases:
             if all(case.id in entry for entry in values.values()):
                 kinds.setdefault(case.kind, []).append(case.id)
-        alone = [ids[0] for ids in kinds.values() if len(ids) == 1]
-        strata = [(kind, ids, 1) for kind, ids in kinds.items() if len(ids) > 1]
-        if alone:
-            strata.append(("types with one case", alone, len(alone)))
-        parts: list[Resampled] = []
-        for name, ids, weight in strata:
+        parts = []
+        for kind, ids in kinds.items():
             rows = {
                 file: mean_rows([self._unit(entry[key]) for key in ids]) for file, entry in values.items()
             }
-            part = resample(name, MEAN, rows, ids, pairs, seed=self.seed, resamples=self.resamples)
-            parts += [part] * weight
-        if not parts:
-            return None
-        return _Drawn(mean_of(parts), len(kinds), alone[0] if len(alone) == 1 else None)
+            part = resample(kind, MEAN, rows, ids, pairs, seed=self.seed, resamples=self.resamples)
+            parts.append(part)
+        return mean_of(parts, seed=self.seed) if parts else None
 
     @property
     def _span(self) -> float:
@@ -112,22 +98,3 @@ class Means:
 
     def _unit(self, value: float) -> float:
         return (value - self.lowest) / self._span
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """Draws, how many types are behind them, and the one case that is alone of its type, if so."""
-
-    resampled: Resampled
-    types: int
-    lone: str | None
-
-
-def _widened(found: Estimate, lone: float, types: int, bounds: tuple[float, float]) -> Estimate:
-    """The interval if the type with this single value could have had any other within the bounds."""
-    low, high = bounds
-    return Estimate(
-        found.value,
-        max(low, found.low - (lone - low) / types),
-        min(high, found.high + (high - lone) / types),
-    )

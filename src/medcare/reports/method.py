@@ -20,9 +20,9 @@ _INTERVALS = (
     "Intervals are 95 % percentile intervals of {resamples:,} bootstrap draws over the facts behind the "
     "items, within each task (seed {seed}), widened by sqrt(n / (n - 1)) for n facts, because draws from few "
     "facts spread too little. They say nothing about other seeds of training, and tasks count "
-    "as independent although some ask for related facts. Where every item is right, or every item wrong, "
-    "draws say nothing, and the exact interval of a proportion (Clopper and Pearson) stands in. "
-    "Where draws are alike otherwise, as in a mean over tasks with one item each, there is no interval."
+    "as independent although some ask for related facts. Where all facts of a task are alike, such as all "
+    "right, draws say nothing, and the exact interval of a proportion (Clopper and Pearson), or its like for "
+    "a mean, stands in. In a mean, tasks with one fact each are drawn together."
 )
 _TESTS = (
     "Differences are paired, on the same items. p-values: McNemar's exact test for accuracy with one item a "

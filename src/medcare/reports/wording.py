@@ -53,9 +53,6 @@ def task_name(task: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-_NO_INTERVAL = "no interval"
-
-
 def percent(value: float) -> str:
     """A share of 1 as a number of percent, `61.3`."""
     return f"{100 * value:.1f}"
@@ -70,16 +67,12 @@ def points(value: float) -> str:
 
 
 def interval(entry: dict[str, float]) -> str:
-    """`58.1 to 64.4`; one of no width says only that the items are too few for any."""
-    if entry["low"] == entry["high"]:
-        return _NO_INTERVAL
+    """`58.1 to 64.4`."""
     return f"{percent(entry['low'])} to {percent(entry['high'])}"
 
 
 def points_interval(entry: dict[str, float]) -> str:
-    """`+1.2 to +5.0`, as `interval`; of models that answer everything alike there is none either."""
-    if entry["low"] == entry["high"]:
-        return _NO_INTERVAL
+    """`+1.2 to +5.0`."""
     return f"{points(entry['low'])} to {points(entry['high'])}"
 
 
@@ -91,9 +84,7 @@ def p_value(value: float) -> str:
 
 def evidence(difference: dict[str, Any]) -> str:
     """`95 % interval +1.2 to +5.0; p = 0.012`."""
-    found = points_interval(difference)
-    named = found if found == _NO_INTERVAL else f"95{_GAP}% interval {found}"
-    return f"{named}; {p_value(difference['p_holm'])}"
+    return f"95{_GAP}% interval {points_interval(difference)}; {p_value(difference['p_holm'])}"
 
 
 def sentence(comparison: dict[str, Any], first: str, second: str) -> str:
