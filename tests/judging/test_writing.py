@@ -114,7 +114,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_jsonl(tmp_path / "gold.jsonl", gold)
     for name, texts in (
         ("good", ("Fever for three days without cough.", "Fever for three days, without any cough.")),
-        ("bad", ("No fever, cough for a week.", "No fever, cough.")),
+        ("bad", ("No fever, cough for a week.", "No fever, but cough for a week.")),
     ):
         rows = [{"id": row["id"], "prediction": texts[number % 2]} for number, row in enumerate(gold)]
         write_jsonl(tmp_path / f"{name}.jsonl", rows)

@@ -178,7 +178,8 @@ def mean_of(parts: Sequence[Resampled], *, seed: int) -> Resampled:
     def drawn(model: str) -> Floats:
         own = np.array([part.values[model] for part in alone])
         together = _widened(own[places].sum(1), float(own.sum()), len(alone))
-        return np.sum([together, *(part.draws[model] for part in several)], axis=0) / count
+        rest: Floats = np.sum([together, *(part.draws[model] for part in several)], axis=0)
+        return rest / count
 
     return Resampled(
         {model: math.fsum(part.values[model] for part in parts) / count for model in first.values},
