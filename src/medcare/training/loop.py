@@ -41,6 +41,7 @@ from medcare.training.devices import (
 )
 from medcare.training.embedding_noise import add_embedding_noise
 from medcare.training.losses import TokenLoss
+from medcare.training.memory import forget_peak, peak_memory
 from medcare.training.meter import Meter
 from medcare.training.optimizers import (
     check_rates,
@@ -242,6 +243,7 @@ class Loop:
         steps = len(self.schedule.steps)
         key = self._key()
         done = self._restore(key)
+        forget_peak(self.accelerator.device)
         meter = self._meter()
         self._trim_metrics(done)
         self._train_mode(True)
@@ -434,6 +436,8 @@ class Loop:
             )
         noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))
         row: dict[str, Any] = {"step": done, **meter.take(), "learning_rate": self._rate(done - 1)}
+        if (memory := peak_memory(self.accelerator.device)) is not None:
+            row["memory_gib"] = memory
         if noise is not None:
             row["gradient_noise"] = noise
         row.update(measured)
