@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
+from transformers.utils import logging
 from typer.testing import CliRunner
 
+from medcare.__main__ import main
 from medcare.cli import app
 from medcare.foundation.errors import AdapterError, ConfigError, DataError, FolderError, ModelError
 
 CPU = ("--set", "model.device=cpu", "--set", "model.dtype=float32")
 
 
-def medcare(*arguments, check=False, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "medcare", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=check,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **environment},
-    )
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def medcare(monkeypatch, capfd):
+    """Runs a command as it is typed, in this process: the imports are not paid for again."""
+
+    def run(*arguments) -> Done:
+        monkeypatch.setattr(sys, "argv", ["medcare", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return Done(stopped.value.code or 0, *capfd.readouterr())
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    logging.disable_progress_bar()  # main() says so in the environment, which is too late here
+    yield run
+    logging.enable_progress_bar()
 
 
 def assert_one_sentence(done, code, *words):
@@ -34,8 +48,9 @@ def assert_one_sentence(done, code, *words):
         assert word in lines[0]
 
 
-def test_help_names_the_commands_and_the_limits():
-    done = medcare("--help", check=True)
+def test_help_names_the_commands_and_the_limits(medcare):
+    done = medcare("--help")
+    assert done.returncode == 0
     for command in ("run", "train", "merge", "evaluate", "data", "score"):
         assert command in done.stdout
     assert "not a medical device" in " ".join(done.stdout.split())
@@ -51,13 +66,13 @@ def test_help_names_the_commands_and_the_limits():
         ("epochs", ("--set takes key=value",)),
     ],
 )
-def test_a_wrong_setting(tmp_path, setting, words):
+def test_a_wrong_setting(medcare, tmp_path, setting, words):
     done = medcare("run", "--out", tmp_path / "run", "--set", setting)
     assert_one_sentence(done, ConfigError.exit_code, *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_config_file_that_is_missing_or_no_mapping(tmp_path):
+def test_a_config_file_that_is_missing_or_no_mapping(medcare, tmp_path):
     done = medcare("run", tmp_path / "none.yaml", "--out", tmp_path / "run")
     assert_one_sentence(done, ConfigError.exit_code, "none.yaml", "can't be read")
     (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
@@ -65,19 +80,19 @@ def test_a_config_file_that_is_missing_or_no_mapping(tmp_path):
     assert_one_sentence(done, ConfigError.exit_code, "must hold a mapping")
 
 
-def test_a_base_that_is_not_there(tmp_path):
-    done = medcare(
-        "train", "--stage", "aggregate", "--out", tmp_path / "a", *CPU, "--set", "model.base=./nothing"
-    )
+def test_a_base_that_is_not_there(medcare, tmp_path):
+    (tmp_path / "d.csv").write_text("question,answer\nWhich code?,R50\n")
+    train = ("train", "--stage", "aggregate", "--out", tmp_path / "a", "--data", tmp_path / "d.csv", *CPU)
+    done = medcare(*train, "--set", "model.base=./nothing")
     assert_one_sentence(done, ModelError.exit_code, "no model folder ./nothing")
 
 
-def test_a_hub_id_that_can_not_be_had(tmp_path):
+def test_a_hub_id_that_can_not_be_had(medcare, tmp_path):
     done = medcare("ask", "nobody/nothing-7b", "What is fever?")
     assert_one_sentence(done, ModelError.exit_code, "nobody/nothing-7b", "can't be loaded")
 
 
-def test_modules_that_match_nothing(tiny_base, tmp_path):
+def test_modules_that_match_nothing(medcare, tiny_base, tmp_path):
     (tmp_path / "d.jsonl").write_text(
         '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
     )
@@ -88,7 +103,7 @@ def test_modules_that_match_nothing(tiny_base, tmp_path):
     assert_one_sentence(done, AdapterError.exit_code, "No linear layer is called fc_in", "gate_proj (2x)")
 
 
-def test_data_that_is_missing_or_malformed(tiny_base, tmp_path):
+def test_data_that_is_missing_or_malformed(medcare, tiny_base, tmp_path):
     train = (
         "train",
         "--stage",
@@ -105,14 +120,14 @@ def test_data_that_is_missing_or_malformed(tiny_base, tmp_path):
     assert_one_sentence(medcare(*train, "--data", tmp_path / "torn.jsonl"), DataError.exit_code, "line 1")
 
 
-def test_merging_what_is_no_stage(tmp_path):
+def test_merging_what_is_no_stage(medcare, tmp_path):
     done = medcare("merge", tmp_path, "--out", tmp_path / "out")
     assert_one_sentence(done, FolderError.exit_code, "manifest.json")
     done = medcare("merge", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert_one_sentence(done, ModelError.exit_code, "no folder")
 
 
-def test_an_out_that_is_in_use(tmp_path):
+def test_an_out_that_is_in_use(medcare, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     done = medcare("run", "--out", tmp_path, *CPU)
     assert_one_sentence(done, FolderError.exit_code, "not empty")
@@ -121,7 +136,7 @@ def test_an_out_that_is_in_use(tmp_path):
     assert (tmp_path / "letter.txt").read_text() == "dear"
 
 
-def test_a_stage_that_does_not_exist(tmp_path):
+def test_a_stage_that_does_not_exist(medcare, tmp_path):
     done = medcare("train", "--stage", "third", "--out", tmp_path / "x")
     assert done.returncode == 2
     assert "must be aggregate or align" in done.stderr
