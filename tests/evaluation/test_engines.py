@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from medcare.serving.service import Limits
 from medcare.settings.config import EvaluationConfig, ModelConfig, RunConfig
 from medcare.text.records import Conversation, Item, Message
 from tests.conftest import tiny_model
+from tests.fake_server import Action, content, failure, fake_server, send
 from tests.serving.conftest import running, served
 from tests.text.tokenizers_by_family import tokenizer_of
 
@@ -149,47 +147,27 @@ def test_ranking_on_a_server_needs_a_tokenizer(tmp_path):
         rows(engine, tmp_path / "p.jsonl", SHORT)
 
 
-class Fake(ThreadingHTTPServer):
-    """Echoes log-probabilities as vLLM does, answers chats, and fails as it is told to."""
+class Echoing:
+    """Acts as vLLM: echoes log-probabilities and answers chats, and fails first as it is told to."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.model, self.tokenizer = model, tokenizer
-        self.failures: list[Any] = []
-        self.keys: set[str] = set()
+    def __init__(self, tiny: tuple[Any, Any]) -> None:
+        self.model = tiny[0]
+        self.failures: list[Action | None] = []
         self.lock = threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
-
-class Handler(BaseHTTPRequestHandler):
-    server: Fake
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.answer(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.keys.add(self.headers["authorization"])
-        with self.server.lock:
-            failure = self.server.failures.pop(0) if self.server.failures else None
-        if isinstance(failure, int):
-            self.answer(failure, {"error": {"message": "not now"}})
-        elif failure is not None:
-            self.answer(200, failure)
-        elif self.path.endswith("chat/completions"):
-            message = {"role": "assistant", "content": " " + body["messages"][-1]["content"][::-1]}
-            self.answer(200, {"id": "1", "choices": [{"index": 0, "message": message}]})
-        else:
-            with self.server.lock:
-                choices = [self.echo(index, ids) for index, ids in enumerate(body["prompt"])]
-            self.answer(200, {"id": "1", "choices": choices[::-1]})
+    def __call__(self, _number: int, body: dict[str, Any]) -> Action:
+        with self.lock:
+            failure = self.failures.pop(0) if self.failures else None
+            if failure is not None:
+                return failure
+            if "messages" in body:
+                return content(" " + body["messages"][-1]["content"][::-1])
+            choices = [self.echo(index, ids) for index, ids in enumerate(body["prompt"])]
+            return as_json({"id": "1", "choices": choices[::-1]})
 
     def echo(self, index: int, ids: list[int]) -> dict[str, Any]:
         with torch.no_grad():
-            scores = self.server.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            scores = self.model(torch.tensor([ids])).logits[0].log_softmax(-1)
         values = [
             None,
             *(float(scores[n, token]) for n, token in enumerate(ids[1:])),
@@ -198,27 +176,14 @@ class Handler(BaseHTTPRequestHandler):
         tokens = [str(token) for token in (*ids, 0)]
         return {"index": index, "text": "", "logprobs": {"token_logprobs": values, "tokens": tokens}}
 
-    def answer(self, status: int, tree: Any) -> None:
-        data = tree if isinstance(tree, bytes) else json.dumps(tree).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.send_header("retry-after-ms", "1")
-        self.end_headers()
-        self.wfile.write(data)
+
+def as_json(tree: Any) -> Action:
+    return send(json.dumps(tree).encode())
 
 
-@contextmanager
-def fake(tiny: tuple[Any, Any]) -> Iterator[Fake]:
-    server = Fake(*tiny)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medcare.evaluation.client._FIRST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -230,10 +195,12 @@ def tokenizer_folder(tiny: tuple[Any, Any], tmp_path: Path) -> str:
 def test_a_server_with_echo_gives_the_local_log_likelihoods(tiny, tmp_path, tokenizer_folder, monkeypatch):
     monkeypatch.setenv("MY_KEY", "secret")
     config = EvaluationConfig(tokenizer=tokenizer_folder, api_key_env="MY_KEY", retries=3)
-    with fake(tiny) as server, open_engine(server.url, RunConfig(evaluation=config)) as engine:
-        server.failures = [429, 500, {"choices": []}, b'{"choices": [{"index"', 503]
+    act = Echoing(tiny)
+    with fake_server(act) as server, open_engine(server.url, RunConfig(evaluation=config)) as engine:
+        garbled = send(b'{"choices": [{"index"')
+        act.failures = [failure(429), failure(500), as_json({"choices": []}), garbled, failure(503)]
         theirs = rows(engine, tmp_path / "p.jsonl", config)
-        assert server.keys == {"Bearer secret"}
+    assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
     ours = rows(local(tiny), tmp_path / "q" / "p.jsonl", config)
     ranked = [item.id for item in ITEMS if item.options]
     assert same({name: ours[name] for name in ranked}, {name: theirs[name] for name in ranked})
@@ -243,8 +210,9 @@ def test_a_server_with_echo_gives_the_local_log_likelihoods(tiny, tmp_path, toke
 def test_a_server_that_ignores_echo_is_found_out(tiny, tmp_path, tokenizer_folder):
     config = EvaluationConfig(tokenizer=tokenizer_folder)
     lone = {"logprobs": {"token_logprobs": [-1.0], "tokens": ["a"]}, "text": "a"}
-    with fake(tiny) as server, open_engine(server.url, RunConfig(evaluation=config)) as engine:
-        server.failures = [{"id": "1", "choices": [{**lone, "index": n} for n in range(3)]}] * 4
+    act = Echoing(tiny)
+    with fake_server(act) as server, open_engine(server.url, RunConfig(evaluation=config)) as engine:
+        act.failures = [as_json({"id": "1", "choices": [{**lone, "index": n} for n in range(3)]})] * 4
         with pytest.raises(EvaluationError, match=r"'echo' .* evaluation\.exams=generation"):
             rows(engine, tmp_path / "p.jsonl", config)
 
@@ -252,16 +220,18 @@ def test_a_server_that_ignores_echo_is_found_out(tiny, tmp_path, tokenizer_folde
 def test_what_a_server_can_not_do_is_said_and_what_was_answered_stays(tiny, tmp_path):
     config = EvaluationConfig(exams="generation", retries=1, concurrency=1)
     path = tmp_path / "p.jsonl"
-    with fake(tiny) as server, open_engine(f"{server.url}#m", RunConfig(evaluation=config)) as engine:
-        server.failures = [None, None, 401]
-        with pytest.raises(EvaluationError, match=r"not now\. Set evaluation\.api_key_env"):
-            rows(engine, path, config)
-    assert len(list(read_jsonl(path))) == 2
-    with fake(tiny) as server, open_engine(f"{server.url}#m", RunConfig(evaluation=config)) as engine:
-        server.failures = [{"choices": []}, {"choices": []}]
-        with pytest.raises(EvaluationError, match="something else than OpenAI's API"):
-            rows(engine, path, config)
-        assert len(rows(engine, path, config)) == len(ITEMS)
+    act = Echoing(tiny)
+    with fake_server(act) as server:
+        with open_engine(f"{server.url}#m", RunConfig(evaluation=config)) as engine:
+            act.failures = [None, None, failure(401, "not now")]
+            with pytest.raises(EvaluationError, match=r"not now\. .*evaluation\.api_key_env"):
+                rows(engine, path, config)
+        assert len(list(read_jsonl(path))) == 2
+        with open_engine(f"{server.url}#m", RunConfig(evaluation=config)) as engine:
+            act.failures = [as_json({"choices": []})] * 2
+            with pytest.raises(EvaluationError, match=r"something else than OpenAI's .* command continues"):
+                rows(engine, path, config)
+            assert len(rows(engine, path, config)) == len(ITEMS)
     with (
         pytest.raises(EvaluationError, match="can't be reached"),
         open_engine(f"{server.url}#m", RunConfig(evaluation=config)),

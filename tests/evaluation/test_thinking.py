@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from medcare.foundation.storage import read_jsonl, write_jsonl
 from medcare.settings.config import EvaluationConfig, RunConfig
 from medcare.text.records import Item
 from medcare.text.thoughts import ENOUGH
+from tests.fake_server import FakeServer, content, fake_server, send
 from tests.generation.chain_model import chain_model
 from tests.text.tokenizers_by_family import tokenizer_of
 
@@ -91,59 +88,13 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, endless, tokeniz
         )
 
 
-class Server(ThreadingHTTPServer):
-    """A server of OpenAI's API that answers as it is told to, and remembers what it was asked."""
-
-    def __init__(self, chat: dict[str, Any], reason: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.chat, self.reason, self.asked = chat, reason, []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+def server(text: str | None, finish: str = "stop", **message: str) -> AbstractContextManager[FakeServer]:
+    """A server that answers all chats so, and completions with C."""
+    completion = send(b'{"choices": [{"index": 0, "text": " C", "finish_reason": "stop"}]}')
+    return fake_server(lambda _, body: content(text, finish, **message) if "messages" in body else completion)
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.answer({"object": "list", "data": [{"id": "m", "object": "model"}]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.asked.append(body)
-        if self.path.endswith("chat/completions"):
-            choice = {
-                "message": {"role": "assistant", **self.server.chat},
-                "finish_reason": self.server.reason,
-            }
-        else:
-            choice = {"text": " C", "finish_reason": "stop"}
-        self.answer({"id": "1", "choices": [{"index": 0, **choice}]})
-
-    def answer(self, tree: Any) -> None:
-        data = json.dumps(tree).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-@contextmanager
-def server(reason: str = "stop", **chat: Any) -> Iterator[Server]:
-    running = Server(chat, reason)
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield running
-    finally:
-        running.shutdown()
-        thread.join()
-        running.server_close()
-
-
-def answers(running: Server, config: EvaluationConfig) -> list[list[Written]]:
+def answers(running: FakeServer, config: EvaluationConfig) -> list[list[Written]]:
     with open_engine(running.url, RunConfig(evaluation=config, seed=3)) as engine:
         found = dict(pair for batch in engine.write(build_prompts(ITEMS, config).all) for pair in batch)
     return [found[n] for n in range(len(ITEMS))]
@@ -152,17 +103,17 @@ def answers(running: Server, config: EvaluationConfig) -> list[list[Written]]:
 @pytest.mark.parametrize(
     "chat",
     [
-        {"content": "\n\nB", "reasoning_content": "A or B?\n"},
-        {"content": "B", "reasoning": "A or B?"},
-        {"content": "<think>\nA or B?\n</think>\n\nB"},
-        {"content": "A or B?\n</think>\n\nB"},
+        {"text": "\n\nB", "reasoning_content": "A or B?\n"},
+        {"text": "B", "reasoning": "A or B?"},
+        {"text": "<think>\nA or B?\n</think>\n\nB"},
+        {"text": "A or B?\n</think>\n\nB"},
     ],
 )
 def test_a_server_s_thought_is_told_from_its_answer_however_it_comes(chat):
     with server(**chat) as running:
         assert answers(running, THINKS) == [[Written("B", "A or B?")]] * 4
-    assert all(body["max_tokens"] == 9 for body in running.asked)
-    assert all(body["chat_template_kwargs"]["enable_thinking"] for body in running.asked)
+    assert all(body["max_tokens"] == 9 for body in running.bodies)
+    assert all(body["chat_template_kwargs"]["enable_thinking"] for body in running.bodies)
 
 
 def test_a_server_s_thought_that_took_both_budgets_is_closed_and_the_answer_asked_for(
@@ -172,23 +123,23 @@ def test_a_server_s_thought_that_took_both_budgets_is_closed_and_the_answer_aske
     config = EvaluationConfig(
         exams="generation", thinking=3, max_new_tokens=3, tokenizer=str(tmp_path / "tokenizer")
     )
-    cut = {"content": None, "reasoning_content": "a b c d"}
-    with server(reason="length", **cut) as running:
+    cut = {"text": None, "finish": "length", "reasoning_content": "a b c d"}
+    with server(**cut) as running:
         found = answers(running, config)
-    second = [body for body in running.asked if "prompt" in body]
+    second = [body for body in running.bodies if "prompt" in body]
     assert [body["max_tokens"] for body in second] == [3] * 4
     text = tokenizer.decode(second[0]["prompt"])
     assert text.endswith("<|im_start|>assistant\n<think>\na b" + ENOUGH)
     assert found == [[Written("C", "a b" + ENOUGH.partition("\n</think>")[0])]] * 4
-    with server(reason="length", **cut) as running:
+    with server(**cut) as running:
         assert answers(running, THINKS) == [[Written("", "a b c d")]] * 4
     assert "4 thoughts were cut off" in capsys.readouterr().err
 
 
 def test_answers_are_drawn_from_a_server_with_seeds_of_their_own():
     config = EvaluationConfig(exams="generation", samples=3, temperature=0.6)
-    with server(content="B") as running:
+    with server("B") as running:
         assert answers(running, config) == [[Written("B")] * 3] * 4
-    assert len({body["seed"] for body in running.asked}) == 12
-    assert {(body["temperature"], body["top_p"]) for body in running.asked} == {(0.6, 0.95)}
-    assert not any("chat_template_kwargs" in body for body in running.asked)
+    assert len({body["seed"] for body in running.bodies}) == 12
+    assert {(body["temperature"], body["top_p"]) for body in running.bodies} == {(0.6, 0.95)}
+    assert not any("chat_template_kwargs" in body for body in running.bodies)

@@ -11,7 +11,7 @@ from medcare.evaluation.test_set import adopt
 from medcare.foundation.errors import ConfigError, DataError, EvaluationError
 from medcare.foundation.storage import read_json, read_jsonl, write_jsonl
 from medcare.judging.grading import grade
-from tests.judging.fake_server import content, fake_judge, in_turn, verdict
+from tests.fake_server import content, fake_server, in_turn, verdict
 
 CRITERIA = [
     {"criterion": "Names paracetamol", "points": 5},
@@ -46,7 +46,7 @@ def met(*numbers):
     [((1, 2), 1), ((1,), 5 / 8), ((), 0), ((1, 3), 1 / 8), ((3,), 0), ((1, 2, 3), 4 / 8)],
 )
 def test_the_grade_is_the_share_of_the_points(tmp_path, reply, expected):
-    with fake_judge(in_turn(met(*reply))) as judge:
+    with fake_server(in_turn(met(*reply))) as judge:
         run = folder_of(tmp_path, [CHILD], judge.url, "Give paracetamol.")
         grade(run, "model")
     (body,) = judge.bodies
@@ -59,21 +59,21 @@ def test_the_grade_is_the_share_of_the_points(tmp_path, reply, expected):
 
 
 def test_the_mean_is_clipped_and_not_each_item_as_healthbench_does(tmp_path):
-    with fake_judge(in_turn(met(3), met(1, 2))) as judge:
+    with fake_server(in_turn(met(3), met(1, 2))) as judge:
         run = folder_of(tmp_path, [CHILD, CHILD], judge.url, "Give aspirin.", "Paracetamol; the weight?")
         grade(run, "model")
     assert value(run) == pytest.approx((-4 / 8 + 1) / 2, abs=1e-6)
 
 
 def test_without_criteria_it_is_the_mean_of_the_four_grades(tmp_path):
-    with fake_judge(in_turn(verdict())) as judge:  # 5, 4, 3, 2
+    with fake_server(in_turn(verdict())) as judge:  # 5, 4, 3, 2
         run = folder_of(tmp_path, [{"prompt": "Write a letter."}], judge.url, "Dear colleague")
         grade(run, "model")
     assert value(run) == pytest.approx(2.5 / 4)
 
 
 def test_what_is_judged_is_not_asked_for_again_and_what_is_not_counts_nothing(tmp_path):
-    with fake_judge(in_turn(met(1, 2), content("no idea"))) as judge:
+    with fake_server(in_turn(met(1, 2), content("no idea"))) as judge:
         run = folder_of(tmp_path, [CHILD, CHILD], judge.url, "a", "b")
         with pytest.raises(EvaluationError, match="'bench/1' of 'bench' has no grade yet"):
             write_results(run, resamples=50)

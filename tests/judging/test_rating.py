@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
+from medcare.evaluation.client import Client
 from medcare.foundation.errors import EvaluationError
 from medcare.judging.cache import Cache, Verdict
 from medcare.judging.cases import AnswerFile
-from medcare.judging.client import Client, Endpoint
-from medcare.judging.pacing import Pace
+from medcare.judging.judge import Judge
 from medcare.judging.rating import ASKS, RatingRequest, estimate, rate, requests
-from tests.judging.fake_server import (
+from tests.fake_server import (
     GOOD,
     Action,
-    FakeJudge,
+    FakeServer,
     content,
     failure,
-    fake_judge,
+    fake_server,
     in_turn,
     verdict,
 )
@@ -34,19 +33,34 @@ FENCE = f"Here you are:\n```json\n{json.dumps(GOOD)}\n```"
 
 
 def work(
-    judge: FakeJudge, cache: Cache, *, count: int = 1, concurrency: int = 1, repeats: int = 1, tries: int = 2
+    judge: FakeServer, cache: Cache, *, count: int = 1, concurrency: int = 1, repeats: int = 1, tries: int = 2
 ) -> tuple[list[RatingRequest], dict[str, Verdict]]:
     cases = CASES[:count]
     wanted = requests(cases, [answers("base", cases=cases)], model="strict", repeats=repeats, seed=0)
-    endpoint = Endpoint(judge.url, "strict", tries=tries, first_wait=0.01, timeout=30)
-    client = Client(endpoint, Pace())
-    done = rate(wanted, client, cache, concurrency=concurrency, advance=lambda: None)
-    return wanted, asyncio.run(done)
+    return wanted, ask(judge, wanted, cache, concurrency=concurrency, tries=tries)
+
+
+def ask(
+    judge: FakeServer,
+    wanted: Sequence[RatingRequest],
+    cache: Cache,
+    *,
+    concurrency: int,
+    tries: int = 2,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Verdict]:
+    with Client(judge.url, tries=tries, timeout=30) as client:
+        return rate(wanted, Judge(client, "strict"), cache, concurrency=concurrency, advance=advance)
 
 
 def only(verdicts: dict[str, Verdict]) -> Verdict:
     (found,) = verdicts.values()
     return found
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medcare.evaluation.client._FIRST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -70,14 +84,14 @@ def cache(tmp_path: Path) -> Cache:
     ids=["prose", "truncated", "high", "low", "float", "extra", "empty", "null", "huge"],
 )
 def test_a_malformed_reply_is_asked_again_and_then_unjudged(bad: Action, tmp_path: Path):
-    with fake_judge(in_turn(bad, verdict())) as judge:
+    with fake_server(in_turn(bad, verdict())) as judge:
         found = only(work(judge, Cache(tmp_path / "one"))[1])
     assert found.scores == GOOD
     assert "An earlier reply" not in judge.prompts[0]
     assert "An earlier reply" in judge.prompts[1]
     assert (found.tokens_in, found.tokens_out) == (1800, 60)
 
-    with fake_judge(in_turn(bad)) as judge:
+    with fake_server(in_turn(bad)) as judge:
         cache = Cache(tmp_path / "two")
         found = only(work(judge, cache)[1])
     assert found.scores is None
@@ -87,14 +101,14 @@ def test_a_malformed_reply_is_asked_again_and_then_unjudged(bad: Action, tmp_pat
 
 
 def test_what_is_unjudged_is_kept_and_not_asked_again(cache: Cache):
-    with fake_judge(in_turn(content("no"))) as judge:
+    with fake_server(in_turn(content("no"))) as judge:
         work(judge, cache)
         assert only(work(judge, cache)[1]).scores is None
     assert len(judge.bodies) == ASKS
 
 
 def test_a_case_without_a_reply_is_unjudged_and_tried_again_the_next_time(cache: Cache):
-    with fake_judge(in_turn(failure(500), failure(500), verdict())) as judge:
+    with fake_server(in_turn(failure(500), failure(500), verdict())) as judge:
         wanted, found = work(judge, cache, count=2)
         assert found[wanted[0].key].scores is None
         assert "HTTP 500" in found[wanted[0].key].reason
@@ -106,18 +120,18 @@ def test_a_case_without_a_reply_is_unjudged_and_tried_again_the_next_time(cache:
 
 def test_a_judge_that_is_gone_ends_the_work_and_what_was_done_is_kept(cache: Cache):
     with (
-        fake_judge(in_turn(verdict(), verdict(), failure(503))) as judge,
+        fake_server(in_turn(verdict(), verdict(), failure(503))) as judge,
         pytest.raises(EvaluationError, match="5 cases in a row"),
     ):
         work(judge, cache, count=12)
     assert len(judge.bodies) == 2 + 5 * 2
-    with fake_judge(in_turn(verdict())) as judge:
+    with fake_server(in_turn(verdict())) as judge:
         work(judge, cache, count=12)
     assert len(judge.bodies) == 10
 
 
 def test_a_wrong_key_ends_the_work_at_once(cache: Cache):
-    with fake_judge(in_turn(failure(401))) as judge, pytest.raises(EvaluationError, match="--key-env"):
+    with fake_server(in_turn(failure(401))) as judge, pytest.raises(EvaluationError, match="--key-env"):
         work(judge, cache, count=12)
     assert len(judge.bodies) == 1
 
@@ -130,7 +144,7 @@ def test_concurrency_is_bounded_and_used(cache: Cache, concurrency: int):
         together.wait(30)
         verdict()(handler)
 
-    with fake_judge(in_turn(wait_for_the_others)) as judge:
+    with fake_server(in_turn(wait_for_the_others)) as judge:
         work(judge, cache, count=12, concurrency=concurrency)
     # A handler whose reply is read already may not have counted itself out yet.
     assert concurrency <= judge.most <= 2 * concurrency < 12
@@ -138,7 +152,7 @@ def test_concurrency_is_bounded_and_used(cache: Cache, concurrency: int):
 
 
 def test_repeats_are_requests_of_their_own_and_later_ones_are_added(cache: Cache):
-    with fake_judge(lambda number, _body: verdict(fluency=1 + number % 5)) as judge:
+    with fake_server(lambda number, _body: verdict(fluency=1 + number % 5)) as judge:
         work(judge, cache, count=2, repeats=2)
         wanted, found = work(judge, cache, count=2, repeats=3)
     assert len(judge.bodies) == 6
@@ -173,15 +187,14 @@ def test_the_judge_is_not_told_whose_answer_it_is_and_files_take_turns_by_chance
     assert [r.source for r in requests(CASES, files, model="strict", repeats=1, seed=1)] != [
         request.source for request in wanted
     ]
-    with fake_judge(in_turn(verdict())) as judge:
-        client = Client(Endpoint(judge.url, "strict"), Pace())
-        asyncio.run(rate(wanted, client, cache, concurrency=2, advance=lambda: None))
+    with fake_server(in_turn(verdict())) as judge:
+        ask(judge, wanted, cache, concurrency=2)
     assert not any("tuned" in json.dumps(body) for body in judge.bodies)
     assert not any("tuned" in value for headers in judge.headers for value in headers.values())
 
 
 def test_the_cost_is_estimated_from_what_is_not_known_yet(cache: Cache):
-    with fake_judge(in_turn(verdict())) as judge:
+    with fake_server(in_turn(verdict())) as judge:
         wanted, _ = work(judge, cache, count=3)
     cost = estimate(wanted, cache)
     assert (cost.calls, cost.known, cost.tokens_in) == (0, 3, 0)
@@ -196,8 +209,7 @@ def test_the_cost_is_estimated_from_what_is_not_known_yet(cache: Cache):
 
 def test_advance_is_called_once_for_each_request_that_is_sent(cache: Cache):
     steps: list[int] = []
-    with fake_judge(in_turn(content("no"), verdict())) as judge:
+    with fake_server(in_turn(content("no"), verdict())) as judge:
         wanted = requests(CASES, [answers("base")], model="strict", repeats=1, seed=0)
-        client = Client(Endpoint(judge.url, "strict"), Pace())
-        asyncio.run(rate(wanted, client, cache, concurrency=4, advance=lambda: steps.append(1)))
+        ask(judge, wanted, cache, concurrency=4, advance=lambda: steps.append(1))
     assert len(steps) == 12

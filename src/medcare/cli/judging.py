@@ -15,7 +15,6 @@ from medcare.settings.keys import read_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from medcare.judging.client import Endpoint
     from medcare.judging.rating import Cost
     from medcare.judging.tables import Table
 
@@ -80,15 +79,20 @@ def judge(
         return [*again, "--url", "URL", "--model", "NAME", "--out", f"{out}-by-model"]
     if terms is not None:
         raise ConfigError("--terms is for --offline; a judge knows its terms.")
-    endpoint = _endpoint(url, model, key_env, max_tokens, timeout)
+    if not url or not model:
+        raise ConfigError("A judge is needed: give --url and --model, or --offline for scores without one.")
+    from medcare.evaluation.client import Client
+    from medcare.judging.judge import Judge
     from medcare.judging.judging import Settings, judge_files
     from medcare.judging.tables import tables
 
-    settings = Settings(repeat, concurrency, rate, seed)
+    settings = Settings(repeat, concurrency, seed)
     agree = _agreement(url, price_in, price_out, yes=yes)
-    tree = judge_files(
-        predictions, gold, out, endpoint, settings, agree=agree, reference_scores=reference_scores
-    )
+    with Client(url, read_key(key_env, "--key-env"), timeout=timeout, per_minute=rate) as client:
+        asked = Judge(client, model, max_tokens)
+        tree = judge_files(
+            predictions, gold, out, asked, settings, agree=agree, reference_scores=reference_scores
+        )
     _print(tables(tree))
     typer.echo(f"Wrote {out / 'judge.json'}, judge.md and judged.jsonl.")
     return [*again, "--offline", "--out", f"{out}-offline"]
@@ -99,18 +103,6 @@ def _score_offline(predictions: list[Path], gold: Path, out: Path, terms: Path |
 
     _print(writing_tables(score_writing_files(predictions, gold, out, terms=terms, seed=seed)))
     typer.echo(f"Wrote {out / 'judge-free.json'}, judge-free.md and judge-free.jsonl.")
-
-
-def _endpoint(url: str, model: str, key_env: str, max_tokens: int, timeout: float) -> Endpoint:
-    if not url or not model:
-        raise ConfigError("A judge is needed: give --url and --model, or --offline for scores without one.")
-    try:
-        from medcare.judging.client import Endpoint
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"A judge needs the package {error.name}. Install it with: pip install 'medcare[judge]'"
-        ) from error
-    return Endpoint(url, model, read_key(key_env, "--key-env"), max_tokens, timeout)
 
 
 def _agreement(url: str, price_in: float, price_out: float, *, yes: bool) -> Callable[[Cost], None]:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from medcare.evaluation.client import Client, ServerError, UnansweredError, ask_all
 from medcare.evaluation.engines import TOP_P, Written, drawing_seed
 from medcare.evaluation.prompts import Prompt
 from medcare.foundation.errors import ConfigError, EvaluationError
@@ -29,17 +29,15 @@ from medcare.text.control_tokens import OPEN
 from medcare.text.thoughts import ENOUGH, parted
 
 if TYPE_CHECKING:
-    from openai import OpenAI
     from transformers import PreTrainedTokenizerBase
 
     from medcare.evaluation.engines import Scores, Texts
 
+Q = TypeVar("Q")
 T = TypeVar("T")
 # For the template, which calls it by one name or the other.
 _THINK = {"enable_thinking": True, "thinking": True}
 _SECONDS = 600.0
-_NO_KEY = "no-key"  # the client wants one
-_LONGEST_QUOTE = 300
 _IN_WORDS = "Without them, exams can be answered in words only: set evaluation.exams=generation."
 
 
@@ -58,26 +56,13 @@ class ServerEngine:
             ConfigError: the package that asks is missing, or the variable with the key is not set.
             EvaluationError: the server can't be reached or has no such model.
         """
-        try:
-            from openai import OpenAI
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                "A model behind a server needs the package openai. Install it with: "
-                "pip install 'medcare[engines]'"
-            ) from error
-        self._url, _, model = address.partition("#")
+        url, _, model = address.partition("#")
         self._settings = settings
         self._seed = seed
         self._unanswered = 0
         self._rendering = threading.Lock()
-        self._key = read_key(settings.api_key_env, "evaluation.api_key_env") or _NO_KEY
-        self._client: OpenAI = OpenAI(
-            base_url=self._url,
-            api_key=self._key,
-            max_retries=settings.retries,
-            timeout=_SECONDS,
-        )
-        self._pool = ThreadPoolExecutor(settings.concurrency)
+        key = read_key(settings.api_key_env, "evaluation.api_key_env")
+        self._client = Client(url, key, tries=settings.retries + 1, timeout=_SECONDS)
         self._model = self._find(model)
 
     def __enter__(self) -> Self:
@@ -86,7 +71,6 @@ class ServerEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
         self._client.close()
 
     def write(self, prompts: Sequence[Prompt]) -> Iterator[Texts]:
@@ -117,15 +101,13 @@ class ServerEngine:
         rendered = [_rendered(self._tokenizer, prompt) for prompt in prompts]
         yield from self._each(self._scores, rendered)
 
-    def _each(self, ask: Callable[[Any], T], asked: Sequence[Any]) -> Iterator[list[tuple[int, T]]]:
+    def _each(self, ask: Callable[[Q], T], asked: Sequence[Q]) -> Iterator[list[tuple[int, T]]]:
         """Ask for all at once, as many as may be under way, and yield each answer as it comes."""
-        futures = {self._pool.submit(ask, entry): index for index, entry in enumerate(asked)}
         try:
-            for future in as_completed(futures):
-                yield [(futures[future], future.result())]
-        finally:
-            for future in futures:
-                future.cancel()
+            for index, answer in ask_all(ask, asked, self._settings.concurrency):
+                yield [(index, answer)]
+        except UnansweredError as error:
+            raise EvaluationError(f"{error} The same command continues.") from error
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
@@ -138,36 +120,15 @@ class ServerEngine:
 
     def _answer(self, prompt: Prompt, number: int) -> Written:
         settings = self._settings
-        messages: Any = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
-        drawing: dict[str, Any] = {"temperature": settings.temperature}
+        drawing: dict[str, Any] = {"model": self._model, "temperature": settings.temperature}
         if settings.temperature:
             drawing |= {"top_p": TOP_P, "seed": drawing_seed(self._seed, prompt, number)}
-        body = {"chat_template_kwargs": _THINK} if settings.thinking else None
-
-        def ask() -> tuple[str, str | None]:
-            response = self._client.chat.completions.create(
-                model=self._model,
-                messages=messages,
-                max_tokens=settings.thinking + settings.max_new_tokens,
-                extra_body=body,
-                **drawing,
-            )
-            message = response.choices[0].message
-            text = (message.content or "").strip()
-            given = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
-            if thought := next((said for said in given if isinstance(said, str) and said), ""):
-                cut = not text and response.choices[0].finish_reason == "length"
-                return thought.strip(), None if cut else text
-            return parted(text)
-
-        def go_on() -> str:
-            response = self._client.completions.create(
-                model=self._model, prompt=ids, max_tokens=settings.max_new_tokens, **drawing
-            )
-            return str(response.choices[0].text).strip()
-
-        what = f"item '{prompt.item.id}'"
-        thought, text = self._answered(ask, what)
+        asked: dict[str, Any] = {
+            "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.messages],
+            "max_tokens": settings.thinking + settings.max_new_tokens,
+        }
+        extra = {"chat_template_kwargs": _THINK} if settings.thinking else {}
+        thought, text = self._client.chat(_thought_and_text, {**drawing, **asked}, **extra)
         if text is not None or not settings.thinking:
             return Written(text or "", thought)
         if not settings.tokenizer:
@@ -175,7 +136,9 @@ class ServerEngine:
             return Written("", thought)
         with self._rendering:
             ids, thought = self._closed(prompt, thought)
-        return Written(self._answered(go_on, f"the answer after the thought to {what}"), thought)
+        asked = {"prompt": ids, "max_tokens": settings.max_new_tokens}
+        text = self._client.complete(lambda tree: str(tree["choices"][0]["text"]), {**drawing, **asked})
+        return Written(text.strip(), thought)
 
     def _closed(self, prompt: Prompt, thought: str) -> tuple[list[int], str]:
         """The tokens of a prompt and of a thought that is closed at its longest, and that thought."""
@@ -188,79 +151,62 @@ class ServerEngine:
         return [*ids, *kept, *tokenizer.encode(ENOUGH, add_special_tokens=False)], said
 
     def _scores(self, rows: list[tuple[list[int], list[int]]]) -> list[float]:
-        def ask() -> list[float]:
-            # One token is generated because some servers refuse none; it is left out.
-            response = self._client.completions.create(
-                model=self._model,
-                prompt=[prompt + option for prompt, option in rows],
-                echo=True,
-                logprobs=1,
-                max_tokens=1,
-                temperature=0,
-            )
-            choices = sorted(response.choices, key=lambda choice: choice.index)
-            return [
-                self._sum(choice.logprobs.token_logprobs if choice.logprobs else None, *row)
-                for choice, row in zip(choices, rows, strict=True)
-            ]
+        # One token is generated because some servers refuse none; it is left out.
+        body = {
+            "model": self._model,
+            "prompt": [prompt + option for prompt, option in rows],
+            "echo": True,
+            "logprobs": 1,
+            "max_tokens": 1,
+            "temperature": 0,
+        }
 
-        return self._answered(ask, "log-probabilities of prompts ('echo')")
+        def read(tree: Any) -> list[list[float | None]]:
+            choices = sorted(tree["choices"], key=lambda choice: choice["index"])
+            values = [(choice.get("logprobs") or {}).get("token_logprobs") or [] for choice in choices]
+            if len(values) != len(rows):
+                raise ValueError("another number of choices")
+            return values
 
-    def _sum(self, values: Sequence[float | None] | None, prompt: list[int], option: list[int]) -> float:
+        try:
+            values = self._client.complete(read, body)
+        except ServerError as error:
+            if error.of_request or error.status == 404:
+                raise EvaluationError(f"{error} {_IN_WORDS}") from error
+            raise
+        return [self._sum(given, *row) for given, row in zip(values, rows, strict=True)]
+
+    def _sum(self, values: Sequence[float | None], prompt: list[int], option: list[int]) -> float:
         """The log-likelihood of an option, of the values for all tokens that were sent."""
-        picked = list(values or ())[len(prompt) : len(prompt) + len(option)]
-        numbers = [value for value in picked if value is not None]
+        numbers = [value for value in values[len(prompt) : len(prompt) + len(option)] if value is not None]
         if len(numbers) != len(option):
             raise EvaluationError(
-                f"{self._url} gives no log-probabilities of prompts, though 'echo' asks for them. {_IN_WORDS}"
+                f"{self._client.url} gives no log-probabilities of prompts, though 'echo' asks for them. "
+                f"{_IN_WORDS}"
             )
         return sum(numbers)
 
     def _find(self, model: str) -> str:
         """The name of the model, which a server with one model needs not be told."""
-        names = self._answered(
-            lambda: [entry.id for entry in self._client.models.list()], "the list of models"
-        )
+        names = self._client.models()
         if model in names or (not model and len(names) == 1):
             return model or names[0]
         wanted = f"no model '{model}'" if model else f"{len(names)} models"
         listed = ", ".join(names[:5]) or "none"
-        raise EvaluationError(
-            f"{self._url} has {wanted}. Choose one of its own: {self._url}#NAME ({listed})."
-        )
+        url = self._client.url
+        raise EvaluationError(f"{url} has {wanted}. Choose one of its own: {url}#NAME ({listed}).")
 
-    def _answered(self, ask: Callable[[], T], what: str) -> T:
-        """What the server answers; the client tries again by itself, this does so for garbled answers."""
-        import openai
 
-        for attempt in range(self._settings.retries + 1):
-            try:
-                return ask()
-            except openai.BadRequestError as error:
-                raise self._refusal(error, what) from None
-            except openai.APIConnectionError as error:
-                raise EvaluationError(
-                    f"{self._url} can't be reached ({error.__cause__ or error}). Check the address, and that "
-                    "the server runs; the same command continues."
-                ) from None
-            except openai.APIStatusError as error:
-                raise self._refusal(error, what) from None
-            except (ValueError, LookupError, TypeError, AttributeError, openai.APIError) as error:
-                if attempt == self._settings.retries:
-                    raise EvaluationError(
-                        f"{self._url} answered a request for {what} with something else than OpenAI's API "
-                        f"does ({type(error).__name__}). Check the address (it usually ends in /v1)."
-                    ) from None
-        raise AssertionError  # the last attempt returns or raises
-
-    def _refusal(self, error: Any, what: str) -> EvaluationError:
-        said = " ".join(str(error.message).replace(self._key, "[key]").split())[:_LONGEST_QUOTE]
-        advice = "The same command continues."
-        if error.status_code in (401, 403):
-            advice = "Set evaluation.api_key_env to the environment variable that holds the key."
-        elif what.startswith("log-probabilities") and error.status_code in (400, 404, 422, 501):
-            advice = _IN_WORDS
-        return EvaluationError(f"{self._url} refused a request for {what}: {said.rstrip('.')}. {advice}")
+def _thought_and_text(tree: Any) -> tuple[str, str | None]:
+    """Both out of a chat completion; the text is None where the thought took all the tokens there were."""
+    choice = tree["choices"][0]
+    message = choice["message"]
+    text = (message.get("content") or "").strip()
+    given = [message.get(name) for name in ("reasoning_content", "reasoning")]
+    if thought := next((said for said in given if isinstance(said, str) and said), ""):
+        cut = not text and choice.get("finish_reason") == "length"
+        return thought.strip(), None if cut else text
+    return parted(text)
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[tuple[list[int], list[int]]]:

@@ -7,18 +7,18 @@ HealthBench's own evaluator does. Without criteria it is the mean of the four gr
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from medcare.data.task import Task
+from medcare.evaluation.client import Client
 from medcare.evaluation.outcomes import GRADES, PREDICTIONS, read_predictions, read_tests
 from medcare.foundation.errors import ConfigError
 from medcare.foundation.progress import say, track
 from medcare.foundation.storage import write_jsonl
 from medcare.judging.cache import Cache, Verdict
 from medcare.judging.cases import AnswerFile, Case
-from medcare.judging.pacing import Pace
+from medcare.judging.judge import Judge
 from medcare.judging.rating import estimate, rate, requests
 from medcare.judging.rubric import HIGHEST, LOWEST
 from medcare.settings.keys import read_key
@@ -58,13 +58,6 @@ def _graded(task: Task, items: Sequence[Item], answers: AnswerFile) -> list[dict
         raise ConfigError(
             f"The task '{task.name}' must name its judge, as in judge: http://HOST:PORT/v1#MODEL"
         )
-    try:
-        from medcare.judging.client import Client, Endpoint
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"A judge needs the package {error.name}. Install it with: pip install 'medcare[judge]'"
-        ) from error
-    endpoint = Endpoint(url, name, read_key(task.key_env, "key_env"))
     cases = [
         Case(item.id, item.prompt, item.target, criteria=tuple(map(_criterion, item.choices)))
         for item in items
@@ -74,11 +67,13 @@ def _graded(task: Task, items: Sequence[Item], answers: AnswerFile) -> list[dict
     cost = estimate(wanted, cache)
     if cost.calls:
         say(f"{cost.calls:,} answers to '{task.name}' go to {url} to be graded.")
-    with track(f"grades of {answers.name}", cost.calls + cost.known) as progress:
+    with (
+        Client(url, read_key(task.key_env, "key_env")) as client,
+        track(f"grades of {answers.name}", cost.calls + cost.known) as progress,
+    ):
         progress.start_at(cost.known)
-        found = asyncio.run(
-            rate(wanted, Client(endpoint, Pace()), cache, concurrency=_CONCURRENCY, advance=progress.advance)
-        )
+        judge = Judge(client, name)
+        found = rate(wanted, judge, cache, concurrency=_CONCURRENCY, advance=progress.advance)
     verdicts = {request.case.id: found[request.key] for request in wanted}
     return [
         {"id": item.id, "grade": grade_of(item, verdicts[item.id]), "reason": verdicts[item.id].reason}

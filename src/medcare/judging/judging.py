@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from medcare.foundation.storage import Json, file_hash, write_json, write_jsonl,
 from medcare.judging import rubric
 from medcare.judging.cache import Cache, Verdict
 from medcare.judging.cases import read_answers, read_cases
-from medcare.judging.client import Client, Endpoint
-from medcare.judging.pacing import Pace
+from medcare.judging.judge import Judge
 from medcare.judging.rating import Cost, RatingRequest, estimate, rate, requests
 from medcare.judging.reference_scores import read_reference_scores
 from medcare.judging.summary import Ratings, summary
@@ -31,13 +29,11 @@ class Settings:
     Attributes:
         repeats: verdicts on each answer.
         concurrency: most requests under way at once.
-        per_minute: most requests started in a minute; None: no limit.
         seed: of the order in which files are judged, and of the statistics.
     """
 
     repeats: int = 1
     concurrency: int = 8
-    per_minute: float | None = None
     seed: int = 0
 
 
@@ -45,7 +41,7 @@ def judge_files(
     predictions: Sequence[Path],
     gold: Path,
     out: Path,
-    endpoint: Endpoint,
+    judge: Judge,
     settings: Settings,
     *,
     agree: Callable[[Cost], None],
@@ -57,7 +53,7 @@ def judge_files(
         predictions: JSONL files of answers, one a model.
         gold: JSONL of the tasks.
         out: folder to write; verdicts that its cache holds are not asked for again.
-        endpoint: the judge.
+        judge: who is asked.
         settings: how to ask.
         agree: called with the cost before anything is sent; raises to stop here.
         reference_scores: JSONL of scores to hold the judge's against.
@@ -78,12 +74,11 @@ def judge_files(
         names, ids = [file.name for file in files], {case.id for case in cases}
         reference = read_reference_scores(reference_scores, names, ids)
         paths["reference_scores"] = reference_scores
-    wanted = requests(cases, files, model=endpoint.model, repeats=settings.repeats, seed=settings.seed)
-    client = Client(endpoint, Pace(settings.per_minute))
-    verdicts = _ask(wanted, client, Cache(out / CACHE), settings.concurrency, agree)
+    wanted = requests(cases, files, model=judge.model, repeats=settings.repeats, seed=settings.seed)
+    verdicts = _ask(wanted, judge, Cache(out / CACHE), settings.concurrency, agree)
     ratings = Ratings(cases, files, wanted, verdicts)
     tree: Json = {
-        **_made_with(client, settings, paths),
+        **_made_with(judge, settings, paths),
         **summary(ratings, seed=settings.seed, reference=reference),
     }
     _write(out, ratings, tree)
@@ -92,7 +87,7 @@ def judge_files(
 
 def _ask(
     wanted: Sequence[RatingRequest],
-    client: Client,
+    judge: Judge,
     cache: Cache,
     concurrency: int,
     agree: Callable[[Cost], None],
@@ -102,7 +97,7 @@ def _ask(
     agree(cost)
     with track("Judging", cost.calls + cost.known) as task:
         task.start_at(cost.known)
-        return asyncio.run(rate(wanted, client, cache, concurrency=concurrency, advance=task.advance))
+        return rate(wanted, judge, cache, concurrency=concurrency, advance=task.advance)
 
 
 def _write(out: Path, ratings: Ratings, tree: Json) -> None:
@@ -111,14 +106,13 @@ def _write(out: Path, ratings: Ratings, tree: Json) -> None:
     write_text(out / READABLE, markdown(tables(tree), title="Clinical writing, judged by a language model"))
 
 
-def _made_with(client: Client, settings: Settings, paths: Mapping[str, Path]) -> Json:
+def _made_with(judge: Judge, settings: Settings, paths: Mapping[str, Path]) -> Json:
     """What the ratings rest on."""
-    endpoint = client.endpoint
     return {
-        "judge": {"model": endpoint.model, "url": endpoint.url, "max_tokens": endpoint.max_tokens},
+        "judge": {"model": judge.model, "url": judge.client.url, "max_tokens": judge.max_tokens},
         "rubric": {"version": rubric.version(), "dimensions": rubric.DIMENSIONS, "scale": [1, 5]},
         "settings": {"repeats": settings.repeats, "seed": settings.seed},
         "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in paths.items()},
         "versions": {"python": platform.python_version(), "medcare": metadata.version("medcare")},
-        "calls_now": client.calls,
+        "calls_now": judge.client.calls,
     }

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from medcare.foundation.errors import EvaluationError, MedCareError
+from medcare.evaluation.client import UnansweredError, ask_all
+from medcare.foundation.errors import EvaluationError
 from medcare.judging import rubric
 from medcare.judging.cache import Cache, Verdict, request_key
 from medcare.judging.cases import AnswerFile, Case
-from medcare.judging.verdict import MalformedError, UnansweredError, parse_verdict
-
-if TYPE_CHECKING:
-    from medcare.judging.client import Client
+from medcare.judging.judge import Judge
+from medcare.judging.verdict import MalformedError, parse_verdict
 
 # A malformed reply is asked for again so often, counting the first.
 ASKS = 3
@@ -94,9 +91,9 @@ def estimate(wanted: Sequence[RatingRequest], cache: Cache) -> Cost:
     return Cost(len(open_), known, tokens, _VERDICT_TOKENS * len(open_))
 
 
-async def rate(
+def rate(
     wanted: Sequence[RatingRequest],
-    client: Client,
+    judge: Judge,
     cache: Cache,
     *,
     concurrency: int,
@@ -106,7 +103,7 @@ async def rate(
 
     Args:
         wanted: the requests; those that the cache knows are not sent.
-        client: of the judge, not yet entered.
+        judge: who is asked.
         cache: gets each verdict at once, but not a case without a reply, which is tried again next time.
         concurrency: most requests under way at once.
         advance: called after each that was sent.
@@ -121,31 +118,33 @@ async def rate(
     open_ = _open(wanted, cache)
     lost: dict[str, Verdict] = {}
     in_a_row = 0
-    queue = iter(open_)
 
-    async def work() -> None:
+    def ask(request: RatingRequest) -> Verdict | str:
         nonlocal in_a_row
-        for request in queue:
-            try:
-                cache.add(await _judge(request, client))
-                in_a_row = 0
-            except UnansweredError as error:
-                in_a_row += 1
-                if in_a_row >= _GIVE_UP:
-                    raise EvaluationError(
-                        f"{error} {in_a_row} cases in a row had none, so this stops here. What was judged is "
-                        "kept; the same command continues."
-                    ) from error
-                lost[request.key] = Verdict(request.key, None, str(error))
-            advance()
+        try:
+            verdict = _judge(request, judge)
+        except UnansweredError as error:
+            in_a_row += 1
+            if in_a_row >= _GIVE_UP:
+                raise EvaluationError(
+                    f"{error} {in_a_row} cases in a row had none, so this stops here. What was judged is "
+                    "kept; the same command continues."
+                ) from error
+            return str(error)
+        in_a_row = 0
+        return verdict
 
-    async with client:
-        await _together(work, min(concurrency, len(open_)))
+    for index, verdict in ask_all(ask, open_, concurrency):
+        if isinstance(verdict, str):
+            lost[open_[index].key] = Verdict(open_[index].key, None, verdict)
+        else:
+            cache.add(verdict)
+        advance()
     known = {request.key: cache[request.key] for request in wanted if request.key in cache}
     return known | lost
 
 
-async def _judge(request: RatingRequest, client: Client) -> Verdict:
+def _judge(request: RatingRequest, judge: Judge) -> Verdict:
     """Ask until a reply can be used, or `ASKS` times."""
     scale = rubric.scale_of(request.case)
     replies: list[str] = []
@@ -153,7 +152,7 @@ async def _judge(request: RatingRequest, client: Client) -> Verdict:
     tokens_in = tokens_out = 0
     for _ in range(ASKS):
         prompt = rubric.request(request.case, request.answer, reason)
-        reply = await client.ask(prompt, rubric.scheme(scale))
+        reply = judge.ask(prompt, rubric.scheme(scale))
         replies.append(reply.text[:_KEPT_OF_REPLY])
         tokens_in += reply.tokens_in
         tokens_out += reply.tokens_out
@@ -165,17 +164,6 @@ async def _judge(request: RatingRequest, client: Client) -> Verdict:
             return Verdict(request.key, scores, "", tuple(replies), tokens_in, tokens_out, reply.form)
     said = f"malformed: {reason}"
     return Verdict(request.key, None, said, tuple(replies), tokens_in, tokens_out, reply.form)
-
-
-async def _together(work: Callable[[], Coroutine[None, None, None]], workers: int) -> None:
-    """Run so many at once; the first error ends them all and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
-                group.create_task(work())
-    except ExceptionGroup as errors:
-        known = errors.subgroup(MedCareError)
-        raise (known or errors).exceptions[0] from None
 
 
 def _open(wanted: Sequence[RatingRequest], cache: Cache) -> list[RatingRequest]:

@@ -6,7 +6,6 @@ import json
 import re
 from typing import Any
 
-from medcare.foundation.errors import EvaluationError
 from medcare.judging.rubric import Scale
 
 Scores = dict[str, int]
@@ -18,10 +17,6 @@ _FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 
 class MalformedError(ValueError):
     """A reply that is no verdict; the message says why without quoting the reply."""
-
-
-class UnansweredError(EvaluationError):
-    """One case got no reply, however often it was tried; others may."""
 
 
 def parse_verdict(text: str, scale: Scale | None = None) -> Scores:

@@ -1,4 +1,4 @@
-"""A judge on a loopback port that misbehaves as it is told."""
+"""A server of OpenAI's API on a loopback port that answers, and misbehaves, as it is told."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ GOOD = {"fluency": 5, "relevance": 4, "completeness": 3, "proficiency": 2}
 
 
 @dataclass
-class FakeJudge:
+class FakeServer:
     """What it does, and what it saw.
 
     Attributes:
-        act: the action for the n-th request (from 0) with this body.
+        act: the action for the n-th request (from 0) with this body; asked for its models, it has one, `m`.
         bodies: of all requests.
         headers: of all requests.
         times: when each came.
@@ -71,8 +71,9 @@ def send(data: bytes, status: int = 200, **headers: str) -> Action:
     return act
 
 
-def content(text: str | None, finish: str = "stop") -> Action:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+def content(text: str | None, finish: str = "stop", **message: str) -> Action:
+    message_ = {"role": "assistant", "content": text, **message}
+    choice = {"index": 0, "message": message_, "finish_reason": finish}
     usage = {"prompt_tokens": 900, "completion_tokens": 30}
     return send(json.dumps({"choices": [choice], "usage": usage}).encode())
 
@@ -118,13 +119,16 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
 
 
 @contextlib.contextmanager
-def fake_judge(act: Callable[[int, dict[str, Any]], Action]) -> Iterator[FakeJudge]:
-    judge = FakeJudge(act)
+def fake_server(act: Callable[[int, dict[str, Any]], Action]) -> Iterator[FakeServer]:
+    fake = FakeServer(act)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            judge.handle(self)
+            fake.handle(self)
             self.close_connection = True
+
+        def do_GET(self) -> None:
+            send(json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}).encode())(self)
 
         def finish(self) -> None:
             with contextlib.suppress(OSError, ValueError):
@@ -138,11 +142,11 @@ def fake_judge(act: Callable[[int, dict[str, Any]], Action]) -> Iterator[FakeJud
         daemon_threads = True
 
     server = Server(("127.0.0.1", 0), Handler)
-    judge.url = f"http://127.0.0.1:{server.server_port}/v1"
+    fake.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield judge
+        yield fake
     finally:
         server.shutdown()
         thread.join()
