@@ -164,6 +164,7 @@ def prepare_data(config: RunConfig, folder: Path) -> Path:
                 items_per_task=size.items_per_task,
                 align_per_task=size.align_per_task,
                 aggregate_forms=size.aggregate_forms,
+                tasks=size.tasks,
             )
             write(benchmark, folder)
     return folder
@@ -174,7 +175,8 @@ def _is_built(config: RunConfig, folder: Path) -> bool:
     if not (folder / "benchmark.json").is_file():
         return False
     there = read_json(folder / "benchmark.json")
-    wanted = {"seed": config.seed, "sizes": asdict(config.benchmark)}
+    sizes = {**asdict(config.benchmark), "tasks": list(config.benchmark.tasks)}
+    wanted = {"seed": config.seed, "sizes": sizes}
     return "seed" not in there or {key: there.get(key) for key in wanted} == wanted
 
 

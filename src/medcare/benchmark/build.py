@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from medcare.benchmark.exams.build import build_exams
-from medcare.benchmark.forms.build import build_forms
+from medcare.benchmark.exams.build import EXAMS, build_exams
+from medcare.benchmark.forms.build import RECIPES, build_forms
 from medcare.benchmark.ontology import load_ontology
 from medcare.data.files import write_records
 from medcare.data.overlap import find
@@ -44,7 +45,13 @@ class Benchmark:
 
 
 def build(
-    seed: int, *, facts_per_task: int, items_per_task: int, align_per_task: int, aggregate_forms: int
+    seed: int,
+    *,
+    facts_per_task: int,
+    items_per_task: int,
+    align_per_task: int,
+    aggregate_forms: int,
+    tasks: Sequence[str] = (),
 ) -> Benchmark:
     """Build the embedded benchmark; the same arguments give the same bytes on any machine.
 
@@ -54,19 +61,28 @@ def build(
         items_per_task: test items of each task and split.
         align_per_task: stage-2 conversations of each alignment task.
         aggregate_forms: of these, how many of each task also train stage 1.
+        tasks: by name, the tasks to take; by default all.
 
     Raises:
-        DataError: the packages are missing, or a task has fewer facts or examples than asked for.
+        DataError: the packages are missing, a task is unknown, or one has fewer facts or examples than asked
+            for.
     """
+    names = [task.name for task in (*EXAMS, *RECIPES)]
+    if unknown := [name for name in tasks if name not in names]:
+        raise DataError(
+            f"benchmark.tasks must name tasks of the embedded benchmark, got {', '.join(unknown)}. "
+            f"They are: {', '.join(names)}."
+        )
+    wanted = tasks or names
     if aggregate_forms > align_per_task:
         raise DataError(
             f"benchmark.aggregate_forms must be at most benchmark.align_per_task ({align_per_task}), "
             f"got {aggregate_forms}."
         )
     ontology = load_ontology()
-    forms = build_forms(ontology, seed, align_per_task, items_per_task)
+    forms = build_forms(ontology, seed, align_per_task, items_per_task, tasks=wanted)
     align = [talk for task in forms for talk in task.training]
-    exams = build_exams(ontology, seed, facts_per_task, items_per_task, beside=align)
+    exams = build_exams(ontology, seed, facts_per_task, items_per_task, tasks=wanted, beside=align)
     aggregate = [talk for task in exams for talk in task.training]
     aggregate += [talk for task in forms for talk in task.training[:aggregate_forms]]
     Random(f"{seed}:aggregate").shuffle(aggregate)
@@ -77,6 +93,7 @@ def build(
         "items_per_task": items_per_task,
         "align_per_task": align_per_task,
         "aggregate_forms": aggregate_forms,
+        "tasks": list(tasks),
     }
     return Benchmark(
         aggregate=tuple(aggregate),

@@ -300,12 +300,14 @@ class BenchmarkConfig:
         items_per_task: test items of each task and split.
         align_per_task: stage-2 examples of each alignment task.
         aggregate_forms: examples of each alignment task mixed into stage 1.
+        tasks: by name, those that are taught and tested; by default all 36.
     """
 
     facts_per_task: int = 24
     items_per_task: int = 16
     align_per_task: int = 60
     aggregate_forms: int = 0
+    tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from medcare import pipeline
+from medcare.data.files import read_items
+from medcare.evaluation.engines import open_engine
 from medcare.export.merged import merge
 from medcare.foundation.storage import json_hash, read_json
 from medcare.settings.config import RunConfig, Stage
 from medcare.settings.run_folder import read_manifest
+from medcare.study.likelihood import right_answers
 
 
 def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
@@ -24,7 +27,8 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
 
     Returns:
         `stage_1` and `stage_2`, or `mixed` of a method with one stage: for each, mean scores by family and
-        split under `measures`, `end`, and with a test set of one's own the score of each task.
+        split under `measures`, `end`, what `right_answers` tells of them, and with a test set of one's own
+        the score of each task.
 
     Raises:
         MedCareError: see `pipeline.train_stage`; a FolderError if another process is at work on what is
@@ -76,7 +80,9 @@ def _merged(config: RunConfig, folder: Path, stage: str) -> dict[str, Any]:
 
 
 def _test(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
-    pipeline.evaluate_model(str(model), config, out)
+    with open_engine(str(model), config) as engine:
+        pipeline.evaluate_model(engine, config, out)
+        likelihoods = right_answers(engine, read_items(out / "data" / "items.jsonl"))
     results = read_json(out / "results.json")
     scores = {
         f"{family} {split}": next(iter(entry["scores"].values()))["value"]
@@ -86,7 +92,7 @@ def _test(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
     if config.evaluation.items:  # few tasks, and a mean over them may hide what one of them is there for
         for task, entry in results["tasks"].items():
             scores[task] = next(iter(entry["scores"].values()))["value"]
-    return {"measures": {"end": scores}}
+    return {"measures": {"end": scores | likelihoods}}
 
 
 def _digest(tree: dict[str, Any], *names: str) -> str:

@@ -38,15 +38,17 @@ def build_exams(
     facts_per_task: int,
     items_per_task: int,
     *,
+    tasks: Collection[str] | None = None,
     beside: Iterable[Conversation] = (),
 ) -> list[TaskData]:
-    """All exam tasks.
+    """The exam tasks.
 
     Args:
         ontology: the knowledge.
         seed: decides everything that is drawn.
         facts_per_task: facts taught for each task, rounded up to whole bundles of questions.
         items_per_task: test items of each split; fewer taught ones if fewer facts are taught.
+        tasks: by name, those to make; by default all.
         beside: training conversations of other tasks; they teach no held-out fact either.
 
     Returns:
@@ -55,8 +57,9 @@ def build_exams(
     Raises:
         DataError: more facts are asked for than a task has.
     """
+    exams = [exam for exam in EXAMS if tasks is None or exam.name in tasks]
     taught, training, quotas, places = [], [], [], []
-    for exam in EXAMS:
+    for exam in exams:
         quotas.append(Quota(exam.chance))
         choice = _Choice(exam, ontology, seed, "taught", facts_per_task, items_per_task, quotas[-1])
         chosen = choice.take()
@@ -64,8 +67,8 @@ def build_exams(
         taught.append(_items(exam, "taught", chosen[:items_per_task], places[-1], choice.rng))
         training.append([talk for question, _ in chosen for talk in _teach(exam, question, choice.rng)])
     mentions = Mentions(chain(*training, beside))
-    tasks = []
-    for exam, lessons, items, quota, order in zip(EXAMS, training, taught, quotas, places, strict=True):
+    built = []
+    for exam, lessons, items, quota, order in zip(exams, training, taught, quotas, places, strict=True):
         common = Counter(answer_texts(lessons))
         quota.totals[_MAJORITY] = majority_accuracy(items, common.elements()) * len(items) if items else 0.0
         choice = _Choice(
@@ -73,8 +76,8 @@ def build_exams(
         )
         chosen = choice.take()
         items += _items(exam, "held_out", chosen[:items_per_task], order, choice.rng)
-        tasks.append(TaskData(_card(exam, ontology), tuple(lessons), tuple(items)))
-    return tasks
+        built.append(TaskData(_card(exam, ontology), tuple(lessons), tuple(items)))
+    return built
 
 
 _Asked = list[tuple[BundledQuestion, str]]  # questions, each with the prompt of its test item
