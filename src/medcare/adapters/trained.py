@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from medcare.settings.config import RunConfig, Stage
+from medcare.settings.config import RunConfig, Stage, StageConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,11 +22,13 @@ class Trained(ABC):
 
     Attributes:
         rate: factor of the stage's learning rate.
+        rates: further ones by branch or matrix, as `StageConfig.rates`.
         in_float32: whether `dtype: auto` means float32 for it.
         needs_whole_base: whether it can train neither beside a quantised base nor in shards (FSDP2, ZeRO-3).
     """
 
     rate: ClassVar[float] = 1.0
+    rates: ClassVar[Mapping[str, float]] = MappingProxyType({})
     in_float32: ClassVar[bool] = False
     needs_whole_base: ClassVar[bool] = False
 
@@ -48,6 +52,13 @@ class Trained(ABC):
             ConfigError: a setting is none that it can have.
             DataError: it asks for a sample, and there is none.
         """
+
+    def timed(self, stage: StageConfig) -> StageConfig:
+        """A stage's settings at the rates that the method trains at."""
+        rates = {
+            name: self.rates.get(name, 1.0) * stage.rates.get(name, 1.0) for name in self.rates | stage.rates
+        }
+        return replace(stage, learning_rate=self.rate * stage.learning_rate, rates=rates)
 
     @abstractmethod
     def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:

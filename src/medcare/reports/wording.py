@@ -12,8 +12,9 @@ MODELS = {
     "align": "Stage 2",
 }
 _KINDS = {
-    "lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA",
-    "miss": "MiSS", "osf": "OSF", "full": "Full fine-tuning", "medcare": "MedCare",
+    "lora": "LoRA", "loraplus": "LoRA+", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA",
+    "olora": "OLoRA", "corda": "CorDA", "miss": "MiSS", "osf": "OSF", "full": "Full fine-tuning",
+    "medcare": "MedCare",
 }  # fmt: skip
 FAMILIES = {"knowledge": "Knowledge", "alignment": "Alignment"}
 SPLITS = {"taught": "taught facts", "held_out": "held-out facts", "all": "all items"}

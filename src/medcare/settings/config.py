@@ -23,9 +23,9 @@ RateSchedule = Literal["cosine", "linear", "constant", "wsd"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Method = Literal[
     "medcare",
-    "lora", "rslora", "dora", "pissa", "olora", "corda", "miss", "osf", "full",
-    "lora_two_stage", "rslora_two_stage", "dora_two_stage", "pissa_two_stage", "olora_two_stage",
-    "corda_two_stage", "miss_two_stage", "osf_two_stage", "full_two_stage",
+    "lora", "loraplus", "rslora", "dora", "pissa", "olora", "corda", "miss", "osf", "full",
+    "lora_two_stage", "loraplus_two_stage", "rslora_two_stage", "dora_two_stage", "pissa_two_stage",
+    "olora_two_stage", "corda_two_stage", "miss_two_stage", "osf_two_stage", "full_two_stage",
 ]  # fmt: skip
 EMBEDDED = "embedded"
 AUTO = "auto"

@@ -29,7 +29,7 @@ def draw(figure: Figure, cells: Sequence[Mapping[str, Any]], path: Path) -> None
         colour, mark, labelled = f"C{number % 10}", _MARKS[number % len(_MARKS)], False
         for arm in dict.fromkeys(cell["arm"] for cell in cells if cell["family"] == family):
             mine = [cell["result"] for cell in cells if cell["arm"] == arm and "result" in cell]
-            path_x, path_y = _way(mine, figure.x), _way(mine, figure.y)
+            path_x, path_y = _way(mine, figure.x, figure.y)
             axes.plot(path_x.mean(0), path_y.mean(0), "-", color=colour, linewidth=0.7, alpha=0.6)
             axes.errorbar(
                 path_x[:, -1].mean(),
@@ -51,17 +51,16 @@ def draw(figure: Figure, cells: Sequence[Mapping[str, Any]], path: Path) -> None
     pyplot.close(canvas)
 
 
-def _way(results: Sequence[Mapping[str, Any]], measure: str) -> Any:
-    """[seeds, moments]: before the last stage, on the way, at its end."""
+def _way(results: Sequence[Mapping[str, Any]], *measures: str) -> Any:
+    """[measures, seeds, moments]: before the last stage where that was measured, on the way, at its end."""
     rows = []
     for result in results:
-        last = result.get("stage_2") or result.get("mixed") or result["stage_1"]
-        start = [result["stage_1"]["measures"]["end"][measure]] if "stage_2" in result else []
-        on_the_way = [
-            entry[measure] for moment, entry in last["measures"].items() if moment.startswith("stopped")
-        ]
-        rows.append([*start, *on_the_way, last["measures"]["end"][measure]])
-    return np.array(rows)
+        last = (result.get("stage_2") or result.get("mixed") or result["stage_1"])["measures"]
+        start = [result["stage_1"]["measures"]["end"]] if "stage_2" in result else []
+        on_the_way = [entry for moment, entry in last.items() if moment.startswith("stopped")]
+        moments = [*(entry for entry in start if set(measures) <= entry.keys()), *on_the_way, last["end"]]
+        rows.append([[entry[measure] for entry in moments] for measure in measures])
+    return np.array(rows).swapaxes(0, 1)
 
 
 def _half(values: Any) -> float:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
 
 from medcare import pipeline
 from medcare.data.files import read_items
 from medcare.evaluation.engines import open_engine
+from medcare.evaluation.results import OUTCOMES, RESULTS
 from medcare.export.merged import merge
-from medcare.foundation.storage import json_hash, read_json
+from medcare.foundation.storage import json_hash, read_json, read_jsonl, write_json
 from medcare.settings.config import RunConfig, Stage
 from medcare.settings.run_folder import read_manifest
 from medcare.study.likelihood import right_answers
+from medcare.text.records import Item
 
 
 def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
@@ -26,9 +30,10 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
         shared: where data and stages 1 are, and are left for other cells.
 
     Returns:
-        `stage_1` and `stage_2`, or `mixed` of a method with one stage: for each, mean scores by family and
-        split under `measures`, `end`, what `right_answers` tells of them, and with a test set of one's own
-        the score of each task.
+        `stage_2`, or `mixed` of a method with one stage: under `measures`, `end`, mean scores by family and
+        split, what `right_answers` tells of them, and with a test set of one's own the same of each task;
+        under `items`, the same of each item. And `stage_1`, with what `right_answers` tells of the knowledge
+        tasks: there are no forms in it yet.
 
     Raises:
         MedCareError: see `pipeline.train_stage`; a FolderError if another process is at work on what is
@@ -38,7 +43,7 @@ def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
         _train("aggregate", config, folder / "mixed", shared)
         return {"mixed": _merged(config, folder, "mixed")}
     alike, first = _first_stage(config, shared)
-    found = {"stage_1": _test(alike, first, first.parent / "test")}
+    found = {"stage_1": _remembered(alike, first, first.parent)}
     _train("align", config, folder / "align", shared, start=first)
     return found | {"stage_2": _merged(config, folder, "align")}
 
@@ -79,20 +84,60 @@ def _merged(config: RunConfig, folder: Path, stage: str) -> dict[str, Any]:
     return found
 
 
+def _remembered(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
+    path = out / "remembered.json"
+    if not path.is_file():
+        items = pipeline.prepare_items(config, out / "test")
+        knowledge = [item for item in items if item.family == "knowledge"]
+        with open_engine(str(model), config) as engine:
+            told = _Told(knowledge, right_answers(engine, knowledge))
+        write_json(path, {"measures": {"end": told.means("split")}})
+    found: dict[str, Any] = read_json(path)
+    return found
+
+
 def _test(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
     with open_engine(str(model), config) as engine:
         pipeline.evaluate_model(engine, config, out)
-        likelihoods = right_answers(engine, read_items(out / "data" / "items.jsonl"))
-    results = read_json(out / "results.json")
-    scores = {
+        items = read_items(out / "data" / "items.jsonl")
+        rows = right_answers(engine, items)
+    scores = {row["id"]: row["score"] for row in read_jsonl(out / "evaluation" / "model" / OUTCOMES)}
+    told = _Told(items, [{**row, "score": scores[item.id]} for item, row in zip(items, rows, strict=True)])
+    results = read_json(out / RESULTS)
+    ends = told.means("split") | {
         f"{family} {split}": next(iter(entry["scores"].values()))["value"]
         for family, splits in results["summary"].items()
         for split, entry in splits.items()
     }
     if config.evaluation.items:  # few tasks, and a mean over them may hide what one of them is there for
+        ends |= told.means("task")
         for task, entry in results["tasks"].items():
-            scores[task] = next(iter(entry["scores"].values()))["value"]
-    return {"measures": {"end": scores | likelihoods}}
+            ends[task] = next(iter(entry["scores"].values()))["value"]
+    return {"measures": {"end": ends}, "items": told.lists()}
+
+
+class _Told(NamedTuple):
+    """What was measured of each item."""
+
+    items: Sequence[Item]
+    rows: Sequence[dict[str, float]]
+
+    def means(self, by: Literal["split", "task"]) -> dict[str, float]:
+        """Means over the items of each task, or each split of a family."""
+        found: dict[str, list[float]] = {}
+        for item, row in zip(self.items, self.rows, strict=True):
+            name = item.task if by == "task" else f"{item.family} {item.split}".strip()
+            for measure in row.keys() - {"score"}:
+                found.setdefault(f"{name} {measure}", []).append(row[measure])
+        return {name: fmean(values) for name, values in sorted(found.items())}
+
+    def lists(self) -> dict[str, list[float]]:
+        """The values of each task and split in the order of its items, for tests that pair by item."""
+        found: dict[str, list[float]] = {}
+        for item, row in zip(self.items, self.rows, strict=True):
+            for measure, value in row.items():
+                found.setdefault(f"{item.task} {item.split} {measure}", []).append(round(value, 3))
+        return found
 
 
 def _digest(tree: dict[str, Any], *names: str) -> str:

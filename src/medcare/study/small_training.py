@@ -21,7 +21,7 @@ from medcare.foundation.errors import TrainingError
 from medcare.settings.config import StageConfig
 from medcare.study.small_world import TokenRows
 from medcare.text.batches import IGNORED
-from medcare.training.optimizers import learning_rate
+from medcare.training.optimizers import learning_rate, make_optimizer, set_rate
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ def fit(
         TrainingError: the loss is not finite in the end.
     """
     trained = list(parameters.values())
-    optimizer = torch.optim.AdamW(
-        trained, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
-    )
+    optimizer = make_optimizer(parameters, stage)
     generator = torch.Generator().manual_seed(seed)
     draw = random.Random(seed)
     loss = torch.zeros(())
@@ -92,8 +90,7 @@ def fit(
             loss = loss + stage.orthogonality_weight * extra
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, stage.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, stage)
+        set_rate(optimizer, learning_rate(step, steps, stage))
         optimizer.step()
         if stage.orthogonality == "projection":
             project(model)

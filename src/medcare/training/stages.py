@@ -321,9 +321,9 @@ def _loop(
     say(f"{stage}: {named}{len(examples)} examples, trainable {total}{f' ({sizes})' if sizes else ''}")
     if adapted_layers(model):
         say(f"{stage}: adapted are {_shares(model)} weights")
-    settings = config.stage(stage)
-    if (rate := METHODS[config.method].rate) != 1:
-        settings = replace(settings, learning_rate=rate * settings.learning_rate)
+    method = METHODS[config.method]
+    settings = method.timed(config.stage(stage))
+    if (rate := method.rate) != 1:
         say(
             f"{stage}: {config.method} trains at {rate:g} times the learning rate, {settings.learning_rate:g}"
         )
