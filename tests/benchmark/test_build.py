@@ -144,3 +144,14 @@ def test_every_task_has_its_card_in_the_documentation(benchmark):
 def test_stage_one_can_have_no_more_forms_than_there_are():
     with pytest.raises(DataError, match=r"at most benchmark.align_per_task \(2\), got 3"):
         build(17, facts_per_task=4, items_per_task=1, align_per_task=2, aggregate_forms=3)
+
+
+def test_some_of_the_tasks_are_made_as_among_all(small):
+    taken = ["disease_to_gene", "note_sections"]
+    part = build(3, **SMALL, tasks=taken)
+    assert [card.name for card in part.cards] == taken
+    assert {talk.source for talk in part.align} == {"note_sections"}
+    whole = {talk for talk in (*small.aggregate, *small.align) if talk.source in taken}
+    assert {*part.aggregate, *part.align} == whole
+    with pytest.raises(DataError, match="got gene_to_patient"):
+        build(3, **SMALL, tasks=["gene_to_patient"])

@@ -55,9 +55,9 @@ class Trained(ABC):
 
     def timed(self, stage: StageConfig) -> StageConfig:
         """A stage's settings at the rates that the method trains at."""
-        rates = {
-            name: self.rates.get(name, 1.0) * stage.rates.get(name, 1.0) for name in self.rates | stage.rates
-        }
+        rates = dict(stage.rates)
+        for name, factor in self.rates.items():
+            rates[name] = factor * rates.get(name, 1.0)
         return replace(stage, learning_rate=self.rate * stage.learning_rate, rates=rates)
 
     @abstractmethod

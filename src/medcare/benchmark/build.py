@@ -67,7 +67,7 @@ def build(
         DataError: the packages are missing, a task is unknown, or one has fewer facts or examples than asked
             for.
     """
-    names = [task.name for task in (*EXAMS, *RECIPES)]
+    names = [*(exam.name for exam in EXAMS), *(recipe.name for recipe in RECIPES)]
     if unknown := [name for name in tasks if name not in names]:
         raise DataError(
             f"benchmark.tasks must name tasks of the embedded benchmark, got {', '.join(unknown)}. "
