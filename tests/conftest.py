@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,10 +11,30 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from medcare.foundation.storage import cache_dir
+
 TESTS = Path(__file__).parent
 # A busy machine is no fault.
 hypothesis.settings.register_profile("medcare", deadline=None)
 hypothesis.settings.load_profile("medcare")
+
+
+def _own_cache() -> Path:
+    """A cache beside pytest's own: the user's is read for what takes long to make, and left as it is."""
+    theirs, ours = cache_dir(), TESTS.parent / ".pytest_cache" / "medcare"
+    ours.mkdir(parents=True, exist_ok=True)
+    for gone in ours.iterdir():
+        if not gone.exists():  # a link to what was there once
+            gone.unlink(missing_ok=True)
+    for kind in ("ontology-*", "smollm2-*", "transformers-*"):
+        for made in theirs.glob(kind):
+            with contextlib.suppress(FileExistsError):
+                (ours / made.name).symlink_to(made)
+    return ours
+
+
+# Processes that tests start have it too.
+os.environ["MEDCARE_CACHE"] = str(_own_cache())
 
 
 def pytest_xdist_auto_num_workers() -> int:

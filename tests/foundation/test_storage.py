@@ -13,6 +13,7 @@ from medcare.data.readers.rows import open_rows
 from medcare.foundation.errors import ConfigError, DataError, ModelError, StorageError
 from medcare.foundation.storage import (
     append_jsonl,
+    cache_dir,
     file_hash,
     missing,
     read_json,
@@ -26,6 +27,10 @@ from medcare.foundation.storage import (
 )
 from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import read_manifest
+
+
+def test_tests_leave_the_users_cache_alone():
+    assert Path.home() / ".cache" not in cache_dir().resolve().parents
 
 
 def test_a_failed_write_leaves_the_former_file_and_no_litter(tmp_path):

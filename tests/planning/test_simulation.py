@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,13 +57,22 @@ def real_loop(stage, config):
 
 
 def measured(stage, config):
-    """The profiler's peak of the second of two real steps, in bytes, with all that was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        loop = real_loop(stage, config)
-        loop._step(0, Meter())
-        mark = torch.ones(12_345, dtype=torch.uint8)  # found again among the events
-        loop._step(1, Meter())
-        del mark
+    """The profiler's peak of the second of two real steps, in bytes, with all that was there before.
+
+    Garbage in circles is collected where it is said here, else the peak would hang on what ran before.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            loop = real_loop(stage, config)
+            loop._step(0, Meter())
+            gc.collect()
+            mark = torch.ones(12_345, dtype=torch.uint8)  # found again among the events
+            loop._step(1, Meter())
+            del mark
+    finally:
+        gc.enable()
     alive = peak = 0
     second = False
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
