@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo smoke test check docs gpu soak lock audit clean
+.PHONY: demo smoke test check docs gpu soak mutants lock audit clean
 
 demo: .venv/ready
 	$(BIN)/medcare run --out runs/demo
@@ -36,6 +36,10 @@ gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/ready)
 # Hours: kills, hostile inputs, damaged folders, full disks, clients that come and leave. Stopped, it goes on.
 soak: .venv/ready
 	PYTHONPATH=src:. $(BIN)/python benchmarks/soak.py --out soak.jsonl
+
+# Hours: small faults put into the method's modules, and which of them the tests notice. Stopped, it goes on.
+mutants: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutation.py --write
 
 # Needs uv.
 lock:
