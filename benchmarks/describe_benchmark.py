@@ -6,7 +6,7 @@
 Exams: *majority* chooses the option that is most often an answer in training, *string matching* the option
 spelt most like the question, *best shortcut* is the best of all in `medcare.benchmark.exams.shortcuts`.
 Forms: *majority* always gives the most common training answer; *string matching* is the best of
-`medcare.benchmark.forms.shortcuts`, or, for labels, the answer of the training text with most words in
+`READERS` in shortcuts.py, or, for labels, the answer of the training text with most words in
 common. All of these are scored as a model is. The table holds, for tasks with a chance level, the accuracy of
 the best shortcut: of those of the exams, and of `medcare.benchmark.forms.label_shortcuts`.
 """
@@ -20,11 +20,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from shortcuts import READERS, Spotter, all_accuracies, answers, label_accuracies, text_of
+
 from medcare.benchmark import Benchmark, build, write
-from medcare.benchmark.exams.shortcuts import SHORTCUTS, accuracy, all_accuracies, similarity, words
-from medcare.benchmark.forms.label_shortcuts import label_accuracies, text_of
-from medcare.benchmark.forms.shortcuts import SHORTCUTS as READERS
-from medcare.benchmark.forms.shortcuts import Spotter, answers
+from medcare.benchmark.exams.shortcuts import SHORTCUTS, accuracy, similarity, words
 from medcare.benchmark.forms.vocabulary import Vocabulary
 from medcare.benchmark.ontology import load_ontology
 from medcare.benchmark.task_data import TaskData

@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import pytest
 
+from benchmarks.shortcuts import Spotter
 from medcare.benchmark.build import Benchmark, build
 from medcare.benchmark.exams.build import build_exams
 from medcare.benchmark.forms.build import build_forms
-from medcare.benchmark.forms.shortcuts import Spotter
 from medcare.benchmark.forms.vocabulary import Vocabulary
 from medcare.benchmark.ontology import Ontology, load_ontology
 from medcare.benchmark.task_data import TaskData

@@ -5,16 +5,15 @@ from collections import Counter
 
 import pytest
 
+from benchmarks.shortcuts import all_accuracies, position_accuracy
 from medcare.benchmark.exams.build import EXAMS
 from medcare.benchmark.exams.bundles import BUNDLE
 from medcare.benchmark.exams.shortcuts import (
     SHORTCUTS,
     accuracy,
-    all_accuracies,
     answer_texts,
     credit,
     majority_accuracy,
-    position_accuracy,
     similarity,
     stems,
     trigrams,

@@ -204,22 +204,27 @@ def test_the_penalty_makes_the_branches_more_orthogonal(tmp_path):
         assert last["orthogonality"] < first["orthogonality"]
 
 
-@pytest.mark.parametrize("stop", [0, 3, 6])
-def test_a_run_stopped_and_continued_ends_bit_for_bit_as_one_that_ran_through(tmp_path, stop):
-    whole = run(stage_one(dropout=0.1), STAGE, tmp_path / "whole")
-
-    made = stage_one(dropout=0.1)
-    broken = loop(made, STAGE, tmp_path / "broken")
-    step = broken._step
+def interrupted_at(made, stop):
+    """Runs until Ctrl-C comes in this step."""
+    step = made._step
 
     def interrupted(number, meter):
         if number == stop:
             os.kill(os.getpid(), signal.SIGINT)
         return step(number, meter)
 
-    broken._step = interrupted
+    made._step = interrupted
     with pytest.raises(KeyboardInterrupt):
-        broken.run("broken")
+        made.run("interrupted")
+
+
+@pytest.mark.parametrize("stop", [0, 3, 6])
+def test_a_run_stopped_and_continued_ends_bit_for_bit_as_one_that_ran_through(tmp_path, stop):
+    whole = run(stage_one(dropout=0.1), STAGE, tmp_path / "whole")
+
+    made = stage_one(dropout=0.1)
+    broken = loop(made, STAGE, tmp_path / "broken")
+    interrupted_at(broken, stop)
     assert len(rows(tmp_path / "broken")) == stop + 1
     resumed = run(stage_one(dropout=0.1), STAGE, tmp_path / "broken")
     assert_same(whole, resumed)
@@ -257,16 +262,7 @@ def test_a_resumed_run_logs_what_one_that_ran_through_logs(tmp_path):
     for stop in (1, 4, steps - 1):
         folder = tmp_path / f"stop{stop}"
         broken = loop(stage_one(), stage, folder)
-        step = broken._step
-
-        def interrupted(number, meter, step=step, stop=stop):
-            if number == stop:
-                os.kill(os.getpid(), signal.SIGINT)
-            return step(number, meter)
-
-        broken._step = interrupted
-        with pytest.raises(KeyboardInterrupt):
-            broken.run("broken")
+        interrupted_at(broken, stop)
         resumed = loop(stage_one(), stage, folder).run("resumed")
         assert (resumed["loss"], resumed["tokens"]) == (result["loss"], result["tokens"])
         elapsed = [row["elapsed"] for row in rows(folder)]
@@ -498,16 +494,7 @@ def test_a_run_with_scaled_logits_is_continued_exactly(family, tmp_path):
     """The loss of these once found out in the first step, by taking it twice, how logits are scaled."""
     whole, begun = (family_loop(family, tmp_path / name) for name in ("whole", "begun"))
     whole.run("test")
-    step = begun._step
-
-    def interrupted(done, meter):
-        if done == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(done, meter)
-
-    begun._step = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        begun.run("test")
+    interrupted_at(begun, 2)
     family_loop(family, tmp_path / "begun").run("test")
     ours, theirs = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("whole", "begun"))
     for row, other in zip(ours, theirs, strict=True):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import os
-import signal
 from dataclasses import replace
 from typing import get_args
 
@@ -25,7 +23,7 @@ from medcare.training.optimizers import (
     make_optimizer,
     set_rate,
 )
-from tests.training.test_loop import STAGE, examples, loop, rows, stage_one
+from tests.training.test_loop import STAGE, examples, interrupted_at, loop, rows, stage_one
 
 NAMES = get_args(Optimizer)
 NEEDS = {"adamw_8bit": "bitsandbytes", "schedule_free": "schedulefree"}
@@ -41,19 +39,6 @@ def settings(name, **changes):
 def finished(made):
     made.run("test")
     return {name: parameter.detach().clone() for name, parameter in made.parameters.items()}
-
-
-def interrupted_at(made, stop):
-    step = made._step
-
-    def interrupted(number, meter):
-        if number == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(number, meter)
-
-    made._step = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        made.run("interrupted")
 
 
 @pytest.mark.parametrize("name", NAMES)

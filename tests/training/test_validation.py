@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from dataclasses import replace
 
 import pytest
@@ -23,7 +21,7 @@ from medcare.training.loop import Loop
 from medcare.training.state import last_checkpoint
 from medcare.training.tracking import scalars
 from medcare.training.validation import Validation, held_out
-from tests.training.test_loop import STAGE, assert_same, examples, rows, stage_one
+from tests.training.test_loop import STAGE, assert_same, examples, interrupted_at, rows, stage_one
 from tests.training.test_stages import TALKS, config, logits
 
 EVERY_TWO = ValidationConfig(rows=1, every=2)
@@ -147,16 +145,7 @@ def test_training_stops_when_patience_ends_and_the_best_parameters_are_used(stop
 def test_a_stopped_run_takes_the_same_turns_when_it_is_continued(stopped, tmp_path, stop):
     made, result, folder = stopped
     broken = overfitting(tmp_path, patience=2)
-    step = broken._step
-
-    def interrupted(number, meter):
-        if number == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(number, meter)
-
-    broken._step = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        broken.run("broken")
+    interrupted_at(broken, stop)
     resumed = overfitting(tmp_path, patience=2)
     again = resumed.run("resumed")
     assert_same(dict(made.parameters), dict(resumed.parameters))

@@ -33,6 +33,10 @@ from medcare.settings.config import AdapterConfig, RunConfig, Stage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Ranks = Mapping[str, int]
+"""By the name of a linear."""
+Sizes = Mapping[str, tuple[int, int]]
+"""The widths of input and output, by the name of a linear."""
 _NAME = "default"  # PEFT's, for the one adapter of a model
 
 
@@ -84,18 +88,12 @@ class PeftLayers(Trained):
         model.requires_grad_(False)
 
     @abstractmethod
-    def config(
-        self,
-        ranks: Mapping[str, int],
-        sizes: Mapping[str, tuple[int, int]],
-        adapters: AdapterConfig,
-        stage: Stage,
-    ) -> Any:
+    def config(self, ranks: Ranks, sizes: Sizes, adapters: AdapterConfig, stage: Stage) -> Any:
         """PEFT's configuration.
 
         Args:
-            ranks: of each linear by name.
-            sizes: its input's and its output's width.
+            ranks: of all linears.
+            sizes: of all linears.
             adapters: the settings of the method's branches.
             stage: which.
         """
@@ -108,7 +106,7 @@ class PeftLayers(Trained):
     def factors(self, layer: Any) -> Factors:
         """What a layer adds to the weight as it came."""
 
-    def ranks(self, sizes: Mapping[str, tuple[int, int]], rank: int) -> dict[str, int]:
+    def ranks(self, sizes: Sizes, rank: int) -> dict[str, int]:
         """The rank beside each linear: the one asked for, or the largest there is."""
         return {name: min(rank, *size) for name, size in sizes.items()}
 
@@ -128,13 +126,7 @@ class Dora(PeftLayers):
         """What makes it more than a LoRA, as PEFT's settings."""
         return {"use_dora": True}
 
-    def config(
-        self,
-        ranks: Mapping[str, int],
-        sizes: Mapping[str, tuple[int, int]],
-        adapters: AdapterConfig,
-        stage: Stage,
-    ) -> Any:
+    def config(self, ranks: Ranks, sizes: Sizes, adapters: AdapterConfig, stage: Stage) -> Any:
         """As of `PeftLayers`; the scale is that of the method's branches."""
         rank = max(ranks.values())
         narrow = {name: own for name, own in ranks.items() if own != rank}
@@ -235,13 +227,7 @@ class Corda(Pissa):
 class Miss(PeftLayers):
     """MiSS: each of the r sums over every r-th entry of the input has its own column (arXiv 2409.15371)."""
 
-    def config(
-        self,
-        ranks: Mapping[str, int],
-        sizes: Mapping[str, tuple[int, int]],
-        adapters: AdapterConfig,
-        stage: Stage,
-    ) -> Any:
+    def config(self, ranks: Ranks, sizes: Sizes, adapters: AdapterConfig, stage: Stage) -> Any:
         """As of `PeftLayers`."""
         rank = max(ranks.values())
         return peft().MissConfig(r=rank, miss_dropout=adapters.dropout, task_type="CAUSAL_LM")
@@ -250,7 +236,7 @@ class Miss(PeftLayers):
         """As of `PeftLayers`: B alone."""
         return rank * out_features
 
-    def ranks(self, sizes: Mapping[str, tuple[int, int]], rank: int) -> dict[str, int]:
+    def ranks(self, sizes: Sizes, rank: int) -> dict[str, int]:
         """As of `PeftLayers`: the same for all, at most the narrowest input."""
         return dict.fromkeys(sizes, min(rank, *(in_features for in_features, _ in sizes.values())))
 
@@ -266,13 +252,7 @@ class Miss(PeftLayers):
 class Osf(PeftLayers):
     """OSF: the smallest singular directions of W train, kept orthogonal to the others (arXiv 2504.07097)."""
 
-    def config(
-        self,
-        ranks: Mapping[str, int],
-        sizes: Mapping[str, tuple[int, int]],
-        adapters: AdapterConfig,
-        stage: Stage,
-    ) -> Any:
+    def config(self, ranks: Ranks, sizes: Sizes, adapters: AdapterConfig, stage: Stage) -> Any:
         """As of `PeftLayers`; PEFT is told how many directions stay."""
         kept = {name: min(sizes[name]) - rank for name, rank in ranks.items()}
         return peft().OSFConfig(effective_rank=1, rank_pattern=kept, task_type="CAUSAL_LM")
@@ -281,7 +261,7 @@ class Osf(PeftLayers):
         """As of `PeftLayers`: both singular vectors and the value of each direction."""
         return rank * (in_features + out_features + 1)
 
-    def ranks(self, sizes: Mapping[str, tuple[int, int]], rank: int) -> dict[str, int]:
+    def ranks(self, sizes: Sizes, rank: int) -> dict[str, int]:
         """As of `PeftLayers`: one direction stays."""
         return {name: min(rank, min(size) - 1) for name, size in sizes.items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from medcare.foundation.errors import ConfigError
 
@@ -27,6 +27,7 @@ Method = Literal[
     "lora_two_stage", "loraplus_two_stage", "rslora_two_stage", "dora_two_stage", "pissa_two_stage",
     "olora_two_stage", "corda_two_stage", "miss_two_stage", "osf_two_stage", "full_two_stage",
 ]  # fmt: skip
+_Name = TypeVar("_Name", bound=str)
 EMBEDDED = "embedded"
 AUTO = "auto"
 _MOST_EXPERTS = 1024
@@ -445,27 +446,20 @@ class RunConfig:
 
 
 def as_stage(name: str) -> Stage:
-    """The stage of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for stage in STAGES:
-        if name == stage:
-            return stage
-    raise ConfigError(f"The stage must be {' or '.join(STAGES)}, got {name!r}.")
+    """The stage of that name; raises ConfigError if there is none."""
+    return _named(name, STAGES, "stage")
 
 
 def as_method(name: str) -> Method:
-    """The method of that name.
+    """The method of that name; raises ConfigError if there is none."""
+    return _named(name, METHODS, "method")
 
-    Raises:
-        ConfigError: there is none.
-    """
-    for method in METHODS:
-        if name == method:
-            return method
-    raise ConfigError(f"The method must be one of {', '.join(METHODS)}, got {name!r}.")
+
+def _named(name: str, known: tuple[_Name, ...], what: str) -> _Name:
+    for other in known:
+        if name == other:
+            return other
+    raise ConfigError(f"The {what} must be one of {', '.join(known)}, got {name!r}.")
 
 
 def _plain(value: Any) -> Any:

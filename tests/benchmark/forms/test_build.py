@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
+from benchmarks.shortcuts import text_of
 from medcare.benchmark.forms.build import RECIPES, build_forms
-from medcare.benchmark.forms.label_shortcuts import text_of
 from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError
 from medcare.benchmark.forms.vocabulary import DRUGS, KINDS, alike
 from medcare.benchmark.forms.writer import build_task

@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.shortcuts import READERS, answers, label_accuracies, text_of
 from medcare.benchmark.forms import writer as forms_writer
 from medcare.benchmark.forms.build import RECIPES
 from medcare.benchmark.forms.frames import ACTS, CRITERIA, SECTIONS
-from medcare.benchmark.forms.label_shortcuts import cell, fit, halves, label_accuracies, text_of, won
+from medcare.benchmark.forms.label_shortcuts import cell, fit, halves, won
 from medcare.benchmark.forms.queries import INTENTS, TITLES
 from medcare.benchmark.forms.recipe import Example
-from medcare.benchmark.forms.shortcuts import SHORTCUTS, answers
 from medcare.benchmark.forms.writer import build_task
 from medcare.data.overlap import units
 from medcare.evaluation.forms import FORMS, read_gold
@@ -34,7 +34,7 @@ def test_the_longest_term_is_spotted_and_genes_by_case(spotter, words):
 def test_matching_strings_is_not_enough(tasks, spotter, name):
     task = tasks[name]
     gold = [frozenset(answer.content) for answer in read_gold(task.card, task.items)]
-    for number in range(len(SHORTCUTS[name])):
+    for number in range(len(READERS[name])):
         found = [
             FORMS[task.card.form].read(task.card, answers(name, item, spotter)[number], item)
             for item in task.items

@@ -145,12 +145,6 @@ def accuracy(shortcut: Shortcut, items: Sequence[Item]) -> float:
     return total / len(items)
 
 
-def position_accuracy(items: Sequence[Item]) -> dict[int, float]:
-    """Accuracy of always choosing one position."""
-    counts = Counter(item.answers[0] for item in items)
-    return {place: counts[place] / len(items) for place in range(max(len(item.options) for item in items))}
-
-
 def majority_accuracy(items: Sequence[Item], answers: Iterable[str]) -> float:
     """Accuracy of choosing the option that is most common among `answers`."""
     counts = Counter(answers)
@@ -160,25 +154,3 @@ def majority_accuracy(items: Sequence[Item], answers: Iterable[str]) -> float:
 def answer_texts(conversations: Iterable[Conversation]) -> list[str]:
     """The assistant's texts, which a model that only learns frequencies would repeat."""
     return [turn.content for talk in conversations for turn in talk.messages if turn.role == "assistant"]
-
-
-def all_accuracies(items: Sequence[Item], training: Iterable[Conversation]) -> dict[str, float]:
-    """Every shortcut's expected accuracy on one task's items."""
-    table = {name: accuracy(shortcut, items) for name, shortcut in SHORTCUTS.items()}
-    for place, value in position_accuracy(items).items():
-        table[f"always option {place + 1}"] = value
-    offered = [option for item in items for option in item.options]
-    table["most common training answer"] = majority_accuracy(items, answer_texts(training))
-    table["most common option"] = majority_accuracy(items, offered)
-    table["most common answer of other items"] = _majority_of_others(items)
-    return table
-
-
-def _majority_of_others(items: Sequence[Item]) -> float:
-    """Accuracy of the option that is most often the answer of the task's other test items."""
-    counts = Counter(item.target for item in items)
-    total = 0.0
-    for item in items:
-        others = counts - Counter((item.target,))
-        total += credit([others[option] for option in item.options], item.answers[0])
-    return total / len(items)

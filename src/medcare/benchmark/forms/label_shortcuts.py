@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from medcare.benchmark.exams.shortcuts import overlap, similarity, trigrams, words
-from medcare.benchmark.task_data import TaskData
 from medcare.data.overlap import units
 
 # Where the second text of a pair begins.
@@ -73,7 +72,7 @@ def fit(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Guess]:
         texts: training texts of a task, without instructions.
         labels: the label of each.
     """
-    guesses = {name: _by_value(look, texts, labels) for name, look in (LOOKS | _MORE).items()}
+    guesses = {name: by_value(look, texts, labels) for name, look in (LOOKS | _MORE).items()}
     if all(halves(text)[1] for text in texts):
         guesses["nearest training text"] = _nearest(texts, labels)
     return guesses
@@ -85,7 +84,7 @@ def won(guess: Guess, text: str, label: str) -> float:
     return 1 / len(labels) if label in labels else 0.0
 
 
-def _by_value(look: Callable[[str], int], texts: Sequence[str], labels: Sequence[str]) -> Guess:
+def by_value(look: Callable[[str], int], texts: Sequence[str], labels: Sequence[str]) -> Guess:
     """The label that most training texts with this value have, or with the next value that any has."""
     counts: dict[int, Counter[str]] = defaultdict(Counter)
     for text, label in zip(texts, labels, strict=True):
@@ -110,19 +109,3 @@ def _nearest(texts: Sequence[str], labels: Sequence[str]) -> Guess:
         return frozenset(label for (_, label), value in zip(known, likeness, strict=True) if value == best)
 
     return guess
-
-
-def label_accuracies(task: TaskData) -> dict[str, float]:
-    """Every shortcut's expected accuracy on a task's test items, and that of the most common label."""
-    labels = [talk.messages[-1].content for talk in task.training]
-    table = fit([text_of(talk.messages[0].content) for talk in task.training], labels)
-    table["most common training answer"] = _by_value(lambda _: 0, labels, labels)
-    return {
-        name: sum(won(guess, text_of(item.prompt), item.target) for item in task.items) / len(task.items)
-        for name, guess in table.items()
-    }
-
-
-def text_of(prompt: str) -> str:
-    """The text that the instruction in the first line is about."""
-    return prompt.partition("\n")[2]

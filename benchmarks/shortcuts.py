@@ -1,26 +1,81 @@
-"""Answers to alignment items by matching strings, without reading: what a good score must clearly beat.
+"""What can be scored on the embedded benchmark without knowledge: what a good score must clearly beat.
 
-Each shortcut knows every term of the vocabulary and the form that is asked for.
+Exams: every way in which an option can be chosen by its looks. Forms: answers made by matching strings, by
+shortcuts that know every term of the vocabulary and the form that is asked for.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from medcare.benchmark.exams.shortcuts import similarity, trigrams
-from medcare.benchmark.forms.label_shortcuts import text_of
+from medcare.benchmark.exams.shortcuts import (
+    SHORTCUTS,
+    accuracy,
+    answer_texts,
+    credit,
+    majority_accuracy,
+    similarity,
+    trigrams,
+)
+from medcare.benchmark.forms.label_shortcuts import by_value, fit, won
 from medcare.benchmark.forms.sentences import RELATIVES
 from medcare.benchmark.forms.vocabulary import DRUGS, Vocabulary
-from medcare.text.records import Item
+from medcare.benchmark.task_data import TaskData
+from medcare.text.records import Conversation, Item
 
 _TOKEN = re.compile(r"[A-Za-z0-9-]+")
 _DOSE = re.compile(r"\d+ mg")
 _WORDS_IN_TERM = 4
 
 Hit = tuple[int, str]  # where it starts, and the term
+
+
+def position_accuracy(items: Sequence[Item]) -> dict[int, float]:
+    """Accuracy of always choosing one position."""
+    counts = Counter(item.answers[0] for item in items)
+    return {place: counts[place] / len(items) for place in range(max(len(item.options) for item in items))}
+
+
+def all_accuracies(items: Sequence[Item], training: Iterable[Conversation]) -> dict[str, float]:
+    """Every shortcut's expected accuracy on one task's items."""
+    table = {name: accuracy(shortcut, items) for name, shortcut in SHORTCUTS.items()}
+    for place, value in position_accuracy(items).items():
+        table[f"always option {place + 1}"] = value
+    offered = [option for item in items for option in item.options]
+    table["most common training answer"] = majority_accuracy(items, answer_texts(training))
+    table["most common option"] = majority_accuracy(items, offered)
+    table["most common answer of other items"] = _majority_of_others(items)
+    return table
+
+
+def _majority_of_others(items: Sequence[Item]) -> float:
+    """Accuracy of the option that is most often the answer of the task's other test items."""
+    counts = Counter(item.target for item in items)
+    total = 0.0
+    for item in items:
+        others = counts - Counter((item.target,))
+        total += credit([others[option] for option in item.options], item.answers[0])
+    return total / len(items)
+
+
+def label_accuracies(task: TaskData) -> dict[str, float]:
+    """Every shortcut's expected accuracy on a task's test items, and that of the most common label."""
+    labels = [talk.messages[-1].content for talk in task.training]
+    table = fit([text_of(talk.messages[0].content) for talk in task.training], labels)
+    table["most common training answer"] = by_value(lambda _: 0, labels, labels)
+    return {
+        name: sum(won(guess, text_of(item.prompt), item.target) for item in task.items) / len(task.items)
+        for name, guess in table.items()
+    }
+
+
+def text_of(prompt: str) -> str:
+    """The text that the instruction in the first line is about."""
+    return prompt.partition("\n")[2]
 
 
 @dataclass(frozen=True)
@@ -71,7 +126,7 @@ def answers(task: str, item: Item, spotter: Spotter) -> list[str]:
         spotter: finds terms.
     """
     text = text_of(item.prompt)
-    return [shortcut(text, spotter) or "none" for shortcut in SHORTCUTS.get(task, ())]
+    return [shortcut(text, spotter) or "none" for shortcut in READERS.get(task, ())]
 
 
 def _names(hits: Sequence[Hit]) -> list[str]:
@@ -165,7 +220,7 @@ def _fill_in_order(text: str, spotter: Spotter) -> str:
     return f"Complaint: {names[0]}. Asked: {names[1]} present. Past: {names[2]}. Plan: {drugs[0]}."
 
 
-SHORTCUTS: dict[str, tuple[Callable[[str, Spotter], str], ...]] = {
+READERS: dict[str, tuple[Callable[[str, Spotter], str], ...]] = {
     "typed_entities": (_all_by_type,),
     "negated_findings": (_all_findings,),
     "family_history": (_nearest_relative,),
