@@ -49,9 +49,10 @@ from medcare.adapters.branches import trained_in
 from medcare.adapters.tuner import add_branches, trainable
 from medcare.models.quantized import quantize
 from medcare.models.traits import Traits
-from medcare.planning.estimate import Estimator, Setup
+from medcare.planning.estimate import Estimator
 from medcare.planning.hardware import GPUS
 from medcare.planning.shapes import shape_of
+from medcare.planning.simulation import Setup
 from medcare.settings.config import AdapterConfig, RunConfig, StageConfig
 from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop

@@ -30,7 +30,8 @@ from medcare.adapters.branches import trained_in
 from medcare.adapters.tuner import add_branches, trainable
 from medcare.models.base_model import load_config
 from medcare.models.quantized import quantize
-from medcare.planning.estimate import Estimator, Setup, with_stage
+from medcare.planning.estimate import Estimator, with_stage
+from medcare.planning.simulation import Setup
 from medcare.settings.config import ModelConfig, RunConfig, StageConfig
 from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from medcare.adapters.loading import load_model
 from medcare.adapters.tuner import remove_branch
-from medcare.export.lora import as_parts, export_lora
+from medcare.export.lora import PARTS, export_lora
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError
+from medcare.settings.config import one_of
 from tests.export.stage_folders import stage_folders
 
 IDS = torch.arange(3, 27).reshape(2, 12)
@@ -104,7 +105,7 @@ def test_what_can_not_be_exported_is_said(run, tiny_base, tmp_path):
     with pytest.raises(FolderError, match=r"manifest\.json"):
         export_lora(tiny_base, tmp_path / "lora")
     with pytest.raises(ConfigError, match="knowledge, alignment, both"):
-        as_parts("noise")
+        one_of("noise", PARTS, "--parts")
     assert not (tmp_path / "lora").exists()
     export_lora(root / "align", tmp_path / "lora")
     with pytest.raises(FolderError, match="another run"):

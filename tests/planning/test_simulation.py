@@ -17,8 +17,8 @@ from medcare.adapters.tuner import add_branches, trainable
 from medcare.foundation.errors import PlanError
 from medcare.models.quantized import quantize
 from medcare.planning.counting import TimeLimit
-from medcare.planning.estimate import Estimator, Setup
-from medcare.planning.simulation import Shape, simulate
+from medcare.planning.estimate import Estimator
+from medcare.planning.simulation import Setup, simulate
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
 from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule
@@ -96,9 +96,7 @@ def measured(stage, config):
 def test_a_simulated_step_takes_the_memory_of_a_real_one(stage, changes):
     config = settings(stage, **changes)
     accumulation = config.stage(stage).accumulation
-    step = simulate(
-        MODEL, config, stage, torch.float32, Shape(5, (sum(LENGTHS),), micro_batches=accumulation)
-    )
+    step = simulate(Setup(MODEL, config, stage, torch.float32), 5, (sum(LENGTHS),), accumulation)
     assert step.peak.total() == pytest.approx(measured(stage, config), rel=0.05)
 
 
@@ -108,8 +106,8 @@ def test_a_quantised_step_takes_the_memory_of_a_real_one(kind, checkpointing):
     pytest.importorskip("bitsandbytes")
     config = settings(gradient_checkpointing=checkpointing)
     config = replace(config, model=ModelConfig(quantization=kind))
-    shape = Shape(5, (sum(LENGTHS),), kernels="processor")
-    step = simulate(MODEL, config, "aggregate", torch.float32, shape)
+    setup = Setup(MODEL, config, "aggregate", torch.float32, kernels="processor")
+    step = simulate(setup, 5, (sum(LENGTHS),))
     assert step.peak.total() == pytest.approx(measured("aggregate", config), rel=0.05)
 
 
@@ -118,7 +116,7 @@ def test_logits_are_made_in_pieces_whatever_scales_them(scaling):
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     shape = {name: getattr(MODEL, name) for name in names}
     model = AutoConfig.for_model("granite", **shape, vocab_size=20_000, logits_scaling=scaling)
-    step = simulate(model, settings(), "aggregate", torch.float32, Shape(2, (4096,)))
+    step = simulate(Setup(model, settings(), "aggregate", torch.float32), 2, (4096,))
     assert 0 < step.peak["logits"] < 2.9 * 4 * 2048 * 20_000
 
 
@@ -128,17 +126,15 @@ def test_two_shallow_models_give_the_deep_one(sharing, devices, checkpointing):
     config = settings(gradient_checkpointing=checkpointing)
     setup = Setup(MODEL, config, "aggregate", torch.float32, "packed", 240, 0.5, sharing, devices)
     estimate = Estimator(setup).step(240)
-    whole = simulate(
-        MODEL, config, "aggregate", torch.float32, Shape(5, (240,), devices=devices, sharing=sharing)
-    )
+    whole = simulate(setup, 5, (240,))
     assert estimate.peak.total() == pytest.approx(whole.peak.total(), rel=0.03)
     assert (estimate.flops, estimate.frozen, estimate.trained) == (whole.flops, whole.frozen, whole.trained)
 
 
 def test_shares_of_more_devices_are_smaller():
     def static(devices):
-        shape = Shape(2, (64,), devices=devices, sharing="fsdp2")
-        peak = simulate(MODEL, settings(), "aggregate", torch.float32, shape).peak
+        setup = Setup(MODEL, settings(), "aggregate", torch.float32, sharing="fsdp2", devices=devices)
+        peak = simulate(setup, 2, (64,)).peak
         return peak["weights"] + peak["adapters"] + peak["optimizer"]
 
     whole = static(2)
@@ -148,8 +144,8 @@ def test_shares_of_more_devices_are_smaller():
 def test_operations_of_a_linear_stack_are_those_on_paper():
     """Stage 2: forward and input gradient of each W, forward and both gradients of the branches."""
     config = settings("align")
-    step = simulate(MODEL, config, "align", torch.float32, Shape(2, (128,)))
-    longer = simulate(MODEL, config, "align", torch.float32, Shape(2, (256,)))
+    setup = Setup(MODEL, config, "align", torch.float32)
+    step, longer = (simulate(setup, 2, (length,)) for length in (128, 256))
     frozen = 2 * (64 * (64 + 2 * 32) + 64 * 64 + 3 * 64 * 192)
     branches = 2 * 2 * 3 * 8 * (64 + 192)
     head = 64 * 600 // 2  # half of the positions
@@ -178,15 +174,14 @@ def test_operations_are_those_that_torch_counts_in_a_real_step(stage, checkpoint
     loop = real_loop(stage, config)
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         loop._step(0, Meter())
-    step = simulate(MODEL, config, stage, torch.float32, Shape(5, LENGTHS))
+    step = simulate(Setup(MODEL, config, stage, torch.float32), 5, LENGTHS)
     assert step.flops == counter.get_total_flops()
 
 
 def test_recomputing_costs_about_a_forward_pass_and_saves_activations():
-    kept = simulate(MODEL, settings(), "aggregate", torch.float32, Shape(4, (512,)))
-    again = simulate(
-        MODEL, settings(gradient_checkpointing=True), "aggregate", torch.float32, Shape(4, (512,))
-    )
+    kept = simulate(Setup(MODEL, settings(), "aggregate", torch.float32), 4, (512,))
+    checkpointing = settings(gradient_checkpointing=True)
+    again = simulate(Setup(MODEL, checkpointing, "aggregate", torch.float32), 4, (512,))
     assert 1.2 < again.flops / kept.flops < 1.6
     assert again.peak["activations"] < 0.4 * kept.peak["activations"]
 
@@ -199,9 +194,9 @@ def test_of_a_model_for_images_the_language_model_is_simulated():
     }  # fmt: skip
     shrunk = type(text).from_dict({**text.to_dict(), **sizes})
     whole = AutoConfig.for_model("gemma3", text_config=shrunk.to_dict())
-    shape = Shape(layers=2, rows=(32, 32))
-    step = simulate(whole, settings(), "aggregate", torch.float32, shape)
-    assert step == simulate(shrunk, settings(), "aggregate", torch.float32, shape)
+    setups = [Setup(model, settings(), "aggregate", torch.float32) for model in (whole, shrunk)]
+    step, other = (simulate(setup, 2, (32, 32)) for setup in setups)
+    assert step == other
     assert step.frozen < 600 * 64 * 2 + 2 * 64 * 64 * 16  # two layers, not the 34 of the configuration
 
 
@@ -210,7 +205,7 @@ def test_a_model_that_can_not_be_simulated_is_told_so(kind):
     broken = AutoConfig.for_model(kind)
     broken.get_text_config().num_attention_heads = 0
     with pytest.raises(PlanError, match=rf"{kind} can't be simulated(.|\n)*Plan with a base"):
-        simulate(broken, settings(), "aggregate", torch.float32, Shape(layers=2, rows=(32,)))
+        simulate(Setup(broken, settings(), "aggregate", torch.float32), 2, (32,))
 
 
 def test_a_simulation_ends_at_its_limit():

@@ -2,17 +2,17 @@
 
     y = W x + bias + sum over branches of  scale * B weigh(A x)
 
-A leads the input down to a few columns, B leads them up again, and `weigh` is what tells one branch from
-another: LoRA leaves its columns as they are, routed experts multiply theirs by what a router says of the
-token (see low_rank.py and noise_aggregator.py). `plain_forward` is this equation as code.
+A projects the input down to a few columns, B projects them up again, and `weigh` is where the kinds of
+branches differ: LoRA leaves its columns as they are, routed experts multiply theirs by the weights that a
+router gives the token (see low_rank.py and noise_aggregator.py). `plain_forward` is this equation as code.
 
-All below it is the fast form of that, with the same result but for rounding; tests hold it to the plain one.
-Every A of the branches is stacked into one [R, i] matrix and every B into one [o, R] matrix, so that any
+Everything below `plain_forward` is a faster way to compute the same, equal up to rounding; tests compare the
+two. Every A of the branches is stacked into one [R, i] matrix and every B into one [o, R] matrix, so that any
 number of branches costs two thin products. Linears that read the same tensor, as query, key and value do,
-share the first product and one draw of dropout (`SharedInput`). Both products have backward passes of their
-own, which keep and move little: autograd's would keep the dropped input and its mask beside the input, in
-full width, and pass over every factor three times to stack and cast it; these keep the input and a byte for
-each of its entries.
+share the first product and one draw of dropout (`SharedInput`). Both products have their own backward passes
+to save memory: besides the input, autograd would store the input after dropout and the dropout mask, both in
+full width, and it would copy every factor three times to stack and cast it. These store the input, and one
+byte for each entry of the mask.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Branch(nn.Module, ABC):
 
     Attributes:
         mergeable: whether the branch is linear in x, so that a weight update equals it (`delta`).
-        keys: the names that files have for its tensors.
+        keys: the names of its tensors in files.
         scale: the factor of all that it adds.
     """
 
@@ -63,8 +63,8 @@ class Branch(nn.Module, ABC):
         """Weigh the columns A x [.., R] of an input, and multiply all of them by a number.
 
         Args:
-            columns: A x, of an input that may have been through dropout.
-            x: the input as it came, [.., i].
+            columns: A x, where x may have had dropout.
+            x: the input without dropout, [.., i].
             factor: the number.
         """
 
@@ -100,13 +100,13 @@ class Adapted(nn.Module, ABC):
     """A frozen layer with named branches beside it.
 
     Args:
-        shared: the input, with dropout for the branches, shared with the layers beside this one; by default
-            its own without dropout. The router sees the input undropped.
+        shared: the branches' input with dropout, shared by the linears that read the same tensor; by default
+            this layer's own, without dropout. Routers always see the input without dropout.
 
     Attributes:
         disabled: names of branches that are left out of `forward` for now.
-        stack: of a layer that is several at once, how many; () of a single one. Its branches have that many
-            A and B.
+        stack: how many experts a layer of several holds, as a tuple of one number; () for a single layer. Its
+            branches have one A and one B for each.
     """
 
     stack: tuple[int, ...] = ()
@@ -135,7 +135,7 @@ class Adapted(nn.Module, ABC):
 
     @abstractmethod
     def plain(self) -> nn.Module | None:
-        """The frozen layer to put back in this one's place; None while it has branches, or has no place."""
+        """The frozen layer to put back when no branch is left; None before, or where there is none."""
 
     def branch(self, name: str) -> Branch:
         """The branch of that name; KeyError if there is none."""
@@ -205,7 +205,7 @@ class Adapted(nn.Module, ABC):
 class AdaptedLinear(Adapted):
     """A frozen linear layer with named branches; its forward is the fast form of `plain_forward`.
 
-    Moving from stage 1 to stage 2 is `remove("noise")`, `add("alignment", ..)`.
+    On a feed-forward layer, moving from stage 1 to stage 2 is `remove("noise")`, `add("alignment", ..)`.
 
     Args:
         base: the linear layer to wrap; its parameters are frozen.
@@ -292,17 +292,17 @@ def _sizes(sizes: tuple[int, ...]) -> str:
 class SharedInput:
     """The input of one or several linears, with dropout, multiplied by every A of their branches at once.
 
-    The first linear that comes with a tensor does it for all, the others take theirs from it. If one turns
-    out to read another tensor, it is done again for that. Entries that stay are not scaled: the branches
-    multiply their few columns by `gain` instead.
+    The first linear that is called with a tensor computes the product for all of them, and the others pick up
+    their part. If one turns out to read another tensor, the product is computed again for that one. Entries
+    that dropout leaves are not scaled up here: the branches multiply their few columns by `gain` instead.
 
     Args:
         dropout: as `drop` takes it.
 
     Attributes:
-        zeroed: how many of 256 entries are zeroed.
-        linears: those that are expected to read the same tensor.
-        gain: what makes up for the zeroed entries, 1 / (1 - probability).
+        zeroed: of 256 entries, how many dropout sets to zero.
+        linears: the layers that are expected to read the same tensor.
+        gain: the factor that makes up for them, 1 / (1 - probability).
     """
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -312,7 +312,7 @@ class SharedInput:
         self.drop(dropout)
 
     def drop(self, probability: float) -> None:
-        """Zero an entry with this probability from now on, rounded to 1/256, but not to 0 from above."""
+        """Set the dropout probability, rounded to a multiple of 1/256; none above 0 is rounded to 0."""
         self.zeroed = min(max(round(probability * _STEPS), 1), _STEPS - 1) if probability else 0
         self.gain = _STEPS / (_STEPS - self.zeroed)
 
@@ -321,8 +321,8 @@ class SharedInput:
 
         Args:
             x: the input, [.., i].
-            reader: the linear that asks; if it asks again about the same tensor, it is another pass, and the
-                draw is another one.
+            reader: the linear that asks. If it asks again for the same tensor, that is a new pass, with a new
+                draw of dropout.
             dtype: to compute in.
 
         Returns:
@@ -332,7 +332,7 @@ class SharedInput:
             self._input, self._waiting = x, self._compute(x, reader, dtype)
         mine = self._waiting.pop(id(reader))
         if not self._waiting:
-            # Or it would keep a whole recomputed layer alive when gradients are checkpointed.
+            # With gradient checkpointing, the input would keep a whole recomputed layer alive.
             self._input = None
         return mine
 
@@ -347,7 +347,7 @@ class SharedInput:
         """Ones and zeros of the shape of x, a byte each."""
         if x.device.type != "cpu":
             return torch.empty_like(x, dtype=torch.int8).bernoulli_(1 - self.zeroed / _STEPS)
-        # Processors draw one number after another: eight entries out of each are many times as fast.
+        # A processor draws one number after another, so each of 64 bits serves eight entries.
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int8)[: x.numel()].view(x.shape)
         return (bits >= self.zeroed - _STEPS // 2).view(torch.int8)
@@ -369,7 +369,7 @@ def down_product(x: Tensor, mask: Tensor | None, downs: Sequence[Tensor], dtype:
 
 
 def up_product(y: Tensor, columns: Sequence[Tensor], ups: Sequence[Tensor], scale: float) -> Tensor:
-    """Add `scale * columns B^T` of every B to y, in place: adding a second [t, o] would take longer.
+    """Add `scale * columns B^T` of every B to y, in place, which is faster than to add a second [t, o].
 
     Args:
         y: [t, o]; its dtype is computed in.
@@ -427,7 +427,7 @@ class _UpProduct(torch.autograd.Function):
         columns, up = ctx.saved_tensors
         branches = len(ctx.sizes)
         scaled = {"beta": 0, "alpha": ctx.scale}
-        nothing = grad.new_empty(1)  # multiplied by beta, and so never read
+        nothing = grad.new_empty(1)  # beta is 0, so this is never read
         grad_ups: list[Tensor | None] = [None] * branches
         grad_columns = torch.addmm(nothing, grad, up, **scaled)
         if any(ctx.needs_input_grad[3 + branches :]):

@@ -3,10 +3,9 @@
 Stage 1, `aggregate`, trains three: knowledge, beside it the noise aggregator, which takes up what is bound to
 particular tasks, and an ordinary LoRA on attention. When stage 2, `align`, starts, a branch that goes on
 training is kept; one that does not is merged into the weights, or dropped if no weight equals it. Then
-alignment is added beside knowledge. Nothing else in the package knows these names by heart: attaching,
-training, files, merging and exports go by this table.
+alignment is added beside knowledge. Attaching, training, files, merging and exports all go by this table.
 
-Below it are the rows of what the method is compared with, plain LoRA (`methods`).
+Below it are the rows for plain LoRA, which the method is compared with (see methods.py).
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ class BranchSpec:
     Attributes:
         name: of the branch.
         module: its class.
-        targets: the setting that names the linears beside which it stands, or `all` for both settings.
+        targets: the setting that names the linears that it stands beside, or `all` for both settings.
         trains_in: the stages in which it trains; the first of them adds it.
-        options: what its class is made with beside the widths; None where the settings leave it out.
+        options: the arguments of its class besides the widths; None if the settings leave the branch out.
         path: its folder or file in a stage folder.
-        fits: whether its rank goes down to the width of a layer that is narrower; else it is refused there.
+        fits: whether its rank is lowered to the width of a narrower layer; otherwise such a layer is refused.
     """
 
     name: str
@@ -76,10 +75,11 @@ class BranchSpec:
         return "merged" if self.mergeable else "dropped"
 
     def stands_beside(self, layer: Linear | Adapted) -> bool:
-        """Whether it has a place there: of a block of experts, a routed branch stands beside the whole.
+        """Whether the branch is added to this layer, which may be a block of experts or a weight of one.
 
-        Each weight of the block has its own low-rank pair for every expert, which can be merged into it; a
-        router needs the hidden state, which only the whole block reads.
+        A mergeable branch stands beside each weight of the block, with a low-rank pair for every expert. A
+        routed branch stands beside the whole block: its router needs the hidden state, which only the block
+        as a whole reads.
         """
         return not isinstance(layer, AdaptedExperts if self.mergeable else ExpertWeight)
 
@@ -88,8 +88,8 @@ class BranchSpec:
     ) -> Branch:
         """A new branch for a layer, by default on its device.
 
-        The rank is shared among the experts of the base that a token is sent to, so that it passes as many
-        columns as in a model without experts.
+        In a base with experts, the rank is divided by the number of experts that a token is sent to: so a
+        token passes as many columns as in a model without experts.
 
         Raises:
             AdapterError: its rank is larger than the layer.
@@ -123,14 +123,14 @@ def _routed(config: AdapterConfig) -> dict[str, Any] | None:
     return {**_narrow(config), **experts} if config.experts else None
 
 
-# The order is that in which they are made, and so that of the random numbers.
+# Branches are created in this order, and so draw their random initial values in it.
 BRANCHES = (
     BranchSpec("knowledge", LowRank, "feed_forward", ("aggregate", "align"), _wide, "knowledge"),
     BranchSpec("noise", NoiseAggregator, "feed_forward", ("aggregate",), _routed, "noise.safetensors"),
     BranchSpec("attention", LowRank, "attention", ("aggregate",), _narrow, "attention"),
     BranchSpec("alignment", LowRank, "feed_forward", ("align",), _wide, "alignment"),
 )
-# Plain LoRA on all linears, one for each stage; where the second begins, the first is merged.
+# Plain LoRA on all linears, one for each stage; when the second stage begins, the first LoRA is merged.
 LORAS: dict[Stage, BranchSpec] = {
     "aggregate": BranchSpec("lora", LowRank, "all", ("aggregate",), _narrow, "lora", fits=True),
     "align": BranchSpec("second_lora", LowRank, "all", ("align",), _narrow, "second_lora", fits=True),
@@ -144,7 +144,7 @@ def added_in(stage: Stage) -> tuple[BranchSpec, ...]:
 
 
 def stored_in(folder: Path) -> list[BranchSpec]:
-    """The branches that a stage folder holds, those first that are merged before the others go on."""
+    """The branches that a stage folder holds; first those that stage 2 merges before it starts."""
     there = (spec for spec in (*BRANCHES, *LORAS.values()) if (folder / spec.path).exists())
     return sorted(there, key=lambda spec: spec.in_align != "merged")
 

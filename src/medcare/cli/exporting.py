@@ -10,6 +10,7 @@ import typer
 
 from medcare.cli.next_step import Next, options
 from medcare.foundation.errors import ConfigError
+from medcare.settings.config import one_of
 
 commands = typer.Typer()
 
@@ -78,14 +79,15 @@ def export(
         merge(folder, out, base=base, dtype=dtype)
         typer.echo(f"Wrote {out}. Load it with AutoModelForCausalLM.from_pretrained.")
     elif format_ == "lora":
-        from medcare.export.lora import as_parts, export_lora
+        from medcare.export.lora import PARTS, export_lora
 
-        rank = export_lora(folder, out, parts=as_parts(parts or "both"), uniform=uniform, base=base)
+        chosen = one_of(parts or "both", PARTS, "--parts")
+        rank = export_lora(folder, out, parts=chosen, uniform=uniform, base=base)
         typer.echo(f"Wrote {out}, rank {rank}. Load it with peft.PeftModel.from_pretrained.")
     else:
-        from medcare.export.gguf import as_type, export_gguf
+        from medcare.export.gguf import TYPES, export_gguf
 
-        written = export_gguf(folder, out, as_type(type_ or "f16"), base=base)
+        written = export_gguf(folder, out, one_of(type_ or "f16", TYPES, "--type"), base=base)
         for note in written.notes:
             typer.echo(note)
         typer.echo(f"Wrote {written.path}. Load it with llama-server --model, or with Ollama.")

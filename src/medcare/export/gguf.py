@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 Type = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k"]
 NOTICE = "For research only. This is not a medical device and not for clinical decisions."
+TYPES: tuple[Type, ...] = get_args(Type)
 _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
 _QUANTIZER = "llama-quantize"
 """llama.cpp's own program, which makes the types that the package gguf does not."""
@@ -83,14 +84,6 @@ class _Entry:
     values: Tensor
     kind: GGMLQuantizationType
     heads: int = 0
-
-
-def as_type(name: str) -> Type:
-    """Narrow a name to `Type`; raises ConfigError."""
-    for kind in get_args(Type):
-        if name == kind:
-            return kind  # type: ignore[no-any-return]  # get_args has no types
-    raise ConfigError(f"--type must be one of {', '.join(get_args(Type))}, got '{name}'.")
 
 
 def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str | None = None) -> GgufFile:

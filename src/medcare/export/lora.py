@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from medcare.adapters.branch_files import read_lora, save_lora
 from medcare.adapters.branches import stored_in
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.merge import join, pad
 from medcare.export.card import write_card
-from medcare.foundation.errors import AdapterError, ConfigError
+from medcare.foundation.errors import AdapterError
 from medcare.settings.config import Stage
 from medcare.settings.run_folder import claim, last_stage, origin, read_manifest, write_manifest
 
@@ -31,12 +31,7 @@ _STAGES: dict[Parts, tuple[Stage, ...]] = {
 }
 
 
-def as_parts(name: str) -> Parts:
-    """Narrow a name to `Parts`; raises ConfigError."""
-    for parts in get_args(Parts):
-        if name == parts:
-            return parts  # type: ignore[no-any-return]  # get_args has no types
-    raise ConfigError(f"--parts must be one of {', '.join(get_args(Parts))}, got '{name}'.")
+PARTS = tuple(_STAGES)
 
 
 def export_lora(

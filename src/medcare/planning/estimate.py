@@ -10,51 +10,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-import torch
-
-from medcare.planning.devices import Sharing
 from medcare.planning.ledger import KINDS
-from medcare.planning.quantized import Kernels
-from medcare.planning.simulation import Shape, Step, simulate
-from medcare.settings.config import Layout, RunConfig, Stage, StageConfig
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from medcare.planning.simulation import Setup, Step, simulate
+from medcare.settings.config import RunConfig, Stage, StageConfig
 
 _DEPTHS = (2, 3)
 _MOST = 2**20  # tokens; nobody needs a larger micro-batch
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All that a step depends on besides depth and batch.
-
-    Attributes:
-        model: the base model's configuration, as transformers reads it.
-        config: the settings.
-        stage: which stage.
-        dtype: of the frozen weights.
-        layout: `grouped` rows of `length` tokens, or one `packed` row.
-        length: tokens of a grouped row.
-        supervised: share of the tokens that the loss covers.
-        sharing: how the devices share the work.
-        devices: how many.
-        kernels: whose code a quantised base runs, see `Shape`.
-    """
-
-    model: PretrainedConfig
-    config: RunConfig
-    stage: Stage
-    dtype: torch.dtype
-    layout: Layout = "packed"
-    length: int = 3072
-    supervised: float = 0.5
-    sharing: Sharing = "single"
-    devices: int = 1
-    kernels: Kernels = "gpu"
 
 
 class Estimator:
@@ -74,26 +37,15 @@ class Estimator:
     def step(self, amount: int) -> Step:
         """The step with `amount` rows, or a packed row of `amount` tokens; `flops` are of one micro-batch."""
         if amount not in self._known:
-            low, high = (self._simulate(depth, amount) for depth in _DEPTHS)
+            grouped = self.setup.layout == "grouped"
+            rows = (self.setup.length,) * amount if grouped else (amount,)
+            low, high = (simulate(self.setup, depth, rows, self.micro_batches) for depth in _DEPTHS)
             self._known[amount] = _at_depth(low, high, self.layers, self.micro_batches)
         return self._known[amount]
 
     def tokens(self, amount: int) -> int:
         """Tokens in a micro-batch of `amount`."""
         return amount * self.setup.length if self.setup.layout == "grouped" else amount
-
-    def _simulate(self, depth: int, amount: int) -> Step:
-        setup = self.setup
-        shape = Shape(
-            layers=depth,
-            rows=(setup.length,) * amount if setup.layout == "grouped" else (amount,),
-            supervised=setup.supervised,
-            micro_batches=self.micro_batches,
-            devices=setup.devices,
-            sharing=setup.sharing,
-            kernels=setup.kernels,
-        )
-        return simulate(setup.model, setup.config, setup.stage, setup.dtype, shape)
 
 
 def _at_depth(low: Step, high: Step, layers: int, micro_batches: int) -> Step:

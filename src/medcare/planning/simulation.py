@@ -24,7 +24,7 @@ from medcare.planning.counting import Flops, KnownCounts, TimeLimit
 from medcare.planning.devices import Devices, Sharing, layers_of, process_group
 from medcare.planning.ledger import Ledger
 from medcare.planning.quantized import Kernels, stand_in
-from medcare.settings.config import RunConfig, Stage
+from medcare.settings.config import Layout, RunConfig, Stage
 from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop, Schedule
 from medcare.training.meter import Meter
@@ -37,25 +37,31 @@ _SECONDS = 120  # for one step; those of known families take a few
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What one step of one device looks like.
+class Setup:
+    """All that a step depends on besides depth and batch.
 
     Attributes:
-        layers: decoder layers of the model.
-        rows: the lengths of the examples in each micro-batch.
+        model: the base model's configuration, as transformers reads it.
+        config: the settings.
+        stage: which stage.
+        dtype: of the frozen weights.
+        layout: `grouped` rows of `length` tokens, or one `packed` row.
+        length: tokens of a grouped row.
         supervised: share of the tokens that the loss covers.
-        micro_batches: micro-batches a step, on each device.
-        devices: how many devices take part.
-        sharing: how they share the work.
+        sharing: how the devices share the work.
+        devices: how many.
         kernels: whose code a quantised base runs; that for processors differs, and can be measured anywhere.
     """
 
-    layers: int
-    rows: tuple[int, ...]
+    model: PretrainedConfig
+    config: RunConfig
+    stage: Stage
+    dtype: torch.dtype
+    layout: Layout = "packed"
+    length: int = 3072
     supervised: float = 0.5
-    micro_batches: int = 1
-    devices: int = 1
     sharing: Sharing = "single"
+    devices: int = 1
     kernels: Kernels = "gpu"
 
 
@@ -81,50 +87,47 @@ class Step:
         return max(self.parts.values(), key=lambda part: part.total())
 
 
-def simulate(
-    model_config: PretrainedConfig, config: RunConfig, stage: Stage, dtype: torch.dtype, shape: Shape
-) -> Step:
+def simulate(setup: Setup, layers: int, rows: tuple[int, ...], micro_batches: int = 1) -> Step:
     """Run one step of a stage on fake tensors.
 
     Args:
-        model_config: the base model's, as transformers reads it; `shape.layers` overrides its depth.
-        config: the settings, `model.quantization` among them; accumulation and batches are `shape`'s.
-        stage: which stage.
-        dtype: of the frozen weights.
-        shape: batch and devices.
+        setup: the model and how it trains; its accumulation and batches are those of the other arguments.
+        layers: the depth, in the place of the model's own.
+        rows: the lengths of the examples in each micro-batch.
+        micro_batches: of the step, on each device.
 
     Raises:
         PlanError: the model can't be built or run on fake tensors, or takes too long.
     """
     try:
-        return _simulate(model_config, config, stage, dtype, shape)
+        return _simulate(setup, layers, rows, micro_batches)
     except MedCareError:
         raise
     except Exception as error:  # whatever the model's own code raises when it meets a tensor without numbers
         raise PlanError(
-            f"A step of {model_config.model_type} can't be simulated without its weights: "
+            f"A step of {setup.model.model_type} can't be simulated without its weights: "
             f"{first_line(error)}. "
             "Plan with a base of a like shape out of the list (medcare plan --help)."
         ) from error
 
 
-def _simulate(
-    model_config: PretrainedConfig, config: RunConfig, stage: Stage, dtype: torch.dtype, shape: Shape
-) -> Step:
+def _simulate(setup: Setup, layers: int, rows: tuple[int, ...], micro_batches: int) -> Step:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     ledger, flops = Ledger(), Flops()
+    examples = [Rendered([0] * length, _mask(length, setup.supervised)) for length in rows]
     with ExitStack() as stack:
-        mesh = stack.enter_context(process_group(shape.devices))
+        mesh = stack.enter_context(process_group(setup.devices))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(TimeLimit(_SECONDS))
-        stack.enter_context(KnownCounts(sum(sum(_mask(length, shape)[1:]) for length in shape.rows)))
-        model = _model(model_config, config, stage, dtype, shape.layers)
+        stack.enter_context(KnownCounts(sum(sum(example.mask[1:]) for example in examples)))
+        model = _model(setup, layers)
         sizes = Counter({True: 0, False: 0})
         for parameter in model.parameters():
             sizes[parameter.requires_grad] += parameter.numel()
-        stand_in(model, config.model.quantization, shape.kernels)
-        loop = _loop(model, config, stage, shape, Devices(mesh, shape.sharing, ledger))
+        stand_in(model, setup.config.model.quantization, setup.kernels)
+        loop = _loop(model, setup, examples, Devices(mesh, setup.sharing, ledger))
+        loop.schedule = Schedule(((tuple(range(len(rows))),) * (micro_batches * setup.devices),))
         _watch(loop, ledger)
         stack.enter_context(ledger)
         stack.enter_context(flops)
@@ -132,15 +135,14 @@ def _simulate(
     return Step(ledger.parts, flops.total, sizes[False], sizes[True])
 
 
-def _model(
-    model_config: PretrainedConfig, config: RunConfig, stage: Stage, dtype: torch.dtype, layers: int
-) -> PreTrainedModel:
+def _model(setup: Setup, layers: int) -> PreTrainedModel:
     """The model of a stage with its branches, as `stages` prepares it."""
     from transformers import AutoModelForCausalLM
 
-    text = model_config.get_text_config()  # of a model for images too, what trains is its language model
+    config, stage = setup.config, setup.stage
+    text = setup.model.get_text_config()  # of a model for images too, what trains is its language model
     changed = type(text).from_dict({**text.to_dict(), **_depth(text, layers)})
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(changed, dtype=dtype)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(changed, dtype=setup.dtype)
     if stage == "align":
         add_branches(model, "aggregate", replace(config.adapters, experts=0, attention=()))
     add_branches(model, stage, config.adapters)
@@ -151,9 +153,9 @@ def _model(
     return model
 
 
-def _mask(length: int, shape: Shape) -> list[bool]:
+def _mask(length: int, supervised: float) -> list[bool]:
     """The end of an example is supervised: the answer."""
-    return [position >= length * (1 - shape.supervised) for position in range(length)]
+    return [position >= length * (1 - supervised) for position in range(length)]
 
 
 def _depth(model_config: PretrainedConfig, layers: int) -> dict[str, Any]:
@@ -177,22 +179,18 @@ class _Assumed(Traits):
         self.separates_padded_rows = self.separates_packed_rows = True
 
 
-def _loop(model: PreTrainedModel, config: RunConfig, stage: Stage, shape: Shape, devices: Devices) -> Loop:
-    examples = [Rendered([0] * length, _mask(length, shape)) for length in shape.rows]
-    loop = Loop(
+def _loop(model: PreTrainedModel, setup: Setup, examples: list[Rendered], devices: Devices) -> Loop:
+    return Loop(
         model,
         {name: entry for name, entry in model.named_parameters() if entry.requires_grad},
         examples,
-        config.stage(stage),
+        setup.config.stage(setup.stage),
         seed=0,
         folder=Path("/nonexistent"),
         pad_id=0,
         traits=_Assumed(model),
         accelerator=devices,  # what the loop needs of accelerate's
     )
-    micro_batch = tuple(range(len(examples)))
-    loop.schedule = Schedule(((micro_batch,) * (shape.micro_batches * shape.devices),))
-    return loop
 
 
 def _watch(loop: Loop, ledger: Ledger) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medcare.planning.devices import Sharing
-from medcare.planning.estimate import Estimator, Setup, largest, with_stage
+from medcare.planning.estimate import Estimator, largest, with_stage
 from medcare.planning.hardware import GIB, GPUS, Assumptions, Gpu, message_bytes, step_seconds
+from medcare.planning.simulation import Setup
 from medcare.settings.config import Layout, Quantization, RunConfig, Stage
 
 if TYPE_CHECKING:

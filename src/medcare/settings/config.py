@@ -447,19 +447,20 @@ class RunConfig:
 
 def as_stage(name: str) -> Stage:
     """The stage of that name; raises ConfigError if there is none."""
-    return _named(name, STAGES, "stage")
+    return one_of(name, STAGES, "The stage")
 
 
 def as_method(name: str) -> Method:
     """The method of that name; raises ConfigError if there is none."""
-    return _named(name, METHODS, "method")
+    return one_of(name, METHODS, "The method")
 
 
-def _named(name: str, known: tuple[_Name, ...], what: str) -> _Name:
+def one_of(name: str, known: tuple[_Name, ...], what: str) -> _Name:
+    """A name narrowed to those that are known; raises ConfigError if it is none of them."""
     for other in known:
         if name == other:
             return other
-    raise ConfigError(f"The {what} must be one of {', '.join(known)}, got {name!r}.")
+    raise ConfigError(f"{what} must be one of {', '.join(known)}, got {name!r}.")
 
 
 def _plain(value: Any) -> Any:

@@ -1,16 +1,16 @@
-"""The two terms of the loss, each right under accumulation and on many devices.
+"""What is minimised: the token loss is here, the orthogonality penalty in adapters/orthogonality.py.
 
 A step's loss is  sum of token NLL / supervised tokens of the whole step  +  lambda * penalty.
-The count runs over all micro-batches and devices of the step, so that how a batch is cut changes nothing;
-the penalty depends on parameters only and enters once a step.
+Tokens are counted over all micro-batches and devices of the step, so that it makes no difference how a batch
+is split; the penalty depends on the parameters only and is added once a step (loop.py).
 
-A token may be taught in part by what the model was when the stage began (`Former`): of its term, that share
-is the distance KL(former || now) of the two distributions, in place of the token's own NLL.
+A token may be taught in part by the model as it was when the stage began (`Former`): a share of its term is
+then the distance KL(former || now) between the two predictions, in place of the token's NLL.
 
-The vocabulary projection sees supervised positions only, some at a time, and leaves the gradient of its
-input instead of logits: nothing of the size [tokens, vocabulary] is ever held. That needs a frozen
-projection; one that trains makes the logits of all supervised positions at once. A model whose logits come
-about in a way of its own (`Traits.head` says so) makes all of its logits itself.
+The vocabulary projection is computed for supervised positions only, a piece at a time, and each piece leaves
+the gradient of its input instead of its logits: nothing of the size [tokens, vocabulary] is ever held. This
+needs a frozen projection; where it trains, the logits of all supervised positions are made at once. A model
+that makes its logits in an unusual way (`Traits.head` is None) makes all of them itself.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from medcare.text.batches import IGNORED
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Logits at a time, 64 MiB in float32: smaller products with the vocabulary take longer (docs/performance.md).
+# Logits of one piece, 64 MiB in float32; smaller pieces take longer (docs/performance.md).
 _LOGITS = 1 << 24
 
 
 class TokenLoss(nn.Module):
-    """A causal language model with its loss as one module, which wrappers for many devices can wrap.
+    """A causal language model and its loss as one module, so that DDP and FSDP can wrap both.
 
     Args:
         model: a causal language model, with or without branches.
-        traits: what it does; by default it is asked.
-        former: what the model was; needed only where tokens are taught by it.
+        traits: what the model can do; by default that is tried out now.
+        former: the model as it was when the stage began; needed only where tokens are taught by it.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class TokenLoss(nn.Module):
 
 
 class Taught(NamedTuple):
-    """What the former model makes of the same n supervised positions.
+    """What the former model computes for the same n supervised positions.
 
     Attributes:
         read: its hidden states [n, h], or its logits [n, v].
@@ -122,7 +122,7 @@ def nll_sum(
         labels: [b, s], the input ids where supervised and `IGNORED` elsewhere, not shifted.
         rule: what the model does to the projection's output.
         weights: [b, s], by which each token's term is multiplied; by default 1.
-        taught: what the former model makes of the same positions.
+        taught: what the former model computes for the same positions.
     """
     keep, targets = _predicted(labels)
     chosen, factors = hidden[keep], _of_targets(weights, keep)
@@ -137,7 +137,7 @@ def nll_sum(
 
 
 class _PiecewiseNll(torch.autograd.Function):
-    """Projection and cross-entropy, piece by piece, with the input's gradient made on the way."""
+    """Projection and cross-entropy, piece by piece; the gradient of the input is computed on the way."""
 
     @staticmethod
     def forward(

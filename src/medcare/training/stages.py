@@ -185,12 +185,12 @@ def train(
 
 
 def foresee(config: RunConfig) -> None:
-    """Raise what stage 1 would over its settings, in seconds: of the base, its layers, or a missing package.
+    """Raise in seconds what stage 1 would raise over its settings, its base, its layers or a missing package.
 
     Raises:
         ModelError: there is no such base, or the package that would quantise it is missing.
         AdapterError: the branches don't fit the base.
-        ConfigError: the package of a tracker is missing, or the method can't have a setting.
+        ConfigError: the package of a tracker is missing, or a setting does not go with the method.
     """
     check_installed(config.tracking.trackers)
     check_quantization(config.model.quantization)
@@ -201,7 +201,7 @@ def foresee(config: RunConfig) -> None:
 
 
 def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedModel:
-    """The model that a stage goes out from."""
+    """The model that a stage starts from."""
     device = training_device(config.model.device)
     asked, method = config.model.dtype, METHODS[config.method]
     dtype = choose_dtype("float32" if method.in_float32 and asked == AUTO else asked, device)
@@ -231,7 +231,7 @@ def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedMod
 
 
 def _keep_out(loop: Loop, examples: Sequence[Rendered], start: Path, rank: int) -> None:
-    """Make the alignment branch in the null space of what stage 1's data puts into the layers."""
+    """Keep the alignment branch in the null space of the inputs that stage 1's data gives each layer."""
     kind, share = loop.stage.orthogonality, loop.stage.input_energy
     if kind not in ("inputs", "contrast"):
         return
@@ -253,7 +253,7 @@ def _stage_one(start: Path) -> Path:
 
 
 def _heard(loop: Loop, examples: Sequence[Rendered], start: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """How much of both stages' inputs the alignment branch hears, by layer; empty if it can't be told."""
+    """How much of each stage's inputs passes the alignment branch's A, by layer; empty if it isn't known."""
     if not (start / INPUTS).is_file():
         return {}
     kinds = {"knowledge": load_directions(start / INPUTS), "forms": gather(loop, examples)}
@@ -268,7 +268,7 @@ def _validation(
     conversations: Sequence[TrainingData] | Sequence[Conversation],
     test: Test | None,
 ) -> tuple[Validation | None, Corpus]:
-    """What the stage is measured with, if the settings ask for it, and the examples that are left."""
+    """What the stage is validated with, if the settings ask for it, and the examples that are left."""
     settings = config.stage(stage).validation
     if not settings.asked:
         return None, examples
@@ -347,7 +347,7 @@ def _loop(
 
 
 def _warn_of_few_steps(stage: Stage, loop: Loop) -> None:
-    """Say that a handful of steps teaches nothing, and which settings make more of the same data."""
+    """Warn that a handful of steps teaches nothing, and say which settings make more of them."""
     steps = len(loop.schedule.steps)
     if steps >= FEW_STEPS:
         return
@@ -382,7 +382,7 @@ def save(
     if template := _template(config, start):  # what was trained with is used with the folder, too
         write_atomic(out / TEMPLATE, functools.partial(shutil.copyfile, template))
     if start is not None and facts["stage"] == "align":
-        # What is merged by now stays with the folder as it was, so that the folder can be loaded alone.
+        # A copy of what stage 2 merged into the base, so that this folder can be loaded without stage 1's.
         for spec in stored_in(start):
             if spec.in_align == "merged":
                 copy = functools.partial(shutil.copytree, start / spec.path, dirs_exist_ok=True)
@@ -399,7 +399,7 @@ def _template(config: RunConfig, start: Path | None) -> str:
 
 
 def _check_start(stage: Stage, start: Path, config: RunConfig) -> None:
-    """A stage starts from a finished stage 1, or goes on with its own, of the same base and shapes."""
+    """Refuse a start that is no finished stage 1, or the same stage, with the same base and shapes."""
     manifest = read_manifest(start)
     if manifest.get("stage") not in ("aggregate", stage):
         raise FolderError(
@@ -433,7 +433,7 @@ def _check_start(stage: Stage, start: Path, config: RunConfig) -> None:
 
 
 def _check_whole(config: RunConfig) -> None:
-    """Refuse what a method that trains the base's own weights, or needs to see them, can't do."""
+    """Refuse settings under which a method that needs the base's own weights would not have them whole."""
     if is_sharded():
         raise ConfigError(
             f"method={config.method} can't be cut into shards (FSDP2, ZeRO-3): it needs each weight whole. "
@@ -447,7 +447,7 @@ def _check_whole(config: RunConfig) -> None:
 
 
 def _check_distilling(config: RunConfig) -> None:
-    """Refuse distillation where what the model was after stage 1 is not to be had inside of it."""
+    """Refuse distillation where the model after stage 1 can't be had out of the one that trains."""
     if not config.align.distill or config.mixes_stages:
         return
     if METHODS[config.method].needs_whole_base:
