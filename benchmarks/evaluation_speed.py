@@ -25,7 +25,8 @@ from typing import Any
 
 import torch
 
-from medcare.data.files import read_conversations, read_items
+from medcare.data.files import read_items
+from medcare.data.readers import conversations
 from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.prompts import Prompt, build_prompts
@@ -151,7 +152,7 @@ def cases(arguments: argparse.Namespace) -> dict[str, list[Prompt]]:
         folder = arguments.items.parent
     items = read_items(folder / "items.jsonl")
     pool = [
-        entry for stage in ("aggregate", "align") for entry in read_conversations(folder / f"{stage}.jsonl")
+        entry for stage in ("aggregate", "align") for entry in conversations(str(folder / f"{stage}.jsonl"))
     ]
     examples = Examples(pool, items, seed=0)
     questions = [item for item in items if item.options]

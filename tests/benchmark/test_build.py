@@ -9,7 +9,8 @@ import pytest
 
 from medcare.benchmark import build, write
 from medcare.benchmark.build import _overlap
-from medcare.data.files import read_conversations, read_items
+from medcare.data.files import read_items
+from medcare.data.readers import conversations
 from medcare.data.task import Task
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import file_hash, read_json
@@ -75,8 +76,8 @@ def test_files_hold_what_the_counts_say(folder):
     items = read_items(folder / "items.jsonl")
     assert {item.task for item in items} == {card.name for card in cards} == tree["counts"].keys()
     assert len({item.id for item in items}) == len(items)
-    aggregate = list(read_conversations(folder / "aggregate.jsonl"))
-    align = list(read_conversations(folder / "align.jsonl"))
+    aggregate = list(conversations(str(folder / "aggregate.jsonl")))
+    align = list(conversations(str(folder / "align.jsonl")))
     for key, rows in (("aggregate", aggregate), ("align", align)):
         assert sum(counts[key] for counts in tree["counts"].values()) == len(rows)
         assert len({row.id for row in rows}) == len(rows)

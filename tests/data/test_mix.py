@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.data.files import read_conversations
 from medcare.data.mix import build
+from medcare.data.readers import conversations
 from medcare.data.recipe import Recipe, load_recipe, shares
 from medcare.foundation.errors import ConfigError, DataError
 from medcare.foundation.storage import file_hash
@@ -46,7 +46,7 @@ def recipe(folder: Path, **settings: Any) -> Path:
 def mix(folder: Path, **settings: Any) -> tuple[dict[str, Any], list[Any]]:
     out = folder / "mix.jsonl"
     manifest = build(recipe(folder, **settings), out)
-    return manifest, list(read_conversations(out))
+    return manifest, list(conversations(str(out)))
 
 
 def test_everything_once_by_default(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -63,43 +64,39 @@ def _jieba() -> Any:
     return jieba
 
 
-class _Spacing(dict[int, str]):
-    """For `str.translate`: drops control characters and sets ideographs apart; filled as characters occur."""
+class _ByCharacter(dict[int, str]):
+    """What `str.translate` puts for each character, worked out as characters occur."""
+
+    def __init__(self, replacement: Callable[[str], str]) -> None:
+        super().__init__()
+        self._replacement = replacement
 
     def __missing__(self, code: int) -> str:
-        self[code] = value = self._value(code)
+        self[code] = value = self._replacement(chr(code))
         return value
 
-    @staticmethod
-    def _value(code: int) -> str:
-        char = chr(code)
-        if char in "\t\n\r":
-            return " "
-        category = unicodedata.category(char)
-        if code == 0xFFFD or category[0] == "C":
-            return ""
-        if category == "Zs":
-            return " "
-        return f" {char} " if any(low <= code <= high for low, high in _IDEOGRAPHS) else char
+
+def _spaced(char: str) -> str:
+    """Drops control characters and sets ideographs apart."""
+    if char in "\t\n\r":
+        return " "
+    category = unicodedata.category(char)
+    if char == "\ufffd" or category[0] == "C":
+        return ""
+    if category == "Zs":
+        return " "
+    return f" {char} " if any(low <= ord(char) <= high for low, high in _IDEOGRAPHS) else char
 
 
-class _Splitting(dict[int, str]):
-    """For `str.translate`: drops accents and sets punctuation apart."""
-
-    def __missing__(self, code: int) -> str:
-        self[code] = value = self._value(code)
-        return value
-
-    @staticmethod
-    def _value(code: int) -> str:
-        char = chr(code)
-        category = unicodedata.category(char)
-        if category == "Mn":
-            return ""
-        # All of ASCII that is no letter, digit or space counts as punctuation, `$` and `^` too.
-        symbol = 32 < code < 127 and not char.isalnum()
-        return f" {char} " if symbol or category[0] == "P" else char
+def _split(char: str) -> str:
+    """Drops accents and sets punctuation apart."""
+    category = unicodedata.category(char)
+    if category == "Mn":
+        return ""
+    # All of ASCII that is no letter, digit or space counts as punctuation, `$` and `^` too.
+    symbol = " " < char < "\x7f" and not char.isalnum()
+    return f" {char} " if symbol or category[0] == "P" else char
 
 
-_SPACING = _Spacing()
-_SPLITTING = _Splitting()
+_SPACING = _ByCharacter(_spaced)
+_SPLITTING = _ByCharacter(_split)

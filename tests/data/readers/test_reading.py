@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medcare.data.files import read_conversations, write_records
+from medcare.data.files import write_records
 from medcare.data.readers import FORMATS, Bad, conversations, items, open_data
 from medcare.foundation.errors import DataError
 from medcare.text.records import Conversation, Item, Message, ToolCall
@@ -160,7 +160,7 @@ def test_every_field_of_a_turn_is_read_and_comes_back(tmp_path: Path) -> None:
     write_records(tmp_path / "again.jsonl", [talk])
     again = next(conversations(str(tmp_path / "again.jsonl")))
     assert (again.messages, again.tools) == (talk.messages, talk.tools)
-    assert next(read_conversations(tmp_path / "again.jsonl")).messages == talk.messages
+    assert next(conversations(str(tmp_path / "again.jsonl"))).messages == talk.messages
 
 
 def test_the_tool_turns_of_sharegpt_are_read(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ broken at random. The exams are built so that none of them does better than chan
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +13,14 @@ from functools import cache
 from math import ceil, fsum
 
 from medcare.text.records import Conversation, Item
+from medcare.text.words import latin_words
 
 Scores = Sequence[float]
 Shortcut = Callable[[str, tuple[str, ...]], Scores]
 _STOP = frozenset(
-    re.findall(
-        r"\w+",
+    latin_words(
         "a an and are as at be by for from has have in into is it its no not of on or that the this to was "
-        "which who whose with without",
+        "which who whose with without"
     )
 )
 _STEM = 5
@@ -34,7 +33,7 @@ _ROUNDING = 1e-9
 @cache
 def words(text: str) -> frozenset[str]:
     """The words of a text that carry meaning, in lower case."""
-    return frozenset(re.findall(r"[a-z0-9]+", text.lower())) - _STOP
+    return frozenset(latin_words(text)) - _STOP
 
 
 @cache
@@ -46,7 +45,7 @@ def stems(text: str) -> frozenset[str]:
 @cache
 def trigrams(text: str) -> frozenset[str]:
     """Runs of three characters, words padded by spaces."""
-    padded = f" {' '.join(re.findall(r'[a-z0-9]+', text.lower()))} "
+    padded = f" {' '.join(latin_words(text))} "
     return frozenset(padded[at : at + 3] for at in range(len(padded) - 2))
 
 
