@@ -134,7 +134,7 @@ class Adapted(nn.Module, ABC):
         """The frozen weight; some models look at it for its dtype or device."""
 
     @abstractmethod
-    def plain(self) -> nn.Module | None:
+    def unwrapped(self) -> nn.Module | None:
         """The frozen layer to put back when no branch is left; None before, or where there is none."""
 
     def branch(self, name: str) -> Branch:
@@ -232,7 +232,7 @@ class AdaptedLinear(Adapted):
         """The frozen weight."""
         return self.base.weight
 
-    def plain(self) -> nn.Module | None:
+    def unwrapped(self) -> nn.Module | None:
         """The linear layer, if no branch is left."""
         return None if self.branches else self.base
 

@@ -78,7 +78,7 @@ class ExpertWeight(Adapted):
         """Zero an entry of the branches' input with this probability from now on."""
         self.dropout = probability
 
-    def plain(self) -> nn.Module | None:
+    def unwrapped(self) -> nn.Module | None:
         """None: it is no module of the base."""
         return None
 
@@ -138,7 +138,7 @@ class AdaptedExperts(Adapted):
         """Width of the hidden state."""
         return self.weights[self.names[-1]].out_features
 
-    def plain(self) -> nn.Module | None:
+    def unwrapped(self) -> nn.Module | None:
         """The experts, if no branch is left beside them."""
         bare = not self.branches and not any(weight.branches for weight in self.weights.values())
         return self.base if bare else None

@@ -178,9 +178,9 @@ def remove_branch(model: nn.Module, name: str) -> None:
 def unwrap(model: nn.Module) -> None:
     """Put the plain linears back where no branch is left."""
     for name, layer in adapted_layers(model).items():
-        plain = layer.plain()
-        if plain is not None:
-            model.set_submodule(name, plain)
+        frozen = layer.unwrapped()
+        if frozen is not None:
+            model.set_submodule(name, frozen)
 
 
 def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Parameter]:

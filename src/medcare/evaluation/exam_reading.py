@@ -77,8 +77,10 @@ def extract_letters(
     """
     if not options:
         return None
-    question = _plain(question)
-    asked = Asked(Options([_plain(option) for option in options], letters), _is_negative(question), several)
+    question = _without_markup(question)
+    asked = Asked(
+        Options([_without_markup(option) for option in options], letters), _is_negative(question), several
+    )
     text = _without_list(_without_question(_laid_bare(text), question), asked)
     for rule in (_statements, _opening, _verdicts, _conclusion, _only_mention, _amount):
         found = rule(text, asked)
@@ -122,12 +124,14 @@ def _laid_bare(text: str) -> str:
     header = _HEADER.match(text)
     text = text[header.end() :] if header else text
     end = _CONTROL.search(text)
-    text = _plain(_ESCAPED.sub(lambda code: chr(int(code[1], 16)), text[: end.start()] if end else text))
+    text = _without_markup(
+        _ESCAPED.sub(lambda code: chr(int(code[1], 16)), text[: end.start()] if end else text)
+    )
     after = _NEXT_QUESTION.search(text)
     return text[: after.start()] if after and text[: after.start()].strip() else text
 
 
-def _plain(text: str) -> str:
+def _without_markup(text: str) -> str:
     """Half-width, without Markdown and LaTeX's markup; of a long text the two ends."""
     if len(text) > _HEAD + _TAIL:
         text = f"{text[:_HEAD]}\n{text[-_TAIL:]}"

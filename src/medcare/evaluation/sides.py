@@ -160,10 +160,10 @@ def _facts(folder: Path, predictions: Path, config: dict[str, Any]) -> dict[str,
         "items.jsonl": file_hash(folder / "data" / "items.jsonl"),
         "predictions.jsonl": file_hash(predictions),
     }
-    return {key: UNKNOWN if value is None else _plain(value) for key, value in found.items()}
+    return {key: UNKNOWN if value is None else _as_text(value) for key, value in found.items()}
 
 
-def _plain(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -33,7 +33,7 @@ def shape_of(name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
     shapes = known_shapes()
-    shape = shapes.get(_plain(name))
+    shape = shapes.get(_known_name(name))
     if shape is not None and not Path(name).is_dir():
         known: PretrainedConfig = AutoConfig.for_model(**{k: v for k, v in shape.items() if k != "hub"})
         return known
@@ -45,14 +45,14 @@ def shape_of(name: str) -> PretrainedConfig:
 
 def base_of(name: str) -> str:
     """The `model.base` behind a name that `shape_of` takes: a hub id for one out of `known_shapes`."""
-    shape = known_shapes().get(_plain(name))
+    shape = known_shapes().get(_known_name(name))
     if shape is None or "/" in name or Path(name).is_dir():
         return name
     tuned = next((end for end in _TUNED if name.lower().endswith(end.lower())), "")
     return str(shape["hub"]).format(tuned)
 
 
-def _plain(name: str) -> str:
+def _known_name(name: str) -> str:
     short = name.lower().rpartition("/")[2]
     for end in _TUNED:
         short = short.removesuffix(end.lower())

@@ -441,8 +441,8 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for YAML or JSON."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        tree: dict[str, Any] = _with_lists(asdict(self))
+        return tree
 
 
 def as_stage(name: str) -> Stage:
@@ -463,10 +463,10 @@ def one_of(name: str, known: tuple[_Name, ...], what: str) -> _Name:
     raise ConfigError(f"{what} must be one of {', '.join(known)}, got {name!r}.")
 
 
-def _plain(value: Any) -> Any:
+def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {key: _with_lists(entry) for key, entry in value.items()}
+    return [_with_lists(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _require(ok: bool, key: str, required: str, got: object) -> None:

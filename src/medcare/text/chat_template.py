@@ -445,7 +445,7 @@ class _Talk:
         parts = [_parts(message, opened=opened) for message in messages]
         self._thoughts = [self._broken(thought).strip() for _, thought, _ in parts]
         self._answers = [self._broken(answer).strip() for _, _, answer in parts]
-        self._turns = [self._plain(message, part) for message, part in zip(messages, parts, strict=True)]
+        self._turns = [self._turn(message, part) for message, part in zip(messages, parts, strict=True)]
 
     def prompt(self, *, thinking: bool) -> Text:
         """The text up to where the answer begins."""
@@ -522,7 +522,7 @@ class _Talk:
                 f"The chat template leaves tool calls out ('{missing}'): use one that knows them."
             )
 
-    def _plain(self, message: Message, parts: tuple[str, str, str]) -> dict[str, Any]:
+    def _turn(self, message: Message, parts: tuple[str, str, str]) -> dict[str, Any]:
         """A turn as the template takes it, its thought in a field or in the content."""
         if message.tool_calls or message.name or message.tool_call_id:
             turn = self._safe(replace(message, reasoning_content="", trained=True).to_dict())

@@ -141,7 +141,7 @@ def named(name: str) -> Format:
 
 def is_row(columns: Columns) -> bool:
     """Whether an object has the columns of some format."""
-    return bool(_fitting(set(columns)) or _fitting({_plain(column) for column in columns}, _plain))
+    return bool(_fitting(set(columns)) or _fitting({_folded(column) for column in columns}, _folded))
 
 
 def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recognised:
@@ -175,11 +175,11 @@ def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recogn
         return Recognised(best[0], {})
     if best:
         raise DataError(f"{source} may be {' or '.join(best)}: say which with --format. Columns: {found}.")
-    called = {_plain(column): column for column in sorted(columns, reverse=True)}
-    for name in _fitting(set(called), _plain):
+    called = {_folded(column): column for column in sorted(columns, reverse=True)}
+    for name in _fitting(set(called), _folded):
         wanted = FORMATS[name].shape.columns
         return Recognised(
-            name, {c: called[_plain(c)] for c in wanted if c not in columns and _plain(c) in called}
+            name, {c: called[_folded(c)] for c in wanted if c not in columns and _folded(c) in called}
         )
     raise DataError(
         f"{source} has the columns {found}: no known format. Say which column is which, as in "
@@ -187,18 +187,18 @@ def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recogn
     )
 
 
-def _fitting(columns: set[str], plain: Callable[[str], str] = str) -> list[str]:
+def _fitting(columns: set[str], key: Callable[[str], str] = str) -> list[str]:
     """The formats with the most columns that are all there; general ones only if no others are."""
     for general in (False, True):
         fitting = {
             name: len(form.required)
             for name, form in FORMATS.items()
-            if form.general == general and not form.by_name and {plain(c) for c in form.required} <= columns
+            if form.general == general and not form.by_name and {key(c) for c in form.required} <= columns
         }
         if fitting:
             return [name for name, size in fitting.items() if size == max(fitting.values())]
     return []
 
 
-def _plain(column: str) -> str:
+def _folded(column: str) -> str:
     return re.sub(r"[\s_-]+", "_", str(column).strip().lower())
