@@ -330,9 +330,8 @@ def _factors(
             f"{folder}: {name} must have lora_A [{rank}, i] and lora_B [o, {rank}] as adapter_config.json "
             f"says, got {list(down.shape)} and {list(up.shape)}. The two files don't belong together."
         )
-    if (
-        is_stack
-    ):  # each expert's A after the other's; of B, each rank's column of all experts after the other's
+    if is_stack:
+        # A has one expert after the other; B has, for each column of the rank, those of all experts.
         down = down.unflatten(0, (columns // rank, rank))
         up = up.unflatten(1, (rank, columns // rank)).permute(2, 0, 1)
     return Factors(down, up, scale)

@@ -1,21 +1,20 @@
-"""The directions in which a kind of data speaks to a linear layer, to keep the alignment branch out of.
+"""The main directions of a layer's inputs on a kind of data, to keep the alignment branch out of them.
 
 A branch B A changes nothing on inputs that A maps to zero. So what stage 2 must leave alone is best described
-by the *inputs* that stage 1's data puts into a layer: their second moment C = E[x x^T], of which a few
+by the *inputs* that stage 1's data gives a layer. Their second moment is C = E[x x^T], and a few of its
 leading eigenvectors hold most of the energy E[|A x|^2] that any A lets through. (The paper's condition, that
 the rows of A_al and A_ka are orthogonal, says nothing about inputs and hardly lowers that energy, see
 docs/study.md.) This is the idea of gradient projection for continual learning (GPM, arXiv 2103.09762;
 Adam-NSCL, arXiv 2103.07113), applied to A.
 
 - `leading`: the fewest eigenvectors of C that hold the wanted share of the energy;
-- `contrasting`: directions that hold the same share, but those first that knowledge uses most in proportion
-to
-  the forms: by generalised eigenvectors of C against the second moment of the forms' inputs.
+- `contrasting`: directions that hold the same share, beginning with those that knowledge uses most in
+  proportion to the forms: generalised eigenvectors of C against the second moment of the forms' inputs.
 
-C is gathered in float32 as a sketch of C Omega, with Omega [i, 512] random and orthonormal, out of which
-Nystroem's approximation gives the leading eigenvectors (Tropp et al., arXiv 1706.05736). Up to 512 features
-it is exact. An example's first token is left out: in many models its activations are a hundred times as large
-and say nothing.
+C is gathered in float32 as a sketch C Omega, with Omega [i, 512] random and orthonormal; Nystroem's
+approximation gives the leading eigenvectors out of it (Tropp et al., arXiv 1706.05736). Up to 512 features it
+is exact. The first token of each example is left out: in many models its activations are a hundred times as
+large as the others and carry no information.
 """
 
 from __future__ import annotations
@@ -58,19 +57,14 @@ class Directions:
     energy: Tensor
     total: float
 
-    def passing(self, kept_out: Tensor) -> float:
-        """The share of the energy that is left without the directions `kept_out` [m, i], orthonormal rows."""
-        inside = (self.basis.double() @ kept_out.double().T).square().sum(1)
-        return 1 - float((inside * self.energy.double()).sum()) / self.total
-
 
 class Sketch:
     """Gathers C Omega of one layer's inputs.
 
     Args:
         features: their width, i.
-        device: where they come.
-        name: of the layer; it settles Omega, so that all processes draw the same.
+        device: where they are.
+        name: of the layer; it seeds Omega, so that all processes draw the same.
     """
 
     def __init__(self, features: int, device: torch.device, name: str) -> None:
@@ -102,15 +96,15 @@ class Sketch:
 
 
 @contextmanager
-def sketching(model: nn.Module, branch: str = "knowledge") -> Iterator[_Gathering]:
-    """Within the block, every forward pass is counted, at each linear with this branch.
+def sketching(model: nn.Module) -> Iterator[_Gathering]:
+    """Within the block, every forward pass is counted, at each linear with a knowledge branch.
 
-    Set `keep` [b, s] of what is yielded before each pass: the tokens that count.
+    Before each pass, set `keep` [b, s] of what is yielded: the tokens that count.
 
     Raises:
-        AdapterError: a layer is several at once.
+        AdapterError: a layer is a stack of experts.
     """
-    linears = adapted_layers(model, branch)
+    linears = adapted_layers(model, "knowledge")
     stacked = next((name for name, linear in linears.items() if linear.stack), None)
     if stacked is not None:
         raise AdapterError(
@@ -171,10 +165,10 @@ def leading(knowledge: Directions, share: float) -> Tensor:
 
 
 def contrasting(knowledge: Directions, forms: Directions, share: float) -> Tensor:
-    """Directions [m, i] that hold this share, those first that knowledge uses more than forms do.
+    """Directions [m, i] that hold this share, beginning with those that knowledge uses most beside forms.
 
-    A row of A in the span of generalised eigenvectors v, C_k v = mu C_f v, with small mu is one that hears
-    forms better than knowledge. The rows that are orthogonal to C_f v for all v with large mu are that span.
+    A row of A in the span of the generalised eigenvectors v, C_k v = mu C_f v, with small mu responds to
+    forms more than to knowledge. That span is all that is orthogonal to C_f v for every v with large mu.
     """
     # In the coordinates of what either uses, so that nothing is [i, i].
     joint = torch.linalg.qr(torch.cat([knowledge.basis, forms.basis]).double().T).Q
@@ -193,8 +187,8 @@ def contrasting(knowledge: Directions, forms: Directions, share: float) -> Tenso
 def heard(model: nn.Module, directions: Mapping[str, Directions]) -> dict[str, float]:
     """How much of the inputs' energy the alignment branch's A lets through, by layer.
 
-    As a share of what as many rows of the same length would, drawn at random: 1 is no constraint, 0 is
-    deafness.
+    It is relative to what as many random rows of the same length would let through: 1 means that A is not
+    constrained, 0 that nothing passes.
     """
     shares = {}
     for name, layer in adapted_layers(model, "alignment").items():

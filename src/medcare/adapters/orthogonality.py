@@ -23,19 +23,16 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from medcare.adapters.adapted_linear import Adapted
 from medcare.adapters.shards import overwrite, whole
 from medcare.adapters.tuner import adapted_layers
 from medcare.settings.config import Orthogonality
 
 
-def branch_pairs(
-    model: nn.Module, first: str = "knowledge", second: str = "alignment"
-) -> Iterator[tuple[Tensor, Tensor]]:
+def branch_pairs(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (A_ka [r_ka, i], A_al [r_al, i]) of every layer that has both branches; [e, r, i] of experts."""
-    for module in model.modules():
-        if isinstance(module, Adapted) and first in module.branches and second in module.branches:
-            yield module.branch(first).down, module.branch(second).down
+    for layer in adapted_layers(model, "alignment").values():
+        if "knowledge" in layer.branches:
+            yield layer.branch("knowledge").down, layer.branch("alignment").down
 
 
 def penalty(model: nn.Module, kind: Orthogonality) -> Tensor | None:
@@ -57,7 +54,7 @@ def penalty(model: nn.Module, kind: Orthogonality) -> Tensor | None:
 
 @torch.no_grad()
 def project(model: nn.Module, kept_out: Mapping[str, Tensor] | None = None) -> None:
-    """Take directions out of A_al in every layer, to round-off.
+    """Project A_al onto the null space of some directions, in every layer and to round-off.
 
     Args:
         model: with knowledge and alignment branches.

@@ -40,22 +40,6 @@ def row_id(row: Mapping[str, Any], source: Path) -> str:
     )
 
 
-def pair_answers(
-    ids: Sequence[str], path: Path, *, allow_missing: bool = False, ignored: Collection[str] = ()
-) -> list[str | None]:
-    """The answer to each item, as `pair_rows` finds it.
-
-    Returns:
-        [n], in the order of `ids`.
-
-    Raises:
-        DataError: the file is missing or is not JSONL.
-        EvaluationError: ids are missing, unknown or repeated, or a prediction is no text.
-    """
-    rows = pair_rows(ids, path, allow_missing=allow_missing, ignored=ignored)
-    return [None if row is None else answer_text(row, path) for row in rows]
-
-
 def pair_rows(
     ids: Sequence[str], path: Path, *, allow_missing: bool = False, ignored: Collection[str] = ()
 ) -> list[dict[str, Any] | None]:

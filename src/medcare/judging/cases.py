@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medcare.data.files import read_items
-from medcare.evaluation.answer_files import pair_answers, read_rows, row_id
+from medcare.evaluation.answer_files import answer_text, pair_rows, read_rows, row_id
 from medcare.evaluation.outcomes import PREDICTIONS
 from medcare.evaluation.sides import find_answers
 from medcare.foundation.errors import EvaluationError
@@ -98,7 +98,8 @@ def read_answers(paths: Sequence[Path], cases: Sequence[Case]) -> list[AnswerFil
     ids = [case.id for case in cases]
     found = []
     for path, name in zip(paths, _names(paths), strict=True):
-        texts = tuple(text or "" for text in pair_answers(ids, path, ignored=_tested(path)))
+        rows = pair_rows(ids, path, ignored=_tested(path))
+        texts = tuple(answer_text(row, path) for row in rows if row is not None)
         found.append(AnswerFile(name, path, texts))
     return found
 

@@ -108,18 +108,13 @@ def render_each(
 
 
 def render_prompt(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    *,
-    tools: str = "",
-    thinking: bool = False,
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, thinking: bool = False
 ) -> list[int]:
     """The token ids up to where the assistant's answer begins.
 
     Args:
         tokenizer: with a chat template.
         messages: the conversation so far.
-        tools: as `Conversation.tools`.
         thinking: whether the answer is to begin with a thought, for templates that can be told.
 
     Raises:
@@ -127,7 +122,7 @@ def render_prompt(
         ModelError: as `render_each`.
     """
     keeper = guard(tokenizer)
-    text = _Talk(_template(tokenizer), keeper, messages, tools).prompt(thinking=thinking)
+    text = _Talk(_template(tokenizer), keeper, messages, "").prompt(thinking=thinking)
     return keeper.encode([text])[0].ids
 
 

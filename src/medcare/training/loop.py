@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
@@ -85,7 +86,7 @@ class Schedule:
         layout: Layout = "grouped",
         own: int | None = None,
     ) -> Schedule:
-        """BatchPlan all epochs.
+        """Plan all epochs.
 
         Args:
             lengths: tokens of each example.
@@ -154,7 +155,7 @@ class Loop:
         folder: where metrics.jsonl and the checkpoint go.
         pad_id: token id that fills short rows.
         noise_drop: probability that a step runs without the noise aggregator.
-        traits: what the model does; by default it is asked.
+        traits: what the model can do; by default that is tried out now.
         replayed: rendered conversations of stage 1, of which `replay` says how many come among the examples.
         validation: what the model is measured with on the way.
         steps_before: steps of an earlier training, of whose schedule these are the tail.
@@ -186,7 +187,7 @@ class Loop:
         if len(replayed):
             self.examples += as_corpus(replayed)
         self.weights = _weights(self.examples, stage.source_weights)
-        # Of the loss of each example, how much is the distance to the model that stage 1 made.
+        # Of each example's loss, the share that is the distance to the model after stage 1.
         self.taught = np.zeros(len(self.examples))
         self.taught[len(examples) :] = stage.distill
         self.kept_out: Mapping[str, Tensor] | None = None
@@ -266,7 +267,7 @@ class Loop:
                     saved_at = time.monotonic()
                 if stop:
                     raise KeyboardInterrupt
-            # One that came after the last step was agreed on would be lost when the handler goes.
+            # A Ctrl-C after the last step was agreed on would be lost when the handler goes.
             if agree(self.accelerator, interrupt.asked, False)[0]:
                 self._save(done, key, meter)
                 raise KeyboardInterrupt
@@ -322,11 +323,11 @@ class Loop:
             )
         batches = self.schedule.steps[step]
         numbers = [number for batch in batches for number in batch]
-        # As the loss weighs them: the count where all weigh 1.
+        # The number of supervised tokens, weighted as in the loss.
         supervised = float((self.weights[numbers] * self.examples.supervised[numbers]).sum())
         mine = [self._batch(numbers) for numbers in batches[rank::world]]
         if not mine:
-            # Every device must take part in the step: one without a batch runs one that weighs nothing.
+            # Every device must take part in the step: one without a batch runs one without labels.
             idle = self._batch(batches[0])
             mine = [replace(idle, labels=torch.full_like(idle.labels, IGNORED))]
         total = torch.zeros((), device=self.accelerator.device)
@@ -334,7 +335,7 @@ class Loop:
             with self.accelerator.no_sync(self.wrapped):
                 total += self._backward(batch, world / supervised)
         total += self._backward(mine[-1], world / supervised)
-        # On its own, after the devices have averaged their gradients: each adds the same whole penalty.
+        # Added after the devices have averaged their gradients: each adds the same whole penalty.
         with gathered(factor for pair in branch_pairs(self.model) for factor in pair):
             extra = penalty(self.model, self.stage.orthogonality)
             if extra is not None:
@@ -359,7 +360,7 @@ class Loop:
             raise self._diverged(step, loss, gradient, [])
         if meter.is_spike(loss):
             meter.spikes.append(step + 1)
-            say(f"Step {step + 1}: loss {loss:.3g}, far above those before ({_mean(meter.recent):.3g}).")
+            say(f"Step {step + 1}: loss {loss:.3g}, far above those before ({fmean(meter.recent):.3g}).")
         meter.add(loss, gradient, tokens, supervised)
         return loss
 
@@ -370,7 +371,7 @@ class Loop:
         """Go on without a step whose loss or gradient is no finite number, or stop; alike on all devices."""
         numbers = [number for batch in self.schedule.steps[step] for number in batch]
         found = self._unfit(numbers)
-        # Where no row alone, or every one, gives such a loss, none is to blame more than another.
+        # If no row gives such a loss by itself, all of the step's rows are named.
         blamed = [self.examples[number].id for number in found or numbers]
         meter.left_out += 1
         if self.stage.nonfinite == "stop" or meter.left_out > _MOST_SKIPPED:
@@ -526,10 +527,6 @@ def _rows(ids: Sequence[str]) -> str:
     """As `rows a, b and 7 more`."""
     named, more = ", ".join(ids[:_NAMED]), len(ids) - _NAMED
     return f"{'row' if len(ids) == 1 else 'rows'} {named}" + (f" and {more} more" if more > 0 else "")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _layout(asked: Batching, traits: Traits, device: torch.device) -> Layout:
