@@ -155,6 +155,7 @@ def metrics(stage: str, steps: int, layers: int, seed: int = 3) -> list[dict[str
             "tokens_per_second": 230 + draw.gauss(0, 6),
             "supervised_tokens": 900,
             "elapsed": 8.0 * number,
+            "memory_gib": 2.2 + 0.3 * min(1.0, 2 * done),
             "learning_rate": 5e-4 * 0.5 * (1 + math.cos(math.pi * done)),
         }
         if stage == "align":

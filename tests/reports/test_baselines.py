@@ -42,11 +42,12 @@ def test_the_verdict_is_what_the_paired_test_shows(compared):
     lora, dora = sorted(verdicts(compared, results, "medcare"), key=lambda found: found.title, reverse=True)
     assert lora.title == "MedCare against LoRA"
     assert lora.text == "MedCare is better than LoRA on alignment; on knowledge no difference is shown."
-    assert lora.lines[-1].startswith("Alignment, all items: MedCare is better by ")
+    assert lora.lines[-1].startswith("Alignment, all items: MedCare is ")
     assert len(lora.lines) == sum(map(len, results["summary"].values()))
     assert "11,264 parameters on 242,000 tokens" in lora.budget
     assert dora.text == "No difference between MedCare and DoRA is shown."
-    assert all("0.0 points, no difference shown" in line for line in dora.lines)
+    assert "points better than LoRA (95" in lora.lines[-1]
+    assert all("No difference between DoRA and MedCare was shown: 0.0 points" in line for line in dora.lines)
 
 
 def test_the_report_has_a_column_and_a_verdict_for_each_and_compares_the_run_alone_elsewhere(compared):
@@ -54,7 +55,7 @@ def test_the_report_has_a_column_and_a_verdict_for_each_and_compares_the_run_alo
     assert "| | Guessing | Base | Stage 2 | DoRA | LoRA |" in text
     assert "MedCare against LoRA" in page
     assert 'class="m-baseline"' in page
-    assert "compares Base with Stage 2" in re.sub(r"\s+", " ", page)
+    assert "The change is from Base to Stage 2" in re.sub(r"\s+", " ", page)
 
 
 def test_the_last_model_is_compared_with_each_baseline_and_nothing_else_is(compared):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.reports.charts import curve, number, ticks
+from medcare.reports.charts import curves, number, ticks
 
 
 @given(st.floats(1e-9, 1e9))
@@ -27,20 +27,24 @@ def test_ticks_are_round(largest, found):
     assert ticks(largest) == found
 
 
-def points(plot):
-    return [tuple(map(float, pair.split(","))) for pair in plot.points.split()]
+def points(plot, line=0):
+    return [tuple(map(float, pair.split(","))) for pair in plot.lines[line].split()]
+
+
+def plotted(*series):
+    return curves("loss", [list(zip(*points, strict=True)) for points in series], kind="align", note="")
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=700))
 def test_a_curve_stays_in_its_box_and_is_not_too_fine(values):
-    plot = curve("loss", range(1, len(values) + 1), values, kind="align", note="")
+    plot = plotted((range(1, len(values) + 1), values))
     assert 1 <= len(points(plot)) <= 300
     assert all(0 <= x <= 100.01 and -0.01 <= y <= 100.01 for x, y in points(plot))
     assert all(0 <= tick.at <= 100.01 for tick in (*plot.x_ticks, *plot.y_ticks))
 
 
 def test_a_curve_goes_where_its_values_say():
-    plot = curve("loss", [10, 20], [2.0, 1.0], kind="align", note="")
+    plot = plotted(([10, 20], [2.0, 1.0]))
     assert points(plot) == [(50, 0), (100, 50)]
     assert [(tick.at, tick.label) for tick in plot.y_ticks] == [
         (0, "0"),
@@ -51,10 +55,17 @@ def test_a_curve_goes_where_its_values_say():
     ]
 
 
+def test_two_curves_share_their_axes():
+    plot = plotted(([10, 20], [1.0, 0.5]), ([40], [2.0]))
+    assert points(plot) == [(25, 50), (50, 75)]
+    assert points(plot, 1) == [(100, 0)]
+
+
 def test_values_that_are_no_numbers_are_left_out():
-    plot = curve("loss", [1, 2, 3], [math.nan, 1.0, math.inf], kind="align", note="")
+    plot = plotted(([1, 2, 3], [math.nan, 1.0, math.inf]))
     assert len(points(plot)) == 1
-    assert curve("loss", [1], [math.nan], kind="align", note="") is None
+    assert plotted(([1], [math.nan])) is None
+    assert plotted(([1], [1.0]), ([], [])).lines == plotted(([1], [1.0])).lines
 
 
 def test_numbers_hold_no_hyphen_at_which_a_line_could_end():

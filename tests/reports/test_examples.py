@@ -20,20 +20,21 @@ def test_samples_are_the_first_item_of_each_task_and_split(tasks):
     assert {case.id for case in found} == {f"{task.card.name}-{n}" for task in tasks for n in (0, 6)}
 
 
-def test_errors_are_wrong_answers_of_the_last_model_by_cause(tasks):
-    found = examples.errors(tasks)
+def test_errors_are_wrong_answers_of_the_model_by_cause(tasks):
+    found = examples.errors(tasks, "align")
     assert {error.cause for error in found} == {"format", "content"}
-    assert max(Counter((error.case.task, error.cause) for error in found).values()) == 2
+    assert max(Counter((error.case.task, error.cause) for error in found).values()) == 1
     for error in found:
         reply = error.case.replies[-1]
         assert reply.model == "align"
         assert reply.outcome.parsable == (error.cause == "content")
         assert reply.outcome.score < 1
+        assert error.text == reply.outcome.text
 
 
 def test_the_worst_errors_come_first(tasks):
     shown = {}
-    for error in examples.errors(tasks):
+    for error in examples.errors(tasks, "align"):
         if error.cause == "content":
             shown.setdefault(error.case.task, []).append(error.case.replies[-1].outcome.score)
     assert shown

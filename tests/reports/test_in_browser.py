@@ -34,7 +34,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", ["report", "comparison"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_is_wider_than_the_screen_and_nothing_fails(browser, pages, name, width, scheme):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     told = []
@@ -48,18 +48,32 @@ def test_nothing_is_wider_than_the_screen_and_nothing_fails(browser, pages, name
     page.close()
 
 
-def test_tasks_and_errors_are_filtered_searched_and_sorted(browser, pages):
+def test_tasks_and_errors_are_searched_and_sorted(browser, pages):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(pages["report"].as_uri())
-    page.get_by_label("Knowledge", exact=True).check()
-    assert page.inner_text("#task-count") == "16 of 28 tasks"
+    rows = page.locator("table.tasks tbody tr:visible th")
+    assert (page.inner_text("#task-count"), rows.count()) == ("28 of 28 tasks", 0)
     page.fill("#task-search", "gene")
-    names = page.locator("#task-table tbody tr:visible th").all_inner_texts()
-    assert sorted(name.splitlines()[0] for name in names) == ["Disease to gene", "Gene to disease"]
+    names = [name.splitlines()[0] for name in rows.all_inner_texts()]
+    assert sorted(names) == ["Disease to gene", "Gene to disease"], "the fold that holds them opens"
+    page.get_by_role("button", name="Task").first.click()
+    page.get_by_role("button", name="Task").first.click()
+    assert [name.splitlines()[0] for name in rows.all_inner_texts()] == sorted(names, reverse=True)
+    page.get_by_text("What became of the answers").click()
     page.get_by_label("Wrong format", exact=True).check()
     causes = page.locator("#error-list .case:visible")
     assert causes.count() > 0
     assert {case.get_attribute("data-cause") for case in causes.all()} == {"format"}
+    page.close()
+
+
+def test_the_page_is_short_and_on_paper_nothing_is_folded(browser, pages):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(pages["report"].as_uri())
+    assert page.evaluate("document.documentElement.scrollHeight") < 4500
+    assert page.evaluate("document.body.innerText.split(/\\s+/).length") < 1500
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details.more:not([open]), details.fold:not([open])").count() == 0
     page.close()
 
 

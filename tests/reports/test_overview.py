@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medcare.foundation.storage import read_json
-from medcare.reports import overview
+from medcare.reports import overview, wording
 from medcare.settings.config import RunConfig
 
 
@@ -12,13 +12,29 @@ def results(scored_run):
     return read_json(scored_run / "results.json")
 
 
-def test_the_headlines_are_taught_knowledge_and_alignment(results):
-    knowledge, alignment = overview.headlines(results)
-    assert knowledge.title == "Knowledge, taught facts"
-    assert knowledge.scores["base"] == results["summary"]["knowledge"]["taught"]["scores"]["base"]
-    assert alignment.title == "Alignment, all items"
-    assert list(alignment.scores) == ["base", "aggregate", "align"], "not the ablation"
-    assert len(alignment.sentences) == 3
+def test_what_did_not_improve_stands_beside_what_did(results):
+    told = dict(overview.in_short(results))
+    assert set(told) <= {"Better", "Worse", "No difference was shown"}
+    assert "knowledge, held-out facts" in told["No difference was shown"]
+    assert "alignment, terms never seen" in told["Better"]
+    named = [group for groups in told.values() for group in groups.split("; ")]
+    assert sorted(named) == sorted(
+        wording.group_name(family, split).lower()
+        for family in results["summary"]
+        for split in ("taught", "held_out")
+    )
+
+
+def test_a_finding_says_no_more_than_the_verdict_and_keeps_every_step(results):
+    found = {finding.title: finding for finding in overview.findings(results)}
+    assert len(found) == sum(map(len, results["summary"].values()))
+    for family, splits in results["summary"].items():
+        for split, entry in splits.items():
+            finding = found[wording.group_name(family, split)]
+            assert finding.verdict == entry["comparisons"]["base->align"]["verdict"]
+            assert ("No difference" in finding.text) == (finding.verdict == wording.NONE)
+            assert len(finding.steps) == len(entry["comparisons"]) - 1
+    assert overview.findings({**results, "models": ["base"]}) == []
 
 
 def test_chance_is_shown_only_where_every_task_has_one(results):
@@ -27,9 +43,6 @@ def test_chance_is_shown_only_where_every_task_has_one(results):
     assert groups["alignment"][0].chance is None
     assert groups["knowledge"][0].note.endswith("; guessing: 26.6 %")
     assert "guessing" not in groups["alignment"][0].note
-    knowledge, alignment = overview.headlines(results)
-    assert "guessing: 26.6 %" in knowledge.note
-    assert "guessing" not in alignment.note
 
 
 @pytest.mark.parametrize(

@@ -106,12 +106,12 @@ def test_links_and_labels_lead_somewhere(page):
 def test_everything_that_was_promised_is_there(scored_run, page):
     shown = " ".join("".join(page.visible).split())
     results = read_json(scored_run / "results.json")
-    for heading in ("Summary", "Tasks", "Gained and lost", "Training", "Calibration", "Errors", "Method"):
+    for heading in ("Summary", "Tasks", "Gained and lost", "Training", "Calibration", "Errors of", "Method"):
         assert heading in shown
     for name in results["tasks"]:
         assert name.replace("_", " ").capitalize() in shown
     taught = results["summary"]["knowledge"]["taught"]["scores"]["align"]["value"]
-    assert f"{100 * taught:.1f}%" in shown.replace(" ", "")
+    assert f"{100 * taught:.1f}" in shown
     for phrase in (
         "Not a medical device",
         "not for clinical decisions",
@@ -130,7 +130,7 @@ def test_numbers_without_a_shown_difference_have_no_colour(scored_run, text):
     for comparisons in entries:
         for entry in comparisons.values():
             counts["none" if entry["verdict"] == "no difference shown" else entry["verdict"]] += 1
-    matrix = text.partition('class="matrix"')[2].partition("</table>")[0]
+    matrix = "".join(part.partition("</table>")[0] for part in text.split('class="matrix"')[1:])
     for verdict, count in counts.items():
         assert matrix.count(f'<td class="{verdict}"') == count
 
@@ -153,14 +153,41 @@ def test_the_markdown_has_the_same_numbers_in_well_formed_tables(scored_run):
     assert "not for clinical decisions" in text
 
 
+def test_no_p_is_told_where_nothing_was_shown_and_the_csv_keeps_it(scored_run, text):
+    assert "p = 1.00" not in text.replace("\u00a0", " ")
+    assert "p = 1.00" not in (scored_run / "report.md").read_text().replace("\u00a0", " ")
+    assert re.search(r",1\.0,1\.0,no difference shown", (scored_run / "results.csv").read_text())
+
+
+def test_the_picture_is_told_to_who_cannot_see_it(scored_run, text):
+    told = re.findall(r'<svg viewBox="0 0 250 224" role="img" aria-label="([^"]*)"', text)
+    assert len(told) == 4
+    scores = read_json(scored_run / "results.json")["summary"]["knowledge"]["held_out"]["scores"]
+    (held_out,) = (label for label in told if label.startswith("Knowledge, held-out facts"))
+    for model, name in (("base", "Base"), ("aggregate", "Stage 1"), ("align", "Stage 2")):
+        low, high = (f"{100 * scores[model][end]:.1f}" for end in ("low", "high"))
+        assert f"{name} {100 * scores[model]['value']:.1f} ({low} to {high})" in held_out
+    assert "noise" not in held_out
+
+
+def test_the_rows_of_a_family_fold_and_none_is_dropped(text, page, scored_run):
+    folds = re.findall(r'<details class="fold family"( open)?><summary><b>(\w+)</b>', text)
+    assert folds == [("", "Knowledge"), ("", "Alignment")], "28 tasks are closed at first"
+    tasks = read_json(scored_run / "results.json")["tasks"]
+    assert sum(part.count("<tr") - 1 for part in text.split('class="tasks"')[1:]) >= len(tasks)
+    for tables, last in (("tasks", 0), ("matrix", 2)):
+        rows = "".join(part.partition("</table>")[0] for part in text.split(f'class="{tables}"')[1:])
+        assert rows.count('<th scope="row"') == len(tasks) + last
+
+
 def test_the_picture_is_a_drawing_with_the_means(scored_run, tmp_path):
     results = read_json(scored_run / "results.json")
     summary_picture(results, tmp_path / "picture.svg")
     root = ET.parse(tmp_path / "picture.svg").getroot()
     texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     for split in ("taught", "held_out"):
-        for score in results["summary"]["knowledge"][split]["scores"].values():
-            assert f"{100 * score['value']:.1f}" in texts
+        for model, score in results["summary"]["knowledge"][split]["scores"].items():
+            assert model == "aggregate_with_noise" or f"{100 * score['value']:.1f}" in texts
     assert not any("href" in key for element in root.iter() for key in element.attrib)
 
 

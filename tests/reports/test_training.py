@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from medcare.foundation.storage import read_jsonl, write_jsonl
@@ -8,13 +10,12 @@ from medcare.reports.training import read_stages, router_maps
 
 def test_each_stage_has_its_curves_and_facts(scored_run):
     stages, maps = read_stages(scored_run)
-    assert [stage.name for stage in stages] == ["aggregate", "align"]
-    assert [plot.title for plot in stages[0].plots] == ["Stage 1: loss"]
-    assert [plot.title for plot in stages[1].plots] == [
-        "Stage 2: loss",
-        "Stage 2: orthogonality",
-        "Stage 2: cosine",
-    ]
+    assert [stage.title for stage in stages] == ["Stage 1", "Stage 2"]
+    assert [stage.losses.title for stage in stages] == ["Stage 1: loss", "Stage 2: loss"]
+    assert stages[0].plots == ()
+    assert [plot.title for plot in stages[1].plots] == ["Stage 2: orthogonality", "Stage 2: cosine"]
+    assert stages[0].facts["Time"] == "8 min 30 s"
+    assert stages[0].facts["Memory"] == "2.5 GiB"
     assert stages[0].facts["Steps"] == "120"
     assert stages[0].facts["Tokens"] == "121,000"
     assert [map.projection for map in maps] == ["gate_proj", "up_proj", "down_proj"]
@@ -52,8 +53,8 @@ def test_an_interrupted_stage_and_one_without_rows_are_shown_as_far_as_they_go(f
     with (fresh_run / "aggregate" / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 5')
     stages, _ = read_stages(fresh_run)
-    assert len(stages[0].plots) == 1
-    assert (set(stages[1].facts.values()), stages[1].plots) == ({"\u2013"}, ())
+    assert stages[0].losses is not None
+    assert (set(stages[1].facts.values()), stages[1].losses, stages[1].plots) == ({"\u2013"}, None, ())
     assert list(read_jsonl(fresh_run / "align" / "metrics.jsonl")) == []
 
 
@@ -70,4 +71,15 @@ def test_validation_has_its_curve_and_says_which_source_is_hardest(fresh_run):
     assert two.facts["Validation"] == f"3.00 to {last:.2f}, least {last:.2f} at {steps[-1]:,}"
     assert two.facts["Hardest source"].startswith(("ncr, ", "other, "))
     assert one.facts["Validation"] == "\u2013"
-    assert any(plot.title.endswith(": validation") for plot in two.plots)
+    assert (len(one.losses.lines), len(two.losses.lines)) == (1, 2)
+    assert f"dashed: on rows that don't train, {last:g} at the end" in two.losses.note
+
+
+def test_the_stages_of_a_baseline_are_told_beside_the_runs_own(fresh_run):
+    for stage in ("aggregate", "align"):
+        shutil.copytree(fresh_run / stage, fresh_run / "baselines" / "lora_two_stage" / stage)
+    shutil.copytree(fresh_run / "aggregate", fresh_run / "baselines" / "dora" / "aggregate")
+    stages, _ = read_stages(fresh_run, ["dora", "lora_two_stage"])
+    names = ["Stage 1", "Stage 2", "DoRA", "LoRA, two stages, Stage 1", "LoRA, two stages, Stage 2"]
+    assert [stage.title for stage in stages] == names
+    assert len({tuple(stage.facts) for stage in stages}) == 1

@@ -33,18 +33,23 @@ def comparison(verdict, value):
 @pytest.mark.parametrize(
     ("verdict", "value", "start"),
     [
-        ("better", 0.1, "Stage 1 gained 10.0 points over Base (95 % interval +8.0 to +12.0; p = 0.002)"),
-        ("worse", -0.1, "Stage 1 lost 10.0 points against Base (95 % interval −12.0 to −8.0"),
+        ("better", 0.1, "Stage 1 is 10.0 points better than Base (95 % interval +8.0 to +12.0; p = 0.002)"),
+        ("worse", -0.1, "Stage 1 is 10.0 points worse than Base (95 % interval −12.0 to −8.0; p = 0.002)."),
         (
             "no difference shown",
             0.01,
-            "Base to Stage 1: +1.0 points, no difference shown (95 % interval −1.0",
+            "No difference between Base and Stage 1 was shown: +1.0 points (95 % interval −1.0 to +3.0).",
         ),
     ],
 )
 def test_a_sentence_claims_no_more_than_the_verdict(verdict, value, start):
     text = wording.sentence(comparison(verdict, value), "base", "aggregate").replace("\u00a0", " ")
     assert text.startswith(start)
+
+
+def test_an_interval_without_0_that_shows_nothing_says_why():
+    found = {"low": 0.01, "high": 0.2, "p_holm": 0.3, "verdict": wording.NONE}
+    assert wording.evidence(found).endswith("+1.0 to +20.0, among so many comparisons perhaps by chance")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medcare.foundation.storage import write_text
-from medcare.reports import overview
 from medcare.reports.page import build_context, page, read_results, render
+from medcare.reports.story import story
 from medcare.reports.tables import results_csv
 from medcare.settings.config import STAGES
 from medcare.settings.run_folder import check
@@ -55,7 +55,5 @@ def summary_picture(results: dict[str, Any], path: Path) -> None:
     Raises:
         StorageError: it can't be written.
     """
-    groups = [group for family in overview.overview(results).values() for group in family]
-    whole = [group for group in groups if len(groups) <= 3 or not group.title.endswith("all items")]
-    shown = {"groups": whole, "models": results["models"], "baselines": results.get("baselines", ())}
-    write_text(path, render("summary.svg.j2", shown))
+    panels = story(results)
+    write_text(path, render("summary.svg.j2", {"panels": panels, "columns": min(2, len(panels))}))

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medcare.foundation.storage import Json, read_json
-from medcare.reports.wording import FAMILIES, SPLITS, evidence, model_name, points
-
-_NONE = "no difference shown"
+from medcare.reports.wording import FAMILIES, NONE, group_name, model_name, sentence
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def verdicts(out: Path, results: Json, method: str) -> list[BaselineVerdict]:
         BaselineVerdict(
             f"{own} against {model_name(name)}",
             _verdict(results["summary"], name, own),
-            tuple(_lines(results["summary"], name, own)),
+            tuple(_lines(results["summary"], name, method)),
             _budget(out, own, name),
         )
         for name in results.get("baselines", ())
@@ -54,7 +52,7 @@ def verdicts(out: Path, results: Json, method: str) -> list[BaselineVerdict]:
 
 def _verdict(summary: Json, name: str, own: str) -> str:
     """In one sentence, by family: all items of each."""
-    found: dict[str, list[str]] = {"better": [], "worse": [], _NONE: []}
+    found: dict[str, list[str]] = {"better": [], "worse": [], NONE: []}
     for family, splits in summary.items():
         entry = _difference(splits["all"], name)
         found[entry["verdict"]].append(FAMILIES.get(family, family).lower())
@@ -63,21 +61,13 @@ def _verdict(summary: Json, name: str, own: str) -> str:
     if not parts:
         return f"No difference between {own} and {other} is shown."
     shown = f"{own} is {_and(parts)}"
-    return shown + (f"; on {_and(found[_NONE])} no difference is shown." if found[_NONE] else ".")
+    return shown + (f"; on {_and(found[NONE])} no difference is shown." if found[NONE] else ".")
 
 
-def _lines(summary: Json, name: str, own: str) -> Iterator[str]:
+def _lines(summary: Json, name: str, method: str) -> Iterator[str]:
     for family, splits in summary.items():
         for split, entry in splits.items():
-            difference = _difference(entry, name)
-            facts = evidence(difference)
-            where = f"{FAMILIES.get(family, family)}, {SPLITS.get(split, split)}"
-            if difference["verdict"] == _NONE:
-                said = f"{points(difference['value'])} points, no difference shown"
-            else:
-                size = points(abs(difference["value"])).lstrip("+")
-                said = f"{own} is {difference['verdict']} by {size} points"
-            yield f"{where}: {said} ({facts})."
+            yield f"{group_name(family, split)}: {sentence(_difference(entry, name), name, method)}"
 
 
 def _difference(entry: Json, name: str) -> Json:

@@ -16,6 +16,8 @@ _MOST_POINTS = 300
 # Smaller than what any metric can mean; below it, logarithms fail.
 _LEAST = 1e-300
 
+Series = Sequence[tuple[float, float]]
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -32,13 +34,13 @@ class Tick:
 
 @dataclass(frozen=True)
 class Plot:
-    """A curve over steps.
+    """Curves over steps, on the same axes.
 
     Attributes:
-        title: what it shows.
+        title: what they show.
         note: a few words more, such as the last value.
-        kind: the CSS class that colours it.
-        points: `x,y` pairs for an SVG polyline in a box of 100 x 100, y downwards.
+        kind: the CSS class that colours them.
+        lines: of each curve the `x,y` pairs for an SVG polyline in a box of 100 x 100, y downwards.
         x_ticks: steps.
         y_ticks: values.
     """
@@ -46,33 +48,39 @@ class Plot:
     title: str
     note: str
     kind: str
-    points: str
+    lines: tuple[str, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
 
 
-def curve(
-    title: str, steps: Sequence[float], values: Sequence[float], *, kind: str, note: str
-) -> Plot | None:
-    """A curve from 0 up; values that are no finite numbers are left out. None if nothing is left."""
-    found = [
-        (step, value)
-        for step, value in zip(steps, values, strict=True)
-        if math.isfinite(value) and value >= 0
+def curves(title: str, series: Sequence[Series], *, kind: str, note: str) -> Plot | None:
+    """Curves from 0 up; values that are no finite numbers are left out. None if nothing is left.
+
+    Args:
+        title: what they show.
+        series: of each curve its steps and values.
+        kind: the CSS class that colours them.
+        note: a few words more.
+    """
+    finite = [
+        _thin([(step, value) for step, value in points if math.isfinite(value) and value >= 0])
+        for points in series
     ]
-    if not found:
+    drawn = [points for points in finite if points]
+    if not drawn:
         return None
-    found = _thin(found)
-    right = max(step for step, _ in found)
-    y_ticks = ticks(max(value for _, value in found))
+    right = max(step for points in drawn for step, _ in points)
+    y_ticks = ticks(max(value for points in drawn for _, value in points))
     top = y_ticks[-1] or 1.0
-    points = " ".join(f"{100 * step / right:.2f},{100 - 100 * value / top:.2f}" for step, value in found)
     x_ticks = [step for step in ticks(right, most=4) if step <= right]
     return Plot(
         title,
         note,
         kind,
-        points,
+        tuple(
+            " ".join(f"{100 * step / right:.2f},{100 - 100 * value / top:.2f}" for step, value in points)
+            for points in drawn
+        ),
         tuple(Tick(round(100 * step / right, 2), f"{step:,.0f}") for step in x_ticks),
         tuple(Tick(round(100 * value / top, 2), number(value)) for value in y_ticks),
     )
@@ -98,7 +106,7 @@ def ticks(largest: float, most: int = 4) -> list[float]:
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """At most `_MOST_POINTS` points, each the mean of its neighbours."""
-    size = math.ceil(len(points) / _MOST_POINTS)
+    size = max(1, math.ceil(len(points) / _MOST_POINTS))
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [
         (math.fsum(x for x, _ in group) / len(group), math.fsum(y for _, y in group) / len(group))

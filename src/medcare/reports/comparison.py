@@ -101,7 +101,7 @@ def _numbers(entry: Json) -> Json:
 
 def _context(tree: Json) -> Json:
     limit, marks = _axis(tree)
-    shown = [task for task in tree["tasks"].values() if task["difference"]["verdict"] != _NOISE]
+    shown = [task for task in tree["tasks"].values() if task["difference"]["verdict"] != wording.NONE]
     return {
         "title": f"{tree['a']['name']} against {tree['b']['name']}",
         "tree": tree,
@@ -119,22 +119,19 @@ def _context(tree: Json) -> Json:
     }
 
 
-_NOISE = "no difference shown"
-
-
 def _sentences(tree: Json) -> Iterator[str]:
     """What the families' means show."""
     for family, splits in tree["families"].items():
         for split, entry in splits.items():
-            name = f"{wording.FAMILIES.get(family, family)}, {wording.SPLITS.get(split, split)}"
+            name = wording.group_name(family, split)
             yield f"{name} ({_count(entry)}): {_finding(entry['difference'])}"
 
 
 def _finding(difference: Json) -> str:
-    facts = f"{wording.evidence(difference)}"
+    facts = wording.evidence(difference)
     size = wording.points(difference["value"])
-    if difference["verdict"] == _NOISE:
-        return f"{size} points, no difference shown ({facts})."
+    if difference["verdict"] == wording.NONE:
+        return f"no difference was shown: {size} points ({facts})."
     return f"B is {difference['verdict']} by {size.lstrip('+').lstrip(_MINUS)} points ({facts})."
 
 
@@ -163,7 +160,7 @@ def _place(value: float, limit: float) -> float:
 def _forest(tree: Json, limit: float) -> Iterator[ForestRow]:
     for family, splits in tree["families"].items():
         for split, entry in splits.items():
-            title = f"Mean, {wording.SPLITS.get(split, split)}"
+            title = f"Mean, {wording.split_name(family, split)}"
             yield _row(title, _count(entry), family, entry, limit, mean=True)
         for name, task in tree["tasks"].items():
             if task["family"] == family:

@@ -11,7 +11,7 @@ from medcare.evaluation.marking import Outcome
 from medcare.evaluation.outcomes import TaskOutcomes
 
 # Errors shown of each task and cause.
-_SHOWN = 2
+_SHOWN = 1
 # Free text is never equal to the gold; below this ROUGE-L it counts as wrong.
 _TEXT_RIGHT = 0.5
 
@@ -67,15 +67,17 @@ class AnsweredItem:
 
 @dataclass(frozen=True)
 class ErrorCase:
-    """An error of the last model.
+    """An error of a model.
 
     Attributes:
         case: the item.
         cause: `format` or `content`.
+        text: what the model wrote.
     """
 
     case: AnsweredItem
     cause: str
+    text: str
 
 
 def cause(task: TaskOutcomes, outcome: Outcome) -> str:
@@ -100,15 +102,15 @@ def samples(tasks: Sequence[TaskOutcomes]) -> list[AnsweredItem]:
     return found
 
 
-def errors(tasks: Sequence[TaskOutcomes]) -> list[ErrorCase]:
-    """Errors of the last model: of each task and cause the ones that score least, then the first."""
+def errors(tasks: Sequence[TaskOutcomes], model: str) -> list[ErrorCase]:
+    """Errors of a model: of each task and cause the ones that score least, then the first."""
     found = []
     for task in tasks:
-        last = list(task.outcomes.values())[-1]
+        last = task.outcomes[model]
         for kind, causes in (("format", ("format",)), ("content", ("content", "partial"))):
             wrong = [index for index, outcome in enumerate(last) if cause(task, outcome) in causes]
             worst = sorted(wrong, key=lambda index: (last[index].score, index))[:_SHOWN]
-            found += [ErrorCase(_case(task, index), kind) for index in worst]
+            found += [ErrorCase(_case(task, index), kind, last[index].text) for index in worst]
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from medcare.evaluation.results import ABLATION
 from medcare.foundation.storage import Json
-from medcare.reports.wording import FAMILIES, SPLITS, duration, model_name, percent, sentence
+from medcare.reports.wording import FAMILIES, NONE, duration, group_name, model_name, percent, sentence
 from medcare.settings.config import METHODS
 
 _EMBEDDED = "SmolLM2-135M-Instruct"
@@ -25,29 +25,31 @@ class Group:
         note: how many tasks and items.
         scores: value, low and high of each model.
         chance: the mean score of guessing, where every task has one.
+        is_whole: whether it is all of the family.
     """
 
     title: str
     note: str
     scores: dict[str, dict[str, float]]
     chance: float | None
+    is_whole: bool
 
 
 @dataclass(frozen=True)
-class Headline:
-    """A main number.
+class Effect:
+    """What became of the base on a group of test items.
 
     Attributes:
-        title: what is measured.
-        note: how.
-        scores: value, low and high of each model.
-        sentences: what the comparisons show.
+        title: the group's.
+        verdict: `better`, `worse` or `no difference shown`.
+        text: the same in a sentence, with its interval.
+        steps: the same of every other pair of models.
     """
 
     title: str
-    note: str
-    scores: dict[str, dict[str, float]]
-    sentences: tuple[str, ...]
+    verdict: str
+    text: str
+    steps: tuple[str, ...]
 
 
 def overview(results: Json) -> dict[str, list[Group]]:
@@ -56,39 +58,55 @@ def overview(results: Json) -> dict[str, list[Group]]:
     for family, splits in results["summary"].items():
         found[family] = [
             Group(
-                f"{FAMILIES.get(family, family)}, {SPLITS.get(split, split)}",
+                group_name(family, split),
                 _counted(entry, chance := _chance(results, family, split)),
                 entry["scores"],
                 chance,
+                split == "all",
             )
             for split, entry in splits.items()
         ]
     return found
 
 
-def headlines(results: Json) -> list[Headline]:
-    """Knowledge on taught facts and alignment on all items: what the two stages are for."""
+def main_pair(results: Json) -> tuple[str, str] | None:
+    """The first model and the last one on the run's own way; None of a single model."""
+    path = [model for model in results["models"] if model not in (ABLATION, *results.get("baselines", ()))]
+    return (path[0], path[-1]) if len(path) > 1 else None
+
+
+def findings(results: Json) -> list[Effect]:
+    """What the comparisons of each group show; empty of a single model."""
+    pair = main_pair(results)
+    if pair is None:
+        return []
     found = []
-    for family, wanted in (("knowledge", "taught"), ("alignment", "all")):
-        splits = results["summary"].get(family)
-        if not splits:
-            continue
-        split = wanted if wanted in splits else "all"
-        entry = splits[split]
-        what = "Mean score" if family == "alignment" else "Mean accuracy"
-        found.append(
-            Headline(
-                f"{FAMILIES[family]}, {SPLITS[split]}",
-                f"{what}, {_counted(entry, _chance(results, family, split))}",
-                {model: score for model, score in entry["scores"].items() if model != ABLATION},
-                tuple(
-                    sentence(comparison, *pair.split("->"))
-                    for pair, comparison in entry["comparisons"].items()
-                    if ABLATION not in pair
-                ),
-            )
-        )
+    for family, splits in results["summary"].items():
+        for split, entry in splits.items():
+            told = {
+                models: sentence(comparison, *models.split("->"))
+                for models, comparison in entry["comparisons"].items()
+            }
+            whole = "->".join(pair)
+            text = told.pop(whole)
+            verdict = entry["comparisons"][whole]["verdict"]
+            found.append(Effect(group_name(family, split), verdict, text, tuple(told.values())))
     return found
+
+
+def in_short(results: Json) -> list[tuple[str, str]]:
+    """For each verdict the groups that it was given: what got better, and no less what did not."""
+    pair = main_pair(results)
+    if pair is None:
+        return []
+    heads = {"better": "Better", "worse": "Worse", NONE: "No difference was shown"}
+    named: dict[str, list[str]] = {verdict: [] for verdict in heads}
+    for family, splits in results["summary"].items():
+        for split, entry in splits.items():
+            if split != "all" or len(splits) == 1:
+                verdict = entry["comparisons"]["->".join(pair)]["verdict"]
+                named[verdict].append(group_name(family, split).lower())
+    return [(heads[verdict], "; ".join(groups)) for verdict, groups in named.items() if groups]
 
 
 def title(models: Sequence[str], base: str, method: str = "medcare") -> str:

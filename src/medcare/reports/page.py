@@ -16,10 +16,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
-from medcare.evaluation.results import ABLATION, RESULTS
+from medcare.evaluation.results import RESULTS
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import Json, missing, read_json
 from medcare.reports import baselines, examples, method, overview, tables, training, wording
+from medcare.reports.story import story
 from medcare.settings.config import METHODS, RunConfig
 from medcare.settings.files import read_yaml
 
@@ -64,11 +65,13 @@ def build_context(out: Path, results: Json) -> Json:
     }
     manifest = _optional(out / "manifest.json")
     benchmark = read_json(out / "data" / "benchmark.json")
-    stages, maps = training.read_stages(out)
+    stages, maps = training.read_stages(out, results.get("baselines", ()))
     models = results["models"]
     _check_same(out, results, tasks)
     compared = [pair.split("->") for pair in next(iter(results["tasks"].values()))["comparisons"]]
     groups = overview.overview(results)
+    change = overview.main_pair(results)
+    own = change[1] if change else models[-1]
     return {
         "title": overview.title(models, overview.tested_model(config, manifest), config["method"]),
         "lede": overview.lede(results),
@@ -82,20 +85,24 @@ def build_context(out: Path, results: Json) -> Json:
         "phases": overview.phases(manifest),
         "results": results,
         "models": models,
-        "headlines": overview.headlines(results),
+        "in_short": overview.in_short(results),
+        "findings": overview.findings(results),
+        "panels": story(results),
         "verdicts": baselines.verdicts(out, results, config["method"]),
         "overview": groups,
         "any_chance": any(group.chance is not None for family in groups.values() for group in family),
-        "any_unparsable": any(task["mode"] == "generation" for task in results["tasks"].values()),
+        "families": _families(results),
         "splits": [split for split in ("taught", "held_out") if _has_split(results, split)],
         "pairs": compared,
-        "change": _main_pair(compared, results.get("baselines", ())),
+        "change": change,
+        "own": own,
         "change_counts": _change_counts(results),
+        "seed": config["seed"],
         "stages": stages,
         "maps": maps,
         "most_load": max((map.most for map in maps), default=0.0),
         "samples": examples.samples(tasks),
-        "errors": examples.errors(tasks),
+        "errors": examples.errors(tasks, own),
         "cause_shares": examples.cause_shares(tasks),
         "method": method.lines(results),
         "overlap": tables.overlap_table(benchmark.get("overlap") or {}),
@@ -126,7 +133,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
             name: getattr(wording, name)
             for name in (
                 "model_name", "task_name", "percent", "points", "interval", "points_interval", "evidence",
-                "p_value", "duration", "visible",
+                "p_value", "duration", "visible", "split_name",
             )
         }
     )  # fmt: skip
@@ -190,21 +197,23 @@ def _has_split(results: Json, split: str) -> bool:
     return any(split in task["splits"] for task in results["tasks"].values())
 
 
-def _change_counts(results: Json) -> dict[str, Counter[str]]:
-    """For each pair of models, on how many tasks the second is `better`, `worse`, or `lower` within noise."""
-    counts: dict[str, Counter[str]] = {}
+def _families(results: Json) -> dict[str, Json]:
+    """The tasks of each family, by name."""
+    families: dict[str, Json] = {family: {} for family in results["summary"]}
+    for name, task in results["tasks"].items():
+        families[task["family"]][name] = task
+    return families
+
+
+def _change_counts(results: Json) -> dict[str, dict[str, Counter[str]]]:
+    """By family and pair: on how many tasks the second is `better`, `worse`, or `lower` within noise."""
+    counts: dict[str, dict[str, Counter[str]]] = {family: {} for family in results["summary"]}
     for task in results["tasks"].values():
         for pair, entry in task["comparisons"].items():
-            count = counts.setdefault(pair, Counter(better=0, worse=0, lower=0))
+            count = counts[task["family"]].setdefault(pair, Counter(better=0, worse=0, lower=0))
             count[entry["verdict"]] += 1
-            count["lower"] += entry["verdict"] == "no difference shown" and entry["value"] < 0
+            count["lower"] += entry["verdict"] == wording.NONE and entry["value"] < 0
     return counts
-
-
-def _main_pair(compared: list[list[str]], baselines: Sequence[str]) -> list[str] | None:
-    """The comparison from the first model to the last, which is the last one on the run's own way."""
-    found = [pair for pair in compared if ABLATION not in pair and pair[0] not in baselines]
-    return found[-1] if found else None
 
 
 def _provenance(config: Json, manifest: Json, benchmark: Json) -> dict[str, str]:

@@ -62,7 +62,7 @@ def _differences(place: Json, comparisons: Json) -> Iterator[Json]:
 
 
 def overlap_table(overlap: Json) -> Json | None:
-    """The overlap check of benchmark.json as `heads`, `rows` and a `note`; None if there is none.
+    """The overlap check of benchmark.json: `heads`, `rows`, a `note`, its end in `short`; None without one.
 
     Args:
         overlap: `Overlap.to_dict()`, or one of these for each training file by name.
@@ -92,6 +92,7 @@ def overlap_table(overlap: Json) -> Json | None:
             ]
             for name, part in parts.items()
         ],
+        "short": f"{leaked:,} test rows" if leaked else "none was found",
         "note": "Test prompts found in the training data, by kind of match. "
         + ("None was found." if not leaked else f"{leaked:,} were found: read the scores with that in mind.")
         + (

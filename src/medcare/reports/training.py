@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from medcare.foundation.storage import read_json, read_jsonl
-from medcare.reports.charts import Plot, curve, number
-from medcare.reports.wording import model_name
+from medcare.reports.charts import Plot, curves, number
+from medcare.reports.wording import duration, model_name
 
 STAGES = ("aggregate", "align")
 Rows = list[dict[str, Any]]
@@ -26,13 +26,15 @@ class StageView:
     """One stage.
 
     Attributes:
-        name: `aggregate` or `align`.
+        title: which, and of which baseline.
         facts: label and value, for a short table.
-        plots: its curves.
+        losses: the loss, and beside it that of validation.
+        plots: its other curves.
     """
 
-    name: str
+    title: str
     facts: dict[str, str]
+    losses: Plot | None
     plots: tuple[Plot, ...]
 
 
@@ -55,23 +57,28 @@ class RouterMap:
     most: float
 
 
-def read_stages(out: Path) -> tuple[tuple[StageView, ...], tuple[RouterMap, ...]]:
-    """The stages that a run folder holds metrics of, and the router's load in stage 1.
+def read_stages(
+    out: Path, baselines: Sequence[str] = ()
+) -> tuple[tuple[StageView, ...], tuple[RouterMap, ...]]:
+    """The stages that a run folder holds metrics of, its baselines' too, and the router's load in stage 1.
 
     Raises:
         DataError: a metrics file or manifest can't be read.
     """
+    folders = {("", stage): out / stage for stage in STAGES}
+    folders |= {(name, stage): out / "baselines" / name / stage for name in baselines for stage in STAGES}
     views: list[StageView] = []
     maps: tuple[RouterMap, ...] = ()
-    for stage in STAGES:
-        path = out / stage / "metrics.jsonl"
+    for (baseline, stage), folder in folders.items():
+        path = folder / "metrics.jsonl"
         if not path.is_file():
             continue
         rows = list(read_jsonl(path, torn_tail=True))
-        manifest = out / stage / "manifest.json"
-        facts = read_json(manifest) if manifest.is_file() else {}
-        plots = (*_plots(stage, rows), *_energies(stage, facts.get("heard", {})))
-        views.append(StageView(stage, _facts(rows, facts.get("result", {})), plots))
+        manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
+        alone = baseline and not (out / "baselines" / baseline / "align").is_dir()
+        title = ", ".join(filter(None, (model_name(baseline), "" if alone else model_name(stage))))
+        plots = (*_plots(title, stage, rows), *_energies(title, stage, manifest.get("heard", {})))
+        views.append(StageView(title, _facts(rows, manifest), _losses(title, baseline or stage, rows), plots))
         maps = maps or router_maps(rows)
     names = dict.fromkeys(name for view in views for name in view.facts)
     return tuple(
@@ -102,10 +109,23 @@ def _layer(name: str, order: int) -> int:
     return int(found[1]) if found else order
 
 
-def _facts(rows: Rows, result: dict[str, Any]) -> dict[str, str]:
+def _facts(rows: Rows, manifest: dict[str, Any]) -> dict[str, str]:
     facts: dict[str, str] = {}
+    result = manifest.get("result", {})
+    if result.get("seconds"):
+        facts["Time"] = duration(result["seconds"])
+    if held := [row["memory_gib"] for row in rows if "memory_gib" in row]:
+        facts["Memory"] = f"{max(held):.1f} GiB"
     if rows:
         facts["Steps"] = f"{rows[-1]['step']:,}"
+    if result.get("tokens"):
+        facts["Tokens"] = f"{result['tokens']:,}"
+    rates = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
+    if rates:
+        facts["Tokens a second"] = f"{np.median(rates):,.0f}"
+    if manifest.get("trained_parameters"):
+        facts["Parameters"] = f"{manifest['trained_parameters']:,}"
+    if rows:
         facts["Loss"] = f"{rows[0]['loss']:.2f} to {rows[-1]['loss']:.2f}"
     measured = [row for row in rows if "validation_loss" in row]
     if measured:
@@ -117,15 +137,23 @@ def _facts(rows: Rows, result: dict[str, Any]) -> dict[str, str]:
         worst, loss = max(measured[-1]["validation_losses"].items(), key=lambda entry: float(entry[1]))
         if len(measured[-1]["validation_losses"]) > 1:
             facts["Hardest source"] = f"{worst}, {loss:.2f}"
-    if result.get("tokens"):
-        facts["Tokens"] = f"{result['tokens']:,}"
-    rates = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
-    if rates:
-        facts["Rate"] = f"{np.median(rates):,.0f} tokens/s (median)"
     return facts
 
 
-def _energies(stage: str, heard: dict[str, dict[str, float]]) -> tuple[Plot, ...]:
+def _losses(title: str, kind: str, rows: Rows) -> Plot | None:
+    losses, validation = (
+        [(row["step"], row[key]) for row in rows if _is_number(row.get(key))]
+        for key in ("loss", "validation_loss")
+    )
+    note = "nats a supervised token"
+    if losses:
+        note += f"; {_short(losses[-1][1])} at the end"
+    if validation:
+        note += f"; dashed: on rows that don't train, {_short(validation[-1][1])} at the end"
+    return curves(f"{title}: loss", [losses, validation], kind=kind, note=note)
+
+
+def _energies(name: str, stage: str, heard: dict[str, dict[str, float]]) -> tuple[Plot, ...]:
     """What the alignment branch hears of each kind of data, over the layers."""
     plots = []
     for kind, shares in heard.items():
@@ -133,24 +161,21 @@ def _energies(stage: str, heard: dict[str, dict[str, float]]) -> tuple[Plot, ...
         for order, (name, share) in enumerate(shares.items()):
             layers[_layer(name, order)].append(share)
         points = [(layer, float(np.mean(layers[layer]))) for layer in sorted(layers)]
-        title = f"{model_name(stage)}: energy of the {kind} inputs that passes, by layer"
+        title = f"{name}: energy of the {kind} inputs that passes, by layer"
         plot = _curve(title, points, stage, "of what random rows of A let through")
         plots += [plot] if plot else []
     return tuple(plots)
 
 
-def _plots(stage: str, rows: Rows) -> tuple[Plot, ...]:
-    name = model_name(stage)
+def _plots(name: str, stage: str, rows: Rows) -> tuple[Plot, ...]:
     wanted = (
-        ("loss", f"{name}: loss", "nats a supervised token"),
-        ("validation_loss", f"{name}: validation", "nats a supervised token, on rows that don't train"),
         ("validation_score", f"{name}: validation items", "mean score of the tasks"),
         ("orthogonality", f"{name}: orthogonality", "sum of |A_ka A_al\u1d40|, mean over layers"),
         ("cosine", f"{name}: cosine", "mean of |cos| between rows of A_ka and A_al"),
     )
     plots = []
     for key, title, note in wanted:
-        found = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+        found = [(row["step"], row[key]) for row in rows if _is_number(row.get(key))]
         if key in ("orthogonality", "cosine") and all(value < _ROUND_OFF for _, value in found):
             continue  # kept at zero
         plot = _curve(title, found, stage, note)
@@ -162,5 +187,12 @@ def _plots(stage: str, rows: Rows) -> tuple[Plot, ...]:
 def _curve(title: str, found: Sequence[tuple[int, float]], kind: str, note: str) -> Plot | None:
     if not found:
         return None
-    note = f"{note}; {number(float(f'{found[-1][1]:.3g}'))} at the end"
-    return curve(title, [step for step, _ in found], [value for _, value in found], kind=kind, note=note)
+    return curves(title, [found], kind=kind, note=f"{note}; {_short(found[-1][1])} at the end")
+
+
+def _short(value: float) -> str:
+    return number(float(f"{value:.3g}"))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)

@@ -18,6 +18,9 @@ _KINDS = {
 }  # fmt: skip
 FAMILIES = {"knowledge": "Knowledge", "alignment": "Alignment"}
 SPLITS = {"taught": "taught facts", "held_out": "held-out facts", "all": "all items"}
+# Alignment teaches forms; of its items those are set apart whose terms training never used.
+_OF_FORMS = {"taught": "terms seen in training", "held_out": "terms never seen"}
+NONE = "no difference shown"
 METRICS = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
@@ -46,6 +49,17 @@ def model_name(model: str) -> str:
     if kind in _KINDS:
         return _KINDS[kind] + ", two stages" * (kind != model)
     return MODELS.get(model, model)
+
+
+def split_name(family: str, split: str) -> str:
+    """What the items of a split have in common."""
+    own = _OF_FORMS if family == "alignment" else {}
+    return own.get(split) or SPLITS.get(split, split)
+
+
+def group_name(family: str, split: str) -> str:
+    """`Knowledge, held-out facts`."""
+    return f"{FAMILIES.get(family, family)}, {split_name(family, split)}"
 
 
 def task_name(task: str) -> str:
@@ -84,19 +98,22 @@ def p_value(value: float) -> str:
 
 
 def evidence(difference: dict[str, Any]) -> str:
-    """`95 % interval +1.2 to +5.0; p = 0.012`."""
-    return f"95{_GAP}% interval {points_interval(difference)}; {p_value(difference['p_holm'])}"
+    """`95 % interval +1.2 to +5.0; p = 0.012`, and in words what a p that shows nothing would say."""
+    found = f"95{_GAP}% interval {points_interval(difference)}"
+    if difference["verdict"] != NONE:
+        return f"{found}; {p_value(difference['p_holm'])}"
+    may_be_chance = difference["low"] > 0 or difference["high"] < 0
+    return f"{found}, among so many comparisons perhaps by chance" if may_be_chance else found
 
 
 def sentence(comparison: dict[str, Any], first: str, second: str) -> str:
-    """What a comparison of two models shows, in one sentence with its interval and corrected p-value."""
-    facts = evidence(comparison)
-    one, other = model_name(first), model_name(second)
-    if comparison["verdict"] == "no difference shown":
-        return f"{one} to {other}: {points(comparison['value'])} points, no difference shown ({facts})."
-    verb, word = ("gained", "over") if comparison["verdict"] == "better" else ("lost", "against")
+    """What a comparison of two models shows, in one sentence with its interval."""
+    one, other, facts = model_name(first), model_name(second), evidence(comparison)
+    if comparison["verdict"] == NONE:
+        size = points(comparison["value"])
+        return f"No difference between {one} and {other} was shown: {size} points ({facts})."
     size = points(abs(comparison["value"])).lstrip("+")
-    return f"{other} {verb} {size} points {word} {one} ({facts})."
+    return f"{other} is {size} points {comparison['verdict']} than {one} ({facts})."
 
 
 def duration(seconds: float) -> str:

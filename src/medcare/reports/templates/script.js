@@ -10,45 +10,52 @@
   const words = (input) => (input ? input.value.toLowerCase().split(/\s+/).filter(Boolean) : []);
 
   function tasks() {
-    const table = one("#task-table");
-    if (!table) return;
-    const body = table.tBodies[0], search = one("#task-search"), count = one("#task-count");
+    const tables = all("table.tasks"), search = one("#task-search"), count = one("#task-count");
+    if (!search) return;
     const filter = () => {
-      const family = picked("family"), wanted = words(search);
-      let shown = 0;
-      for (const row of body.rows) {
-        row.hidden = (family && row.dataset.family !== family) || !holds(row, wanted);
-        if (!row.hidden) shown += 1;
-      }
-      count.textContent = shown + " of " + body.rows.length + " tasks";
-    };
-    let column = -1, up = false;
-    const value = (row) => {
-      const cell = row.cells[column], split = table.dataset.split;
-      const text = cell.dataset[split] ?? cell.dataset.all ?? cell.textContent.trim();
-      return text === "" ? null : isNaN(text) ? text.toLowerCase() : Number(text);
-    };
-    const sort = () => {
-      if (column < 0) return;
-      const order = (a, b) => (a === b ? 0 : a === null ? 1 : b === null ? -1 : (a < b) === up ? -1 : 1);
-      Array.from(body.rows).sort((a, b) => order(value(a), value(b))).forEach((row) => body.append(row));
-    };
-    all("thead th", table).forEach((head, index) => {
-      const button = one("button", head);
-      if (!button) return;
-      button.addEventListener("click", () => {
-        up = column === index ? !up : index === 0;
-        column = index;
-        all("thead th", table).forEach((other) => other.removeAttribute("aria-sort"));
-        head.setAttribute("aria-sort", up ? "ascending" : "descending");
-        sort();
+      const wanted = words(search);
+      let shown = 0, total = 0;
+      tables.forEach((table) => {
+        let found = 0;
+        for (const row of table.tBodies[0].rows) {
+          row.hidden = !holds(row, wanted);
+          if (!row.hidden) found += 1;
+          total += 1;
+        }
+        if (wanted.length) table.closest("details").open = found > 0;
+        shown += found;
       });
+      count.textContent = shown + " of " + total + " tasks";
+    };
+    tables.forEach((table) => {
+      const body = table.tBodies[0];
+      let column = -1, up = false;
+      const value = (row) => {
+        const cell = row.cells[column], split = table.dataset.split;
+        const text = cell.dataset[split] ?? cell.dataset.all ?? cell.textContent.trim();
+        return text === "" ? null : isNaN(text) ? text.toLowerCase() : Number(text);
+      };
+      const sort = () => {
+        if (column < 0) return;
+        const order = (a, b) => (a === b ? 0 : a === null ? 1 : b === null ? -1 : (a < b) === up ? -1 : 1);
+        Array.from(body.rows).sort((a, b) => order(value(a), value(b))).forEach((row) => body.append(row));
+      };
+      all("thead th", table).forEach((head, index) => {
+        const button = one("button", head);
+        if (!button) return;
+        button.addEventListener("click", () => {
+          up = column === index ? !up : index === 0;
+          column = index;
+          all("thead th", table).forEach((other) => other.removeAttribute("aria-sort"));
+          head.setAttribute("aria-sort", up ? "ascending" : "descending");
+          sort();
+        });
+      });
+      all('input[name="split"]').forEach((input) => input.addEventListener("change", () => {
+        table.dataset.split = picked("split");
+        sort();
+      }));
     });
-    all('input[name="split"]').forEach((input) => input.addEventListener("change", () => {
-      table.dataset.split = picked("split");
-      sort();
-    }));
-    all('input[name="family"]').forEach((input) => input.addEventListener("change", filter));
     search.addEventListener("input", filter);
     filter();
   }
@@ -99,7 +106,7 @@
     filter();
   }
 
-  addEventListener("beforeprint", () => all("details.more, #sample-list details").forEach((entry) => { entry.open = true; }));
+  addEventListener("beforeprint", () => all("details.more, details.fold, #sample-list details").forEach((entry) => { entry.open = true; }));
   tasks();
   samples();
   errors();
