@@ -84,7 +84,9 @@ def _panel(group: Group, finding: Effect | None, baselines: Sequence[str]) -> Pa
                 model,
                 tuple(name),
                 round(LEFT + (place + 0.5) * step, 1),
-                *(_height(score[key]) for key in ("value", "low", "high")),
+                _height(score["value"]),
+                _height(score["low"]),
+                _height(score["high"]),
                 percent(score["value"]),
                 interval(score),
             )
