@@ -5,8 +5,8 @@ facts would: by 9 % for 6 facts, 3 % for 16. Their distances from the score are 
 each task, so that a mean over tasks has the right spread too.
 
 Some facts have no spread to draw from, and yet are not certain. In a mean, tasks with one fact each are drawn
-together, as if of one task; of a single such task nothing is known but that another fact could have had any
-score. Where all facts of every task are alike, see `_beyond`.
+together, as if of one task. If there is only one such task, its interval allows for any score that another fact
+could have had. Where all facts of every task are alike, see `_beyond`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Resampled:
         values: the score of each model.
         draws: [resamples] for each model, the score on bootstrap draws, widened, so perhaps beyond 0 or 1.
         swaps: [resamples] for each pair, `second - first` after swapping the two models' answers to a random
-            half of the facts: what the difference would be if it made none which model answers.
+            half of the facts: the differences to expect if both models were equally good.
         exact: p-value of McNemar's exact test for each pair, where that test applies.
         tasks: of each task, how many facts it has and the score of each model.
     """
