@@ -5,8 +5,8 @@ facts would: by 9 % for 6 facts, 3 % for 16. Their distances from the score are 
 each task, so that a mean over tasks has the right spread too.
 
 Some facts have no spread to draw from, and yet are not certain. In a mean, tasks with one fact each are drawn
-together, as if of one task. If there is only one such task, its interval allows for any score that another fact
-could have had. Where all facts of every task are alike, see `_beyond`.
+together, as if of one task. If there is only one such task, its interval allows for any score that another
+fact could have had. Where all facts of every task are alike, see `_beyond`.
 """
 
 from __future__ import annotations
