@@ -75,7 +75,7 @@ def test_two_models_are_judged_and_compared(folder: Path):
     tree = read_json(folder / "out" / "judge.json")
     assert tree["judge"]["model"] == "strict"
     assert tree["forms"] == {"json_schema, temperature 0": 4 * COUNT}
-    assert tree["files"]["base"]["scores"]["fluency"] == {"value": 2, "low": 2, "high": 2}
+    assert tree["files"]["base"]["scores"]["fluency"]["value"] == 2
     assert tree["files"]["base"]["agreement"]["fluency"]["exact"] == 1
     assert tree["comparisons"]["base->tuned"]["fluency"]["value"] == 3
     assert tree["comparisons"]["base->tuned"]["relevance"]["verdict"] == "no difference shown"

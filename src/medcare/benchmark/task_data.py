@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
 
 from medcare.data.task import Task
 from medcare.text.records import Conversation, Item
+
+
+@cache
+def texts(file: str) -> dict[str, Any]:
+    """A YAML file of this package: what tasks say, apart from how their examples are made. Lists are tuples."""
+    text = resources.files("medcare.benchmark").joinpath(file).read_text(encoding="utf-8")
+    tree: dict[str, Any] = _frozen(yaml.safe_load(text))
+    return tree
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(entry) for key, entry in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

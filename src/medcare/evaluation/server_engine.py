@@ -63,7 +63,11 @@ class ServerEngine:
         self._rendering = threading.Lock()
         key = read_key(settings.api_key_env, "evaluation.api_key_env")
         self._client = Client(url, key, tries=settings.retries + 1, timeout=_SECONDS)
-        self._model = self._find(model)
+        try:
+            self._model = self._find(model)
+        except BaseException:
+            self._client.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

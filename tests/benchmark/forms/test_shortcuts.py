@@ -6,10 +6,9 @@ import pytest
 from benchmarks.shortcuts import READERS, answers, label_accuracies, text_of
 from medcare.benchmark.forms import writer as forms_writer
 from medcare.benchmark.forms.build import RECIPES
-from medcare.benchmark.forms.frames import ACTS, CRITERIA, SECTIONS
 from medcare.benchmark.forms.label_shortcuts import cell, fit, halves, won
-from medcare.benchmark.forms.queries import INTENTS, TITLES
 from medcare.benchmark.forms.recipe import Example
+from medcare.benchmark.forms.wordings import ACTS, CRITERIA, INTENTS, SECTIONS, TITLES
 from medcare.benchmark.forms.writer import build_task
 from medcare.data.overlap import units
 from medcare.evaluation.forms import FORMS, read_gold

@@ -8,7 +8,7 @@ from functools import cache
 
 from medcare.benchmark.exams import exclusions
 from medcare.benchmark.exams.bundles import Fact, Wrong
-from medcare.benchmark.exams.exam import ExamTask, fact_exam
+from medcare.benchmark.exams.exam import ExamTask, exam_task, fact_exam
 from medcare.benchmark.exams.findings import other_answer
 from medcare.benchmark.ontology import Code, Ontology, is_plain
 
@@ -128,91 +128,10 @@ def _not_excluded(ontology: Ontology) -> Wrong:
 
 
 EXAMS: tuple[ExamTask, ...] = (
-    ExamTask(
-        "code_to_description",
-        "Knowing what an ICD-10-CM code stands for.",
-        "icd10cm",
-        (
-            "What is ICD-10-CM code {}?",
-            "{} in ICD-10-CM?",
-            "Describe the code {}.",
-            "Which condition has the code {}?",
-            "What does {} stand for?",
-        ),
-        ("Read the diagnosis behind code {}.", "A chart shows {}. Which diagnosis is it?"),
-        fact_exam(_name_facts, _other_branch),
-    ),
-    ExamTask(
-        "description_to_code",
-        "Knowing the ICD-10-CM code of a condition.",
-        "icd10cm",
-        (
-            "ICD-10-CM code of {}?",
-            "Code this: {}.",
-            "What is the code for {}?",
-            "{} has which code?",
-            "Which ICD-10-CM code is {}?",
-        ),
-        ("The diagnosis is {}. Give the code to bill.", "How is {} coded?"),
-        fact_exam(_codes_by_name, _other_branch),
-    ),
-    ExamTask(
-        "code_to_chapter",
-        "Knowing the chapter of ICD-10-CM from a code.",
-        "icd10cm",
-        (
-            "Which chapter is code {} in?",
-            "Chapter of {}?",
-            "{} belongs to which chapter of ICD-10-CM?",
-            "Name the ICD-10-CM chapter of {}.",
-            "Where in ICD-10-CM is {}?",
-        ),
-        ("You look up {}. Which chapter do you open?", "Under which heading does ICD-10-CM list {}?"),
-        fact_exam(_chapters, other_answer),
-    ),
-    ExamTask(
-        "condition_to_block",
-        "Placing a condition in the right block of an ICD-10-CM chapter.",
-        "icd10cm",
-        (
-            "Which ICD-10-CM block holds {}?",
-            "{} is in which block?",
-            "Block of {}?",
-            "How does ICD-10-CM group {}?",
-            "Name the group of conditions that {} is in.",
-        ),
-        ("Under which block heading is {} filed?", "Find {}: which section of its chapter is it?"),
-        fact_exam(_blocks, other_answer),
-    ),
-    ExamTask(
-        "inclusion_term_to_description",
-        "Knowing under which description a named condition is coded.",
-        "icd10cm",
-        (
-            "{} is coded as what?",
-            "Which ICD-10-CM entry includes {}?",
-            "Where is {} classified?",
-            "ICD-10-CM lists {} under what?",
-            "What covers {} in ICD-10-CM?",
-        ),
-        ("The note says {}. Which entry do you choose?", "Under which diagnosis does {} count?"),
-        fact_exam(_inclusions, _other_branch),
-    ),
-    ExamTask(
-        "condition_to_exclusion",
-        "Knowing what the excludes note of an ICD-10-CM entry names.",
-        "icd10cm",
-        (
-            "Which condition does the excludes note of {} name?",
-            "Excludes note of {}?",
-            "The excludes note under {} lists what?",
-            "Name one entry of the excludes note at {}.",
-            "{}: what is in its excludes note?",
-        ),
-        (
-            "ICD-10-CM has an excludes note for {}. What does it name?",
-            "Look up {}. What do you read in the excludes note?",
-        ),
-        fact_exam(_exclusions, _not_excluded, tries=3000),
-    ),
+    exam_task("code_to_description", fact_exam(_name_facts, _other_branch)),
+    exam_task("description_to_code", fact_exam(_codes_by_name, _other_branch)),
+    exam_task("code_to_chapter", fact_exam(_chapters, other_answer)),
+    exam_task("condition_to_block", fact_exam(_blocks, other_answer)),
+    exam_task("inclusion_term_to_description", fact_exam(_inclusions, _other_branch)),
+    exam_task("condition_to_exclusion", fact_exam(_exclusions, _not_excluded, tries=3000)),
 )

@@ -9,7 +9,7 @@ from functools import cache
 from random import Random
 
 from medcare.benchmark.exams.bundles import Bundle, BundledQuestion, Fact, Side, Wrong
-from medcare.benchmark.exams.exam import ExamTask, fact_exam
+from medcare.benchmark.exams.exam import ExamTask, exam_task, fact_exam
 from medcare.benchmark.exams.findings import askable, nearness, other_answer
 from medcare.benchmark.ontology import Disease, Ontology, is_plain
 
@@ -144,66 +144,8 @@ def _pair_text(ontology: Ontology, pair: tuple[str, str]) -> str:
 
 
 EXAMS: tuple[ExamTask, ...] = (
-    ExamTask(
-        "disease_to_finding",
-        "Knowing a finding that an inherited disease causes.",
-        "annotations",
-        (
-            "Name a finding of {}.",
-            "What is seen in {}?",
-            "Patients with {} often have what?",
-            "Typical of {}?",
-            "Which sign goes with {}?",
-        ),
-        (
-            "Somebody has {}. Which finding do you expect?",
-            "You know that the diagnosis is {}. Name one feature.",
-        ),
-        fact_exam(_findings, _not_noted),
-    ),
-    ExamTask(
-        "disease_to_gene",
-        "Knowing the gene behind an inherited disease.",
-        "annotations",
-        (
-            "Which gene causes {}?",
-            "Gene of {}?",
-            "{} comes from variants in which gene?",
-            "Name the gene behind {}.",
-            "{} is linked to which gene?",
-        ),
-        ("Which gene would you test for {}?", "A patient has {}. In which gene do you look for variants?"),
-        fact_exam(_genes, other_answer),
-    ),
-    ExamTask(
-        "gene_to_disease",
-        "Knowing the disease that variants in a gene cause.",
-        "annotations",
-        (
-            "Which disease does {} cause?",
-            "Disease of the gene {}?",
-            "Variants in {} lead to what?",
-            "Name the disease linked to {}.",
-            "{} is the gene of which disease?",
-        ),
-        (
-            "A test finds a harmful variant in {}. Which diagnosis fits?",
-            "What results from a faulty {} gene?",
-        ),
-        fact_exam(_by_gene, _not_of_gene),
-    ),
-    ExamTask(
-        "disease_to_two_findings",
-        "Knowing two findings of an inherited disease, both of which must be right.",
-        "annotations",
-        (
-            "Name two findings of {}.",
-            "Which two signs go with {}?",
-            "{}: two typical findings?",
-            "What two things are seen in {}?",
-            "Patients with {} often have which two findings?",
-        ),
-        ("Somebody has {}. Which pair of findings do you expect?", "Which pair of features belongs to {}?"),
-        _two_findings,
-    ),
+    exam_task("disease_to_finding", fact_exam(_findings, _not_noted)),
+    exam_task("disease_to_gene", fact_exam(_genes, other_answer)),
+    exam_task("gene_to_disease", fact_exam(_by_gene, _not_of_gene)),
+    exam_task("disease_to_two_findings", _two_findings),
 )

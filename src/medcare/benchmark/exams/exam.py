@@ -9,6 +9,7 @@ from typing import Literal
 
 from medcare.benchmark.exams.bundles import TRIES, Bundle, Fact, Side, Wrong, bundle_facts
 from medcare.benchmark.ontology import Ontology
+from medcare.benchmark.task_data import texts
 
 Source = Literal["hpo", "annotations", "icd10cm"]
 SOURCES: dict[Source, str] = {
@@ -42,6 +43,12 @@ class ExamTask:
     bundles: MakeBundles
     chance: float = 0.25
     listed: bool = False
+
+
+def exam_task(name: str, bundles: MakeBundles, *, chance: float = 0.25, listed: bool = False) -> ExamTask:
+    """The task of that name in wordings.yaml; `bundles`, `chance` and `listed` as of `ExamTask`."""
+    said = texts("exams/wordings.yaml")[name]
+    return ExamTask(name, bundles=bundles, chance=chance, listed=listed, **said)
 
 
 def fact_exam(

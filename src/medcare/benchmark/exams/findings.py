@@ -7,7 +7,7 @@ from collections import Counter
 from functools import cache
 
 from medcare.benchmark.exams.bundles import Fact, Wrong
-from medcare.benchmark.exams.exam import ExamTask, fact_exam
+from medcare.benchmark.exams.exam import ExamTask, exam_task, fact_exam
 from medcare.benchmark.exams.shortcuts import stems
 from medcare.benchmark.ontology import Finding, Ontology, is_plain
 from medcare.data.overlap import units
@@ -187,85 +187,10 @@ def other_answer(_: Ontology) -> Wrong:
 
 
 EXAMS: tuple[ExamTask, ...] = (
-    ExamTask(
-        "definition_to_finding",
-        "Naming a clinical finding from its definition.",
-        "hpo",
-        (
-            "Which clinical finding is this? {}",
-            "Name the finding: {}.",
-            "{}. What is this called?",
-            "What is the medical term? {}.",
-            "Definition: {}. Term?",
-        ),
-        (
-            "Give the name of the finding that is defined so: {}?",
-            "A doctor reads: {}! Which finding is meant?",
-        ),
-        fact_exam(_definitions, _unrelated),
-    ),
-    ExamTask(
-        "finding_to_definition",
-        "Knowing what the name of a clinical finding means.",
-        "hpo",
-        ("What is {}?", "Define {}.", "What does {} mean?", "Explain the term {}.", "{}: what is it?"),
-        ("Give the definition of {}.", "How is {} defined?", "Describe {} in one sentence."),
-        fact_exam(_meanings, _unrelated),
-    ),
-    ExamTask(
-        "synonym_to_finding",
-        "Knowing the preferred name behind a synonym of a clinical finding.",
-        "hpo",
-        (
-            "What is the preferred name of {}?",
-            "{} is also known as what?",
-            "Give the standard term for {}.",
-            "Which term means the same as {}?",
-            "Another name for {}?",
-        ),
-        ("Under which name is {} listed?", "{} is a synonym of which finding?"),
-        fact_exam(_synonyms, _unrelated),
-    ),
-    ExamTask(
-        "lay_words_to_finding",
-        "Turning a patient's words into the medical term.",
-        "hpo",
-        (
-            "A patient says: {}. What is the medical term?",
-            "How would a doctor write: {}?",
-            "Medical term for {}?",
-            "In plain words: {}. In medical words?",
-            "Translate for the chart: {}.",
-        ),
-        ("Somebody complains of this: {}. Which finding do you record?", "What do clinicians call {}?"),
-        fact_exam(_lay_words, _unrelated),
-    ),
-    ExamTask(
-        "finding_to_parent",
-        "Placing a finding under the more general finding that it is a kind of.",
-        "hpo",
-        (
-            "{} is a kind of what?",
-            "Which broader finding includes {}?",
-            "What is the parent term of {}?",
-            "{} belongs under which finding?",
-            "Name the class of findings that {} is in.",
-        ),
-        ("Go up one level from {}. Where are you?", "Of what is {} a special form?"),
-        fact_exam(parent_facts, not_a_kind_of),
-    ),
-    ExamTask(
-        "finding_to_system",
-        "Knowing the organ system of a finding.",
-        "hpo",
-        (
-            "Which body system does {} affect?",
-            "{} is found in which organ system?",
-            "Organ system of {}?",
-            "What part of the body does {} concern?",
-            "Sort {} by organ system.",
-        ),
-        ("A patient has {}. Where in the body is the problem?", "Under which organs would you list {}?"),
-        fact_exam(_systems, _apart),
-    ),
+    exam_task("definition_to_finding", fact_exam(_definitions, _unrelated)),
+    exam_task("finding_to_definition", fact_exam(_meanings, _unrelated)),
+    exam_task("synonym_to_finding", fact_exam(_synonyms, _unrelated)),
+    exam_task("lay_words_to_finding", fact_exam(_lay_words, _unrelated)),
+    exam_task("finding_to_parent", fact_exam(parent_facts, not_a_kind_of)),
+    exam_task("finding_to_system", fact_exam(_systems, _apart)),
 )

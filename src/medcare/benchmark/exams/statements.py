@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 
 from medcare.benchmark.exams.bundles import Bundle, BundledQuestion, Side
-from medcare.benchmark.exams.exam import ExamTask, fact_exam
+from medcare.benchmark.exams.exam import ExamTask, exam_task, fact_exam
 from medcare.benchmark.exams.findings import askable, not_a_kind_of, parent_facts
 from medcare.benchmark.exams.shortcuts import SHORTCUTS, credit
 from medcare.benchmark.ontology import Ontology
@@ -135,32 +135,6 @@ def _odd(
 
 
 EXAMS: tuple[ExamTask, ...] = (
-    ExamTask(
-        "true_or_false",
-        "Telling true statements about kinds of findings from false ones.",
-        "hpo",
-        (
-            "True or false: {} is a kind of {}.",
-            "{} is a kind of {}. True or false?",
-            "{} is a form of {}. Is this true or false?",
-            "True or false? {} belongs under {}.",
-        ),
-        ("Say true or false. {} is a type of {}.", "Judge as true or false: one kind of {1} is {0}."),
-        _statements,
-        chance=0.5,
-    ),
-    ExamTask(
-        "odd_one_out",
-        "Seeing which finding is not of the same kind as the others.",
-        "hpo",
-        (
-            "Odd one out: {}?",
-            "Which does not fit: {}?",
-            "{}. Which one is different?",
-            "Pick the one of another kind: {}.",
-        ),
-        ("Three of these belong together, one does not: {}. Which one?", "Find the stranger among {}."),
-        _odd_ones,
-        listed=True,
-    ),
+    exam_task("true_or_false", _statements, chance=0.5),
+    exam_task("odd_one_out", _odd_ones, listed=True),
 )

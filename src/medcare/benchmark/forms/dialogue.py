@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medcare.benchmark.forms.recipe import Draw, Example, FormTask
+from medcare.benchmark.forms.recipe import Draw, Example, form_task
 from medcare.benchmark.forms.sentences import RELATIVES, capital
 
 _STATUSES = ("present", "absent", "unknown")
@@ -107,40 +107,6 @@ def _dialogue_report(draw: Draw) -> Example:
 
 
 DIALOGUE = (
-    FormTask(
-        name="symptom_status",
-        form="typed_list",
-        metric="micro_f1",
-        measures="Reads from a dialogue which symptoms are present, absent or unknown.",
-        labels=_STATUSES,
-        training=(
-            "Which symptoms are present, absent, unknown? Form: status: symptom, symptom; status: symptom.",
-            "Sort the symptoms (present: ...; absent: ...; unknown: ...).",
-            "Status of each symptom, present, absent or unknown, as status: symptom; status: symptom:",
-            "Symptoms by status (present, absent, unknown):",
-        ),
-        testing=(
-            "Give the symptoms by status: present, absent or unknown.",
-            "Sort each symptom of the dialogue as status: symptom (present, absent, unknown).",
-        ),
-        make=_symptom_status,
-    ),
-    FormTask(
-        name="dialogue_report",
-        form="text",
-        metric="rouge_l",
-        measures="Writes a report of fixed layout from a dialogue.",
-        sources=("hpo", "drugs"),
-        training=(
-            "Write the report. Complaint: ... Asked: ... present or absent. Past: ... Plan: ...",
-            "Report with Complaint, Asked (present or absent), Past and Plan:",
-            "Summarise under Complaint, Asked (present or absent), Past and Plan.",
-            "Fill in the report: Complaint, Asked, Past, Plan.",
-        ),
-        testing=(
-            "Write a report of the dialogue under Complaint, Asked, Past and Plan.",
-            "Give the report with the parts Complaint, Asked (present or absent), Past, Plan.",
-        ),
-        make=_dialogue_report,
-    ),
+    form_task("symptom_status", _symptom_status),
+    form_task("dialogue_report", _dialogue_report),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from medcare.benchmark.forms.recipe import Draw, Example, FormTask
+from medcare.benchmark.forms.recipe import Draw, Example, form_task
 from medcare.benchmark.forms.sentences import RELATIVES, Statement, note, paragraph
 
 TYPES = ("finding", "disease", "gene", "drug")
@@ -157,97 +157,9 @@ def _all_terms(groups: list[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 EXTRACTION = (
-    FormTask(
-        name="typed_entities",
-        form="typed_list",
-        metric="micro_f1",
-        measures="Types what the patient has and takes, and leaves out what is denied, past or a relative's.",
-        labels=TYPES,
-        sources=("hpo", "drugs"),
-        training=(
-            "Current entities of the patient by type: finding, disease, gene, drug.",
-            "List what the patient has or takes by type (finding: ...; disease: ...; gene: ...; drug: ...).",
-            "Extract finding, disease, gene and drug of the patient, as type: name; type: name.",
-            "Which finding, disease, gene or drug applies to the patient? type: name; type: name",
-            "Entities of the patient, not those of relatives or denied ones, as type: name; type: name:",
-        ),
-        testing=(
-            "Give the patient's current entities by type: finding, disease, gene or drug.",
-            "Sort what the patient has or takes as type: name; type: name (finding, disease, gene, drug).",
-        ),
-        make=_typed_entities,
-    ),
-    FormTask(
-        name="negated_findings",
-        form="list",
-        metric="micro_f1",
-        measures="Finds what a note says the patient does not have.",
-        training=(
-            "List the negated findings, separated by semicolons, or none.",
-            "Which findings are negated? Separate them by semicolons. If there are none: none.",
-            "Extract the findings that the patient does not have (finding; finding), or none.",
-            "Negated findings (finding; finding, or none):",
-            "What does the note say the patient does not have? Answer finding; finding or none.",
-        ),
-        testing=(
-            "Write down the negated findings (finding; finding), or none.",
-            "Give all findings that the patient does not have, separated by semicolons, or none.",
-        ),
-        make=_negated_findings,
-    ),
-    FormTask(
-        name="family_history",
-        form="tuples",
-        metric="micro_f1",
-        measures="Ties conditions to the relatives who have them.",
-        training=(
-            "Extract the family history as (relative | condition), or none.",
-            "Which relative has which condition? (relative | condition) or none",
-            "Family history, as (relative | condition); (relative | condition) or none:",
-            "List the conditions of relatives: (relative | condition); if there are none: none.",
-            "Who in the family has what? Form: (relative | condition), or none.",
-        ),
-        testing=(
-            "Write the family history as pairs (relative | condition), or none.",
-            "List each relative who has a condition: (relative | condition), or none.",
-        ),
-        make=_family_history,
-    ),
-    FormTask(
-        name="finding_events",
-        form="tuples",
-        metric="micro_f1",
-        measures="Reads status and time of each finding of the patient.",
-        training=(
-            "Findings as (finding | present, absent, suspected or resolved | time or none):",
-            "Extract (finding | status | time or none). Status: present, absent, suspected, resolved.",
-            "For each finding: (finding | present/absent/suspected/resolved | time or none).",
-            "Status and time of each finding, as (finding | status | time or none):",
-            "Is each finding present, absent, suspected, resolved? (finding | status | time or none)",
-        ),
-        testing=(
-            "Write status (present, absent, suspected, resolved) and time as (finding | status | time).",
-            "Give each finding as (finding | status | time or none).",
-        ),
-        make=_finding_events,
-    ),
-    FormTask(
-        name="drug_courses",
-        form="tuples",
-        metric="micro_f1",
-        measures="Reads dose and change of each medicine that the patient really gets or got.",
-        sources=("drugs",),
-        training=(
-            "Drugs of the patient as (drug | dose | started, stopped, raised or lowered):",
-            "Extract (drug | dose | started/stopped/raised/lowered) for the patient.",
-            "Which drugs were started, stopped, raised or lowered? (drug | dose | change)",
-            "Changes of the patient's drugs, as (drug | dose | change):",
-            "For each drug of the patient: (drug | dose | started, stopped, raised or lowered).",
-        ),
-        testing=(
-            "Write the patient's drug changes as (drug | dose | started, stopped, raised or lowered).",
-            "Was the drug started, stopped, raised or lowered? (drug | dose | change) for each.",
-        ),
-        make=_drug_courses,
-    ),
+    form_task("typed_entities", _typed_entities),
+    form_task("negated_findings", _negated_findings),
+    form_task("family_history", _family_history),
+    form_task("finding_events", _finding_events),
+    form_task("drug_courses", _drug_courses),
 )

@@ -5,12 +5,9 @@ In the held-out split both the terms and the sentence frames are new.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from medcare.benchmark.forms.frames import ACTS, CRITERIA, SECTIONS
-from medcare.benchmark.forms.queries import INTENTS
-from medcare.benchmark.forms.recipe import Draw, Example, FormTask
+from medcare.benchmark.forms.recipe import Draw, Example, form_task
 from medcare.benchmark.forms.sentences import RELATIVES, capital, paragraph
+from medcare.benchmark.forms.wordings import ACTS, CRITERIA, INTENTS, SECTIONS
 
 _TOPICS = (
     "{x} study, [inclusion|exclusion]",
@@ -76,85 +73,9 @@ def _details(draw: Draw) -> dict[str, str]:
     }
 
 
-def _listed(labels: Iterable[str]) -> str:
-    *first, last = labels
-    return capital(f"{', '.join(first)} or {last}")
-
-
 LABELS = (
-    FormTask(
-        name="query_intent",
-        form="label",
-        metric="macro_f1",
-        measures="Tells what a patient's query asks for.",
-        labels=tuple(INTENTS),
-        training=(
-            f"{_listed(INTENTS)}: what does the query ask for?",
-            f"{_listed(INTENTS)}: the intent of the query is",
-            f"{_listed(INTENTS)}? Classify the query.",
-            f"{_listed(INTENTS)}: what does the person want to know?",
-        ),
-        testing=(
-            f"{_listed(INTENTS)}: which intent has this query?",
-            f"{_listed(INTENTS)}? Say what is asked for.",
-        ),
-        make=_query_intent,
-    ),
-    FormTask(
-        name="trial_criteria",
-        form="label",
-        metric="macro_f1",
-        measures="Tells what a criterion of a clinical trial is about.",
-        labels=tuple(CRITERIA),
-        sources=("hpo", "drugs"),
-        training=(
-            f"{_listed(CRITERIA)}: what is the criterion about?",
-            f"{_listed(CRITERIA)}: the category of the criterion is",
-            f"{_listed(CRITERIA)}? Classify the criterion.",
-            f"{_listed(CRITERIA)}: what does the trial ask of its patients?",
-        ),
-        testing=(
-            f"{_listed(CRITERIA)}: which category has this criterion?",
-            f"{_listed(CRITERIA)}? Say what the criterion concerns.",
-        ),
-        make=_trial_criteria,
-    ),
-    FormTask(
-        name="note_sections",
-        form="label",
-        metric="macro_f1",
-        measures="Tells which section of a clinical note a sentence comes from.",
-        labels=tuple(SECTIONS),
-        sources=("hpo", "drugs"),
-        training=(
-            f"{_listed(SECTIONS)}: which section of the note is this?",
-            f"{_listed(SECTIONS)}: the section of the note is",
-            f"{_listed(SECTIONS)}? Classify the text.",
-            f"{_listed(SECTIONS)}: where in a record does this belong?",
-        ),
-        testing=(
-            f"{_listed(SECTIONS)}: from which section does this come?",
-            f"{_listed(SECTIONS)}? Say where in the note this stands.",
-        ),
-        make=_note_sections,
-    ),
-    FormTask(
-        name="dialogue_acts",
-        form="label",
-        metric="macro_f1",
-        measures="Tells what the doctor does with a reply.",
-        labels=tuple(ACTS),
-        sources=("hpo", "drugs"),
-        training=(
-            f"{_listed(ACTS)}: what is the doctor's reply?",
-            f"{_listed(ACTS)}: the act of the doctor is",
-            f"{_listed(ACTS)}? Classify the doctor's line.",
-            f"{_listed(ACTS)}: what does the doctor do?",
-        ),
-        testing=(
-            f"{_listed(ACTS)}: which act is the doctor's line?",
-            f"{_listed(ACTS)}? Say what the doctor's reply does.",
-        ),
-        make=_dialogue_acts,
-    ),
+    form_task("query_intent", _query_intent),
+    form_task("trial_criteria", _trial_criteria),
+    form_task("note_sections", _note_sections),
+    form_task("dialogue_acts", _dialogue_acts),
 )

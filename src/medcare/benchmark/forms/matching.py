@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from medcare.benchmark.forms.queries import ASIDES, INTENTS, QUESTIONS, TITLES
-from medcare.benchmark.forms.recipe import Draw, Example, FormTask, NoDrawError
+from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, form_task
 from medcare.benchmark.forms.sentences import RELATIVES, Statement, capital, note
 from medcare.benchmark.forms.vocabulary import alike
+from medcare.benchmark.forms.wordings import ASIDES, INTENTS, QUESTIONS, TITLES
 from medcare.data.overlap import units
 
 _SAME = ("different", "same")
@@ -144,77 +144,8 @@ def _sharing(count: int, pair: Callable[[], tuple[str, str]]) -> tuple[str, str]
 
 
 MATCHING = (
-    FormTask(
-        name="pair_matching",
-        form="label",
-        metric="accuracy",
-        measures="Tells whether two queries ask the same, however they are worded.",
-        labels=_SAME,
-        variants=6,
-        training=(
-            "Do the two queries ask the same? Answer same or different.",
-            "Same or different meaning?",
-            "Compare the queries: same or different?",
-            "Is the meaning of the two queries the same or different?",
-        ),
-        testing=(
-            "Have the two queries the same or a different meaning?",
-            "Decide whether both queries ask the same. Answer same or different.",
-        ),
-        make=_pair_matching,
-    ),
-    FormTask(
-        name="query_relevance",
-        form="label",
-        metric="accuracy",
-        measures="Grades how well a page's title fits what a query asks, in condition and in topic.",
-        labels=_GRADES,
-        variants=4,
-        training=(
-            "Grade the title: 3 same condition and topic, 2 same condition, 1 same topic, 0 neither.",
-            "Relevance of the title: 3 same condition and topic, 2 same condition, 1 same topic, 0 none.",
-            "Rate the title from 0 to 3: 0 neither, 1 same topic, 2 same condition, 3 both.",
-            "Does the title fit in condition and topic (3), condition (2), topic (1) or not (0)?",
-        ),
-        testing=(
-            "Grade the title: 3 condition and topic match, 2 condition alone, 1 topic alone, 0 nothing.",
-            "Relevance of the title from 0 (neither), 1 (topic matches), 2 (condition) to 3 (both).",
-        ),
-        make=_query_relevance,
-    ),
-    FormTask(
-        name="term_normalisation",
-        form="list",
-        metric="micro_f1",
-        measures="Maps other wordings of the patient's findings to preferred terms.",
-        training=(
-            "Which terms name what the patient has? Separate them by semicolons.",
-            "Map the patient's findings to the terms (term; term).",
-            "Normalise what the patient has to terms of the list (term; term).",
-            "Terms of the list for what the patient has, separated by semicolons:",
-        ),
-        testing=(
-            "Choose the terms for what the patient has (term; term).",
-            "Which terms of the list mean the patient's findings? Separate them by semicolons.",
-        ),
-        make=_term_normalisation,
-    ),
-    FormTask(
-        name="icd_coding",
-        form="tuples",
-        metric="micro_f1",
-        measures="Codes the patient's diagnoses to ICD-10-CM categories whose titles use other words.",
-        sources=("icd10cm",),
-        training=(
-            "Code what the patient has as (diagnosis | code).",
-            "Give each diagnosis of the patient its code: (diagnosis | code).",
-            "Which code fits which diagnosis of the patient? (diagnosis | code)",
-            "Diagnoses of the patient with the right code, as (diagnosis | code):",
-        ),
-        testing=(
-            "Write each diagnosis of the patient with its code: (diagnosis | code).",
-            "Code the patient's diagnoses as pairs (diagnosis | code).",
-        ),
-        make=_icd_coding,
-    ),
+    form_task("pair_matching", _pair_matching),
+    form_task("query_relevance", _query_relevance),
+    form_task("term_normalisation", _term_normalisation),
+    form_task("icd_coding", _icd_coding),
 )

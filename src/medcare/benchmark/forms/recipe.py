@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from medcare.benchmark.forms.queries import ASKING
-from medcare.benchmark.forms.sentences import RELATIVES, age_of, expand
+from medcare.benchmark.forms.sentences import RELATIVES, age_of, capital, expand
 from medcare.benchmark.forms.vocabulary import Pool, Vocabulary
+from medcare.benchmark.forms.wordings import ASKING
+from medcare.benchmark.task_data import texts
 from medcare.data.task import Form, Metric, Task
 
 _SOURCES = {
@@ -134,3 +135,15 @@ class FormTask:
             labels=self.labels,
             chance=1 / len(self.labels) if self.form == "label" else None,
         )
+
+
+def form_task(name: str, make: Callable[[Draw], Example]) -> FormTask:
+    """The task of that name in tasks.yaml."""
+    said = dict(texts("forms/tasks.yaml")[name])
+    for key in ("training", "testing"):
+        said[key] = tuple(text.replace("{labels}", _listed(said.get("labels", ()))) for text in said[key])
+    return FormTask(name, make=make, **said)
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return capital(" or ".join([", ".join(labels[:-1]), *labels[-1:]]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medcare.benchmark.forms.recipe import Draw, Example, FormTask, NoDrawError
+from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, form_task
 from medcare.benchmark.forms.sentences import paragraph
 
 # Relation -> wordings. {d} disease, {f} finding, {g} gene.
@@ -148,59 +148,7 @@ def _treatment_rules(draw: Draw) -> Example:
 
 
 RELATIONS = (
-    FormTask(
-        name="disease_relations",
-        form="tuples",
-        metric="micro_f1",
-        measures="Reads gene-disease and disease-finding triples with their direction and negation.",
-        training=(
-            "Extract (gene | causes | disease) and (disease | shows or lacks | finding).",
-            "Relations: (disease | shows | finding), (disease | lacks | finding), (gene | causes | disease).",
-            "Triples with causes, shows or lacks, as (gene | causes | disease); (disease | shows | finding):",
-            "What causes, shows or lacks what? (gene | causes | disease), (disease | shows | finding)",
-            "Relations causes, shows, lacks as (subject | relation | object):",
-        ),
-        testing=(
-            "Write the relations as (disease | shows or lacks | finding) and (gene | causes | disease).",
-            "Extract triples (subject | relation | object) with causes, shows or lacks.",
-        ),
-        make=_disease_relations,
-    ),
-    FormTask(
-        name="causal_relations",
-        form="tuples",
-        metric="micro_f1",
-        measures="Reads cause, order in time and aggravation between findings, whatever the order of words.",
-        training=(
-            "Extract (finding | causes, precedes or worsens | finding), or none.",
-            "Which finding causes, precedes or worsens which? (finding | relation | finding) or none",
-            "Relations causes, precedes, worsens as (finding | relation | finding), or none:",
-            "What causes, precedes or worsens what? Form: (finding | causes | finding), or none.",
-            "Relations between findings: (finding | causes/precedes/worsens | finding) or none.",
-        ),
-        testing=(
-            "Write what causes, precedes or worsens what: (finding | relation | finding), or none.",
-            "Give each relation as (finding | causes, precedes or worsens | finding), or none.",
-        ),
-        make=_causal_relations,
-    ),
-    FormTask(
-        name="treatment_rules",
-        form="tuples",
-        metric="micro_f1",
-        measures="Turns a rule in prose into the two branches of a decision.",
-        sources=("hpo", "drugs"),
-        training=(
-            "Turn the rule into (condition | yes | drug); (condition | no | drug).",
-            "Which drug with and without the condition? (condition | yes | drug); (condition | no | drug)",
-            "Write the decision as (condition | yes | drug); (condition | no | drug).",
-            "Both branches of the decision: (condition | yes | drug); (condition | no | drug).",
-            "Extract the rule as (condition | yes or no | drug).",
-        ),
-        testing=(
-            "Write both branches of the rule: (condition | yes | drug); (condition | no | drug).",
-            "Give the decision as (condition | yes or no | drug).",
-        ),
-        make=_treatment_rules,
-    ),
+    form_task("disease_relations", _disease_relations),
+    form_task("causal_relations", _causal_relations),
+    form_task("treatment_rules", _treatment_rules),
 )
