@@ -15,7 +15,7 @@ from medcare.text.records import Conversation, Item
 
 @cache
 def texts(file: str) -> dict[str, Any]:
-    """A YAML file of this package: what tasks say, apart from how their examples are made. Lists are tuples."""
+    """A YAML file of this package, lists as tuples: what tasks say, not how their examples are made."""
     text = resources.files("medcare.benchmark").joinpath(file).read_text(encoding="utf-8")
     tree: dict[str, Any] = _frozen(yaml.safe_load(text))
     return tree
