@@ -16,7 +16,7 @@ from medcare.foundation.errors import EvaluationError
 from medcare.judging.cache import Cache, Verdict
 from medcare.judging.cases import AnswerFile
 from medcare.judging.judge import Judge
-from medcare.judging.rating import ASKS, RatingRequest, estimate, rate, requests
+from medcare.judging.rating import ASKS, Cost, RatingRequest, estimate, rate, requests
 from tests.fake_server import (
     GOOD,
     Action,
@@ -47,10 +47,10 @@ def ask(
     *,
     concurrency: int,
     tries: int = 2,
-    advance: Callable[[], None] = lambda: None,
+    agree: Callable[[Cost], None] = lambda _: None,
 ) -> dict[str, Verdict]:
     with Client(judge.url, tries=tries, timeout=30) as client:
-        return rate(wanted, Judge(client, "strict"), cache, concurrency=concurrency, advance=advance)
+        return rate(wanted, Judge(client, "strict"), cache, concurrency=concurrency, agree=agree)
 
 
 def only(verdicts: dict[str, Verdict]) -> Verdict:
@@ -207,9 +207,18 @@ def test_the_cost_is_estimated_from_what_is_not_known_yet(cache: Cache):
     assert estimate(chinese, cache).tokens_in - cost.tokens_in / 9 == pytest.approx(1000, rel=0.05)
 
 
-def test_advance_is_called_once_for_each_request_that_is_sent(cache: Cache):
-    steps: list[int] = []
-    with fake_server(in_turn(content("no"), verdict())) as judge:
-        wanted = requests(CASES, [answers("base")], model="strict", repeats=1, seed=0)
-        ask(judge, wanted, cache, concurrency=4, advance=lambda: steps.append(1))
-    assert len(steps) == 12
+def test_the_cost_is_told_before_anything_is_sent_and_may_be_refused(cache: Cache):
+    told: list[int] = []
+
+    def refuse(cost: Cost) -> None:
+        told.append(cost.calls)
+        raise EvaluationError("too dear")
+
+    wanted = requests(CASES, [answers("base")], model="strict", repeats=1, seed=0)
+    with fake_server(in_turn(verdict())) as judge:
+        with pytest.raises(EvaluationError, match="too dear"):
+            ask(judge, wanted, cache, concurrency=4, agree=refuse)
+        assert not judge.bodies
+        ask(judge, wanted, cache, concurrency=4, agree=lambda cost: told.append(cost.calls))
+    assert told == [12, 12]
+    assert len(judge.bodies) == 12

@@ -179,7 +179,7 @@ class Adapted(nn.Module, ABC):
         raise NotImplementedError
 
     def drop(self, probability: float) -> None:
-        """Zero an entry of the branches' input with this probability from now on."""
+        """Set the probability of the dropout on the branches' input."""
         self.shared.drop(probability)
 
     def beside(self, x: Tensor, y: Tensor) -> Tensor:

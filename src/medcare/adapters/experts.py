@@ -75,7 +75,7 @@ class ExpertWeight(Adapted):
         return self.matrices
 
     def drop(self, probability: float) -> None:
-        """Zero an entry of the branches' input with this probability from now on."""
+        """Set the probability of the dropout on the branches' input."""
         self.dropout = probability
 
     def unwrapped(self) -> nn.Module | None:

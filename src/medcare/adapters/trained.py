@@ -1,4 +1,4 @@
-"""What a method has to say of itself, so that the one loop can train it; the table is in methods.py."""
+"""What a method must provide so that the loop can train it; the table of methods is in methods.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Trained(ABC):
-    """What trains in a model, from the first step to the folder.
+    """A method: what trains in a model, and what its stage folder holds.
 
     Attributes:
         rate: factor of the stage's learning rate.
@@ -42,7 +42,7 @@ class Trained(ABC):
             model: the base in stage 1, what stage 1 left in stage 2.
             stage: which.
             config: all settings.
-            sample: token ids [1, s] of rows that tell which directions matter; `corda` alone asks for them.
+            sample: token ids [1, s] of rows that show which directions matter; only `corda` asks for them.
 
         Returns:
             What trains, by name.
@@ -66,4 +66,4 @@ class Trained(ABC):
 
     @abstractmethod
     def settle(self, model: PreTrainedModel) -> None:
-        """Make a trained model what its folder loads as when the stage is over: dropped, merged, plain."""
+        """Bring a trained model into the state in which its folder loads: branches dropped or merged."""

@@ -16,7 +16,7 @@ from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AUTO, AdapterConfig, Stage
 
 _ENOUGH = 0.9  # of the feed-forward weights
-# Linears of one block that read the same tensor, in most families; where they don't, they are served apart.
+# Linears of one block that read the same tensor in most families; where they don't, `SharedInput` notices.
 _PARALLEL = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "attention"),
     **dict.fromkeys(("wq", "wk", "wv"), "attention"),
@@ -55,7 +55,7 @@ def add_branches(model: nn.Module, stage: Stage, config: AdapterConfig) -> None:
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:
-    """Zero an entry of the branches' input with this probability from now on, in every adapted layer."""
+    """Set the probability of the dropout on the branches' input, in every adapted layer."""
     for layer in adapted_layers(model).values():
         layer.drop(probability)
 
@@ -116,7 +116,7 @@ def _layers_of_role(
     layers = find_layers(model, names, role)
     found = {name: layer for name, layer in layers.items() if spec.stands_beside(layer)}
     if names == (AUTO,) and role == "attention":
-        # What is narrower than the branch is a gate, with a number or a few for each head.
+        # A linear that is narrower than the branch is a gate, with one or a few numbers for each head.
         wide = {name: layer for name, layer in found.items() if min(widths(layer)) >= config.rank}
         return wide or found
     return found
@@ -153,7 +153,7 @@ def check_share(model: nn.Module, chosen: Collection[str], config: AdapterConfig
 
 
 def _check_ready(model: nn.Module, stage: Stage) -> None:
-    """Refuse a model that the stage before has not left as this one needs it."""
+    """Refuse a model that lacks the branches that this stage goes on with, or still has those it drops."""
     for spec in BRANCHES:
         if spec.added_in == stage:
             continue
@@ -217,7 +217,7 @@ def router_load(model: nn.Module) -> dict[str, list[float]]:
 
 
 def set_noise(model: nn.Module, enabled: bool) -> None:
-    """Switch what stage 2 will drop, the noise aggregator, on or off without dropping it."""
+    """Switch the noise aggregator, which stage 2 will drop, on or off without removing it."""
     dropped = frozenset(spec.name for spec in BRANCHES if spec.in_align == "dropped")
     for linear in adapted_layers(model).values():
         linear.disabled = frozenset() if enabled else dropped

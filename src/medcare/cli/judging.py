@@ -83,15 +83,21 @@ def judge(
         raise ConfigError("A judge is needed: give --url and --model, or --offline for scores without one.")
     from medcare.evaluation.client import Client
     from medcare.judging.judge import Judge
-    from medcare.judging.judging import Settings, judge_files
+    from medcare.judging.judging import judge_files
     from medcare.judging.tables import tables
 
-    settings = Settings(repeat, concurrency, seed)
     agree = _agreement(url, price_in, price_out, yes=yes)
     with Client(url, read_key(key_env, "--key-env"), timeout=timeout, per_minute=rate) as client:
-        asked = Judge(client, model, max_tokens)
         tree = judge_files(
-            predictions, gold, out, asked, settings, agree=agree, reference_scores=reference_scores
+            predictions,
+            gold,
+            out,
+            Judge(client, model, max_tokens),
+            agree=agree,
+            repeats=repeat,
+            concurrency=concurrency,
+            seed=seed,
+            reference_scores=reference_scores,
         )
     _print(tables(tree))
     typer.echo(f"Wrote {out / 'judge.json'}, judge.md and judged.jsonl.")

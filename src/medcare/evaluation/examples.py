@@ -1,4 +1,4 @@
-"""Solved examples that stand before a question (few-shot), and the care that they tell nothing of the test.
+"""Solved examples before a question (few-shot), chosen so that they give nothing of the test away.
 
 An example may not repeat a test item: not its question, not thirteen words or Chinese characters in a row of
 it, nor the fact that it asks for, where the training data name their facts. Imports no torch.
@@ -34,11 +34,11 @@ class Examples:
     """Examples that may be shown before the questions of a test set.
 
     Attributes:
-        refused: how many were left out because they tell something of a test item.
+        refused: how many were left out because they give something of a test item away.
     """
 
     def __init__(self, pool: Iterable[Conversation | Item], items: Sequence[Item], *, seed: int) -> None:
-        """Take from `pool` what tells nothing of `items`.
+        """Take from `pool` what gives nothing of `items` away.
 
         Args:
             pool: training conversations, or the solved questions of a development set.

@@ -1,4 +1,4 @@
-"""From answers to what they are worth: the one way for every task. Imports no torch."""
+"""Scoring answers, the one way for every task. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From prediction files to outcomes: what each model answered to each item, and what that is worth.
+"""From prediction files to outcomes: what each model answered to each item, and the score of that.
 
 A folder is read as the pipeline leaves it: data/items.jsonl, data/benchmark.json and, for each model,
 evaluation/NAME/predictions.jsonl. Imports no torch.

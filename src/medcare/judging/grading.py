@@ -14,12 +14,12 @@ from medcare.data.task import Task
 from medcare.evaluation.client import Client
 from medcare.evaluation.outcomes import GRADES, PREDICTIONS, read_predictions, read_tests
 from medcare.foundation.errors import ConfigError
-from medcare.foundation.progress import say, track
+from medcare.foundation.progress import say
 from medcare.foundation.storage import write_jsonl
 from medcare.judging.cache import Cache, Verdict
 from medcare.judging.cases import AnswerFile, Case
 from medcare.judging.judge import Judge
-from medcare.judging.rating import estimate, rate, requests
+from medcare.judging.rating import Cost, rate, requests
 from medcare.judging.rubric import HIGHEST, LOWEST
 from medcare.settings.keys import read_key
 from medcare.text.records import Item
@@ -64,16 +64,14 @@ def _graded(task: Task, items: Sequence[Item], answers: AnswerFile) -> list[dict
     ]
     wanted = requests(cases, [answers], model=name, repeats=1, seed=0)
     cache = Cache(answers.path.with_name(_CACHE))
-    cost = estimate(wanted, cache)
-    if cost.calls:
-        say(f"{cost.calls:,} answers to '{task.name}' go to {url} to be graded.")
-    with (
-        Client(url, read_key(task.key_env, "key_env")) as client,
-        track(f"grades of {answers.name}", cost.calls + cost.known) as progress,
-    ):
-        progress.start_at(cost.known)
-        judge = Judge(client, name)
-        found = rate(wanted, judge, cache, concurrency=_CONCURRENCY, advance=progress.advance)
+
+    def tell(cost: Cost) -> None:
+        if cost.calls:
+            say(f"{cost.calls:,} answers to '{task.name}' go to {url} to be graded.")
+
+    with Client(url, read_key(task.key_env, "key_env")) as client:
+        title = f"grades of {answers.name}"
+        found = rate(wanted, Judge(client, name), cache, concurrency=_CONCURRENCY, agree=tell, title=title)
     verdicts = {request.case.id: found[request.key] for request in wanted}
     return [
         {"id": item.id, "grade": grade_of(item, verdicts[item.id]), "reason": verdicts[item.id].reason}

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from medcare.foundation.progress import track
 from medcare.foundation.storage import Json, file_hash, write_json, write_jsonl, write_text
 from medcare.judging import rubric
-from medcare.judging.cache import Cache, Verdict
+from medcare.judging.cache import Cache
 from medcare.judging.cases import read_answers, read_cases
 from medcare.judging.judge import Judge
-from medcare.judging.rating import Cost, RatingRequest, estimate, rate, requests
+from medcare.judging.rating import Cost, rate, requests
 from medcare.judging.reference_scores import read_reference_scores
 from medcare.judging.summary import Ratings, summary
 from medcare.judging.tables import markdown, tables
@@ -22,29 +20,16 @@ from medcare.judging.tables import markdown, tables
 CACHE, JUDGED, SUMMARY, READABLE = "cache.jsonl", "judged.jsonl", "judge.json", "judge.md"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to ask.
-
-    Attributes:
-        repeats: verdicts on each answer.
-        concurrency: most requests under way at once.
-        seed: of the order in which files are judged, and of the statistics.
-    """
-
-    repeats: int = 1
-    concurrency: int = 8
-    seed: int = 0
-
-
 def judge_files(
     predictions: Sequence[Path],
     gold: Path,
     out: Path,
     judge: Judge,
-    settings: Settings,
     *,
     agree: Callable[[Cost], None],
+    repeats: int = 1,
+    concurrency: int = 8,
+    seed: int = 0,
     reference_scores: Path | None = None,
 ) -> Json:
     """Have answers judged and write what came of it.
@@ -54,8 +39,10 @@ def judge_files(
         gold: JSONL of the tasks.
         out: folder to write; verdicts that its cache holds are not asked for again.
         judge: who is asked.
-        settings: how to ask.
         agree: called with the cost before anything is sent; raises to stop here.
+        repeats: verdicts on each answer.
+        concurrency: most requests under way at once.
+        seed: of the order in which files are judged, and of the statistics.
         reference_scores: JSONL of scores to hold the judge's against.
 
     Returns:
@@ -74,30 +61,16 @@ def judge_files(
         names, ids = [file.name for file in files], {case.id for case in cases}
         reference = read_reference_scores(reference_scores, names, ids)
         paths["reference_scores"] = reference_scores
-    wanted = requests(cases, files, model=judge.model, repeats=settings.repeats, seed=settings.seed)
-    verdicts = _ask(wanted, judge, Cache(out / CACHE), settings.concurrency, agree)
+    wanted = requests(cases, files, model=judge.model, repeats=repeats, seed=seed)
+    verdicts = rate(wanted, judge, Cache(out / CACHE), concurrency=concurrency, agree=agree)
     ratings = Ratings(cases, files, wanted, verdicts)
     tree: Json = {
-        **_made_with(judge, settings, paths),
-        **summary(ratings, seed=settings.seed, reference=reference),
+        **_made_with(judge, paths),
+        "settings": {"repeats": repeats, "seed": seed},
+        **summary(ratings, seed=seed, reference=reference),
     }
     _write(out, ratings, tree)
     return tree
-
-
-def _ask(
-    wanted: Sequence[RatingRequest],
-    judge: Judge,
-    cache: Cache,
-    concurrency: int,
-    agree: Callable[[Cost], None],
-) -> dict[str, Verdict]:
-    """The verdicts, of the cache and of the judge, once its cost is agreed to."""
-    cost = estimate(wanted, cache)
-    agree(cost)
-    with track("Judging", cost.calls + cost.known) as task:
-        task.start_at(cost.known)
-        return rate(wanted, judge, cache, concurrency=concurrency, advance=task.advance)
 
 
 def _write(out: Path, ratings: Ratings, tree: Json) -> None:
@@ -106,12 +79,11 @@ def _write(out: Path, ratings: Ratings, tree: Json) -> None:
     write_text(out / READABLE, markdown(tables(tree), title="Clinical writing, judged by a language model"))
 
 
-def _made_with(judge: Judge, settings: Settings, paths: Mapping[str, Path]) -> Json:
+def _made_with(judge: Judge, paths: Mapping[str, Path]) -> Json:
     """What the ratings rest on."""
     return {
         "judge": {"model": judge.model, "url": judge.client.url, "max_tokens": judge.max_tokens},
         "rubric": {"version": rubric.version(), "dimensions": rubric.DIMENSIONS, "scale": [1, 5]},
-        "settings": {"repeats": settings.repeats, "seed": settings.seed},
         "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in paths.items()},
         "versions": {"python": platform.python_version(), "medcare": metadata.version("medcare")},
         "calls_now": judge.client.calls,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from medcare.evaluation.client import UnansweredError, ask_all
 from medcare.foundation.errors import EvaluationError
+from medcare.foundation.progress import track
 from medcare.judging import rubric
 from medcare.judging.cache import Cache, Verdict, request_key
 from medcare.judging.cases import AnswerFile, Case
@@ -97,7 +98,8 @@ def rate(
     cache: Cache,
     *,
     concurrency: int,
-    advance: Callable[[], None],
+    agree: Callable[[Cost], None] = lambda _: None,
+    title: str = "Judging",
 ) -> dict[str, Verdict]:
     """Get a verdict for every request.
 
@@ -106,7 +108,8 @@ def rate(
         judge: who is asked.
         cache: gets each verdict at once, but not a case without a reply, which is tried again next time.
         concurrency: most requests under way at once.
-        advance: called after each that was sent.
+        agree: called with the cost before anything is sent; raises to stop here.
+        title: stands beside the progress bar.
 
     Returns:
         Verdicts by key.
@@ -134,12 +137,16 @@ def rate(
         in_a_row = 0
         return verdict
 
-    for index, verdict in ask_all(ask, open_, concurrency):
-        if isinstance(verdict, str):
-            lost[open_[index].key] = Verdict(open_[index].key, None, verdict)
-        else:
-            cache.add(verdict)
-        advance()
+    cost = estimate(wanted, cache)
+    agree(cost)
+    with track(title, cost.calls + cost.known) as task:
+        task.start_at(cost.known)
+        for index, verdict in ask_all(ask, open_, concurrency):
+            if isinstance(verdict, str):
+                lost[open_[index].key] = Verdict(open_[index].key, None, verdict)
+            else:
+                cache.add(verdict)
+            task.advance()
     known = {request.key: cache[request.key] for request in wanted if request.key in cache}
     return known | lost
 

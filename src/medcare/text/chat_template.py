@@ -7,14 +7,14 @@ Two laws hold for every template, and tests hold them:
 - *the prompt is a prefix*: what inference sends before an answer is the beginning of what was trained, and
   the loss covers what the model has to write after it, its end of turn included, and nothing else.
 
-Many templates write an earlier turn otherwise than they wrote it when it was the last one: Qwen3 drops past
-thoughts. Then a conversation with several answers gives one row for each of them, which ends with it.
-Where a prompt opens a thought that the whole conversation does not show (DeepSeek-R1), the second law wins:
-the row goes on from the prompt with the thought, if there is one, and its end. Where only the next turn's
-role ends an answer (GLM), that token is added to the row. Where an answer's beginning would melt into one
-token with the end of its prompt, they are tokenised apart.
+Many templates write a turn in another way once others follow: Qwen3 drops past thoughts. Then a conversation
+with several answers gives one row for each of them, which ends with it. Where a prompt opens a thought that
+the whole conversation does not show (DeepSeek-R1), the second law wins: the row goes on from the prompt with
+the thought, if there is one, and its end. Where only the next turn's role ends an answer (GLM), that token is
+added to the row. Where an answer's beginning would melt into one token with the end of its prompt, they are
+tokenised apart.
 
-How no message becomes a control token is told in `control_tokens.py`.
+control_tokens.py says how messages are kept from becoming control tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a training loop tells of itself: loss, gradient norm and rate."""
+"""What a training loop reports: loss, gradient norm and rate."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done in the block is no training, and does not count for the rate."""
+        """Time spent in the block does not count for the rate."""
         begun = time.monotonic()
         yield
         self.since += time.monotonic() - begun
@@ -100,7 +100,7 @@ class Meter:
         return self.tokens / max(time.monotonic() - self.since, 1e-9)
 
     def seconds(self) -> float:
-        """Seconds of training in all calls, but for what a kill has undone."""
+        """Seconds of training in all calls, without what a kill has undone."""
         return self.before + time.monotonic() - self.start
 
     def take(self) -> dict[str, Any]:

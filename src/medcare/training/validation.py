@@ -1,9 +1,8 @@
-"""What is measured on the way, on rows that are not trained on, and what follows from it.
+"""Validation while a stage trains: measurements on rows that are not trained on, and what follows from them.
 
 The model is measured as it will be used: without dropout and without the noise aggregator, which is dropped
-after stage 1. The loss is told by source, because a mean hides one source getting worse behind another's
-back. All that decides how training goes on is in `Validator.state`, so that a continued run takes the same
-turns.
+after stage 1. The loss is also given by source, because a mean hides that one source gets worse. All that
+decides how training goes on is in `Validator.state`, so that a continued run decides alike.
 """
 
 from __future__ import annotations
