@@ -100,3 +100,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _one_thread() -> None:
     """Models this small run faster on one thread, and tests that run beside each other don't starve."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that fails is tried again at once."""
+    monkeypatch.setattr("medcare.evaluation.client._FIRST_WAIT", 0.01)

@@ -35,13 +35,10 @@ from tests.fake_server import (
     verdict,
 )
 
+pytestmark = pytest.mark.usefixtures("soon")
+
 KEY = "sk-secret-0123456789"
 SLOW = slow(1.0, verdict())
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medcare.evaluation.client._FIRST_WAIT", 0.01)
 
 
 def ask(url: str, *prompts: str, timeout: float = 5.0, **options: Any) -> list[str]:

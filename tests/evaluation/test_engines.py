@@ -24,6 +24,8 @@ from tests.fake_server import Action, content, failure, fake_server, send
 from tests.serving.conftest import running, served
 from tests.text.tokenizers_by_family import tokenizer_of
 
+pytestmark = pytest.mark.usefixtures("soon")
+
 ITEMS = [
     Item(
         f"i{n}", f"t{n % 2}", "knowledge", "taught", f"f{n}", f"What causes fever {n}?",
@@ -179,11 +181,6 @@ class Echoing:
 
 def as_json(tree: Any) -> Action:
     return send(json.dumps(tree).encode())
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medcare.evaluation.client._FIRST_WAIT", 0.01)
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ from tests.fake_server import (
 )
 from tests.judging.made_up import CASES, answers
 
+pytestmark = pytest.mark.usefixtures("soon")
+
 FENCE = f"Here you are:\n```json\n{json.dumps(GOOD)}\n```"
 
 
@@ -56,11 +58,6 @@ def ask(
 def only(verdicts: dict[str, Verdict]) -> Verdict:
     (found,) = verdicts.values()
     return found
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medcare.evaluation.client._FIRST_WAIT", 0.01)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ class _Int8(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [.., i] to [.., o]."""
         flat = x.reshape(-1, self.in_features)
-        y: Tensor = _Int8Product.apply(flat, self)  # type: ignore[no-untyped-call]
+        y: Tensor = _Product.apply(flat, self)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], self.out_features)
 
     def unpacked(self, dtype: torch.dtype) -> Tensor:
@@ -65,29 +65,16 @@ class _Int8(nn.Module):
             _ = weight.float(), weight.float()
         return weight.mul_(self.scales.unsqueeze(1).mul(1 / 127))
 
-    def integers(self, x: Tensor) -> Tensor:
-        """The product [t, o] of rounded x [t, i] and the weight: in int32, float16 and x's dtype in turn."""
+    def product(self, x: Tensor) -> Tensor:
+        """Map [t, i] to [t, o]; on a GPU in integers, as int32, float16 and x's dtype in turn."""
+        if self.kernels == "processor":
+            return functional.linear(x, self.unpacked(x.dtype), self.bias)
         rounded = x.to(torch.float16).to(torch.int8)
         product = torch._int_mm(rounded, self.weight.t())
         scaled = torch.empty_like(product, dtype=torch.float16)
         if self.bias is not None:
             scaled.add_(self.bias)
         return scaled.to(x.dtype)
-
-
-class _Int8Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: _Int8) -> Tensor:
-        """Of x [t, i]."""
-        ctx.layer = layer
-        if layer.kernels == "gpu":
-            return layer.integers(x)
-        return functional.linear(x, layer.unpacked(x.dtype), layer.bias)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        """The gradient of x."""
-        return upstream[0] @ ctx.layer.unpacked(upstream[0].dtype), None
 
 
 class _Nf4(nn.Module):
@@ -105,8 +92,12 @@ class _Nf4(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [.., i] to [.., o]."""
-        y: Tensor = _Nf4Product.apply(x, self)  # type: ignore[no-untyped-call]
+        y: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
         return y
+
+    def product(self, x: Tensor) -> Tensor:
+        """Map [.., i] to [.., o]."""
+        return functional.linear(x, self.unpacked(x.dtype), self.bias)
 
     def unpacked(self, dtype: torch.dtype) -> Tensor:
         """The weight [o, i]."""
@@ -115,12 +106,12 @@ class _Nf4(nn.Module):
         return torch.empty((self.out_features, self.in_features), dtype=dtype)
 
 
-class _Nf4Product(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: _Nf4) -> Tensor:
-        """Of x [.., i]; nothing of it is kept."""
+    def forward(ctx: Any, x: Tensor, layer: _Int8 | _Nf4) -> Tensor:
+        """Of x [t, i]; nothing of it is kept."""
         ctx.layer = layer
-        return functional.linear(x, layer.unpacked(x.dtype), layer.bias)
+        return layer.product(x)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
