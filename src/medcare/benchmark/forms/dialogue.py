@@ -4,70 +4,18 @@ from __future__ import annotations
 
 from medcare.benchmark.forms.recipe import Draw, Example, form_task
 from medcare.benchmark.forms.sentences import RELATIVES, capital
+from medcare.benchmark.task_data import texts
 
 _STATUSES = ("present", "absent", "unknown")
 
-_QUESTIONS = (
-    "[any|and] {x}",
-    "do you have {x}",
-    "what about {x}",
-    "have you [had|noticed] {x}",
-    "are you troubled by {x}",
-    "is there [also|] {x}",
-    "and {x}, how is that",
-    "have you got {x}",
-)
-_REPLIES = {
-    "present": (
-        "[yes|yeah|yes, I do]",
-        "[every day|a lot|all the time]",
-        "[unfortunately|sadly|I am afraid so]",
-        "[for weeks now|for a year|since spring]",
-        "that [is why I came|bothers me most]",
-        "[it started|it began] [last week|in May]",
-        "[sure|of course|indeed]",
-        "[it is getting worse|more than ever]",
-    ),
-    "absent": (
-        "[no|nope|no, never]",
-        "[not at all|none|nothing of that]",
-        "only my {r}, not me",
-        "[I never had that|that is fine]",
-        "[thank God, no|luckily not]",
-        "that was [excluded|ruled out]",
-        "[my {r} does, I don't|not me, my {r}]",
-        "[I am free of that|that I don't have]",
-    ),
-    "unknown": (
-        "[not sure|I am not sure]",
-        "[hard to say|I can't tell]",
-        "[nobody|no one] [checked|looked] so far",
-        "[maybe|perhaps], I don't know",
-        "[no idea|I wouldn't know]",
-        "you would have to [look|test me]",
-        "I would have to ask my {r}",
-        "[I can't remember|I forgot]",
-    ),
-}
-_COMPLAINTS = (
-    "[I have had|I've got|it's about] {x} {t}",
-    "I [came|am here] because of {x} {t}",
-    "{x} {t}, doctor",
-    "I [suffer from|am troubled by] {x} {t}",
-)
-_TIMES = ("for {n} [days|weeks|months|years]", "since [birth|childhood|last week|last winter|age {n}]")
-_PASTS = (
-    "[anything before|past illnesses|earlier problems]",
-    "what did you have before",
-    "any [old|other] trouble",
-)
-_PAST_REPLIES = ("{x} [as a child|years ago]", "[I once had|I used to have|there was] {x}", "[only|just] {x}")
-_ORDERS = (
-    "take {d} {dose}",
-    "I [will give|prescribe] you {d} {dose}",
-    "let us [try|start] {d} {dose}",
-    "{d} {dose} should help",
-)
+_TEXTS = texts("forms/wordings.yaml")["dialogue"]
+_QUESTIONS: tuple[str, ...] = _TEXTS["questions"]
+_REPLIES: dict[str, tuple[str, ...]] = _TEXTS["replies"]
+_COMPLAINTS: tuple[str, ...] = _TEXTS["complaints"]
+_TIMES: tuple[str, ...] = _TEXTS["times"]
+_PASTS: tuple[str, ...] = _TEXTS["pasts"]
+_PAST_REPLIES: tuple[str, ...] = _TEXTS["past_replies"]
+_ORDERS: tuple[str, ...] = _TEXTS["orders"]
 
 
 def _symptom_status(draw: Draw) -> Example:

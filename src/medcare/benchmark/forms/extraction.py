@@ -6,6 +6,7 @@ import random
 
 from medcare.benchmark.forms.recipe import Draw, Example, form_task
 from medcare.benchmark.forms.sentences import RELATIVES, Statement, note, paragraph
+from medcare.benchmark.task_data import texts
 
 TYPES = ("finding", "disease", "gene", "drug")
 _KINDS = {"finding": "findings", "disease": "diseases", "gene": "genes", "drug": "drugs"}
@@ -17,44 +18,12 @@ _DOES_NOT = {
     "drug": ("drug_absent",),
 }
 
-_ONSETS = (
-    "since [birth|infancy|childhood|adolescence]",
-    "since age {n}",
-    "for [the last|] {m} [days|weeks|months|years]",
-    "since last [week|month|year|spring|summer|autumn|winter]",
-    "since [January|February|March|April|June|July|August|October|November]",
-)
+_TEXTS = texts("forms/wordings.yaml")["extraction"]
+_ONSETS: tuple[str, ...] = _TEXTS["onsets"]
 
 # What happens to a medicine -> wordings, none of which uses the answer's word.
-_CHANGES = {
-    "started": (
-        "[begin|began|initiated] {x} {dose}",
-        "{x} {dose} was [added|introduced|newly prescribed]",
-        "new: {x} {dose}",
-    ),
-    "stopped": (
-        "[discontinued|came off] {x} {dose}",
-        "{x} {dose} was [withdrawn|discontinued|taken off the list]",
-        "[no longer|not any more] on {x} {dose}",
-    ),
-    "raised": (
-        "{x} [increased|up-titrated|doubled] to {dose}",
-        "[increase|stepped up] {x} to {dose}",
-        "higher dose of {x}, now {dose}",
-    ),
-    "lowered": (
-        "{x} [reduced|cut|tapered|halved] to {dose}",
-        "[reduce|stepped down] {x} to {dose}",
-        "lower dose of {x}, now {dose}",
-    ),
-}
-_OTHER_DRUGS = (
-    "allergic to {x}",
-    "{r} takes {x} {dose}",
-    "{x} {dose} was offered but declined",
-    "never [took|had] {x}",
-    "{x} [is contraindicated|must be avoided]",
-)
+_CHANGES: dict[str, tuple[str, ...]] = _TEXTS["changes"]
+_OTHER_DRUGS: tuple[str, ...] = _TEXTS["other_drugs"]
 
 
 def _relative(rng: random.Random) -> dict[str, str]:

@@ -8,27 +8,13 @@ from __future__ import annotations
 from medcare.benchmark.forms.recipe import Draw, Example, form_task
 from medcare.benchmark.forms.sentences import RELATIVES, capital, paragraph
 from medcare.benchmark.forms.wordings import ACTS, CRITERIA, INTENTS, SECTIONS
+from medcare.benchmark.task_data import texts
 
-_TOPICS = (
-    "{x} study, [inclusion|exclusion]",
-    "{x} trial, [eligible|not eligible] if",
-    "{x} trial, [include|exclude]",
-)
+_TEXTS = texts("forms/wordings.yaml")["labels"]
+_TOPICS: tuple[str, ...] = _TEXTS["topics"]
 # Added to any criterion, so that its length says little.
-_WHEN = (
-    "",
-    "",
-    "at entry",
-    "at screening",
-    "as judged by the [doctor|investigator]",
-    "before the first visit",
-)
-_PATIENT_SAYS = (
-    "[I have|I've got|it's about] {x} [and {y}|]",
-    "my {r} [has|gets] {x}",
-    "still {x}, [doctor|no change|as before]",
-    "{x} again [and {y} too|]",
-)
+_WHEN: tuple[str, ...] = _TEXTS["when"]
+_PATIENT_SAYS: tuple[str, ...] = _TEXTS["patient_says"]
 
 
 def _query_intent(draw: Draw) -> Example:

@@ -4,84 +4,20 @@ from __future__ import annotations
 
 from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, form_task
 from medcare.benchmark.forms.sentences import paragraph
+from medcare.benchmark.task_data import texts
 
+_TEXTS = texts("forms/wordings.yaml")["relations"]
 # Relation -> wordings. {d} disease, {f} finding, {g} gene.
-_DISEASE = {
-    "causes": (
-        "{d} is [caused by|due to|the result of] [variants|mutations|defects] in {g}",
-        "[variants|mutations] [in|of] {g} [lead to|underlie|result in] {d}",
-        "{g} is the [gene behind|gene responsible for] {d}",
-        "[people|patients|those] with {d} carry {g} [variants|mutations]",
-        "in {d}, {g} is [mutated|defective]",
-    ),
-    "shows": (
-        "{d} [often|typically|sometimes|] [presents with|features|includes|involves] {f}",
-        "{f} is [a common|a typical|a known|one] [feature|sign|part] of {d}",
-        "[patients|people|children] with {d} [have|may have|develop] {f}",
-        "[expect|look for|watch for] {f} in {d}",
-        "{f} [belongs to|occurs in|is seen in] {d}",
-    ),
-    "lacks": (
-        "{f} is not [listed|recorded|described] [under|for|in] {d}",
-        "{f} [has not been|was never] [reported|described|noted] in {d}",
-        "[no reports of|no records of] {f} in {d}",
-        "{d} [has been described without|is listed without] {f}",
-    ),
-}
-_NO_RELATION = (
-    "[compare|see also] {e}",
-    "{e} was considered [too|first]",
-    "{e} [is discussed elsewhere|is another matter]",
-    "{g} was tested [first|too|in vain]",
-)
+_DISEASE: dict[str, tuple[str, ...]] = _TEXTS["disease"]
+_NO_RELATION: tuple[str, ...] = _TEXTS["no_relation"]
 
 # Relation -> wordings, {a} being the first and {b} the second of the triple.
-_BETWEEN = {
-    "causes": (
-        "{b} [due to|caused by|secondary to|because of|brought on by] {a}",
-        "{a} [led to|caused|gave rise to|brought on|resulted in] {b}",
-        "because of {a}, there was {b}",
-        "{a} was [the cause of|the reason for|responsible for] {b}",
-        "{b} [explained by|blamed on|put down to|from] {a}",
-    ),
-    "precedes": (
-        "{a} [came before|preceded|was followed by] {b}",
-        "{b} [followed|came after|appeared after|was seen later than] {a}",
-        "first {a}, [later|then|and next] {b}",
-        "{b} [weeks|months|years] after {a}",
-        "{a} [some time|long] before {b}",
-    ),
-    "worsens": (
-        "{a} [aggravates|exacerbates|intensifies] {b}",
-        "{b} [is aggravated by|gets worse with|is made worse by] {a}",
-        "{b} flares up [with|during] {a}",
-        "with {a}, {b} gets [worse|more severe]",
-    ),
-}
-_UNRELATED = (
-    "{b} is not [due to|caused by|explained by] {a}",
-    "{a} and {b}, [unrelated|independent of each other]",
-    "{a} [as well as|besides|along with] {b}",
-    "{a} [has no effect on|did not change|is independent of] {b}",
-)
+_BETWEEN: dict[str, tuple[str, ...]] = _TEXTS["between"]
+_UNRELATED: tuple[str, ...] = _TEXTS["unrelated"]
 
 # {yes} is given where {f} is present, {no} where it is not.
-_RULES = (
-    "[if|when|where] {f} is [present|found|seen], [give|use|start] {yes}; [if not|otherwise|else], {no}",
-    "{no} [is enough|will do|is the choice] unless there is {f}, [then|in that case] {yes}",
-    "[give|use|start] {no}, but {yes} in [case of|patients with] {f}",
-    "[patients|those] without {f} get {no}, [those with it|the others] {yes}",
-    "{yes} for [patients|those] with {f}, {no} for [the rest|all others|everyone else]",
-    "[check for|look for|ask about] {f}: [if there, {yes}; if not, {no}|if absent, {no}; if present, {yes}]",
-    "in the absence of {f} [give|choose] {no}; its presence calls for {yes}",
-    "{f}? [yes: {yes}, no: {no}|no: {no}, yes: {yes}]",
-)
-_ASIDES = (
-    "avoid {x} in [any|either] case",
-    "{x} [plays no role|is no longer used|is not advised] here",
-    "[never|do not] combine with {x}",
-    "{x} was tried before",
-)
+_RULES: tuple[str, ...] = _TEXTS["rules"]
+_ASIDES: tuple[str, ...] = _TEXTS["asides"]
 
 
 def _disease_relations(draw: Draw) -> Example:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from medcare.benchmark.task_data import texts
+
 RELATIVES = (
     *("mother", "father", "sister", "brother", "aunt", "uncle", "grandmother", "grandfather"),
     *("cousin", "son", "daughter", "nephew", "niece", "twin"),
@@ -22,91 +24,11 @@ _YOUNGER = frozenset({"son", "daughter", "nephew", "niece"})
 _OLDER = frozenset({"mother", "father", "aunt", "uncle"})
 _OLDEST = frozenset({"grandmother", "grandfather"})
 
-RULES: dict[str, tuple[str, ...]] = {
-    "when": ("on examination", "on exam", "o/e", "at this visit", "on review", "clinically"),
-    "check": ("exam", "work-up", "assessment", "chart review", "screening", "the last check-up"),
-    "fhx": ("fhx", "FH", "family hx", "relatives"),
-    "opener": (
-        "{age}-year-old {sex}",
-        "[pt|patient] is a {age}-year-old {sex}",
-        "{age}[yo|-yr-old] {sex} [in clinic|on the ward|seen today|in the ER]",
-        "a {sex} aged {age} [came in|was admitted|was seen|is followed here]",
-        "{age} {letter}",
-        "[{sex}, {age} years|{sex}, {age} y]",
-    ),
-}
+_TEXTS = texts("forms/wordings.yaml")["sentences"]
+RULES: dict[str, tuple[str, ...]] = _TEXTS["rules"]
 
 # What can be said: kind -> patterns. One that starts with {x} has a verb for a single term.
-CLAUSES: dict[str, tuple[str, ...]] = {
-    "present": (
-        "{he} [has|shows|is known to have|was found to have|still has] {x}",
-        "[c/o|reports|complains of|presents with|seen for|referred for|admitted with] {x}",
-        "{x} [was|is] [noted|seen|confirmed|documented|present] [<when>|]",
-        "[hx of|history of|known|ongoing|long-standing] {x}",
-        "[w/|with|with obvious] {x}",
-        "<check> [shows|showed|confirms|revealed] {x}",
-        "[positive|pos.|+ve] for {x}",
-        "{x} [persists|continues|is still a problem|is getting worse]",
-        "<when>: {x}",
-    ),
-    "absent": (
-        "[no|denies|denied|denies any|never had] {x}",
-        "{he} [does not have|has no|has never had|is free of] {x}",
-        "[without|w/o] [evidence of|signs of|any] {x}",
-        "{x} [is|was] [absent|not seen|not found|not present|excluded|ruled out]",
-        "[negative|neg.|-ve] for {x}",
-        "<check> [shows|showed|found] no {x}",
-        "[screened|checked] for {x}, none found",
-        "no [sign|evidence|trace|report] of {x}",
-    ),
-    "suspected": (
-        "[possible|probable|suspected] {x}",
-        "{x} [is suspected|was queried|may be present|is to be confirmed]",
-        "[cannot|could not] exclude {x}",
-        "[query|concern for|suspicion of|questionable] {x}",
-        "[unclear|uncertain] whether {he} has {x}",
-    ),
-    "resolved": (
-        "[previous|past|former|earlier] {x}, [now resolved|since cleared|now gone]",
-        "{x} [has resolved|is no longer present|has cleared up|went away]",
-        "had {x} [before|in the past|once], [none since|now gone]",
-        "{x} in the past, [gone now|cured]",
-    ),
-    "family": (
-        "{his} {r} [has|had|is known to have|is treated for|suffers from] {x}",
-        "<fhx>: {r} [with|has] {x}",
-        "{x} in {his} {r}",
-        "{r} [diagnosed with|affected by|positive for|w/] {x}",
-        "{x} [is known|was found] in {his} {r}",
-    ),
-    "family_absent": (
-        "{his} {r} [does not have|never had|has no|is free of] {x}",
-        "no {x} in {his} {r}",
-        "<fhx>: {r} [without|w/o|negative for] {x}",
-        "{r} [tested negative for|not affected by] {x}",
-    ),
-    "gene": (
-        "[carries|has] a [pathogenic|disease-causing|] variant in {x}",
-        "[sequencing|the panel] [found|showed] a {x} [mutation|variant]",
-        "{x} [mutation|variant] [confirmed|was found]",
-    ),
-    "gene_absent": (
-        "{x} [sequencing|testing] was [normal|negative]",
-        "no [variant|mutation] in {x}",
-        "a {x} variant was [excluded|not found]",
-    ),
-    "drug": (
-        "[takes|on|is taking|started on|continues] {x}",
-        "{x} was [started|prescribed|given]",
-        "[Rx|meds|current meds]: {x}",
-    ),
-    "drug_absent": (
-        "[stopped|no longer takes|came off|never took] {x}",
-        "{x} was [stopped|discontinued|declined]",
-        "[allergic|allergy] to {x}",
-        "{his} {r} takes {x}",
-    ),
-}
+CLAUSES: dict[str, tuple[str, ...]] = _TEXTS["clauses"]
 
 _RULE = re.compile(r"<(\w+)>")
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
