@@ -74,7 +74,6 @@ class Client:
 
     Attributes:
         url: its base address.
-        calls: requests sent.
     """
 
     def __init__(
@@ -121,7 +120,6 @@ class Client:
                 "variable, and name that."
             )
         self.url = url
-        self.calls = 0
         self._key = key
         self._tries = tries
         self._timeout = timeout
@@ -145,6 +143,11 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def calls(self) -> int:
+        """Requests sent so far."""
+        return self._pace.turns
 
     def close(self) -> None:
         """Hang up."""
@@ -194,7 +197,6 @@ class Client:
         import httpx2
         import openai
 
-        self.calls += 1
         try:
             with send(**body, extra_headers=self._headers) as response:
                 data = self._received(response)
@@ -259,9 +261,14 @@ class Client:
 
 
 class Pace:
-    """When requests start: so many a minute, and not while the server asks for a pause."""
+    """When requests start: so many a minute, and not while the server asks for a pause.
+
+    Attributes:
+        turns: how many have started, or wait for their turn.
+    """
 
     def __init__(self, per_minute: float | None = None) -> None:
+        self.turns = 0
         self._gap = 60 / per_minute if per_minute else 0.0
         self._next = 0.0
         self._held = 0.0
@@ -270,6 +277,7 @@ class Pace:
     def turn(self) -> None:
         """Wait until a request may start."""
         with self._lock:
+            self.turns += 1
             slot = max(time.monotonic(), self._next)
             self._next = slot + self._gap
         while (wait := max(slot, self._held) - time.monotonic()) > 0:
