@@ -30,6 +30,7 @@ from medcare.adapters.tuner import (
     set_dropout,
     target_layers,
     trainable,
+    trained_parameters,
 )
 from medcare.adapters.written_weights import save_weights
 from medcare.foundation.errors import ConfigError
@@ -40,15 +41,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Medcare(Trained):
-    """The method: knowledge beside noise and attention in stage 1, alignment beside knowledge in stage 2."""
-
-    def attach(
-        self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
-    ) -> dict[str, nn.Parameter]:
-        """As of `Trained`."""
-        add_branches(model, stage, config.adapters)
-        return trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
+class _Branches(Trained):
+    """What trains is branches, which a stage folder keeps apart from the base."""
 
     def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
         """As of `Trained`."""
@@ -60,7 +54,18 @@ class Medcare(Trained):
         merge_unrouted(model)
 
 
-class Lora(Trained):
+class Medcare(_Branches):
+    """The method: knowledge beside noise and attention in stage 1, alignment beside knowledge in stage 2."""
+
+    def attach(
+        self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
+    ) -> dict[str, nn.Parameter]:
+        """As of `Trained`."""
+        add_branches(model, stage, config.adapters)
+        return trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
+
+
+class Lora(_Branches):
     """One plain LoRA on all linears, of as many trained parameters.
 
     Its scale is that of the method's branches, whatever its rank.
@@ -88,14 +93,6 @@ class Lora(Trained):
     def shapes(adapters: AdapterConfig, rank: int) -> AdapterConfig:
         """The settings of a LoRA of this rank."""
         return AdapterConfig(rank=rank, alpha=adapters.scale * rank)
-
-    def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
-        """As of `Trained`."""
-        save_branches(model, folder, base)
-
-    def settle(self, model: PreTrainedModel) -> None:
-        """As of `Trained`."""
-        merge_unrouted(model)
 
 
 class LoraPlus(Lora):
@@ -133,12 +130,11 @@ class Full(Trained):
         head: Any = model.get_output_embeddings()
         for part in (text_model(model)[1], head):
             part.requires_grad_(True)
-        return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        return trained_parameters(model)
 
     def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
         """As of `Trained`."""
-        trained = {name: entry for name, entry in model.named_parameters() if entry.requires_grad}
-        save_weights(folder, trained)
+        save_weights(folder, trained_parameters(model))
 
     def settle(self, model: PreTrainedModel) -> None:
         """As of `Trained`: it is plain already."""

@@ -25,7 +25,7 @@ from medcare.adapters.budget import equal_rank
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.merge import join
 from medcare.adapters.trained import Trained
-from medcare.adapters.tuner import check_share, target_layers, unwrap
+from medcare.adapters.tuner import check_share, target_layers, trained_parameters, unwrap
 from medcare.adapters.written_weights import DORAS
 from medcare.foundation.errors import AdapterError, DataError
 from medcare.settings.config import AdapterConfig, RunConfig, Stage
@@ -72,7 +72,7 @@ class PeftLayers(Trained):
         for layer in _peft_layers(model).values():
             _in_float32(layer)
             self.remember(layer)
-        return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        return trained_parameters(model)
 
     def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
         """As of `Trained`: a plain LoRA on the base as it came."""

@@ -183,18 +183,19 @@ def unwrap(model: nn.Module) -> None:
             model.set_submodule(name, frozen)
 
 
-def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Parameter]:
-    """Let exactly these branches train.
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
-    Returns:
-        The trainable parameters by name.
-    """
+
+def trainable(model: nn.Module, branches: Iterable[str]) -> dict[str, nn.Parameter]:
+    """Let exactly these branches train; returns their parameters by name."""
     wanted = set(branches)
     model.requires_grad_(False)
     for linear in adapted_layers(model).values():
         for name, branch in linear.branches.items():
             branch.requires_grad_(name in wanted)
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return trained_parameters(model)
 
 
 def branch_parameters(model: nn.Module) -> dict[str, int]:

@@ -193,10 +193,7 @@ def _scores(tree: dict[str, Any], tokens: list[str]) -> list[float]:
     """
     added = {entry["content"] for entry in tree["added_tokens"]}
     known = tree["model"]["vocab"]
-    pairs = [
-        tuple(merge) if isinstance(merge, list) else tuple(merge.split(" "))
-        for merge in tree["model"]["merges"]
-    ]
+    pairs = _pairs(tree["model"]["merges"])
     order: dict[str, int] = {}
     before = None
     for left, right in pairs:
@@ -265,9 +262,14 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> tuple[list[str], l
     return tokens, types
 
 
+def _pairs(merges: list[Any]) -> list[tuple[str, ...]]:
+    """Merges of either form of tokenizer.json."""
+    return [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]
+
+
 def _merges(merges: list[Any]) -> list[str]:
-    """Merges of either form of tokenizer.json, as "left right"."""
-    pairs = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]
+    """Merges as "left right"."""
+    pairs = _pairs(merges)
     if not pairs or any(len(pair) != 2 or " " in "".join(pair) for pair in pairs):
         raise _refusal("it has no merges, or merges with blanks in them")
     return [" ".join(pair) for pair in pairs]

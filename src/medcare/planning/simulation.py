@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from medcare.adapters.branches import trained_in
-from medcare.adapters.tuner import add_branches, trainable
+from medcare.adapters.tuner import add_branches, trainable, trained_parameters
 from medcare.foundation.errors import MedCareError, PlanError, first_line
 from medcare.models.traits import Head, LogitRule, Traits
 from medcare.planning.counting import Flops, KnownCounts, TimeLimit
@@ -182,7 +182,7 @@ class _Assumed(Traits):
 def _loop(model: PreTrainedModel, setup: Setup, examples: list[Rendered], devices: Devices) -> Loop:
     return Loop(
         model,
-        {name: entry for name, entry in model.named_parameters() if entry.requires_grad},
+        trained_parameters(model),
         examples,
         setup.config.stage(setup.stage),
         seed=0,
