@@ -45,6 +45,8 @@ mutants: .venv/ready
 lock:
 	uv pip compile requirements.in --no-deps --generate-hashes --python-version 3.11.0 \
 	    --no-annotate --no-header --quiet --output-file requirements.txt
+	echo $(TORCH) | uv pip compile - --constraint requirements.in --generate-hashes --python-version 3.11.0 \
+	    --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --quiet --output-file requirements-cuda.txt
 
 # Needs uv and a network: faults that are known of the pinned versions, what a scanner of code finds, a bill
 # of materials (CycloneDX) in dist/.

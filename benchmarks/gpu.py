@@ -8,6 +8,9 @@ into the time is left out by name:
 
 - `attention`: every attention kernel at hand in bfloat16 and float16: the logits against float32's, and
   whether packed rows stay apart, exactly;
+- `loss`: the projection with its loss by Liger's and Apple's kernels (where liger-kernel and
+  cut-cross-entropy are installed) against this package's pieces, on Qwen2.5's and SmolLM2's vocabularies;
+- `packed`: a step of the smallest shape over one packed row, by every attention kernel at hand;
 - `ranks`: with two GPUs, five steps of both under DDP (NCCL) against the same five steps of one;
 - `train`: stage 1 and 2 of Qwen2.5's 0.5B, 1.5B and 7B shapes: tokens a second, share of the GPU's peak
   rate (operations counted by torch's FlopCounterMode over its data sheet's dense bfloat16 rate), the most
@@ -48,14 +51,16 @@ from step_time import Way, make_batch, make_ways
 from medcare.adapters.branches import trained_in
 from medcare.adapters.tuner import add_branches, trainable
 from medcare.models.quantized import quantize
-from medcare.models.traits import Traits
+from medcare.models.traits import LogitRule, Traits
 from medcare.planning.estimate import Estimator
 from medcare.planning.hardware import GPUS
 from medcare.planning.shapes import shape_of
 from medcare.planning.simulation import Setup
 from medcare.settings.config import AdapterConfig, RunConfig, StageConfig
 from medcare.text.chat_template import Rendered
+from medcare.training.kernels import liger_nll
 from medcare.training.loop import Loop
+from medcare.training.losses import nll_sum
 from medcare.training.meter import Meter
 
 ADAPTERS = AdapterConfig(
@@ -166,6 +171,79 @@ def attention(check: Check, kernel: str, dtype: torch.dtype) -> dict[str, Any]:
             f"logits are {float(far):.3g} standard deviations off, at most {FAR[dtype]} wanted"
         )
     return {"largest_difference": float(f"{far:.2g}"), "packs": Traits.of(model).separates_packed_rows}
+
+
+def loss_kernels(check: Check, size: int, width: int) -> dict[str, Any]:
+    """Time of each kernel over that of our pieces, forward and backward, and how far its gradient is off."""
+    size, width, count = (512, 64, 32) if check.rehearsed else (size, width, 4096)
+    torch.manual_seed(0)
+    with check.device:
+        head = nn.Linear(width, size, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+        hidden = torch.randn(1, count, width, dtype=torch.bfloat16)
+        labels = torch.randint(0, size, (1, count))
+    targets = labels[0, 1:]
+
+    def ours(states: torch.Tensor) -> torch.Tensor:
+        return nll_sum(states, head, labels, LogitRule())
+
+    ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"ours": ours}
+    if installed("liger_kernel") and not check.rehearsed:
+        fused = liger_nll(head.weight, None, targets, None)
+        ways["liger"] = lambda states: fused(states[0, :-1])
+    if installed("cut_cross_entropy") and not check.rehearsed:
+        from cut_cross_entropy import linear_cross_entropy
+
+        ways["cut"] = lambda states: linear_cross_entropy(
+            states[0, :-1], head.weight, targets, reduction="sum"
+        )
+
+    def gradient(way: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        leaf = hidden.clone().requires_grad_()
+        (found,) = torch.autograd.grad(way(leaf), leaf)
+        return found.float()
+
+    right = gradient(ours)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(2 if check.rehearsed else 8):
+        for name, way in ways.items():
+            start = check.wait()
+            gradient(way)
+            if turn:
+                seconds[name].append(check.wait() - start)
+    mine = statistics.median(seconds["ours"])
+    found: dict[str, Any] = {"ours_ms": round(1000 * mine, 2)}
+    for name, way in ways.items():
+        if name == "ours":
+            continue
+        found[f"{name}_over_ours"] = round(statistics.median(seconds[name]) / mine, 3)
+        off = float((gradient(way) - right).norm() / right.norm())
+        found[f"{name}_gradient_off"] = float(f"{off:.2g}")
+        if off > 0.02:
+            raise AssertionError(f"the gradient of {name} is {off:.2g} of its size off, at most 0.02 wanted")
+    return found
+
+
+def packed(check: Check) -> dict[str, Any]:
+    """Milliseconds of forward and backward of the smallest shape, over one row of many examples."""
+    examples, length = (4, 16) if check.rehearsed else (32, 256)
+    found: dict[str, Any] = {}
+    for kernel in KERNELS[:2] if check.rehearsed else KERNELS:
+        try:
+            model = check.base(check.config(SHAPES[0]), torch.bfloat16, kernel)
+            ids = torch.randint(3, 500, (1, examples * length)).to(check.device)
+            positions = torch.arange(length).repeat(examples)[None].to(check.device)
+            model.get_input_embeddings().requires_grad_()  # so that there is a backward pass
+            seconds = []
+            for turn in range(2 if check.rehearsed else 6):
+                start = check.wait()
+                states = model.base_model(input_ids=ids, position_ids=positions, use_cache=False)[0]
+                states.float().sum().backward()
+                if turn:
+                    seconds.append(check.wait() - start)
+            found[f"{kernel}_ms"] = round(1000 * statistics.median(seconds), 2)
+        except (ImportError, ValueError) as error:  # a kernel that is not installed
+            found[kernel] = f"{type(error).__name__}: {error}"[:100]
+    return found
 
 
 def train(check: Check, shape: str, stage: int, dtype: torch.dtype) -> dict[str, Any]:
@@ -307,6 +385,10 @@ def checks(check: Check) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
         for dtype in FAR:
             name = f"attention, {kernel}, {str(dtype).removeprefix('torch.')}"
             yield name, lambda kernel=kernel, dtype=dtype: attention(check, kernel, dtype)
+    for vocabulary, width in ((151936, 896), (151936, 3584), (49152, 576)):
+        name = f"loss, {vocabulary} x {width}"
+        yield name, lambda size=vocabulary, width=width: loss_kernels(check, size, width)
+    yield "packed", lambda: packed(check)
     if check.rehearsed or torch.cuda.device_count() > 1:
         yield "ranks", lambda: ranks(check)
     for shape in SHAPES[:1] if check.rehearsed else SHAPES:

@@ -112,6 +112,9 @@ CASES = {
             "DDP, stage 1": Case("qwen2-small", "aggregate", "grouped", 256, 2, sharing="ddp"),
         }.items()
     },
+    "nf4, FSDP2, stage 1": Case(
+        "qwen2-small", "aggregate", "grouped", 256, 2, dtype="bfloat16", sharing="fsdp2", quantization="nf4"
+    ),
     "int8, stage 1, float32": Case("qwen2-small", "aggregate", "grouped", 256, 2, quantization="int8"),
     "nf4, stage 2, float32": Case("qwen2-small", "align", "grouped", 256, 2, quantization="nf4"),
 }
@@ -239,7 +242,7 @@ def make_loop(case: Case) -> Loop:
     else:
         add_branches(model, "aggregate", replace(adapters, experts=0, attention=()))
         add_branches(model, "align", adapters)
-    quantize(model, config.model.quantization)
+    quantize(model, config.model.quantization, for_shards=case.sharing == "fsdp2")
     parameters = trainable(model, trained_in(case.stage, train_knowledge=config.align.train_knowledge))
     if case.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -24,6 +24,8 @@ def test_all_but_the_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.
         "1000",
         "--only",
         "attention",
+        "loss",
+        "packed",
         "train",
         "kinds",
         "--out",
@@ -32,7 +34,7 @@ def test_all_but_the_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(sys, "argv", command)
     assert gpu.main() == 0, capsys.readouterr().out
     checks = json.loads(out.read_text())["checks"]
-    assert {name.split(",")[0] for name in checks} == {"attention", "train", "kinds"}
+    assert {name.split(",")[0] for name in checks} == {"attention", "loss", "packed", "train", "kinds"}
     assert not [name for name, result in checks.items() if result.keys() & {"error", "left_out"}]
 
 

@@ -126,6 +126,12 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
 def _foresee(config: RunConfig) -> None:
     """Raise now what would stop the run in hours, as far as settings and data tell it."""
     stages.foresee(config)
+    if config.evaluation.engine != "medcare":
+        raise ConfigError(
+            f"evaluation.engine={config.evaluation.engine} takes whole models, and a run tests stages with "
+            "their branches, too. Leave it out, and test the finished model: medcare evaluate DIR --engine "
+            f"{config.evaluation.engine} --out OTHER"
+        )
     for stage in STAGES:
         own = config.stage(stage)
         if own.data:

@@ -175,7 +175,13 @@ def quantised(megabytes, kind, **changes):
     return request(megabytes, config=replace(CONFIG, model=ModelConfig(quantization=kind)), **changes)
 
 
-def test_a_quantised_base_is_not_planned_in_shards(linear):
+def test_4_bits_are_planned_in_shards(linear):
+    made = make_plan(quantised(6, "nf4", gpus=2))
+    assert {option.sharing for option in made.options} == {"ddp", "fsdp2"}
+    assert {option.sharing for option in made.options if option.possible} == {"fsdp2"}
+
+
+def test_8_bits_are_not_planned_in_shards(linear):
     made = make_plan(quantised(30, "int8", gpus=2, nodes=2))
     assert {option.sharing for option in made.options} == {"ddp"}
     assert len(made.options) == 4
@@ -201,13 +207,13 @@ def shown(*options):
 
 
 def test_the_printed_commands_are_those_that_train(linear, tmp_path):
-    text = shown("qwen1.5-1.8b", "--gpus", "8", "--nodes", "2", "--quantization", "nf4")
+    text = shown("qwen1.5-1.8b", "--gpus", "8", "--nodes", "2", "--quantization", "int8")
     launch = "accelerate launch --config_file configs/ddp.yaml --num_processes 16 --num_machines 2"
     for words in (
         launch,
         "-m medcare train --stage align --from STAGE_1",
-        "--set model.base=Qwen/Qwen1.5-1.8B --set model.quantization=nf4",
-        "frozen weights (nf4)",
+        "--set model.base=Qwen/Qwen1.5-1.8B --set model.quantization=int8",
+        "frozen weights (int8)",
         "on 2 machines with 8 GPUs each, of 80 GiB",
         "DDP alone is planned",
     ):

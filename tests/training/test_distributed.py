@@ -152,6 +152,14 @@ def _moment(key, tensors):
 
 
 def test_answers_shared_out_are_those_of_one_process(one, two):
+    assert_same_answers(one, two)
+
+
+def test_answers_of_a_model_cut_in_two_are_those_of_the_whole_one(one, ddp_and_fsdp2):
+    assert_same_answers(one, ddp_and_fsdp2 / "split")
+
+
+def assert_same_answers(one: Path, two: Path) -> None:
     ours, theirs = ({row["id"]: row for row in read_jsonl(f / "predictions.jsonl")} for f in (one, two))
     assert len(theirs) == 9
     assert ours.keys() == theirs.keys()

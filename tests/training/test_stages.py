@@ -400,10 +400,17 @@ def test_both_stages_beside_a_quantised_base_merge_into_the_full_one(both, tiny_
     assert last[0] == pytest.approx(last[1], rel=0.03)
 
 
-def test_a_quantised_base_is_not_cut_into_shards(tiny_base, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "is_sharded", lambda: True)
-    made = config(tiny_base, model=ModelConfig(base=str(tiny_base), quantization="nf4"))
-    with pytest.raises(ConfigError, match=r"quantization=nf4 can't be cut into shards.*ddp\.yaml"):
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("int8", r"int8 can't be cut into shards .*quantization=nf4 and launch with configs/fsdp2\.yaml"),
+        ("nf4", r"nf4 was not tried with ZeRO-3\. Launch with configs/fsdp2\.yaml"),
+    ],
+)
+def test_what_can_not_be_cut_into_shards_is_told(tiny_base, tmp_path, monkeypatch, kind, told):
+    monkeypatch.setattr(stages, "is_sharded", lambda *by: True)
+    made = config(tiny_base, model=ModelConfig(base=str(tiny_base), quantization=kind))
+    with pytest.raises(ConfigError, match=told):
         stages.train("aggregate", made, TALKS, tmp_path / "one", data_hash="x")
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from medcare.adapters.input_directions import leading
 from medcare.adapters.shards import gather_branches
 from medcare.adapters.tuner import add_branches, remove_branch, trainable
 from medcare.foundation.errors import ConfigError
+from medcare.models.placement import Placement
+from medcare.models.quantized import quantize
 from medcare.models.tensor_files import save_tensors
 from medcare.settings.config import (
     AdapterConfig,
@@ -59,6 +62,8 @@ CASES = (
 # Stage 1 of other bases: experts in one tensor, and a tower for images that text never reaches.
 FAMILIES = {"experts": "mixtral", "images": "gemma3"}
 CASES += tuple(FAMILIES)
+if find_spec("bitsandbytes"):
+    CASES += ("nf4",)
 # With validation, so that the best parameters are those that are saved.
 MEASURED = ("aggregate", "l1")
 
@@ -86,13 +91,15 @@ def make(case: str, folder: Path, *, processes: int) -> Loop:
     model = tiny_family(FAMILIES[case]) if case in FAMILIES else tiny_model("llama")
     add_branches(model, "aggregate", ADAPTERS)
     branches = ["knowledge", "noise", "attention"]
-    if not case.startswith("aggregate") and case not in FAMILIES:
+    if not case.startswith("aggregate") and case not in (*FAMILIES, "nf4"):
         remove_branch(model, "noise")
         remove_branch(model, "attention")
         add_branches(model, "align", ADAPTERS)
         kind: Orthogonality = case if case in ("projection", "inputs") else "l1"
         stage = replace(stage, orthogonality=kind)
         branches = ["alignment"] if case == "frozen_knowledge" else ["knowledge", "alignment"]
+    if case == "nf4":
+        quantize(model, "nf4", for_shards=True)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):
             nn.init.normal_(parameter, std=0.05)
@@ -167,7 +174,7 @@ def both_stages(folder: Path, base: Path, *, processes: int) -> None:
     stages.train("align", config, talks, folder / "two", data_hash="x", start=folder / "one")
 
 
-def answers(folder: Path, base: Path) -> None:
+def answers(folder: Path, base: Path, placement: Placement | None = None) -> None:
     """Predictions of the base model, as the evaluation writes them."""
     from medcare.evaluation.engines import LocalEngine
     from medcare.evaluation.predictions import predict
@@ -186,7 +193,8 @@ def answers(folder: Path, base: Path) -> None:
         )
         for number in range(9)
     ]
-    model = load_base(str(base), device=torch.device("cpu"), dtype=torch.float32).eval()
+    where = {"device": torch.device("cpu"), "placement": placement}
+    model = load_base(str(base), dtype=torch.float32, **where).eval()
     engine = LocalEngine(model, load_tokenizer(str(base)), EvaluationConfig(max_new_tokens=4))
     predict(engine, build_prompts(items, EvaluationConfig()), folder / "predictions.jsonl", name="base")
 
@@ -227,12 +235,16 @@ def every_case(folder: Path, base: Path, wrapper: type[nn.Module]) -> None:
 
 
 def main(folder: Path, base: Path, fsdp2: dict[str, str]) -> None:
-    """Every case under DDP, then under FSDP2, which accelerate is told of by these environment variables."""
+    """Every case under DDP, answers of a model cut in two, and every case under FSDP2.
+
+    accelerate is told of FSDP2 by these environment variables.
+    """
     from accelerate.state import AcceleratorState
     from torch.distributed.fsdp import FSDPModule
 
     shard_on_processors()
     every_case(folder / "ddp", base, nn.parallel.DistributedDataParallel)
+    answers(folder / "split", base, "split")
     os.environ.update(fsdp2)
     AcceleratorState._reset_state()
     every_case(folder / "fsdp2", base, FSDPModule)

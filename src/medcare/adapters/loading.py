@@ -24,7 +24,9 @@ from medcare.models.base_model import (
     resolve_base,
 )
 from medcare.models.identity import base_digest
+from medcare.models.placement import is_offloaded, is_split, placement_of
 from medcare.models.soundness import fit_tokenizer
+from medcare.settings.config import AUTO
 from medcare.settings.run_folder import CONFIG, check, plain_source, read_manifest
 
 if TYPE_CHECKING:
@@ -57,20 +59,29 @@ def load_model(
         The model in evaluation mode.
 
     Raises:
-        ModelError: there is no such folder or base.
+        ModelError: there is no such folder or base, or its branches can't be put onto weights that lie
+            apart.
         AdapterError: the branches belong to another base.
         FolderError: the folder is not complete.
-        ConfigError: `base` is given for what is a whole model.
+        ConfigError: `base` is given for what is a whole model; the device needs a launcher, or can't
+            have one.
     """
     path = Path(folder).expanduser()
-    where = choose_device(device)
+    placement = placement_of(device)
+    where = choose_device(device if placement is None else AUTO)
     precision = choose_dtype(dtype, where)
     source = plain_source(path)
     _check_whole(path if source is None else Path(source))
-    model = load_base(base_source(path, base=base), device=where, dtype=precision)
+    model = load_base(base_source(path, base=base), device=where, dtype=precision, placement=placement)
     if source is not None:
         plain: PreTrainedModel = model.eval()
         return plain
+    if is_split(model) or is_offloaded(model):
+        raise ModelError(
+            f"{folder} has branches beside its base, and those can't be put onto weights that are "
+            f"{'cut' if is_split(model) else 'partly in main memory or on the disk'}. Make one model of both "
+            f"and use that: medcare merge {folder} --out MODEL"
+        )
     if (path / "adapter_config.json").is_file():
         load_branch(model, SPECS["knowledge"], path)
     else:

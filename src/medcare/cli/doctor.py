@@ -31,6 +31,8 @@ _EXTRAS = {
     "harness": "lm_eval",
     "zero": "deepspeed",
 }
+# Package with kernels that training takes on GPUs: a module that it brings.
+_KERNELS = {"flash-attn": "flash_attn", "liger-kernel": "liger_kernel"}
 
 
 @commands.command(epilog="Example: medcare doctor")
@@ -48,6 +50,7 @@ def doctor() -> Next:
     there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
     waiting = os.environ.get("OMP_WAIT_POLICY", "ACTIVE").lower()
+    kernels = [package for package, module in _KERNELS.items() if util.find_spec(module)]
     installed = [extra for extra, module in _EXTRAS.items() if util.find_spec(module)]
     rows = {
         "medcare": f"{metadata.version('medcare')}, Python {platform.python_version()}, torch "
@@ -55,6 +58,7 @@ def doctor() -> Next:
         "processor": f"{cores()} cores, load {load():.1f}, {torch.get_num_threads()} threads, "
         f"{waiting} waiting",
         "device": f"{_device(device)}, models in {dtype}",
+        "kernels": ", ".join(["torch", *kernels]),
         "cache": f"{cache}, {free / _GIB:.0f} GiB free",
         "extras": ", ".join(installed) or "none",
     }
@@ -100,6 +104,9 @@ def _advice(device: torch.device, load_per_core: float, free: int) -> list[str]:
             "There is an NVIDIA driver, but torch can't use it: install torch built for CUDA "
             "(https://pytorch.org/get-started)."
         )
+    missing = [package for package, module in _KERNELS.items() if not util.find_spec(module)]
+    if device.type == "cuda" and missing:
+        advice.append(f"Training may be faster with kernels for GPUs: pip install {' '.join(missing)}")
     if free < _ROOM:
         advice.append(
             f"Only {free / _GIB:.1f} GiB are free: set MEDCARE_CACHE to a larger disk, or free some."

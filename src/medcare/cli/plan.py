@@ -199,8 +199,8 @@ def _notes(made: Plan) -> list[str]:
             f"Rates and hours leave out the time that it takes to unpack {option.quantization} weights, and "
             "were checked on no GPU."
         )
-        if request.devices > 1:
-            notes.append("FSDP2 and ZeRO-3 can't cut a quantised base into shards: DDP alone is planned.")
+        if request.devices > 1 and option.quantization == "int8":
+            notes.append("Weights in 8 bits can't be cut into shards: DDP alone is planned.")
     return notes
 
 

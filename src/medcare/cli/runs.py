@@ -167,6 +167,10 @@ def evaluate(
     items: Annotated[
         str | None, typer.Option(help="Test set: a file or hf: id; default: the embedded benchmark.")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What runs the model: medcare (default), or vllm or sglang where it is installed."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a test set with a bad row instead of setting it aside.")
     ] = False,
@@ -189,6 +193,7 @@ def evaluate(
         {
             "evaluation.items": items,
             "evaluation.strict": strict or None,
+            "evaluation.engine": engine,
             "model.chat_template": chat_template,
         },
     )

@@ -16,7 +16,7 @@ from medcare.settings.keys import read_key
 commands = typer.Typer()
 
 Model = Annotated[str, typer.Argument(help="A run, stage, merged or PEFT folder, or a base name.")]
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, ...")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, or spread over all GPUs.")]
 Base = Annotated[
     str | None, typer.Option(help="Where the base of a stage or adapter folder is now, if it has moved.")
 ]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from medcare.evaluation.prompts import Prompt
+from medcare.foundation.errors import ConfigError
+from medcare.models.placement import is_split
 from medcare.settings.config import EvaluationConfig, RunConfig
 from medcare.text.chat_template import render_answer, render_prompt
 
@@ -32,7 +34,13 @@ Texts = list[tuple[int, list[Written]]]
 
 
 class Engine(Protocol):
-    """Answers prompts, in an order of its own, a batch at a time."""
+    """Answers prompts, in an order of its own, a batch at a time.
+
+    Attributes:
+        together: whether all processes of a job make each answer together; else each makes answers alone.
+    """
+
+    together: bool
 
     def rank(self, prompts: Sequence[Prompt]) -> Iterator[Scores]:
         """Score the options of each prompt.
@@ -65,9 +73,17 @@ def open_engine(model: str, config: RunConfig, *, noise: bool = False) -> Iterat
         noise: as `load_model`.
 
     Raises:
-        MedCareError: as `load_model`, or as `ServerEngine`.
+        MedCareError: as `load_model`, `ServerEngine` or `open_offline`.
     """
     settings = config.evaluation
+    if settings.engine != "medcare":
+        from medcare.evaluation.offline_engine import open_offline
+
+        if is_server(model):
+            raise ConfigError(f"{model} is answered by its own server. Leave --engine {settings.engine} out.")
+        with open_offline(model, config) as offline:
+            yield offline
+        return
     if is_server(model):
         from medcare.evaluation.server_engine import ServerEngine
 
@@ -113,6 +129,7 @@ class LocalEngine:
             settings: of the evaluation; by default those of `EvaluationConfig`.
             seed: of answers that are drawn.
         """
+        self.together = is_split(model)
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings or EvaluationConfig()

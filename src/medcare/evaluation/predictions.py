@@ -39,7 +39,7 @@ _PLAIN = {"exams": "likelihood", "shots": 0, "shuffle_options": False}
 def predict(engine: Engine, prompts: Prompts, path: Path, *, name: str) -> None:
     """Answer every item that `path` has no answer to yet, appending to it batch by batch.
 
-    Of several processes, each answers its share; all must call this.
+    Of several processes, each answers its share, or all answer all together; all must call this.
 
     Args:
         engine: the model.
@@ -56,14 +56,16 @@ def predict(engine: Engine, prompts: Prompts, path: Path, *, name: str) -> None:
     check_settings(prompts, path)
     left = {item.id for item in unanswered([prompt.item for prompt in prompts.all], path)}
     missing = [prompt for prompt in prompts.all if prompt.item.id in left]
-    mine = missing[processes.number() :: processes.count()]
-    part = path if processes.count() == 1 else _part(path, processes.number())
-    total = (len(prompts.all) - len(missing)) // processes.count() + len(mine)
+    number, count = (0, 1) if engine.together else (processes.number(), processes.count())
+    mine = missing[number::count]
+    part = path if count == 1 else _part(path, number)
+    total = (len(prompts.all) - len(missing)) // count + len(mine)
     with track(f"answers of {name}", total) as task:
         task.start_at(task.total - len(mine))
         for rows in answer(engine, mine):
-            for row in rows:
-                append_jsonl(part, row)
+            if not engine.together or processes.is_main():
+                for row in rows:
+                    append_jsonl(part, row)
             task.advance(len(rows))
     processes.wait()
     _join(path)

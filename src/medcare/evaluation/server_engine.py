@@ -44,6 +44,8 @@ _IN_WORDS = "Without them, exams can be answered in words only: set evaluation.e
 class ServerEngine:
     """A model behind a server, as a context; see `engines.Engine`."""
 
+    together = False
+
     def __init__(self, address: str, settings: EvaluationConfig, seed: int = 0) -> None:
         """Connect.
 

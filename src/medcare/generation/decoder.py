@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from medcare.models.placement import input_device
 from medcare.models.traits import Traits
 
 Progress = Callable[[int, int], None]
@@ -49,8 +50,7 @@ class Decoder:
     @property
     def device(self) -> torch.device:
         """Where the inputs belong."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        return input_device(self.model)
 
     def reaches(self, length: int) -> bool:
         """Whether every token of a row of `length` sees all tokens before it."""
@@ -109,6 +109,13 @@ class Decoder:
                     continue  # a layer that shares another's cache
                 cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
         return cache
+
+
+def keep_rows(cache: Any, rows: Tensor) -> None:
+    """Leave these rows [n] alone in a cache, whose layers may lie on several devices."""
+    for layer in cache.layers:
+        if layer.get_seq_length():
+            layer.batch_select_indices(rows.to(layer.keys.device))
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from medcare.foundation.errors import DataError, MedCareError
-from medcare.generation.decoder import Decoder
+from medcare.generation.decoder import Decoder, keep_rows
 from medcare.generation.requests import Failed, Finished, Read, Request, Sink, Token
 from medcare.generation.sampling import Sampling, choose
 from medcare.generation.scored_tokens import chosen_tokens, prompt_tokens
@@ -289,7 +289,7 @@ class BatchingEngine:
             return group
         if not going:
             return None
-        group.cache.batch_select_indices(torch.tensor(going, device=self._decoder.device))
+        keep_rows(group.cache, torch.tensor(going))
         kept = _Group([group.requests[index] for index in going], group.cache, group.width)
         if group is self._joining or max(request.tokens for request in kept.requests) > 0.75 * group.width:
             return kept

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from medcare.generation.decoder import Decoder, Progress, batches, common_prefix, evaluating
+from medcare.generation.decoder import Decoder, Progress, batches, common_prefix, evaluating, keep_rows
 from medcare.generation.ending import answer_ends
 from medcare.models.soundness import check_answer
 
@@ -103,7 +103,7 @@ def _decode(
             active = [active[index] for index in kept.tolist()]
             if not active:
                 break
-            cache.batch_select_indices(kept)
+            keep_rows(cache, kept)
             chosen, mask, positions = chosen[kept], mask[kept], positions[kept]
         for row, token in zip(active, chosen.tolist(), strict=True):
             outputs[row].append(token)

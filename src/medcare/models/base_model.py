@@ -19,6 +19,7 @@ from medcare.foundation.errors import ConfigError, MedCareError, ModelError, Sto
 from medcare.foundation.outside import check_file
 from medcare.foundation.storage import as_umask_says, cache_dir, missing
 from medcare.models.model_files import TEXT, check_files, check_generation, measured
+from medcare.models.placement import Placed, Placement, input_device
 from medcare.models.soundness import check_finite, check_loaded, fit_tokenizer, quiet_loading, unpacked
 from medcare.settings.config import EMBEDDED
 
@@ -172,14 +173,24 @@ def auto_class(config: PretrainedConfig) -> Any:
     return None
 
 
-def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def load_base(
+    name: str, *, device: torch.device, dtype: torch.dtype, placement: Placement | None = None
+) -> PreTrainedModel:
     """Load a causal language model from safetensors; no remote code is run.
 
+    Args:
+        name: as `resolve_base` takes it.
+        device: where the model goes.
+        dtype: of its weights.
+        placement: for a model that no single device can hold, in the place of `device`.
+
     Raises:
+        ConfigError: the placement needs a launcher, or can't have one.
         ModelError: it can't be found, is not a causal language model, has no safetensors weights, or is not
             whole: see `soundness`.
     """
     config = load_config(name)
+    placed = Placed(placement)
     with _explained(name), quiet_loading(), _measured(name, source := resolve_base(name)):
         packing = unpacked(name, config)
         loading: Any = auto_class(config).from_pretrained(
@@ -192,6 +203,7 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told by `check_loaded`
             **packing,
+            **placed.arguments,
         )
     model, info = loading
     check_loaded(name, info, model)
@@ -201,11 +213,24 @@ def load_base(name: str, *, device: torch.device, dtype: torch.dtype) -> PreTrai
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     check_finite(name, model.state_dict().items())
-    model.to(device)
+    if placement is None:
+        model.to(device)
+    placed.settle(name, model)
     with _explained(name), torch.no_grad():  # numbers of a config that fit its tensors and not one another
-        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
+        inputs = torch.zeros(1, 2, dtype=torch.long, device=input_device(model))
+        model(input_ids=inputs, use_cache=False)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def generation_settings(source: str) -> Any:
+    """What a model folder or hub id says about its answers, as `load_base` gives it to the model."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(source, local_files_only=_is_local(source))
+    except OSError:  # no file of its own
+        return GenerationConfig.from_model_config(load_config(source))
 
 
 def load_tokenizer(name: str, chat_template: str = "") -> PreTrainedTokenizerBase:

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from medcare.settings.config import Quantization
 
 
-def quantize(model: PreTrainedModel, kind: Quantization, device: torch.device | None = None) -> None:
+def quantize(
+    model: PreTrainedModel,
+    kind: Quantization,
+    device: torch.device | None = None,
+    *,
+    for_shards: bool = False,
+) -> None:
     """Put quantised weights in the place of the frozen ones, layer by layer, and move the model.
 
     Args:
@@ -30,6 +36,8 @@ def quantize(model: PreTrainedModel, kind: Quantization, device: torch.device | 
             comes to the device.
         kind: `int8` (one scale a row), `nf4` (QLoRA's four-bit normal floats in blocks of 64) or `none`.
         device: where the model goes; by default where it is.
+        for_shards: whether FSDP2 will cut the packed weights, which it does to those alone that look like
+            numbers of the model's dtype. Their scales, a thirtieth of them, stay whole on each device.
 
     Raises:
         ModelError: bitsandbytes is not installed.
@@ -38,9 +46,17 @@ def quantize(model: PreTrainedModel, kind: Quantization, device: torch.device | 
     if kind != "none":
         # Names, for a list of modules would keep every old weight until the end.
         for name in quantized_linears(model):
-            made = _quantized(model.get_submodule(name), kind)
+            made = _quantized(model.get_submodule(name), kind, for_shards=for_shards)
             model.set_submodule(name, made.to(device))  # `to` is what quantises
     model.to(device)  # type: ignore[arg-type]  # its stubs know no device here
+
+
+def place_scales(model: nn.Module, device: torch.device) -> None:
+    """Put the scales of 4-bit weights where FSDP2 has put the weights: they are no parameters."""
+    for module in model.modules():
+        state: Any = getattr(module, "quant_state", None)
+        if state is not None:
+            state.to(device)
 
 
 def check_quantization(kind: Quantization) -> None:
@@ -61,7 +77,7 @@ def quantized_linears(model: PreTrainedModel) -> list[str]:
     ]
 
 
-def _quantized(linear: nn.Module, kind: Quantization) -> nn.Module:
+def _quantized(linear: nn.Module, kind: Quantization, *, for_shards: bool) -> nn.Module:
     # It says for every layer of every step that int8 rounds its inputs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     check_quantization(kind)
@@ -71,16 +87,21 @@ def _quantized(linear: nn.Module, kind: Quantization) -> nn.Module:
     shape = (linear.in_features, linear.out_features, linear.bias is not None)
     # In the model's own dtype, in which the backward pass unpacks it; and `to` quantises from a CPU only.
     weight = linear.weight.detach().cpu()
-    made: nn.Module
+    made: Any
     if kind == "int8":
         made = layers.Linear8bitLt(*shape, has_fp16_weights=False, device="meta")
         made.weight = layers.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
         made.register_forward_hook(_drop_input)
     else:
-        made = layers.Linear4bit(*shape, compute_dtype=weight.dtype, quant_type="nf4", device="meta")
-        made.weight = layers.Params4bit(weight, quant_type="nf4", module=made)
+        storage = weight.dtype if for_shards else torch.uint8
+        options = {"quant_type": "nf4", "quant_storage": storage}
+        made = layers.Linear4bit(*shape, compute_dtype=weight.dtype, device="meta", **options)
+        made.weight = layers.Params4bit(weight, module=made, **options)
+        # Or in evaluation a processor would repack the weight into a form that nothing can be trained beside.
+        made.support_avx512bf16_for_cpu = False
     made.bias = linear.bias
-    return made.requires_grad_(False).train(linear.training)
+    frozen: nn.Module = made.requires_grad_(False).train(linear.training)
+    return frozen
 
 
 def _drop_input(_layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
@@ -92,5 +113,5 @@ def _drop_input(_layer: nn.Module, _inputs: object, output: torch.Tensor) -> Non
 
 
 def is_quantized(weight: torch.Tensor) -> bool:
-    """Whether a weight holds packed integers in the place of numbers."""
-    return not weight.dtype.is_floating_point
+    """Whether a weight holds packed integers in the place of numbers, whatever it says that they are."""
+    return not weight.dtype.is_floating_point or getattr(weight, "quant_state", None) is not None

@@ -167,6 +167,8 @@ def fit_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> N
 def _is_finite(value: Tensor) -> bool:
     if not value.is_floating_point() or value.is_meta:
         return True
+    if hasattr(value, "to_local"):  # of a weight that is cut among processes, the part that is here
+        value = value.to_local()
     return all(bool(torch.isfinite(part.float()).all()) for part in value.detach().flatten().split(_CHUNK))
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medcare.models.placement import input_device
 from medcare.models.quantized import is_quantized
 
 # What a model raises when it can't take what it is given.
@@ -359,8 +360,7 @@ class Traits:
         return argument in inspect.signature(self._model().forward).parameters
 
     def _device(self) -> torch.device:
-        device: torch.device = self._model().get_input_embeddings().weight.device
-        return device
+        return input_device(self._model())
 
     def _tokens(self, count: int, *, seed: int) -> Tensor:
         """Ids [1, count] out of the vocabulary, none of which the configuration gives a meaning."""

@@ -102,7 +102,6 @@ def _fitting(request: PlanRequest, least: Option) -> list[str]:
     found = []
     for kind in get_args(Quantization):
         other = _quantised(request, kind)
-        # Unquantised, a base can be cut into shards.
         sharing = sharings(other)[-1]
         if kind != request.config.model.quantization:
             option = Way(other, least.stage, sharing, True).least()

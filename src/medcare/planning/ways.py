@@ -110,8 +110,8 @@ def sharings(request: PlanRequest) -> tuple[Sharing, ...]:
     """How the devices of a request can share the work, from plain to involved."""
     if request.devices == 1:
         return ("single",)
-    # Training refuses to cut a quantised base into shards.
-    return ("ddp", "fsdp2") if request.config.model.quantization == "none" else ("ddp",)
+    # Training refuses to cut weights in 8 bits into shards.
+    return ("ddp",) if request.config.model.quantization == "int8" else ("ddp", "fsdp2")
 
 
 class Way:

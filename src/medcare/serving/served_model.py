@@ -15,6 +15,7 @@ from medcare.foundation.progress import say
 from medcare.generation.ending import answer_ends
 from medcare.generation.engine import BatchingEngine
 from medcare.generation.structure import Constraint, Grammars
+from medcare.models.placement import placement_of
 from medcare.settings.run_folder import plain_source
 from medcare.text.chat_template import encode_text, render_prompt
 from medcare.text.control_tokens import OPEN
@@ -112,6 +113,11 @@ def load_one(
     **limits: int,
 ) -> ServedModel:
     """Load one model under a name; see `load_served`. A whole model has no base: naming one is an error."""
+    if placement_of(device) == "split":
+        raise ConfigError(
+            "A model that is cut among processes answers test sets only (medcare evaluate). Serve it with "
+            "--device spread, or with vLLM."
+        )
     model = load_model(folder, device=device, dtype=dtype, noise=False, merge=True, base=base)
     return ServedModel(name, model, tokenizer_of(folder, chat_template, base=base), **limits)
 
@@ -136,7 +142,8 @@ def load_served(
         limits: as `BatchingEngine` takes them.
 
     Raises:
-        ConfigError: two models have one name, or a base is named and all of them are whole.
+        ConfigError: two models have one name, a base is named and all of them are whole, or the device is
+            none to serve on.
         ModelError: a folder holds no model; also AdapterError and FolderError, see `load_model`.
     """
     named = [_name(entry) for entry in models]

@@ -44,7 +44,9 @@ class ModelConfig:
         base: `embedded` (SmolLM2-135M-Instruct out of a PyPI package), a folder, or a hub id.
         dtype: `auto` takes bfloat16 where the hardware computes in it and float32 elsewhere; `float16`, which
             trains with loss scaling, is for GPUs without bfloat16 (T4, V100).
-        device: `auto` takes a GPU if there is one.
+        device: `auto` takes a GPU if there is one. For models that answer and that no GPU can hold: `spread`
+            lays whole layers on all GPUs, and what is left into main memory and onto the disk; `split` cuts
+            every weight among the processes of a launcher (docs/scaling.md).
         quantization: train beside a frozen base in 8 bits (`int8`) or 4 (`nf4`); see docs/performance.md.
         chat_template: a file with the chat template to use instead of the base's own.
     """
@@ -325,6 +327,8 @@ class EvaluationConfig:
         items: a test set of one's own, see `evaluation.test_set.adopt`; empty: the embedded benchmark.
         map: its columns, as a stage's `map`.
         strict: refuse a test set with a bad row; else bad rows are set aside, counted and listed.
+        engine: what runs the model: `medcare`'s own engine, or `vllm` or `sglang` where they are installed,
+            which take whole models.
         exams: how questions with options are answered: each option's log-likelihood as the answer, or a
             generated text out of which the chosen letters are read.
         shots: solved examples before each question, never test items.
@@ -347,6 +351,7 @@ class EvaluationConfig:
     items: str = ""
     map: dict[str, str] = field(default_factory=dict)
     strict: bool = False
+    engine: Literal["medcare", "vllm", "sglang"] = "medcare"
     exams: Literal["likelihood", "generation"] = "likelihood"
     shots: int = 0
     shots_from: str = ""

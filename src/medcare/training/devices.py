@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.foundation import processes
 from medcare.foundation.errors import ConfigError
 from medcare.models.base_model import choose_device
+from medcare.models.placement import placement_of
 from medcare.training.zero import ZeroDevices
 
 if TYPE_CHECKING:
@@ -22,8 +23,14 @@ def training_device(name: str) -> torch.device:
     """The device called `name` in the settings; of several processes, the one the launcher gives to each.
 
     Raises:
+        ConfigError: it is a placement of models that only answer.
         ModelError: there is no such device here.
     """
+    if placement_of(name):
+        raise ConfigError(
+            f"model.device={name} is for models that answer. One that no single GPU can hold trains with: "
+            "accelerate launch --config_file configs/fsdp2.yaml -m medcare ... (docs/scaling.md)."
+        )
     device: torch.device = processes.state().device if processes.count() > 1 else choose_device(name)
     return device
 
@@ -75,11 +82,15 @@ def tell_layers(accelerator: Accelerator, model: nn.Module) -> None:
         plugin.transformer_cls_names_to_wrap = sorted(there.intersection(named))
 
 
-def is_sharded() -> bool:
-    """Whether the launcher asks for shards, so that the model must not be put onto one device whole."""
+def is_sharded(*by: Literal["FSDP", "DEEPSPEED"]) -> bool:
+    """Whether the launcher asks for shards, so that the model must not be put onto one device whole.
+
+    Args:
+        by: what is to make them; by default either.
+    """
     from accelerate.utils import parse_flag_from_env
 
-    asked = any(parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED"))
+    asked = any(parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in by or ("FSDP", "DEEPSPEED"))
     return processes.count() > 1 and asked
 
 

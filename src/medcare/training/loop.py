@@ -27,6 +27,7 @@ from medcare.foundation.errors import ConfigError, FolderError, ModelError, Trai
 from medcare.foundation.processors import cores, load
 from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
+from medcare.models.quantized import place_scales
 from medcare.models.traits import Traits
 from medcare.settings.config import Batching, Layout, StageConfig
 from medcare.text.batches import IGNORED, Batch, BatchPlan, collate, plan, shuffled, spread
@@ -41,6 +42,7 @@ from medcare.training.devices import (
     tell_layers,
 )
 from medcare.training.embedding_noise import add_embedding_noise
+from medcare.training.kernels import FusedLoss, set_attention
 from medcare.training.losses import TokenLoss
 from medcare.training.memory import forget_peak, peak_memory
 from medcare.training.meter import Meter
@@ -220,8 +222,11 @@ class Loop:
         self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
         tell_layers(self.accelerator, model)
         before = Former(model, parameters) if self.taught.any() else None
-        loss = TokenLoss(model, traits, before)
+        set_attention(model, self.layout)
+        self.fused = FusedLoss(json.loads(former.get("fused", "null")))
+        loss = TokenLoss(model, traits, before, self.fused)
         self.wrapped, self.optimizer = self.accelerator.prepare(loss, optimizer)
+        place_scales(model, self.accelerator.device)
         # FSDP2 puts shards in the place of the parameters, ZeRO-3 empties them.
         self.parameters = {name: entry for name, entry in model.named_parameters() if name in parameters}
 
@@ -465,6 +470,7 @@ class Loop:
 
     def _save(self, done: int, key: str, meter: Meter) -> None:
         facts = {"step": str(done), "key": key, "batches": str(self.batches), "layout": self.layout}
+        facts["fused"] = json.dumps(self.fused.used)
         sum_loads(self.model, self.accelerator)
         loads = [load.tolist() for load in expert_loads(self.model)]
         facts |= {"meter": json.dumps(meter.state()), "loads": json.dumps(loads)}

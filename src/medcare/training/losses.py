@@ -25,6 +25,7 @@ from medcare.adapters.former import Former
 from medcare.adapters.shards import whole
 from medcare.models.traits import LogitRule, Traits, hidden_states
 from medcare.text.batches import IGNORED
+from medcare.training.kernels import FusedLoss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,12 +41,18 @@ class TokenLoss(nn.Module):
         model: a causal language model, with or without branches.
         traits: what the model can do; by default that is tried out now.
         former: the model as it was when the stage began; needed only where tokens are taught by it.
+        fused: whether another package's kernel makes the loss; by default none does.
     """
 
     def __init__(
-        self, model: PreTrainedModel, traits: Traits | None = None, former: Former | None = None
+        self,
+        model: PreTrainedModel,
+        traits: Traits | None = None,
+        former: Former | None = None,
+        fused: FusedLoss | None = None,
     ) -> None:
         super().__init__()
+        self.fused = fused
         self.model = model
         self.former = former
         self.halves = (traits or Traits.of(model)).head
@@ -84,7 +91,7 @@ class TokenLoss(nn.Module):
             keep, targets = _predicted(labels)
             return _sum(read[keep], targets, _of_targets(weights, keep), before)
         head = self.model.get_output_embeddings()
-        return nll_sum(read, head, labels, self.halves.rule, weights, before)
+        return nll_sum(read, head, labels, self.halves.rule, weights, before, self.fused)
 
     def _read(self, inputs: dict[str, Tensor]) -> Tensor:
         """What the loss is made of: hidden states [b, s, h], or the logits [b, s, v] of an odd model."""
@@ -113,6 +120,7 @@ def nll_sum(
     rule: LogitRule,
     weights: Tensor | None = None,
     taught: Taught | None = None,
+    fused: FusedLoss | None = None,
 ) -> Tensor:
     """The summed negative log-likelihood of the supervised tokens, a scalar in float32 or wider.
 
@@ -123,6 +131,7 @@ def nll_sum(
         rule: what the model does to the projection's output.
         weights: [b, s], by which each token's term is multiplied; by default 1.
         taught: what the former model computes for the same positions.
+        fused: whether another package's kernel makes the loss; by default none does.
     """
     keep, targets = _predicted(labels)
     chosen, factors = hidden[keep], _of_targets(weights, keep)
@@ -132,8 +141,15 @@ def nll_sum(
         return _sum(rule(_wide(head(chosen))), targets, factors, taught)
     weight, bias = whole(head.weight), None if head.bias is None else whole(head.bias)
     read, shares = (None, None) if taught is None else (taught.read.to(weight.dtype), taught.shares)
-    pieces = (chosen.to(weight.dtype), weight, bias, targets, rule, factors, read, shares)
-    return cast(Tensor, _PiecewiseNll.apply(*pieces))  # type: ignore[no-untyped-call]
+
+    def in_pieces(hidden: Tensor) -> Tensor:
+        pieces = (hidden, weight, bias, targets, rule, factors, read, shares)
+        return cast(Tensor, _PiecewiseNll.apply(*pieces))  # type: ignore[no-untyped-call]
+
+    chosen = chosen.to(weight.dtype)
+    if fused is None or factors is not None or taught is not None:
+        return in_pieces(chosen)
+    return fused.choose(in_pieces, chosen, weight, bias, targets, rule)(chosen)
 
 
 class _PiecewiseNll(torch.autograd.Function):

@@ -188,11 +188,13 @@ def foresee(config: RunConfig) -> None:
     """Raise in seconds what stage 1 would raise over its settings, its base, its layers or a missing package.
 
     Raises:
-        ModelError: there is no such base, or the package that would quantise it is missing.
+        ModelError: there is no such base or device, or the package that would quantise it is missing.
         AdapterError: the branches don't fit the base.
-        ConfigError: the package of a tracker is missing, or a setting does not go with the method.
+        ConfigError: the package of a tracker is missing, or a setting does not go with the method or the
+            device.
     """
     check_installed(config.tracking.trackers)
+    training_device(config.model.device)
     check_quantization(config.model.quantization)
     if METHODS[config.method].needs_whole_base:
         _check_whole(config)
@@ -226,7 +228,7 @@ def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedMod
         named = str(dtype).removeprefix("torch.")
         model = load_model(start, device=str(loading), dtype=named, noise=goes_on(stage, start))
         set_dropout(model, config.adapters.dropout)
-    quantize(model, kind, device)
+    quantize(model, kind, device, for_shards=is_sharded())
     return model
 
 
@@ -469,10 +471,16 @@ def _check_shardable(kind: Quantization, dtype: torch.dtype) -> None:
             "model.dtype=float16 can't be cut into shards (FSDP2, ZeRO-3): each process would see "
             "overflow in its own shard alone. Launch with configs/ddp.yaml, or set model.dtype=float32."
         )
-    if kind != "none":
+    if kind == "int8":
         raise ConfigError(
-            f"model.quantization={kind} can't be cut into shards (FSDP2, ZeRO-3): the scales of its weights "
-            "are not parameters. Launch with configs/ddp.yaml, or set model.quantization=none."
+            "model.quantization=int8 can't be cut into shards (FSDP2, ZeRO-3): its layers hold each weight "
+            "whole, beside the parameter. Set model.quantization=nf4 and launch with configs/fsdp2.yaml, or "
+            "launch with configs/ddp.yaml."
+        )
+    if kind == "nf4" and is_sharded("DEEPSPEED"):
+        raise ConfigError(
+            "model.quantization=nf4 was not tried with ZeRO-3. Launch with configs/fsdp2.yaml, or set "
+            "model.quantization=none."
         )
 
 
