@@ -113,6 +113,8 @@ def test_two_processes_train_as_one(one, two, case):
     if two.name == "zero3" and case == "aggregate_drop":
         assert "noise_drop must be 0 under DeepSpeed" in (two / case / "refused").read_text()
         return
+    if two.name == "zero3" and case == "nf4":
+        return  # not tried; the stages refuse it
     assert_same_run(one / case, two / case)
 
 
