@@ -237,7 +237,7 @@ def test_every_command_of_the_documentation_runs(folder: Path, monkeypatch: pyte
     [
         ((), "give --url and --model"),
         (("--url", "http://127.0.0.1:1/v1"), "give --url and --model"),
-        (("--url", "judge", "--model", "m"), "--url must be"),
+        (("--url", "judge", "--model", "m"), "address must be"),
         (("--offline", "--model", "m"), "Leave out --url and --model"),
         (("--terms", "x.txt", "--url", "http://j/v1", "--model", "m"), "--terms is for --offline"),
         (("--url", "http://j/v1", "--model", "m", "--key-env", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE"),
