@@ -150,7 +150,7 @@ def test_there_are_two_stages(llama, tmp_path):
         lambda: medcare.attach(llama, "merge"),
         lambda: medcare.save_stage(llama, tmp_path / "x", "merge"),
     ):
-        with pytest.raises(ConfigError, match="aggregate or align"):
+        with pytest.raises(ConfigError, match="one of aggregate, align"):
             call()
     assert not (tmp_path / "x").exists()
 

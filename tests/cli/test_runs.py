@@ -139,7 +139,7 @@ def test_an_out_that_is_in_use(medcare, tmp_path):
 def test_a_stage_that_does_not_exist(medcare, tmp_path):
     done = medcare("train", "--stage", "third", "--out", tmp_path / "x")
     assert done.returncode == 2
-    assert "must be aggregate or align" in done.stderr
+    assert "must be one of aggregate, align" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["run", "train", "evaluate"])

@@ -111,7 +111,7 @@ def test_what_shares_stage_1_trains_it_once(tiny_base, tmp_path):
         ({"settings": "none.yaml"}, "none.yaml can't be read"),
         ({"settings": [1]}, "must be a file or a mapping"),
         ({"settings": {"agregate": {}}}, "Did you mean 'aggregate'"),
-        ({"stage": "third"}, "aggregate or align"),
+        ({"stage": "third"}, "one of aggregate, align"),
         ({"stage": "align", "settings": {"method": "lora"}}, "Give stage: aggregate"),
         ({"seeds": ["one"]}, "list of whole numbers"),
         ({"seeds": 3}, "list of whole numbers"),
