@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from medcare.data.readers import conversations
 from medcare.generation import generate
 from medcare.generation.sampling import Sampling
 from medcare.serving.chat import Chat, PipedTerminal, RichTerminal, _printable, messages
@@ -99,8 +99,9 @@ def test_commands(model: ServedModel, tmp_path: Path) -> None:
     ):
         assert part in text
     assert (tmp_path / "there").read_text() == "mine"
-    saved = list(conversations(str(file)))
-    assert [turn.content for turn in saved[0].messages if turn.role == "user"] == ["fever?", "pain?"]
+    # Not read as data, which refuses control characters: a model of random weights may have said some.
+    saved = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [turn["content"] for turn in saved[0]["messages"] if turn["role"] == "user"] == ["fever?", "pain?"]
     assert [turn.content for turn in chat.turns if turn.role == "user"] == ["cough?"]
     assert chat.system == "Be brief."
     assert script.answers[2] == expected(model, [Message("system", "Be brief."), Message("user", "cough?")])
@@ -121,7 +122,7 @@ def test_a_conversation_that_was_not_saved_is_offered_to_be(model: ServedModel, 
     script = Script("fever?")
     script.file = str(tmp_path / "chat.jsonl")
     Chat(model, Sampling(max_new_tokens=4), script).run()
-    assert len(list(conversations(str(tmp_path / "chat.jsonl")))) == 1
+    assert len((tmp_path / "chat.jsonl").read_text().splitlines()) == 1
     for lines in [(), ("fever?", f"/save {tmp_path}/two.jsonl"), ("fever?", "/reset")]:
         script = Script(*lines)
         Chat(model, Sampling(max_new_tokens=4), script).run()
