@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from medcare.foundation.storage import cache_dir
 
 TESTS = Path(__file__).parent
-# A busy machine is no fault.
-hypothesis.settings.register_profile("medcare", deadline=None)
+# A busy machine is no fault. For more cases: pytest --hypothesis-profile=thorough
+hypothesis.settings.register_profile("medcare", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("medcare")
 
 

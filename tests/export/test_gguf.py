@@ -13,7 +13,6 @@ from gguf import GGMLQuantizationType, GGUFReader
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from medcare.adapters.loading import load_model
 from medcare.cli import app
 from medcare.export import gguf as exporter
 from medcare.export.gguf import export_gguf
@@ -333,9 +332,6 @@ def test_the_embedded_model_brings_its_licence(tmp_path):
     path = export_gguf(EMBEDDED, tmp_path / "out", "q8_0").path
     assert value(path, "general.license") == "apache-2.0"
     assert value(path, "general.base_model.0.repo_url").endswith("HuggingFaceTB/SmolLM2-135M-Instruct")
-    want = load_model(EMBEDDED, device="cpu", dtype="float32")(IDS).logits
-    got = read_back(path)(IDS).logits
-    assert (got.argmax(-1) == want.argmax(-1)).float().mean() > 0.9
 
 
 def command(*arguments):
