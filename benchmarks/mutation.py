@@ -50,13 +50,6 @@ SOURCE = ROOT / "src" / "medcare"
 RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
 # What is mutated, and whose tests have to notice.
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "batches": (("text/batches.py",), ("text/test_batches.py",)),
-    "reading": (
-        ("evaluation/reading.py", "evaluation/exam_reading.py"),
-        ("evaluation/test_reading.py", "evaluation/test_exam_*.py"),
-    ),
-    "chat": (("text/chat_template.py",), ("text/test_*.py",)),
-    "losses": (("training/losses.py",), ("training/test_losses.py",)),
     "adapters": (
         (
             "adapters/adapted_linear.py",
@@ -78,9 +71,16 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "adapters/test_methods.py",
         ),
     ),
+    "losses": (("training/losses.py",), ("training/test_losses.py",)),
+    "chat": (("text/chat_template.py",), ("text/test_*.py",)),
+    "batches": (("text/batches.py",), ("text/test_batches.py",)),
     "statistics": (
         ("evaluation/resampling.py", "evaluation/draws.py", "evaluation/comparison.py"),
-        ("evaluation/test_resampling.py", "evaluation/test_comparison.py", "evaluation/test_results.py"),
+        ("evaluation/test_resampling.py", "evaluation/test_comparison.py"),
+    ),
+    "reading": (
+        ("evaluation/reading.py", "evaluation/exam_reading.py"),
+        ("evaluation/test_reading.py", "evaluation/test_exam_reading.py", "evaluation/test_exam_answers.py"),
     ),
 }
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -440,6 +440,7 @@ class Room:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of pytest's own loop."""
+        session.config.pluginmanager.unregister(name="terminalreporter")  # a dot for each test of each mutant
         tests = self._measured(session)
         items = {item.nodeid: item for item in session.items}
         # The quickest, that is; all take as long as what is to come.
