@@ -76,7 +76,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "batches": (("text/batches.py",), ("text/test_batches.py",)),
     "statistics": (
         ("evaluation/resampling.py", "evaluation/draws.py", "evaluation/comparison.py"),
-        ("evaluation/test_resampling.py", "evaluation/test_comparison.py"),
+        ("evaluation/test_draws.py", "evaluation/test_resampling.py", "evaluation/test_comparison.py"),
     ),
     "reading": (
         ("evaluation/reading.py", "evaluation/exam_reading.py"),
