@@ -26,6 +26,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import random
@@ -39,7 +40,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -49,13 +50,6 @@ SOURCE = ROOT / "src" / "medcare"
 RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
 # What is mutated, and whose tests have to notice.
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "statistics": (
-        ("evaluation/resampling.py", "evaluation/draws.py", "evaluation/comparison.py"),
-        ("evaluation/test_resampling.py", "evaluation/test_comparison.py", "evaluation/test_results.py"),
-    ),
-    "batches": (("text/batches.py",), ("text/test_batches.py",)),
-    "chat": (("text/chat_template.py",), ("text/test_*.py",)),
-    "losses": (("training/losses.py",), ("training/test_losses.py",)),
     "adapters": (
         (
             "adapters/adapted_linear.py",
@@ -67,11 +61,26 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "adapters/tuner.py",
             "adapters/methods.py",
         ),
-        ("adapters/test_*.py", "training/test_methods.py"),
+        (
+            "adapters/test_adapted_linear.py",
+            "adapters/test_branches.py",
+            "adapters/test_budget.py",
+            "adapters/test_noise_aggregator.py",
+            "adapters/test_orthogonality.py",
+            "adapters/test_tuner.py",
+            "adapters/test_methods.py",
+        ),
+    ),
+    "losses": (("training/losses.py",), ("training/test_losses.py",)),
+    "chat": (("text/chat_template.py",), ("text/test_*.py",)),
+    "batches": (("text/batches.py",), ("text/test_batches.py",)),
+    "statistics": (
+        ("evaluation/resampling.py", "evaluation/draws.py", "evaluation/comparison.py"),
+        ("evaluation/test_draws.py", "evaluation/test_resampling.py", "evaluation/test_comparison.py"),
     ),
     "reading": (
         ("evaluation/reading.py", "evaluation/exam_reading.py"),
-        ("evaluation/test_reading.py", "evaluation/test_exam_*.py"),
+        ("evaluation/test_reading.py", "evaluation/test_exam_reading.py", "evaluation/test_exam_answers.py"),
     ),
 }
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -306,7 +315,7 @@ class Finder:
     """Finds the mutant where its module is imported."""
 
     def __init__(self, module: str, tree: ast.Module) -> None:
-        self._name = "medcare." + module.removesuffix(".py").replace("/", ".")
+        self._name = name_of(module)
         self._path, self._tree = str(SOURCE / module), tree
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
@@ -317,14 +326,48 @@ class Finder:
         return importlib.util.spec_from_file_location(name, self._path, loader=loader)
 
 
+def functions(holder: Any, module: str, prefix: str = "") -> Iterator[tuple[str, FunctionType]]:
+    """The functions and methods that a module defines, by name, out of whatever wraps them."""
+    for name, value in list(vars(holder).items()):
+        value = getattr(value, "__func__", getattr(value, "fget", getattr(value, "func", value)))
+        if isinstance(value, type):
+            if value.__module__ == module:
+                yield from functions(value, module, f"{prefix}{name}.")
+        elif callable(value):
+            value = inspect.unwrap(value)
+            if isinstance(value, FunctionType) and value.__module__ == module:
+                yield prefix + name, value
+
+
+def put_in(mutant: Mutant) -> None:
+    """Give the function of a mutant, which is loaded already, the mutant's code."""
+    sites = Sites(mutant.module)
+    next(apply for other, apply in sites.found if other.key == mutant.key)()
+    name = name_of(mutant.module)
+    changed = ModuleType(name)
+    changed.__file__, changed.__package__ = str(SOURCE / mutant.module), name.rpartition(".")[0]
+    tree = ast.fix_missing_locations(sites.tree)
+    exec(compile(tree, changed.__file__, "exec"), changed.__dict__)
+    new = dict(functions(changed, name))[mutant.function]
+    old = dict(functions(sys.modules[name], name))[mutant.function]
+    old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
+
+
+def name_of(module: str) -> str:
+    """What Python calls a module."""
+    return "medcare." + module.removesuffix(".py").replace("/", ".")
+
+
 class Reached:
-    """A plugin for pytest: which lines of the package each test reaches, with those of its fixtures."""
+    """Which lines of the package each test reaches, with those of its fixtures, and in what time."""
 
     def __init__(self) -> None:
         self.tests: dict[str, dict[str, Any]] = {}
+        self.failed: set[str] = set()
         self._lines: list[set[tuple[str, int]]] = [set()]
         self._of_fixtures: dict[Any, set[tuple[str, int]]] = {}
-        self._prefix = str(SOURCE) + os.sep
+        wanted = (module for modules, _ in ROOMS.values() for module in modules)
+        self._names = {str(SOURCE / module): module for module in wanted}
 
     def _local(self, frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
@@ -332,7 +375,7 @@ class Reached:
         return self._local
 
     def _enter(self, frame: FrameType, event: str, _: Any) -> Any:
-        return self._local if frame.f_code.co_filename.startswith(self._prefix) else None
+        return self._local if frame.f_code.co_filename in self._names else None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
@@ -362,14 +405,115 @@ class Reached:
                     found |= self._of_fixtures.get(definition, set())
             lines: dict[str, list[int]] = {}
             for name, line in sorted(found):
-                lines.setdefault(name.removeprefix(self._prefix), []).append(line)
-            self.tests[item.nodeid] = {"seconds": round(seconds, 3), "lines": lines, "passed": True}
+                lines.setdefault(self._names[name], []).append(line)
+            self.tests[item.nodeid] = {"seconds": round(seconds, 3), "lines": lines}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Only tests that pass without a mutant can notice one."""
         if not report.passed:
-            self.tests.setdefault(report.nodeid, {"seconds": 0.0, "lines": {}})
-            self.failed = {*getattr(self, "failed", ()), report.nodeid}
+            self.failed.add(report.nodeid)
+
+
+class Room:
+    """A plugin for pytest that runs the collected tests once a mutant, each time in a process of its own.
+
+    Args:
+        mutants: those to try.
+        out: the folder of what is known.
+        budget: seconds of tests a mutant.
+
+    Attributes:
+        rest: mutants that have to be there when their module is imported.
+        tests: what is known of each test.
+    """
+
+    def __init__(self, mutants: list[Mutant], out: Path, budget: float) -> None:
+        self._mutants, self._out, self._budget = mutants, out, budget
+        self._told = os.fdopen(os.dup(1), "w")
+        self._failed = ""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Which test failed."""
+        if report.failed:
+            self._failed = self._failed or report.nodeid
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In place of pytest's own loop."""
+        session.config.pluginmanager.unregister(name="terminalreporter")  # a dot for each test of each mutant
+        tests = self._measured(session)
+        items = {item.nodeid: item for item in session.items}
+        # The quickest, that is; all take as long as what is to come.
+        quick = sorted(tests, key=lambda name: tests[name]["seconds"])[:100]
+        status, by = forked(lambda tell: self._run(session, items, quick, tell), 300)
+        if status != 0:
+            self._say(f"Without a mutant they don't pass: {by}")
+            os._exit(1)
+        for mutant in self._mutants:
+            loaded = sys.modules.get(name_of(mutant.module))
+            if loaded is None or mutant.function not in dict(functions(loaded, loaded.__name__)):
+                continue
+            names = chosen(mutant, tests, self._budget)
+
+            def work(tell: Callable[[str], None], mutant: Mutant = mutant, names: list[str] = names) -> int:
+                try:
+                    put_in(mutant)
+                except Exception:
+                    return UNPLACED
+                return self._run(session, items, names, tell)
+
+            if (row := tried(mutant, names, tests, work)) is not None:
+                keep(row, self._out, self._say)
+        return True
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._told, flush=True)
+
+    def _run(
+        self,
+        session: pytest.Session,
+        items: dict[str, pytest.Item],
+        names: list[str],
+        tell: Callable[[str], None],
+    ) -> int:
+        self._failed = ""
+        for name, following in zip(names, [*names[1:], None], strict=True):
+            session.config.hook.pytest_runtest_protocol(
+                item=items[name], nextitem=None if following is None else items[following]
+            )
+            if self._failed:
+                tell(self._failed)
+                return 1
+        return 0
+
+    def _measured(self, session: pytest.Session) -> dict[str, dict[str, Any]]:
+        """What each test reaches."""
+        digest = hashlib.sha256()
+        for path in sorted({str(item.path) for item in session.items}):
+            digest.update(Path(path).read_bytes())
+        for module in sorted({mutant.module for mutant in self._mutants}):
+            digest.update((SOURCE / module).read_bytes())
+        kept = self._out / f"reached-{digest.hexdigest()[:16]}.json"
+        if not kept.exists():
+
+            def work(_: Callable[[str], None]) -> int:
+                plugin = Reached()
+                session.config.pluginmanager.register(plugin)
+                for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+                    session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                passed = {name: test for name, test in plugin.tests.items() if name not in plugin.failed}
+                part = kept.with_suffix(".part")
+                part.write_text(json.dumps({"tests": passed, "without": sorted(plugin.failed)}))
+                part.replace(kept)
+                return 0
+
+            self._say(f"measuring {len(session.items)} tests")
+            forked(work, 1500)
+        found = json.loads(kept.read_text())
+        for name in found["without"]:
+            self._say(f"skipped, or fails without a mutant: {name}")
+        (self._out / "reached.json").write_text(json.dumps(found["tests"]))
+        return dict(found["tests"])
 
 
 class Chosen:
@@ -396,7 +540,7 @@ def forked(work: Callable[[Callable[[str], None]], int], seconds: float) -> tupl
 
     Args:
         work: gets a function that tells something, and gives the exit status.
-        seconds: of processor time that it may take; five times as much by the clock.
+        seconds: of processor time that it may take; twenty times as much by the clock.
 
     Returns:
         The exit status, None if it took too long, and what it told.
@@ -412,10 +556,11 @@ def forked(work: Callable[[Callable[[str], None]], int], seconds: float) -> tupl
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + (6 << 30), held + (6 << 30)))
-        signal.setitimer(signal.ITIMER_REAL, 5 * seconds)
+        signal.setitimer(signal.ITIMER_REAL, 20 * seconds)
         try:
             status = work(lambda text: os.write(writing, text.encode()) and None)
-        except BaseException:
+        except BaseException as error:
+            os.write(writing, repr(error).encode()[:300])
             status = 99
         os._exit(status)
     os.close(writing)
@@ -427,68 +572,31 @@ def forked(work: Callable[[Callable[[str], None]], int], seconds: float) -> tupl
     return (None if os.WIFSIGNALED(ended) else os.WEXITSTATUS(ended)), told
 
 
-# Plugins are imported before pytest could rewrite their assertions, which nobody misses.
+UNPLACED = 98  # an exit status
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-
-
-def measured(file: str, out: Path) -> dict[str, dict[str, Any]]:
-    """The tests of a file: what lines they reach, in how many seconds."""
-    sources = [ROOT / file, *(SOURCE / module for modules, _ in ROOMS.values() for module in modules)]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    kept = out / "reached" / f"{file.replace('/', '.')}-{digest}.json"
-    if not kept.exists():
-        print(f"measuring {file}", flush=True)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-
-        def work(_: Callable[[str], None]) -> int:
-            plugin = Reached()
-            pytest.main([*OPTIONS, str(ROOT / file)], plugins=[plugin])
-            wanted = {module for modules, _ in ROOMS.values() for module in modules}
-            for test in plugin.tests.values():
-                test["lines"] = {name: lines for name, lines in test["lines"].items() if name in wanted}
-            failed = getattr(plugin, "failed", set())
-            passed = {name: test for name, test in plugin.tests.items() if name not in failed}
-            others = [name for name in sys.modules if not name.startswith(("medcare", "tests", "test_"))]
-            whole = {"tests": passed, "failed": sorted(failed), "modules": others}
-            part = kept.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps(whole))
-            part.replace(kept)
-            return 0
-
-        forked(work, 1200)
-    if not kept.exists():
-        print(f"{file} could not be measured", flush=True)
-        return {}
-    found = json.loads(kept.read_text())
-    for name in found["failed"]:
-        print(f"fails or is skipped without a mutant: {name}", flush=True)
-    for name in found["modules"]:
-        if name not in sys.modules:
-            with contextlib.suppress(BaseException):  # one that tests have made
-                importlib.import_module(name)
-    return dict(found["tests"])
 
 
 def chosen(mutant: Mutant, tests: dict[str, dict[str, Any]], budget: float) -> list[str]:
     """The tests to run: those that reach its lines, then the rest of their files; the quickest first."""
     first, last = mutant.lines
-    inside = mutant.function != ""
 
     def reaches(test: dict[str, Any]) -> bool:
-        lines = test["lines"].get(mutant.module, ())
-        return bool(lines) and (not inside or any(first <= line <= last for line in lines))
+        return any(first <= line <= last for line in test["lines"].get(mutant.module, ()))
 
     near = {name for name, test in tests.items() if reaches(test)}
-    if not near:  # run while importing: a default value, a field of a class
+    if not near:  # run while importing
         near = {name for name, test in tests.items() if test["lines"].get(mutant.module)}
-    files = {name.split("::")[0] for name in near}
+    files: Counter[str] = Counter()
+    for name in near:
+        files[name.split("::")[0]] += tests[name]["seconds"]  # type: ignore[assignment]
     rest = {name for name in tests if name.split("::")[0] in files} - near
-    order = [
-        *sorted(near, key=lambda name: tests[name]["seconds"]),
-        *sorted(rest, key=lambda name: tests[name]["seconds"]),
-    ]
+
+    def order(name: str) -> Any:
+        file = name.split("::")[0]  # together, for the sake of their fixtures
+        return name in rest, files[file], file, tests[name]["seconds"]
+
     taken, kept = 0.0, []
-    for name in order:
+    for name in sorted(near | rest, key=order):
         taken += tests[name]["seconds"]
         if kept and taken > budget:
             break
@@ -496,36 +604,38 @@ def chosen(mutant: Mutant, tests: dict[str, dict[str, Any]], budget: float) -> l
     return kept
 
 
-def passes(
-    names: list[str], tests: dict[str, dict[str, Any]], mutant: Mutant | None = None
-) -> tuple[int | None, str]:
-    """Run tests with a mutant, or with none; as `forked`."""
-
-    def work(tell: Callable[[str], None]) -> int:
-        if mutant is not None:
-            sites = Sites(mutant.module)
-            next(apply for other, apply in sites.found if other.key == mutant.key)()
-            sys.meta_path.insert(0, Finder(mutant.module, sites.tree))
-        files = list(dict.fromkeys(str(ROOT / name.split("::")[0]) for name in names))
-        return int(pytest.main([*OPTIONS, "-x", *files], plugins=[Chosen(names, tell)]))
-
-    return forked(work, 3 * sum(tests[name]["seconds"] for name in names) + 20)
-
-
-def tried(mutant: Mutant, tests: dict[str, dict[str, Any]], budget: float) -> dict[str, Any]:
-    """What becomes of a mutant."""
-    names = chosen(mutant, tests, budget)
+def tried(
+    mutant: Mutant,
+    names: list[str],
+    tests: dict[str, dict[str, Any]],
+    work: Callable[[Callable[[str], None]], int],
+) -> dict[str, Any] | None:
+    """What becomes of a mutant in these tests; None if its function can't be exchanged."""
     begun = time.monotonic()
-    status, by = passes(names, tests, mutant) if names else (0, "")
+    limit = 3 * sum(tests[name]["seconds"] for name in names) + 20
+    status, by = forked(work, limit) if names else (0, "")
+    if status == UNPLACED:
+        return None
     fate = "survived" if status == 0 else "lasted too long" if status is None else "killed"
     seconds = round(time.monotonic() - begun, 1)
-    return {
-        **asdict(mutant),
-        "fate": fate,
-        "by": by.split("tests/", 1)[-1] or (None if status == 0 else "import"),
-        "tests": len(names),
-        "seconds": seconds,
-    }
+    by = by.split("tests/", 1)[-1]
+    return {**asdict(mutant), "fate": fate, "by": by, "tests": len(names), "seconds": seconds}
+
+
+def while_importing(mutant: Mutant, names: list[str], tell: Callable[[str], None]) -> int:
+    """Run tests with a mutant that is there when its module is imported."""
+    sites = Sites(mutant.module)
+    next(apply for other, apply in sites.found if other.key == mutant.key)()
+    sys.meta_path.insert(0, Finder(mutant.module, sites.tree))
+    files = list(dict.fromkeys(str(ROOT / name.split("::")[0]) for name in names))
+    return int(pytest.main([*OPTIONS, "-x", *files], plugins=[Chosen(names, tell)]))
+
+
+def keep(row: dict[str, Any], out: Path, say: Callable[[str], None]) -> None:
+    """Write down what became of a mutant."""
+    with (out / "mutants.jsonl").open("a") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    say(f"{row['fate']:16} {row['seconds']:6.1f} s  {row_key(row)[:150]}")
 
 
 def sampled(module: str, count: int, seed: int) -> list[Mutant]:
@@ -535,12 +645,15 @@ def sampled(module: str, count: int, seed: int) -> list[Mutant]:
     return found[:count]
 
 
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """All that was written down."""
+    file = out / "mutants.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 def known(out: Path) -> dict[str, dict[str, Any]]:
     """The last that is known of each mutant."""
-    file = out / "mutants.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return {row_key(row): row for row in rows}
+    return {row_key(row): row for row in rows_of(out)}
 
 
 def row_key(row: dict[str, Any]) -> str:
@@ -580,6 +693,35 @@ def report(rows: list[dict[str, Any]], write: bool) -> None:
         )
 
 
+def try_all(queue: list[Mutant], files: list[str], args: argparse.Namespace) -> None:
+    """Try mutants of one room that have not been tried."""
+    done = known(args.out)
+    missing = [
+        mutant
+        for mutant in queue
+        if mutant.key not in done or (args.again and done[mutant.key]["fate"] == "survived")
+    ]
+    if not missing:
+        return
+    begun = len(rows_of(args.out))
+    session = os.fork()
+    if not session:
+        os._exit(pytest.main([*OPTIONS, *files], plugins=[Room(missing, args.out, args.budget)]))
+    if os.waitpid(session, 0)[1]:
+        raise SystemExit(f"The tests {', '.join(files)} could not be run.")
+    tests = json.loads((args.out / "reached.json").read_text())
+    tried_now = {row_key(row) for row in rows_of(args.out)[begun:]}
+    for mutant in missing:
+        if mutant.key not in tried_now:
+            names = chosen(mutant, tests, args.budget)
+
+            def work(tell: Callable[[str], None], mutant: Mutant = mutant, names: list[str] = names) -> int:
+                return while_importing(mutant, names, tell)
+
+            if (row := tried(mutant, names, tests, work)) is not None:
+                keep(row, args.out, lambda text: print(text, flush=True))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -596,33 +738,17 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
     os.chdir(ROOT)
-    done, rows = known(args.out), []
+    for name in ("torch", "transformers", "scipy.stats", "pandas", "peft"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    rows = []
     for modules, patterns in ROOMS.values():
         wanted = [module for module in modules if not args.modules or module in args.modules]
         queue = [mutant for module in wanted for mutant in sampled(module, args.sample, args.seed)]
-        missing = [
-            mutant
-            for mutant in queue
-            if mutant.key not in done or (args.again and done[mutant.key]["fate"] == "survived")
-        ]
-        if missing and not args.table:
-            files = sorted(
-                {
-                    str(path.relative_to(ROOT))
-                    for pattern in patterns
-                    for path in (ROOT / "tests").glob(pattern)
-                }
-            )
-            tests = {name: test for file in files for name, test in measured(file, args.out).items()}
-            quick = sorted(tests, key=lambda name: tests[name]["seconds"])[:50]
-            if not quick or passes(quick, tests)[0] != 0:
-                raise SystemExit(f"The tests of {', '.join(wanted)} don't pass without a mutant.")
-            for mutant in missing:
-                row = tried(mutant, tests, args.budget)
-                done[mutant.key] = row
-                with (args.out / "mutants.jsonl").open("a") as file:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                print(f"{row['fate']:16} {row['seconds']:6.1f} s  {mutant.key}", flush=True)
+        if not args.table:
+            paths = sorted({path for pattern in patterns for path in (ROOT / "tests").glob(pattern)})
+            try_all(queue, [str(path) for path in paths], args)
+        done = known(args.out)
         rows += [done[mutant.key] for mutant in queue if mutant.key in done]
     report(rows, args.write)
     return 0

@@ -7,13 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from medcare.adapters.adapted_linear import (
     AdaptedLinear,
     SharedInput,
+    add_update,
     down_product,
     plain_forward,
     up_product,
+    widths,
 )
 from medcare.adapters.branches import BRANCHES
 from medcare.adapters.low_rank import LowRank
@@ -317,3 +320,74 @@ def test_recomputed_layers_draw_the_same_masks():
     assert len(gradients[0]) == len(gradients[1]) > 10
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
+
+
+def test_a_merge_into_a_quantised_weight_is_refused_and_changes_nothing(monkeypatch):
+    linear = adapted(SharedInput())
+    before = linear.weight.clone()
+    monkeypatch.setattr(
+        "medcare.adapters.adapted_linear.is_quantized", lambda weight: weight is linear.weight
+    )
+    with pytest.raises(AdapterError, match="quantised weight"):
+        linear.merge("knowledge")
+    assert torch.equal(linear.weight, before)
+    assert "knowledge" in linear.branches
+
+
+def test_a_routed_branch_is_not_merged_and_a_missing_one_not_removed():
+    linear = with_every_branch(4, 5, scales=(1.0,) * len(BRANCHES), seed=0)
+    before = linear.weight.clone()
+    with pytest.raises(AdapterError, match="'noise' can't be merged"):
+        linear.merge("noise")
+    assert torch.equal(linear.weight, before)
+    linear.remove("noise")
+    linear.remove("noise")
+    assert list(linear.branches) == ["knowledge", "attention", "alignment"]
+    assert linear.plain() is None
+    for name in list(linear.branches):
+        linear.remove(name)
+    assert linear.plain() is linear.base
+
+
+def test_branches_of_a_convolution_of_gpt2_read_its_width_and_merge_transposed():
+    torch.manual_seed(0)
+    linear = AdaptedLinear(Conv1D(6, 4))  # [4, 6]
+    assert (linear.in_features, linear.out_features) == widths(linear.base) == (4, 6)
+    linear.add("knowledge", LowRank(4, 6, 2, 3.0))
+    nn.init.normal_(linear.branch("knowledge").lora_B)
+    x = torch.randn(2, 4)
+    branch = linear.branch("knowledge")
+    expected = linear.base(x) + 3.0 * x @ branch.lora_A.T @ branch.lora_B.T
+    torch.testing.assert_close(linear(x), expected)
+    linear.merge("knowledge")
+    torch.testing.assert_close(linear(x), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_scales_up_what_it_leaves_in_training_alone(training):
+    torch.manual_seed(0)
+    linear = adapted(SharedInput()).train(training)
+    linear.drop(0.5)
+    x = torch.ones(4096, 64, dtype=torch.float64)
+    branch = linear.branch("knowledge")
+    exact = 2.0 * (x @ branch.lora_A.T @ branch.lora_B.T)[0]
+    found = linear(x) - linear.base(x)
+    torch.testing.assert_close(found.mean(0), exact, rtol=0.05, atol=1.0 if training else 1e-9)
+    assert (found.std(0).max() > 0.1) == training
+    linear.drop(0.0)
+    torch.testing.assert_close(linear.train()(x) - linear.base(x), exact.expand_as(found))
+
+
+def test_a_gradient_reaches_the_input_also_where_no_factor_trains():
+    linear = adapted(SharedInput(), width=5, rank=3).requires_grad_(False)
+    x = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    branch = linear.branch("knowledge")
+    (found,) = torch.autograd.grad(linear(x).sum(), x)
+    whole = linear.base.weight + 2.0 * branch.lora_B @ branch.lora_A
+    torch.testing.assert_close(found, whole.sum(0).expand(2, 5))
+
+
+def test_an_update_is_added_in_float32_or_wider():
+    weight = torch.ones(2, 2, dtype=torch.float64)
+    add_update(weight, torch.full((2, 2), 1e-12, dtype=torch.float64))
+    assert (weight - 1).min() > 0.9e-12

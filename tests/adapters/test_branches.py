@@ -15,6 +15,7 @@ from medcare.adapters.loading import load_model
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.tuner import adapted_layers
 from medcare.export.merged import merge
+from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig
 from medcare.training import stages
 from tests.training.test_stages import TALKS, config
@@ -136,3 +137,38 @@ def test_a_new_branch_is_one_class_and_one_row(fate, tiny_base, tmp_path, monkey
     with torch.no_grad():
         branched, merged = load_model(two, dtype="float32")(ids), load_model(plain, dtype="float32")(ids)
     torch.testing.assert_close(merged.logits, branched.logits, rtol=0, atol=1e-4)
+
+
+def test_rows_say_where_a_branch_comes_from_and_goes():
+    for name, (targets, stages_of_it, fate, _) in METHOD.items():
+        spec = SPECS[name]
+        assert spec.added_in == stages_of_it[0], name
+        assert spec.mergeable == (fate != "dropped"), name
+        assert spec.is_lora == (name != "noise"), name
+        assert spec.roles == (targets,), name
+    lora = SPECS["lora"]
+    assert lora.roles == ("feed_forward", "attention")
+    assert (lora.in_align, SPECS["second_lora"].in_align) == ("merged", "trains")
+    assert [[spec.name for spec in added_in(stage)] for stage in ("aggregate", "align")] == [
+        ["knowledge", "noise", "attention"], ["alignment"]
+    ]  # fmt: skip
+
+
+def test_a_rank_may_be_as_wide_as_its_layer_and_a_plain_lora_gives_way():
+    layer = nn.Linear(6, 4)
+    assert SPECS["attention"].make(layer, AdapterConfig(rank=4)).rank == 4
+    assert SPECS["knowledge"].make(layer, AdapterConfig(rank=2)).rank == 4
+    for name, rank, told in (("attention", 5, "rank 5"), ("knowledge", 3, "rank 6")):
+        with pytest.raises(AdapterError, match=f"{told} must be no wider .* 6 x 4"):
+            SPECS[name].make(layer, AdapterConfig(rank=rank))
+    assert SPECS["lora"].make(layer, AdapterConfig(rank=9)).rank == 4
+    assert SPECS["lora"].make(layer, AdapterConfig(rank=3), device=torch.device("meta")).down.is_meta
+    assert not SPECS["lora"].make(layer, AdapterConfig(rank=3)).down.is_meta
+    assert SPECS["lora"].make(nn.Linear(6, 4, device="meta"), AdapterConfig(rank=3)).down.is_meta
+
+
+def test_only_branches_that_a_folder_has_are_found(tmp_path: Path):
+    assert stored_in(tmp_path) == []
+    (tmp_path / "noise.safetensors").touch()
+    (tmp_path / "attention").mkdir()
+    assert [spec.name for spec in stored_in(tmp_path)] == ["attention", "noise"]

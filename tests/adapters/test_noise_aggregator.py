@@ -131,3 +131,62 @@ def test_equal_logits_share_evenly(top_k):
         noise.router.bias.zero_()
     gates = noise.gates(torch.randn(1, 4))
     torch.testing.assert_close(gates.max(), torch.tensor(1 / top_k))
+
+
+@pytest.mark.parametrize("stack", [(), (3,)])
+def test_each_a_begins_as_linears_do_and_each_b_with_zeros(stack):
+    """Kaiming-uniform with a = sqrt(5): evenly between -1 / sqrt(i) and 1 / sqrt(i)."""
+    torch.manual_seed(0)
+    made = [LowRank(100, 40, 50, 2.0, stack=stack), NoiseAggregator(100, 40, 25, 2.0, experts=2, top_k=1)]
+    for branch in made:
+        assert not branch.lora_B.any()
+        for single in branch.lora_A.detach().reshape(-1, 25, 100):
+            assert 0.098 < single.abs().max() <= 0.1
+            assert single.std() == pytest.approx(0.1 / 3**0.5, rel=0.05)
+            assert abs(single.mean()) < 0.006
+
+
+@pytest.mark.parametrize("top_k", ["0", "4"])
+def test_more_experts_than_there_are_can_not_be_chosen(top_k):
+    tensors = NoiseAggregator(4, 5, 2, 1.5, experts=3, top_k=3).tensors()
+    assert NoiseAggregator.shaped_as(tensors, {"top_k": "3", "scale": "1.5"}).top_k == 3
+    with pytest.raises(ValueError, match="from 1 to 3"):
+        NoiseAggregator.shaped_as(tensors, {"top_k": top_k, "scale": "1.5"})
+
+
+def test_a_branch_of_a_file_has_the_shapes_and_facts_that_were_written():
+    noise = NoiseAggregator(4, 5, 2, 1.5, experts=3, top_k=2)
+    assert [tuple(noise.tensors()[key].shape) for key in noise.keys] == [(3, 4), (3,), (3, 2, 4), (3, 5, 2)]
+    for branch in (noise, LowRank(4, 5, 2, 0.1), LowRank(4, 5, 2, 0.1, stack=(3,))):
+        again = type(branch).shaped_as(branch.tensors(), branch.facts(), torch.device("meta"))
+        assert again.facts() == branch.facts()
+        assert {name: entry.shape for name, entry in again.tensors().items()} == {
+            name: entry.shape for name, entry in branch.tensors().items()
+        }
+        assert {entry.device.type for entry in again.parameters()} == {"meta"}
+        assert (again.scale, again.rank) == (branch.scale, 2)
+        assert set(branch.tensors()) == set(branch.keys)
+
+
+def test_tensors_of_a_branch_can_be_written_to():
+    noise = NoiseAggregator(4, 5, 2, 1.5, experts=3, top_k=2)
+    with torch.no_grad():
+        noise.tensors()["lora_B"][2, 4, 1] = 7.0
+    assert noise.lora_B[4, 2, 1] == 7.0
+    assert noise.up[4, 2 * 2 + 1] == 7.0
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.5])
+def test_columns_are_weighed_by_their_experts_gate_and_a_factor(factor):
+    noise = NoiseAggregator(4, 5, 2, 1.5, experts=3, top_k=1)
+    with torch.no_grad():
+        noise.router.weight.zero_()
+        noise.router.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+    x, columns = torch.randn(2, 4), torch.ones(2, 6)
+    assert noise.weigh(columns, x, factor).tolist() == [[0, 0, factor, factor, 0, 0]] * 2
+    assert LowRank(4, 5, 6, 1.0).weigh(columns, x, factor).tolist() == [[factor] * 6] * 2
+
+
+def test_branches_say_what_they_are():
+    assert "experts=3, top_k=2, rank=4, scale=1.5" in repr(NoiseAggregator(8, 8, 4, 1.5, experts=3, top_k=2))
+    assert repr(LowRank(8, 8, 4, 1.5)) == "LowRank(rank=4, scale=1.5)"

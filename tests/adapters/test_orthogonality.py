@@ -7,7 +7,7 @@ from torch import nn
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
 from medcare.adapters.targets import find_layers
-from medcare.adapters.tuner import attach
+from medcare.adapters.tuner import adapted_layers, attach, remove_branch
 from tests.conftest import tiny_model
 
 
@@ -97,3 +97,35 @@ def test_descending_the_penalty_makes_the_branches_orthogonal():
 
 def test_measure_needs_both_branches():
     assert measure(tiny_model("llama")) == {}
+
+
+def test_what_is_measured_is_the_sum_and_the_mean_cosine_of_the_rows():
+    model = two_branches()
+    pairs = [(a.detach().double(), b.detach().double()) for a, b in branch_pairs(model)]
+    sums, cosines = [], []
+    for a, b in pairs:
+        sums.append(sum(abs(float(one @ other)) for one in a for other in b))
+        cosines += [
+            abs(float(torch.nn.functional.cosine_similarity(one, other, dim=0))) for one in a for other in b
+        ]
+    found = measure(model)
+    assert found["orthogonality"] == pytest.approx(sum(sums) / len(pairs), rel=1e-5)
+    assert found["cosine"] == pytest.approx(sum(cosines) / len(cosines), rel=1e-5)
+    assert penalty(tiny_model("llama"), "l1") is None
+
+
+def test_given_directions_are_taken_out_of_alignment_also_without_knowledge():
+    model = two_branches()
+    remove_branch(model, "knowledge")
+    names = adapted_layers(model, "alignment")
+    kept_out = {name: torch.linalg.qr(torch.randn(layer.in_features, 5)).Q.T for name, layer in names.items()}
+    before = {name: layer.branch("alignment").down.detach().clone() for name, layer in names.items()}
+    project(model)
+    for name, layer in names.items():
+        assert torch.equal(layer.branch("alignment").down, before[name]), "nothing to keep out of"
+    project(model, kept_out)
+    for name, layer in names.items():
+        left = layer.branch("alignment").down.detach()
+        taken = before[name] - left
+        assert (left @ kept_out[name].T).abs().max() < 1e-6
+        torch.testing.assert_close(taken, taken @ kept_out[name].T @ kept_out[name], rtol=0, atol=1e-6)

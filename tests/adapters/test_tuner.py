@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, MambaConfig
 
 from medcare.adapters.low_rank import Factors, LowRank
-from medcare.adapters.merge import join, merge_all, merge_unrouted, pad
+from medcare.adapters.merge import join, merge_all, merge_branch, merge_unrouted, pad
 from medcare.adapters.targets import find_layers
 from medcare.adapters.tuner import (
     adapted_layers,
@@ -275,3 +275,78 @@ def test_bfloat16_base_keeps_float32_branches():
 def test_a_rank_above_the_width_of_a_layer_is_told_before_any_memory_is_taken(llama, rank, told):
     with pytest.raises(AdapterError, match=told):
         add_branches(llama, "aggregate", AdapterConfig(rank=rank))
+
+
+def test_one_branch_is_folded_in_and_the_others_stay(llama):
+    add_branches(llama, "aggregate", CONFIG)
+    shake(llama)
+    before = llama(IDS).logits
+    merge_branch(llama, "knowledge")
+    assert branch_parameters(llama).keys() == {"noise", "attention"}
+    torch.testing.assert_close(llama(IDS).logits, before, rtol=0, atol=1e-4)
+    for name in ("noise", "attention"):
+        assert all(layer.branch(name).up.any() for layer in adapted_layers(llama, name).values())
+
+
+def test_a_part_of_the_feed_forward_weights_trains_only_where_that_is_asked_for(llama):
+    few = replace(CONFIG, feed_forward=("up_proj", "down_proj"))
+    with pytest.raises(AdapterError, match=r"At least 90%.*, 67% would be. Left out: gate_proj.* 33%"):
+        add_branches(llama, "aggregate", few)
+    add_branches(llama, "aggregate", replace(few, partial=True))
+    assert len(adapted_layers(llama, "knowledge")) == 4
+
+
+def test_layers_that_share_a_weight_are_refused(llama):
+    first, second = (layer.mlp for layer in llama.model.layers)
+    second.up_proj.weight = first.up_proj.weight
+    with pytest.raises(AdapterError, match="up_proj shares its weight"):
+        add_branches(llama, "aggregate", CONFIG)
+    assert not adapted_layers(llama)
+
+
+def test_attached_layers_have_the_dropout_that_is_given(llama):
+    made = {f"model.layers.0.mlp.{name}": LowRank(32, 64, 2, 1.0) for name in ("up_proj", "gate_proj")}
+    attach(llama, {"knowledge": made}, dropout=0.25)
+    layers = list(adapted_layers(llama).values())
+    assert [layer.shared.zeroed for layer in layers] == [64, 64]
+    assert layers[0].shared is layers[1].shared
+    attach(llama, {"alignment": {"model.layers.1.mlp.up_proj": LowRank(32, 64, 2, 1.0)}})
+    assert [layer.shared.zeroed for layer in adapted_layers(llama, "alignment").values()] == [0]
+
+
+def test_a_base_that_trained_is_frozen_and_attached_branches_train_on(llama):
+    add_branches(llama, "aggregate", CONFIG)
+    trainable(llama, ["attention"])
+    remove_branch(llama, "noise")
+    add_branches(llama, "align", CONFIG)
+    names = {
+        name.split(".branches.")[-1].split(".")[0]
+        for name, entry in llama.named_parameters()
+        if entry.requires_grad
+    }
+    assert names == {"attention", "alignment"}, "only the model's own weights are frozen, and only once"
+
+
+def test_the_shares_of_the_routers_are_told_once(llama):
+    add_branches(llama, "aggregate", replace(CONFIG, experts=3, top_k=1))
+    llama.train()(IDS)
+    for shares in router_load(llama).values():
+        assert len(shares) == 3
+        assert sum(shares) == pytest.approx(1, abs=2e-4)
+        assert all(share * 24 == pytest.approx(round(share * 24), abs=2e-3) for share in shares)
+    assert all(not any(shares) for shares in router_load(llama).values())
+
+
+def test_joining_and_padding_write_out_what_they_are_given():
+    parts = [
+        Factors(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]), 2.0),
+        Factors(torch.tensor([[4.0, 5.0], [6.0, 7.0]]), torch.tensor([[8.0, 9.0]]), 0.5),
+    ]
+    joined = join(parts)
+    assert joined.down.tolist() == [[1, 2], [4, 5], [6, 7]]
+    assert joined.up.tolist() == [[6, 4, 4.5]]
+    assert joined.scale == 1
+    wide = pad(parts[0], 3)
+    assert wide.down.tolist() == [[1, 2], [0, 0], [0, 0]]
+    assert wide.up.tolist() == [[3, 0, 0]]
+    assert wide.scale == 2.0

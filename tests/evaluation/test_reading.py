@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from medcare.data.task import Task
 from medcare.evaluation.forms import FORMS
-from medcare.evaluation.reading import normalise
+from medcare.evaluation.reading import Answer, normalise
 from medcare.text.records import Item
 
 LABELS = ("Treatment", "Cause")
@@ -115,3 +115,84 @@ def test_tuples_survive_writing_and_reading(parts):
 def test_case_and_spacing_do_not_matter(text):
     assert normalise(normalise(text)) == normalise(text)
     assert parse("list", f"  {text.strip()} ") == parse("list", text)
+
+
+OTHERS = [
+    ("lines", "- Ptosis.\n\n2) Focal  seizure\nptosis", [("ptosis",), ("focal seizure",)]),
+    ("lines", " None. ", []),
+    ("lines", "1. Vitamin D - 25 OH\nGrade 3) severe", [("vitamin d - 25 oh",), ("grade 3) severe",)]),
+    ("lines", "none\nptosis", [("none",), ("ptosis",)]),
+    ("lines", "10. a\n* b\n• c\n12 d\n-e", [("a",), ("b",), ("c",), ("12 d",), ("-e",)]),
+    (
+        "typed_lines",
+        "Treatment: a, b\ncause : c: d",
+        [("treatment", "a"), ("treatment", "b"), ("cause", "c: d")],
+    ),
+    ("typed_lines", "Treatment: none\nCause: a,, A", [("cause", "a")]),
+    ("typed_lines", "none\nTreatment: a", [("treatment", "a")]),
+    ("typed_lines", "None", []),
+    ("triples", "(a | treats | b)\n- c | causes | d.", [("a", "treats", "b"), ("c", "causes", "d")]),
+    ("triples", "none", []),
+    ("labels", "Treatment, cause.", [("treatment",), ("cause",)]),
+    ("labels", "treatment；Cause、TREATMENT\n;", [("treatment",), ("cause",)]),
+    ("labels", "none", []),
+    ("number", "Between 3 and 1,250.5 mg, so -1,250.5", -1250.5),
+    ("number", "−3e2 at pH7.4", -300.0),
+    ("number", "12,34", 34.0),
+]
+
+
+@pytest.mark.parametrize(("form", "text", "content"), OTHERS)
+def test_an_answer_in_lines_labels_or_numbers_is_read(form, text, content):
+    answer = parse(form, text, LABELS)
+    assert answer.parsable
+    assert answer.content == (content if isinstance(content, float) else tuple(content))
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("lines", " \n- \n."),
+        ("typed_lines", ""),
+        ("typed_lines", "Treatment a"),
+        ("typed_lines", "Treatment: a\nOther: b"),
+        ("triples", ""),
+        ("triples", "a"),
+        ("triples", "a | b\nc | d | e"),
+        ("triples", "a |  | c"),
+        ("labels", " "),
+        ("labels", "treatment, other"),
+        ("number", "none, or pH7"),
+    ],
+)
+def test_an_answer_out_of_lines_labels_or_numbers_is_not_read(form, text):
+    assert parse(form, text, LABELS) == Answer(None, parsable=False)
+
+
+def test_lines_without_labels_have_any_type():
+    assert parse("typed_lines", "drug: a").content == (("drug", "a"),)
+    assert parse("labels", "drug, none").content == (("drug",), ("none",))
+
+
+def test_a_task_says_its_own_word_for_nothing():
+    for form in ("list", "lines", "typed_list", "typed_lines", "tuples", "triples", "labels"):
+        task = Task("t", "alignment", form, "accuracy", labels=LABELS, nothing="No  Finding")
+        assert FORMS[form].read(task, "no finding.", ITEM).content == (), form
+        read = FORMS[form].read(task, "none", ITEM).content
+        assert read == ((("none",),) if form in ("list", "lines") else None), form
+
+
+@pytest.mark.parametrize(
+    ("several", "text", "chosen"),
+    [(False, "B", {1}), (None, "The answer is C.", {2}), (True, "A, C", {0, 2})],
+)
+def test_options_are_read_as_their_places(several, text, chosen):
+    item = Item("1", "t", "alignment", "held_out", "1", "?", options=("fever", "ptosis", "seizure"))
+    task = Task("t", "alignment", "options", "accuracy", several=several)
+    assert FORMS["options"].read(task, text, item).content == frozenset(chosen)
+    assert not FORMS["options"].read(task, "I can't say.", item).parsable
+
+
+def test_a_text_is_read_up_to_a_length_at_which_it_is_no_answer():
+    assert parse("text", "x" * 20_000).parsable
+    assert not parse("text", "x" * 20_001).parsable

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from medcare.evaluation.metrics import ACCURACY, MEAN, METRICS, mean_rows, set_rows
-from medcare.evaluation.resampling import holm, mcnemar, mean_of, resample
+from medcare.evaluation.resampling import Estimate, Resampled, holm, mcnemar, mean_of, resample
 from medcare.foundation.errors import EvaluationError
 
 PAIR = ("old", "new")
@@ -271,3 +271,62 @@ def test_the_mean_of_numbers_has_no_exact_test():
     assert given.estimate("new") == named.estimate("new")
     assert given.compare(PAIR).estimate == named.compare(PAIR).estimate
     assert (named.compare(PAIR).test, given.compare(PAIR).test) == ("mcnemar", "permutation")
+
+
+def resampled(values, draws, swaps=(0.0,), facts=10):
+    pair = {PAIR: np.array(swaps)}
+    made = {name: np.array(entry, dtype=float) for name, entry in zip(PAIR, draws, strict=True)}
+    return Resampled(dict(zip(PAIR, values, strict=True)), made, pair, {}, facts)
+
+
+def test_p_is_the_share_of_swaps_that_differ_as_much_with_what_was_observed_among_them():
+    alike = [[0.0, 1.0], [0.0, 1.0]]
+    swaps = [0.25, -0.25, 0.2, 0.0, 0.75, -0.1, 0.1, 0.0, 0.0]
+    assert resampled((0.25, 0.5), alike, swaps).compare(PAIR).p == 0.4
+    assert resampled((0.5, 0.25), alike, swaps).compare(PAIR).p == 0.4
+    assert resampled((0.0, 1.0), alike, [0.1] * 99).compare(PAIR).p == 0.01, "never 0"
+    # Sums in another order differ by rounding: they are as large.
+    assert resampled((0.0, 0.3), alike, [0.1 + 0.2 - 1e-15] * 9).compare(PAIR).p == 1.0
+
+
+def test_an_interval_is_from_the_middle_95_percent_of_the_draws():
+    evenly = np.arange(1001) / 1000
+    found = resampled((0.5, 0.5), [evenly, evenly + evenly])
+    assert (found.estimate("old").low, found.estimate("old").high) == pytest.approx((0.025, 0.975))
+    assert (found.estimate("new").low, found.estimate("new").high) == pytest.approx((0.05, 1.0)), (
+        "no score is above 1"
+    )
+    assert resampled((0.5, 0.5), [evenly - 0.5, evenly]).estimate("old").low == 0.0
+    difference = found.compare(PAIR).estimate
+    assert (difference.value, difference.low, difference.high) == pytest.approx((0.0, 0.025, 0.975))
+    lone = resampled((0.5, 0.5), [[0.5] * 9] * 2, facts=1).estimate("old")
+    assert (lone.low, lone.high) == (0.0, 1.0), "one fact says nothing about another one"
+    same = resampled((0.5, 0.5), [[0.5] * 9] * 2, facts=4).estimate("old")
+    assert (same.low, same.high) == (0.5, 0.5)
+
+
+def test_estimates_are_written_with_six_digits():
+    assert Estimate(1 / 3, -1e-7, 2 / 3).to_dict() == {"value": 0.333333, "low": -0.0, "high": 0.666667}
+
+
+def test_draws_of_few_facts_are_widened_by_what_they_fall_short():
+    """Of two facts, one right: draws are 0, 0.5 or 1; their distances from 0.5 grow by sqrt(2)."""
+    found = of_answers([1, 0], [0, 0], resamples=50)
+    assert set(np.round(found.draws["old"], 9)) == {round(0.5 + off * 2**0.5, 9) for off in (-0.5, 0.0, 0.5)}
+    assert set(of_answers([1], [0], resamples=9).draws["old"]) == {1.0}
+
+
+def test_a_mean_is_of_values_draws_swaps_and_all_facts():
+    one = resampled((0.0, 0.5), [[0.0, 0.2], [0.4, 0.6]], [0.1, 0.3], facts=3)
+    two = resampled((0.5, 1.0), [[0.4, 0.4], [0.8, 1.0]], [0.3, -0.3], facts=4)
+    mean = mean_of([one, two])
+    assert mean.values == {"old": 0.25, "new": 0.75}
+    assert [mean.draws[name].tolist() for name in PAIR] == [
+        pytest.approx([0.2, 0.3]),
+        pytest.approx([0.6, 0.8]),
+    ]
+    assert mean.swaps[PAIR].tolist() == pytest.approx([0.2, 0.0])
+    assert mean.facts == 7
+    exact = of_answers(draws(0.5, 9, 0), draws(0.5, 9, 1), resamples=9)
+    assert mean_of([exact]).exact == exact.exact != {}
+    assert mean_of([exact, exact]).exact == {}

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.text.batches import IGNORED, collate, plan
+from medcare.text import batches
+from medcare.text.batches import IGNORED, collate, plan, spread
 from medcare.text.chat_template import Rendered
 from medcare.training.losses import TokenLoss
 from tests.conftest import FAMILIES, tiny_model
@@ -118,3 +121,83 @@ def test_long_and_short_batches_come_in_no_order(layout):
     longest = [max(lengths[index] for index in batch) for batch in batches]
     rises = sum(one < other for one, other in pairwise(longest))
     assert 0.3 < rises / len(longest) < 0.7
+
+
+TWO = [
+    Rendered([5, 6, 7], [False, True, True], id="a"),
+    Rendered([8, 9], [True, True], id="b"),
+]
+
+
+def test_a_batch_is_padded_or_packed_as_written_out_here():
+    grouped = collate(TWO, pad_id=1)
+    assert {name: entry.tolist() for name, entry in grouped.inputs.items()} == {
+        "input_ids": [[5, 6, 7], [8, 9, 1]]
+    }
+    assert grouped.labels.tolist() == [[IGNORED, 6, 7], [IGNORED, 9, IGNORED]]
+    packed = collate(TWO, pad_id=1, layout="packed")
+    assert {name: entry.tolist() for name, entry in packed.inputs.items()} == {
+        "input_ids": [[5, 6, 7, 8, 9]],
+        "position_ids": [[0, 1, 2, 0, 1]],
+    }
+    assert packed.labels.tolist() == [[IGNORED, 6, 7, IGNORED, 9]]
+    for made in (grouped, packed):
+        assert (made.tokens, made.supervised, made.weights, made.taught) == (5, 3, None, None)
+
+
+def test_values_of_examples_are_spread_over_their_tokens():
+    grouped, packed = (collate(TWO, pad_id=1, layout=layout) for layout in LAYOUTS)
+    assert spread(grouped, TWO, [0.5, 2.0]).tolist() == [[0.5] * 3, [2.0] * 3]
+    assert spread(packed, TWO, [0.5, 2.0]).tolist() == [[0.5, 0.5, 0.5, 2.0, 2.0]]
+    alone = collate(TWO[:1], pad_id=1, layout="packed")
+    assert spread(alone, TWO[:1], [3.0]).tolist() == [[3.0] * 3]
+
+
+def test_all_of_a_batch_moves_to_a_device():
+    made = collate(TWO, pad_id=1, layout="packed")
+    for weights, taught in ((None, None), (torch.ones(1, 5), torch.zeros(1, 5))):
+        moved = replace(made, weights=weights, taught=taught).to(torch.device("meta"))
+        assert {entry.device.type for entry in (*moved.inputs.values(), moved.labels)} == {"meta"}
+        for there, before in ((moved.weights, weights), (moved.taught, taught)):
+            assert (there is None) == (before is None)
+            assert there is None or there.device.type == "meta"
+        assert (moved.tokens, moved.supervised) == (5, 3)
+
+
+def test_a_plan_is_a_sequence_of_batches():
+    made = plan([9, 2, 3, 9, 4], tokens_per_batch=9, epoch=0, seed=3)
+    batches = list(made)
+    assert len(made) == len(batches) == 4
+    assert [made[place] for place in range(-4, 0)] == batches
+    assert made[1:] == batches[1:]
+    assert made == batches
+    assert made != batches[:-1]
+    assert made != "batches"
+    for place in (4, -5):
+        with pytest.raises(IndexError):
+            made[place]
+    assert list(plan([], tokens_per_batch=9, epoch=0, seed=3)) == []
+
+
+@pytest.mark.parametrize(
+    ("layout", "lengths", "budget", "sizes"),
+    [
+        ("grouped", [5, 5, 5], 10, [[5], [5, 5]]),
+        ("grouped", [5, 5], 9, [[5], [5]]),
+        ("grouped", [2, 2, 5], 10, [[2, 2], [5]]),  # three of 5 would be too large
+        ("grouped", [2, 3, 3], 9, [[2, 3, 3]]),
+        ("packed", [3, 4, 6, 7], 10, [[3, 7], [4, 6]]),
+        ("packed", [2, 3, 4, 6, 7], 10, [[2], [3, 7], [4, 6]]),  # each into the first row with room
+        ("packed", [11, 5, 5], 10, [[5, 5], [11]]),
+    ],
+)
+def test_as_many_come_together_as_the_budget_holds(layout, lengths, budget, sizes):
+    made = plan(lengths, tokens_per_batch=budget, epoch=0, seed=0, layout=layout)
+    assert sorted(sorted(lengths[index] for index in batch) for batch in made) == sizes
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_like_lengths_are_sought_in_one_pool_after_another(layout):
+    with patch.object(batches, "_POOL", 4):
+        made = plan([10] * 10, tokens_per_batch=1000, epoch=0, seed=1, layout=layout)
+    assert sorted(len(batch) for batch in made) == [2, 4, 4]

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, processors
 
 from medcare.foundation.errors import DataError, ModelError
-from medcare.text.chat_template import has_thought, render_all, render_answer, render_prompt, stop_ids
+from medcare.text.chat_template import (
+    encode_text,
+    has_thought,
+    render_all,
+    render_answer,
+    render_prompt,
+    spelt,
+    stop_ids,
+)
+from medcare.text.chat_template import end_of_turn as end_of_turn_id
 from medcare.text.control_tokens import control_tokens
 from medcare.text.records import Conversation, Message, ToolCall
 from tests.text.tokenizers_by_family import FAMILIES, end_of_turn, templated, tokenizer_of
@@ -322,3 +332,114 @@ def test_a_template_can_not_be_smuggled_in_by_a_message():
     tokenizer = tokenizer_of("qwen2")
     text = "{{ messages }}{% for x in range(9) %}y{% endfor %}"
     assert masked_runs(tokenizer, (QUESTION, Message("assistant", text))) == [f"{text}<|im_end|>"]
+
+
+@pytest.mark.parametrize("family", ["llama2", "llama3", "gemma"])
+def test_a_tokenizer_that_begins_and_ends_every_text_itself_does_so_in_documents_alone(family):
+    """As Llama's and Gemma's do by their post-processors: a template writes its beginning itself."""
+    plain = tokenizer_of(family)
+    own = copy.deepcopy(plain)
+    ends = [(token, plain.convert_tokens_to_ids(token)) for token in (plain.bos_token, plain.eos_token)]
+    own.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{plain.bos_token} $A {plain.eos_token}", special_tokens=ends
+    )
+    begin, end = plain.bos_token_id, plain.eos_token_id
+    assert own("")["input_ids"] == [begin, end], "or this would show nothing"
+    for talk in TALKS.values():
+        assert rows(own, talk) == rows(plain, talk)
+    assert render_prompt(own, [QUESTION]) == render_prompt(plain, [QUESTION])
+    assert render_answer(own, [QUESTION], "B.") == render_answer(plain, [QUESTION], "B.")
+    inner = encode_text(plain, "Fever; seizure.")
+    assert encode_text(own, "Fever; seizure.") == inner
+    document = [Conversation.of_text("a", "", "Fever; seizure.")]
+    assert render_all(own, document)[0].ids == [begin, *inner, end]
+    assert render_all(plain, document)[0].ids == [*inner, end]
+
+
+@pytest.mark.parametrize(
+    ("family", "spelling", "controls"),
+    [
+        ("chatml", "<|im_end|>", True),  # special
+        ("chatml", "<|endoftext|>", True),  # special, and not in the template
+        ("qwen2", "<tool_call>", True),  # an ordinary added token that the template writes
+        ("qwen3", "</think>", True),
+        ("chatml", "<think>", True),  # a tag around thoughts, also where no template writes it
+        ("chatml", "<table>", False),  # an added token that is only text
+        ("gemma", "\n\n", False),
+    ],
+)
+def test_what_controls_is_special_a_tag_or_written_by_the_template(family, spelling, controls):
+    tokenizer = copy.deepcopy(tokenizer_of(family))
+    if spelling not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(spelling, special=False, normalized=False)])
+    token = tokenizer.convert_tokens_to_ids(spelling)
+    assert token in tokenizer(f"a{spelling}b", add_special_tokens=False)["input_ids"]
+    with_it, without = (
+        [*render_prompt(tokenizer, [Message("user", text)]), *encode_text(tokenizer, text)].count(token)
+        for text in (f"a{spelling}b", "a b")
+    )
+    assert with_it - without == (0 if controls else 2)
+
+
+def test_what_ends_an_answer_is_known_of_each_kind_of_template():
+    ends = {
+        "chatml": ["<|im_end|>"],
+        "llama3": ["<|eot_id|>", "<|end_of_text|>"],
+        "gemma": ["<end_of_turn>", "<eos>"],
+    }
+    for family, spelt_ends in ends.items():
+        tokenizer = tokenizer_of(family)
+        assert stop_ids(tokenizer) == sorted(map(tokenizer.convert_tokens_to_ids, spelt_ends)), family
+        assert end_of_turn_id(tokenizer) == tokenizer.convert_tokens_to_ids(spelt_ends[0]), family
+    assert end_of_turn_id(templated("no_end")) is None
+    assert stop_ids(templated("no_end")) == [templated("no_end").eos_token_id]
+
+
+def test_a_row_is_shown_in_pieces_with_and_without_loss():
+    tokenizer = tokenizer_of("chatml")
+    [row] = rows(tokenizer, (QUESTION, ANSWER))
+    assert spelt(tokenizer, row) == [
+        (f"<|im_start|>user\n{QUESTION.content}<|im_end|>\n<|im_start|>assistant\n", False),
+        (f"{ANSWER.content}<|im_end|>", True),
+        ("\n", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "thinks"),
+    [
+        (Message("assistant", "<think>\nhm\n</think>\n\nB."), True),
+        (Message("assistant", "<think>\n\n</think>\n\nB."), False),
+        (Message("assistant", "B.", reasoning_content="hm"), True),
+        (Message("assistant", "hm</think>B."), False),  # nothing opens it
+        (Message("user", "<think>\nhm\n</think>\n\nB."), False),
+        (Message("assistant", "B."), False),
+    ],
+)
+def test_whether_a_turn_holds_a_thought(message, thinks):
+    assert has_thought(tokenizer_of("qwen3"), message) == thinks
+    opened = templated("deepseek_r1_distill")
+    assert has_thought(opened, Message("assistant", "hm</think>B."))
+
+
+def test_rows_know_their_conversation():
+    talk = (QUESTION, WITH_THOUGHT["between tags"], Message("user", "Why?"), Message("assistant", "Genes."))
+    made = render_all(tokenizer_of("qwen3"), [Conversation("a", "book", talk), Conversation("b", "", talk)])
+    assert [(row.id, row.source, row.document) for row in made] == [
+        ("a", "book", False), ("a", "book", False), ("b", "", False), ("b", "", False)
+    ]  # fmt: skip
+
+
+def test_an_answer_comes_first_in_no_conversation():
+    with pytest.raises(DataError, match="first turn is the assistant's"):
+        rows(tokenizer_of("chatml"), (ANSWER,))
+
+
+def test_a_message_that_a_template_leaves_out_is_told_with_its_place(monkeypatch):
+    tokenizer = copy.deepcopy(tokenizer_of("chatml"))
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "in messages %}", "in messages if m['role'] != 'system' %}"
+    )
+    with pytest.raises(DataError, match=r"turn 1, the system's"):
+        rows(tokenizer, (SYSTEM, QUESTION, ANSWER))
+    assert rows(tokenizer, (QUESTION, ANSWER))

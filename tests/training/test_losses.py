@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.cache_utils import DynamicCache
 
+from medcare.adapters.former import Former
 from medcare.adapters.tuner import adapted_layers, add_branches, trainable
 from medcare.models.traits import LogitRule
 from medcare.settings.config import AdapterConfig
@@ -206,3 +208,70 @@ def test_no_supervised_token_is_no_loss_and_no_gradient(trains):
     assert loss.item() == pytest.approx(0)
     for gradient in torch.autograd.grad(loss, list(parameters.values())):
         assert not gradient.any()
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_a_model_is_taught_by_what_it_was(odd, weighed):
+    """Of a model with halves and of one that makes its logits itself, in its own words."""
+    model, parameters = adapted("llama")
+    made = batch()
+    former = Former(model, parameters)
+    before = model(**made.inputs).logits.detach()
+    with torch.no_grad():
+        for entry in parameters.values():
+            entry.mul_(1.3)
+    loss = TokenLoss(model, former=former)
+    if odd:
+        loss.halves = None
+    draw = torch.Generator().manual_seed(5)
+    weights = torch.rand(made.labels.shape, generator=draw) if weighed else None
+    taught = torch.rand(made.labels.shape, generator=draw)
+    expected = torch.zeros(())
+    now = model(**made.inputs).logits
+    for row, place in zip(*(made.labels[:, 1:] != -100).nonzero(as_tuple=True), strict=True):
+        logs, logs_before = (logits[row, place].log_softmax(-1) for logits in (now, before))
+        share = taught[row, place + 1]
+        term = (1 - share) * -logs[made.labels[row, place + 1]]
+        term = term + share * (logs_before.exp() * (logs_before - logs)).sum()
+        expected = expected + term * (1 if weights is None else weights[row, place + 1])
+    theirs = torch.autograd.grad(expected, list(parameters.values()))
+    found = loss(made.inputs, made.labels, weights, taught)
+    ours = torch.autograd.grad(found, list(parameters.values()))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_weights_multiply_the_terms_of_their_tokens(odd):
+    model, _ = adapted("gemma2")
+    made = batch()
+    loss = TokenLoss(model)
+    if odd:
+        loss.halves = None
+    weights = torch.arange(made.labels.numel()).view(made.labels.shape) / 7
+    logs = model(**made.inputs).logits.log_softmax(-1)
+    expected = -sum(
+        weights[row, place] * logs[row, place - 1, made.labels[row, place]]
+        for row, place in zip(*(made.labels != -100).nonzero(as_tuple=True), strict=True)
+    )
+    torch.testing.assert_close(loss(made.inputs, made.labels, weights), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_loss_has_what_its_model_has_and_no_more():
+    model = tiny_model("llama")
+    loss = TokenLoss(model)
+    assert loss.config is model.config
+    with pytest.raises(AttributeError):
+        loss.nothing  # noqa: B018
+
+
+def test_a_loss_keeps_no_keys_and_values(monkeypatch):
+    model, made = tiny_model("llama"), batch()
+    for halves in (TokenLoss(model).halves, None):
+        loss = TokenLoss(model)
+        loss.halves = halves
+        with monkeypatch.context() as patched:
+            patched.setattr(DynamicCache, "update", None)
+            assert loss(made.inputs, made.labels) > 0

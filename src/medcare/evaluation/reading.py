@@ -43,7 +43,7 @@ Part = tuple[str, ...]
 # Longer answers are not in any form, and splitting them could take long.
 _LONGEST = 20_000
 _BETWEEN_TUPLES = re.compile(r"\)\s*;\s*\(")
-_LIST_MARK = re.compile(r"(?:[-*•]|\d{1,3}[.)])\s+")
+_LIST_MARK = re.compile(r"^(?:[-*•](?:\s+|$)|\d{1,3}[.)]\s+)")
 _LABEL_ENDS = re.compile(r"[,;，；、\n]")
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,2})?")
 
