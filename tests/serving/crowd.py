@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 FILES = 128
@@ -54,14 +56,11 @@ async def _crowd(port: int, pages: int, seconds: float, clients: int) -> Seen:
 
     async def wait_for_nothing() -> None:
         while True:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                seen.opened += 1
-                writer.write(_HALF)
-                await reader.read()
-                writer.close()
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                async with _connected(port) as (reader, writer):
+                    seen.opened += 1
+                    writer.write(_HALF)
+                    await reader.read()
             await asyncio.sleep(0.1)
 
     others = [asyncio.create_task(wait_for_nothing()) for _ in range(clients)]
@@ -83,14 +82,23 @@ async def _crowd(port: int, pages: int, seconds: float, clients: int) -> Seen:
     return seen
 
 
+@contextlib.asynccontextmanager
+async def _connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
 async def _page(port: int) -> str:
     """The first line of the answer, or what went wrong."""
     try:
-        async with asyncio.timeout(_PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(_PATIENCE), _connected(port) as (reader, writer):
             writer.write(_WHOLE)
             answer = await reader.read()
-            writer.close()
     except (OSError, TimeoutError) as error:
         return repr(error)
     return answer.partition(b"\r\n")[0].decode() or "nothing"

@@ -112,7 +112,7 @@ class HeldOut(Outside):
     def before(cls, start: Path | None) -> HeldOut:
         """What the folder that a stage starts from tells; raises FolderError."""
         if start is None or not (start / HELD_OUT).is_file():
-            return cls()
+            return cls(rows=[])
         return read_as(start / HELD_OUT, cls, FolderError, most_bytes=1 << 30)
 
     def and_these(self, examples: Corpus) -> HeldOut:
