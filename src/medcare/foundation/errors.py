@@ -6,9 +6,7 @@ message alone and exits with the class's `exit_code`; a traceback means a fault 
 
 import re
 
-_LONG = re.compile(
-    r"\S{600,}"
-)  # paths are at most as long as a system lets them be, and few are half as long
+_LONG = re.compile(r"\S{600,}")  # longer than paths are, or any name that someone gave
 
 
 class MedCareError(Exception):
