@@ -719,7 +719,7 @@ def main() -> None:
     tally = Tally()
     with (
         tempfile.TemporaryDirectory() as name,
-        Path(os.devnull).open("w") as nowhere,
+        Path(os.devnull).open("w", errors=sys.stderr.errors) as nowhere,
         contextlib.redirect_stderr(nowhere),
     ):
         material = prepared(Path(name))

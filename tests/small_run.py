@@ -6,9 +6,12 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 import traceback
 from pathlib import Path
+
+from tqdm import tqdm
 
 from medcare import api
 from medcare.export.conversion import convert
@@ -111,6 +114,8 @@ def run_under_kills(config: RunConfig, out: Path, *, seed: int, longest: float) 
         child = os.fork()
         if not child:
             code = 1
+            # Its own lock is shared by all children: one that is killed while it holds it stops the others.
+            tqdm.set_lock(threading.RLock())
             try:
                 run_pipeline(config, out)
                 code = 0

@@ -31,7 +31,7 @@ _EMBEDDED_DATA = (
 )
 
 
-class Score(Outside):
+class ShownScore(Outside):
     """A mean with its interval, as shares of one."""
 
     value: float
@@ -39,12 +39,12 @@ class Score(Outside):
     high: float
 
 
-class Row(Outside):
+class ShownRow(Outside):
     """The scores of a family of tasks in one split, by model."""
 
     tasks: int
     n: int
-    scores: dict[str, Score]
+    scores: dict[str, ShownScore]
 
 
 class Statistics(Outside):
@@ -60,7 +60,7 @@ class ResultsFile(Outside):
 
     models: list[str]
     statistics: Statistics
-    summary: dict[str, dict[str, Row]]
+    summary: dict[str, dict[str, ShownRow]]
 
 
 def write_card(folder: Path, *, source: Path | None = None) -> Path:

@@ -104,10 +104,14 @@ def resolve_base(name: str) -> str:
     if name == EMBEDDED:
         return str(_embedded_folder())
     path = Path(name).expanduser()
-    if name and path.is_dir():
-        return str(path.resolve())
-    if path.is_absolute() or name.startswith((".", "~")) or HubName.of(name) is None:
+    try:
         found = missing(path, "folder") if name and path.exists() else f"There is no model folder {name}"
+    except OSError:  # longer than any path
+        found = "A model folder of that name can't exist"
+    else:
+        if name and path.is_dir():
+            return str(path.resolve())
+    if path.is_absolute() or name.startswith((".", "~")) or HubName.of(name) is None:
         raise ModelError(
             f"{found}. Give a folder, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, with a state of it as "
             f"OWNER/NAME@REVISION, or '{EMBEDDED}'."
