@@ -6,9 +6,12 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 import traceback
 from pathlib import Path
+
+from tqdm import tqdm
 
 from medcare import api
 from medcare.export.conversion import convert
@@ -98,7 +101,7 @@ def run_under_kills(config: RunConfig, out: Path, *, seed: int, longest: float) 
         config: the settings.
         out: the run's folder.
         seed: of the times.
-        longest: seconds that a call gets at most.
+        longest: seconds that the first call gets at most; the others get a tenth more each.
 
     Returns:
         How many calls were killed.
@@ -111,13 +114,16 @@ def run_under_kills(config: RunConfig, out: Path, *, seed: int, longest: float) 
         child = os.fork()
         if not child:
             code = 1
+            # Its own lock is shared by all children: one that is killed while it holds it stops the others.
+            tqdm.set_lock(threading.RLock())
             try:
                 run_pipeline(config, out)
                 code = 0
             except BaseException:
                 traceback.print_exc()
             os._exit(code)
-        ends = time.monotonic() + draw.uniform(0, longest)
+        # Ever longer: on a machine that got slower, a phase might else never come to its end.
+        ends = time.monotonic() + draw.uniform(0, longest * (1 + kills / 10))
         while not (status := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < ends:
             time.sleep(0.005)
         if status[0]:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pickle
+import signal
 import struct
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from medcare.foundation.errors import AdapterError, ConfigError, FolderError, Me
 from medcare.models.base_model import load_base
 from medcare.settings.files import load_config
 from medcare.settings.run_folder import read_manifest
-from tests.hostile import Material, Tally, case, prepared, run, run_command, use
+from tests.hostile import Material, Tally, case, prepared, run, run_all, run_command, use
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,24 @@ def test_generated_cases(material: Material) -> None:
         run(case(material, number), tally)
     assert not tally.faults, "\n".join(tally.faults)
     assert tally.outcomes["refused"] > tally.outcomes["answered"] > 0
+
+
+def test_what_a_soak_has_found(material: Material) -> None:
+    """Numbers that were faults once: half a character in a place that nobody reads, names of 100,000 letters."""
+    tally = Tally()
+    for number in (1000046, 1001608, 1016508, 1017423):
+        run(case(material, number), tally)
+    assert not tally.faults, "\n".join(tally.faults)
+
+
+def test_a_case_that_ends_the_process_is_one_fault(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of its child are lost, and their number is told."""
+    tally = Tally()
+    monkeypatch.setattr("tests.hostile.run", lambda made, _: os.kill(os.getpid(), signal.SIGKILL))
+    run_all(material, range(7, 9), tally)
+    assert tally.faults == ["end of the process: 7: exit -9"]
 
 
 def test_a_fault_is_found(material: Material) -> None:

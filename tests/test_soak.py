@@ -64,13 +64,14 @@ def test_a_fault_is_told(
 
 def test_the_share_bounds_all_of_it(soak) -> None:
     names = [name for name, _ in soak.pieces(1.0)]
-    assert len(set(names)) == len(names) == 2 + 10 + 100 + 1
+    assert len(set(names)) == len(names) == 2 + 2 + 4 + 20
     assert [name for name, _ in soak.pieces(0.01)] == [
         "damage",
         "disk",
+        "load 6 s",
+        "crowd 5 s",
         "kills 0 to 1",
         "hostile 0 to 999",
-        "load 6 s",
     ]
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from medcare.benchmark import build, write
 from medcare.data.files import read_items
+from medcare.data.task import BenchmarkFile
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.evaluation.engines import Engine, check_model, open_engine
 from medcare.evaluation.examples import Examples, training_pool
@@ -180,10 +181,9 @@ def _is_built(config: RunConfig, folder: Path) -> bool:
     """Whether the embedded benchmark of these settings is there; an adopted test set may lie over its own."""
     if not (folder / "benchmark.json").is_file():
         return False
-    there = read_json(folder / "benchmark.json")
+    there = BenchmarkFile.read(folder / "benchmark.json")
     sizes = {**asdict(config.benchmark), "tasks": list(config.benchmark.tasks)}
-    wanted = {"seed": config.seed, "sizes": sizes}
-    return "seed" not in there or {key: there.get(key) for key in wanted} == wanted
+    return there.seed is None or (there.seed, there.sizes) == (config.seed, sizes)
 
 
 def train_stage(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medcare.adapters.loading import tokenizer_of
-from medcare.foundation.errors import ConfigError
+from medcare.adapters.loading import base_source, load_model, tokenizer_of
+from medcare.foundation.errors import ConfigError, FolderError
 
 
 @pytest.fixture
@@ -51,3 +51,15 @@ def test_a_template_that_can_not_be_read_is_told(content, told, adapter: Path, t
         file.write_text(content)
     with pytest.raises(ConfigError, match=told):
         tokenizer_of(adapter, str(file))
+
+
+def test_a_model_and_an_adapter_in_one_folder_are_told(adapter: Path, tiny_base: Path) -> None:
+    """Which is meant is nowhere said; transformers would load the adapter over a base of its own choice."""
+    both = shutil.copytree(tiny_base, adapter.parent / "both")
+    shutil.copy(adapter / "adapter_config.json", both)
+    run = adapter.parent / "run"
+    shutil.copytree(both, run / "model")
+    for folder in (both, run):
+        for use in (load_model, tokenizer_of, base_source):
+            with pytest.raises(FolderError, match=r"whole model .* and an adapter"):
+                use(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medcare.data.catalogue import KNOWN_SETS, UNKNOWN
 from medcare.data.readers import FORMATS
-from medcare.data.readers.rows import parse_hub
+from medcare.data.readers.hub import HubData
 
 
 def test_every_set_is_complete_and_readable() -> None:
@@ -13,7 +13,7 @@ def test_every_set_is_complete_and_readable() -> None:
         assert known.format in {*FORMATS, UNKNOWN}
         assert all(value for name, value in vars(known).items() if name not in ("files", "commit"))
         if known.source.startswith("hf:"):
-            assert parse_hub(known.source)[0].count("/") == 1
+            assert HubData.parse(known.source).name.repository == known.repository
         else:
             assert known.source.startswith("https://")
 

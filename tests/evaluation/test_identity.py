@@ -75,8 +75,13 @@ def test_a_copy_is_the_same_model_and_a_name_says_nothing(model, tmp_path):
     assert identities(model=str(copy)) == identities(model=str(model))
     (copy / "README.md").write_text("A card.")
     assert identities(model=str(copy)) == identities(model=str(model))
-    assert identities(model="embedded", items="hf:a/b") == {}
-    assert identities(model="http://127.0.0.1:1/v1#m") == {}
+    assert identities(model="embedded") == identities(model="http://127.0.0.1:1/v1#m") == {}
+
+
+def test_what_is_on_a_hub_is_its_commit(monkeypatch):
+    monkeypatch.setattr("medcare.evaluation.identity.base_digest", lambda name: {"o/m@v1": "a" * 40}[name])
+    pinned = f"hf:o/n@{'b' * 40}:test"
+    assert identities(model="o/m@v1", items=pinned) == {"model_sha256": "a" * 40, "items_sha256": pinned}
 
 
 def test_the_base_below_an_adapter_counts_too(model, tmp_path):

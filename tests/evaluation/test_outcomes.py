@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from medcare.evaluation.outcomes import model_names, read_outcomes
+from medcare.evaluation.outcomes import model_names, read_cards, read_outcomes
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.storage import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 
@@ -131,6 +131,27 @@ def test_a_task_without_card_is_named(fresh_run):
     write_json(path, tree)
     with pytest.raises(EvaluationError, match=r"no card for 2 tasks \('intent', 'synonym'\)"):
         read_outcomes(fresh_run)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        None,
+        [],
+        {},
+        {"cards": None},
+        {"cards": [None]},
+        {"cards": [{"name": "a"}]},
+        {"cards": [{"name": 1, "family": []}]},
+        {"cards": [], "seed": "x"},
+        {"cards": [], "test_set": 3},
+    ],
+)
+def test_cards_of_another_shape_are_told(tmp_path, tree):
+    path = tmp_path / "benchmark.json"
+    write_json(path, tree)
+    with pytest.raises(DataError, match=r"benchmark.json|The card of the task"):
+        read_cards(path)
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "rouge_l", "bleu"])

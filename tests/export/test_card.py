@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from medcare.export.card import render_card
 from medcare.export.lora import export_lora
 from medcare.export.merged import merge
+from medcare.foundation.errors import FolderError
 from medcare.settings.config import RunConfig
 from medcare.settings.files import from_dict
 from tests.export.stage_folders import stage_folders
@@ -87,6 +88,25 @@ def test_a_known_public_set_brings_its_licence_and_languages():
     assert front(text)["datasets"] == ["BlueZeros/MedCareData"]
     assert front(text)["language"] == ["en", "zh"]
     assert "Apache-2.0 (hub card" in text
+
+
+def test_a_revision_and_the_commit_that_it_was_are_told():
+    commit, data = "c" * 40, f"hf:o/forms@{'d' * 40}:train"
+    stage = {**manifest("o/base@v1", "hf:o/forms@v2"), "base_sha256": commit, "data": data}
+    text = render_card("model", {**manifest("o/base@v1"), "stage": "merged"}, [stage], None)
+    assert f"Base: o/base@v1, commit {commit}\n" in text
+    assert f"| hf:o/forms@v2 | unknown | {data} |" in text
+    assert (front(text)["base_model"], front(text)["datasets"]) == ("o/base", ["o/forms"])
+
+
+@pytest.mark.parametrize("damage", [{"models": None}, {"statistics": {}}, {"summary": [1]}])
+def test_results_of_another_shape_are_told(run, damage):
+    (run / "config.yaml").write_text("stage: run\n")
+    statistics = {"level": 0.95, "resamples": 10, "unit": "facts"}
+    tree = {"models": [], "statistics": statistics, "summary": {}}
+    (run / "results.json").write_text(json.dumps({**tree, **damage}))
+    with pytest.raises(FolderError, match=r"results\.json"):
+        merge(run / "align", run / "model")
 
 
 @settings(deadline=None, max_examples=20)

@@ -163,6 +163,23 @@ def test_the_settings_are_those_of_the_checkpoint(base, tmp_path):
     assert (adapters.rank, adapters.alpha, adapters.experts, adapters.top_k) == (4, 8, 4, 2)
 
 
+@pytest.mark.parametrize(
+    ("file", "entry"),
+    [
+        ("adapter_config", {"r": "8"}),
+        ("adapter_config", {"lora_alpha": None}),
+        ("adapter_config", {"lora_dropout": 2}),
+    ]
+    + [("config", {"num_experts_per_token": value}) for value in (0, "2", None, [])],
+)
+def test_settings_of_another_shape_are_told(base, tmp_path, file, entry):
+    stage_one(tmp_path / "s1", original(base))
+    path = tmp_path / "s1" / f"{file}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entry}))
+    with pytest.raises(FolderError, match=rf"{file}\.json: {next(iter(entry))} can't be used"):
+        convert(tmp_path / "s1", str(base), tmp_path / "out")
+
+
 def spoil(folder, how):
     path = folder / "non_lora_trainables.bin"
     tensors = torch.load(path, weights_only=True)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from types import SimpleNamespace
 
 import pytest
 
 from medcare.foundation.errors import ModelError
-from medcare.models import base_model
 from medcare.models.identity import base_digest
 
 
@@ -22,13 +20,6 @@ def test_a_folder_is_what_is_in_it_wherever_it_lies(tiny_base, tmp_path):
         (copy / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         assert base_digest(str(copy)) != base_digest(str(tiny_base)), name
         (copy / name).write_bytes(whole)
-
-
-def test_a_hub_id_is_its_commit(monkeypatch):
-    commits = iter(["a" * 40, "b" * 40])
-    monkeypatch.setattr(base_model, "load_config", lambda _: SimpleNamespace(_commit_hash=next(commits)))
-    assert base_digest("owner/name") == "a" * 40
-    assert base_digest("owner/name") == "b" * 40
 
 
 def test_what_is_not_there_is_told():

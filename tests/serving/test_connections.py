@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
+import signal
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -14,9 +19,11 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from medcare.serving.connections import configured
-from medcare.serving.service import Limits
+from medcare.serving.server import serve
+from medcare.serving.service import Limits, Service
 from medcare.serving.sparse_log import SparseFilter
-from tests.serving.conftest import Running, running, wait_for
+from tests.serving.conftest import Running, running, served, wait_for
+from tests.serving.crowd import CLIENTS, crowd, few_files
 
 HALF = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow"
 WHOLE = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -125,6 +132,35 @@ def test_an_answer_that_is_not_read_is_given_up(read_again: bool) -> None:
         return given_up
 
     assert asyncio.run(run()) is not read_again
+
+
+def test_a_crowd_at_a_server_of_few_files(tmp_path: Path) -> None:
+    """128 open files, 400 connections that send half a head, always anew: the health page is always there."""
+    log = tmp_path / "log"
+    child = os.fork()
+    if not child:
+        with log.open("w", buffering=1) as sys.stderr:
+            os.dup2(sys.stderr.fileno(), 2)
+            few_files()
+            serve(
+                Service([served()], Limits()),
+                host="127.0.0.1",
+                port=0,
+                api_key=None,
+                reports=None,
+                drain_seconds=1,
+            )
+        os._exit(0)
+    try:
+        wait_for(lambda: log.is_file() and "http://" in log.read_text(), seconds=60)
+        port = re.findall(r"http://127.0.0.1:(\d+)", log.read_text())[0]
+        seen = crowd(int(port), pages=10)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert not seen.failed
+    assert (seen.answered, seen.opened >= CLIENTS) == (10, True)
+    assert log.stat().st_size < 20_000, log.read_text()[-2000:]
 
 
 def test_one_line_a_second_for_one_kind_of_error(monkeypatch: pytest.MonkeyPatch) -> None:

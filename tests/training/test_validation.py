@@ -16,6 +16,7 @@ from medcare.models.base_model import load_tokenizer
 from medcare.settings.config import EvaluationConfig, ValidationConfig
 from medcare.settings.run_folder import read_manifest
 from medcare.text.corpus import as_corpus
+from medcare.text.records import Conversation, Message
 from medcare.training import stages
 from medcare.training.loop import Loop
 from medcare.training.state import last_checkpoint
@@ -24,6 +25,10 @@ from medcare.training.validation import Validation, held_out
 from tests.training.test_loop import STAGE, assert_same, examples, interrupted_at, rows, stage_one
 from tests.training.test_stages import TALKS, config, logits
 
+OTHERS = [
+    Conversation(f"other-{n}", "test", (Message("user", f"Sign {n}?"), Message("assistant", f"R{n}.")))
+    for n in range(3)
+]
 EVERY_TWO = ValidationConfig(rows=1, every=2)
 
 
@@ -284,7 +289,7 @@ def test_validation_rows_of_a_file_leave_the_training_rows_alone(tiny_base, tmp_
     from medcare.pipeline import validation_of
 
     path = tmp_path / "apart.jsonl"
-    write_records(path, TALKS[:3])
+    write_records(path, OTHERS)
     made = config(tiny_base)
     measuring = ValidationConfig(data=str(path), use="last")
     given = replace(made, aggregate=replace(made.aggregate, validation=measuring))
@@ -295,19 +300,51 @@ def test_validation_rows_of_a_file_leave_the_training_rows_alone(tiny_base, tmp_
     assert torch.equal(one, other)
 
 
-def test_what_stage_one_held_out_is_not_replayed_either(tiny_base, tmp_path, monkeypatch):
-    """Also where stage 2's own settings say nothing of it, and where stage 2 goes on."""
+def test_what_was_held_out_is_never_trained_on_whatever_becomes_of_the_files(
+    tiny_base, tmp_path, monkeypatch, capsys
+):
+    """Neither in stage 2, nor in its replay, nor by a stage that goes on."""
     made = config(tiny_base)
     measuring = replace(made.aggregate, epochs=1, validation=ValidationConfig(share=0.5, every=100))
     loops = []
     monkeypatch.setattr(Loop, "run", lambda self, name: loops.append(self) or {"steps": 1})
     one = tmp_path / "one"
     stages.train("aggregate", replace(made, aggregate=measuring), TALKS, one, data_hash="x")
-    apart = {row.id for row in loops[0].validator.validation.examples}
+    apart = {tuple(row.ids) for row in loops[0].validator.validation.examples}
     assert len(apart) == 6
+    # Since then the file has other rows before and behind, other ids, another source and another order.
+    later = [replace(talk, id=f"new-{talk.id}", source="later") for talk in reversed(TALKS)]
+    later = [*OTHERS[:1], *later, *OTHERS[1:]]
     settings = replace(made, seed=5, align=replace(made.align, replay=0.5, orthogonality="none"))
-    for name, start in (("two", one), ("three", tmp_path / "two")):
-        out = tmp_path / name
-        stages.train("align", settings, TALKS[:2], out, data_hash="x", start=start, replayed=TALKS)
-        rows = list(loops[-1].examples)[2:]
-        assert {row.id for row in rows} == {talk.id for talk in TALKS} - apart
+    starts = {"two": ("align", one), "three": ("align", tmp_path / "two"), "on": ("aggregate", one)}
+    for name, (stage, start) in starts.items():
+        more = {"replayed": later} if stage == "align" else {}
+        stages.train(stage, settings, [*later, *TALKS], tmp_path / name, data_hash="x", start=start, **more)
+        trained = {tuple(row.ids) for row in loops[-1].examples}
+        assert not trained & apart
+        assert len(trained) == 6 + len(OTHERS)
+    assert "12 rows are left out, since validation has the same ones" in capsys.readouterr().err
+
+
+def test_a_file_of_validation_rows_has_none_that_trains(tiny_base, tmp_path, monkeypatch):
+    loops = []
+    monkeypatch.setattr(Loop, "run", lambda self, name: loops.append(self) or {"steps": 1})
+    made = config(tiny_base)
+    measuring = replace(made.aggregate, validation=ValidationConfig(data="apart.jsonl"))
+    given = replace(made, aggregate=measuring)
+    stages.train("aggregate", given, TALKS, tmp_path / "one", data_hash="x", validation=TALKS[:3])
+    assert {row.id for row in loops[0].examples} == {talk.id for talk in TALKS[3:]}
+    with pytest.raises(DataError, match="No row is left"):
+        stages.train("aggregate", given, TALKS, tmp_path / "two", data_hash="x", validation=TALKS)
+
+
+def test_copies_are_held_out_together():
+    """Of a row that stands twice, in one source or two, with one id or two, both train or neither does."""
+    made = sourced(16)
+    copies = [replace(row, id=f"copy-{row.id}", source=source) for row in made for source in "abc"]
+    for seed in range(5):
+        trained, apart = held_out(as_corpus([*made, *copies]), ValidationConfig(share=0.5), seed)
+        contents = [{tuple(row.ids) for row in part} for part in (trained, apart)]
+        assert contents[0]
+        assert contents[1]
+        assert not contents[0] & contents[1]

@@ -50,11 +50,11 @@ def pair(monkeypatch):
     return store, ends
 
 
-def other(store, beats, *, last=()):
-    """Signs of life of the second process."""
+def other(store, beats, *, moves=False, last=()):
+    """Signs of life of the second process, which gets on or does not."""
     turn = next(watchdog._loops) - 1  # the number that the watchdog under test has taken
     for beat in range(beats):
-        store.set(f"medcare/0/{turn}/1", str(beat))
+        store.set(f"medcare/0/{turn}/1", f"{beat} {beat if moves else 0}")
         time.sleep(0.05)
     for word in last:
         store.set(f"medcare/0/{turn}/{word}", "1")
@@ -97,6 +97,19 @@ def test_without_progress_the_stack_is_printed_and_the_others_are_told(pair, cap
     assert "Nothing has moved for 0.3 seconds; process 0 ends." in told
     assert "Process 0 stood here:" in told
     assert "in test_without_progress" in told
+    assert ends == [10]
+
+
+def test_one_that_waits_for_another_is_not_hung_while_that_one_gets_on(pair, capfd, monkeypatch):
+    """As in a measurement, where the first to have answered its share waits for the others' answers."""
+    store, ends = pair
+    monkeypatch.setattr(watchdog, "LOST", 60)
+    with Watchdog(1.0) as dog:
+        other(store, 40, moves=True)  # two seconds
+        assert dog._thread.is_alive()
+        assert not ends
+        assert ended(dog), "now nothing moves"
+    assert "Nothing has moved for 1 seconds" in capfd.readouterr().err
     assert ends == [10]
 
 

@@ -17,6 +17,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -32,6 +33,7 @@ from medcare.adapters.low_rank import Factors, LowRank
 from medcare.adapters.targets import layers_at
 from medcare.adapters.tuner import adapted_layers, attach
 from medcare.foundation.errors import AdapterError, ModelError, first_line
+from medcare.foundation.hub import HubName
 from medcare.foundation.outside import Outside, read_as
 from medcare.foundation.storage import write_json
 from medcare.models.base_model import resolve_base
@@ -55,12 +57,14 @@ class AdapterFile(Outside):
 
     peft_type: str | None = None
     base_model_name_or_path: str | None = None
+    revision: str | None = None
     r: Annotated[int, Field(ge=1)]
     lora_alpha: Annotated[float, Field(gt=0)]
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] | None = None
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] | None = None
     target_parameters: list[str] | None = None
     use_rslora: bool | None = None
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     bias: str | None = None
     init_lora_weights: bool | str | None = None
 
@@ -154,12 +158,12 @@ def _branch(
     return branch
 
 
-def _findable(base: str) -> str:
-    """A base's name as PEFT's `AutoPeftModel` finds it from anywhere: a hub id or a whole path."""
-    try:
-        return resolve_base(base)
-    except ModelError:  # what was loaded by another program's name
-        return base
+def _findable(base: str) -> tuple[str, str | None]:
+    """A base as PEFT's `AutoPeftModel` finds it from anywhere: a hub id and its revision, or a whole path."""
+    with suppress(ModelError):  # what was loaded by another program's name
+        base = resolve_base(base)
+    name = None if Path(base).is_dir() else HubName.of(base)
+    return (base, None) if name is None else (name.repository, name.revision)
 
 
 def save_lora(
@@ -170,6 +174,7 @@ def save_lora(
     PEFT's `rank_pattern` and `alpha_pattern` name the modules that differ from the first in rank or alpha;
     weights of experts are its `target_parameters`.
     """
+    name, revision = _findable(base)
     first = next(iter(factors.values()))
     rank = first.down.shape[-2]
     alpha = first.scale * rank  # PEFT scales by alpha / r and takes a float
@@ -190,7 +195,8 @@ def save_lora(
             target_modules=sorted(factors.keys() - as_parameters - set(stacks)),
             target_parameters=sorted(targets[name] for name in (*stacks, *as_parameters)) or None,
             task_type="CAUSAL_LM",
-            base_model_name_or_path=_findable(base),
+            base_model_name_or_path=name,
+            revision=revision,
             inference_mode=True,
             use_dora=lengths is not None,
         )

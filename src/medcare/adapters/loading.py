@@ -26,7 +26,7 @@ from medcare.models.base_model import (
 from medcare.models.identity import base_digest
 from medcare.models.placement import is_offloaded, is_split, placement_of
 from medcare.models.soundness import fit_tokenizer
-from medcare.settings.config import AUTO
+from medcare.settings.config import AUTO, EMBEDDED
 from medcare.settings.run_folder import CONFIG, check, plain_source, read_manifest
 
 if TYPE_CHECKING:
@@ -206,9 +206,11 @@ def _check_weights(manifest: dict[str, Any], folder: Path, base: str | None) -> 
 
 
 def _peft_base(path: Path) -> str:
-    base = read_as(path / "adapter_config.json", AdapterFile, AdapterError).base_model_name_or_path
+    file = read_as(path / "adapter_config.json", AdapterFile, AdapterError)
+    base = file.base_model_name_or_path
     if not base:
         raise FolderError(
             f"{path}/adapter_config.json names no base model (base_model_name_or_path). Add it."
         )
-    return base
+    on_hub = file.revision and base != EMBEDDED and not Path(base).expanduser().is_dir()
+    return f"{base}@{file.revision}" if on_hub else base

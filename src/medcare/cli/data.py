@@ -20,7 +20,7 @@ commands = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Source = Annotated[str, typer.Argument(help="A file, or hf:owner/name[:config][:split].")]
+Source = Annotated[str, typer.Argument(help="A file, or hf:owner/name[@revision][:config][:split].")]
 
 
 @commands.command("list", epilog="Example: medcare data list")

@@ -37,7 +37,11 @@ def init(
         list[str] | None, typer.Option(help="What stage 2 trains on; default: the same as stage 1.")
     ] = None,
     base: Annotated[
-        str, typer.Option(metavar="MODEL", help="The model to train: a folder, a hub id, or 'embedded'.")
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="The model to train: a folder, a hub id (OWNER/NAME@REVISION), or 'embedded'.",
+        ),
     ] = EMBEDDED,
     map_: Annotated[
         list[str] | None,

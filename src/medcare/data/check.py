@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Language = Literal["Chinese", "Latin script", "other"]
 
 BAD = ".bad.jsonl"
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair of surrogates, which UTF-8 can't write
 _TOGETHER = 256
 _EXAMPLES = 20
 _SHOWN = 3
@@ -330,7 +331,11 @@ def _write_rows(
             row = {"number": record.number, "reason": record.reason, "row": record.row}
             bads.write(json.dumps(row, default=str) + "\n")
         else:
-            goods.write(
-                line(record) if own is None else json.dumps(own, ensure_ascii=False, default=str) + "\n"
-            )
+            goods.write(line(record) if own is None else _as_it_came(own))
     return found
+
+
+def _as_it_came(row: dict[str, Any]) -> str:
+    """A row as a line; in ASCII where a column that nobody reads holds what UTF-8 can't write."""
+    text = json.dumps(row, ensure_ascii=False, default=str)
+    return (text if not _HALF.search(text) else json.dumps(row, default=str)) + "\n"

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from medcare.data.check import BAD, bad_file
 from medcare.data.files import line
 from medcare.data.readers import Bad, conversations, expand
-from medcare.data.readers.rows import HUB
+from medcare.data.readers.hub import HUB
 from medcare.data.recipe import Recipe, Source, load_recipe, shares
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say, track

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from medcare.foundation.errors import DataError
+from medcare.foundation.outside import Outside, read_as
 from medcare.text.records import Family
 
 Form = Literal["options", "label", "list", "typed_list", "tuples", "text"]
@@ -67,13 +73,50 @@ class Task:
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Task:
-        """The task that `to_dict` came from."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()
-        }
-        return cls(**values)
+        """The task that `to_dict` came from; raises DataError if it is none."""
+        try:
+            return _shape().validate_python(dict(tree))
+        except ValidationError as fault:
+            first = fault.errors(include_url=False, include_context=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise DataError(
+                f"The card of the task {str(tree.get('name'))[:60]!r} can't be used: {place} "
+                f"{first['msg'].lower()}, got {first['input']!r:.60}."
+            ) from fault
 
 
+@cache
+def _shape() -> TypeAdapter[Task]:
+    return TypeAdapter(Task)
+
+
+class BenchmarkFile(Outside):
+    """benchmark.json, which lies beside items and says what their tasks are.
+
+    Attributes:
+        cards: of the tasks.
+        test_set: what the items were taken from; None where they were built.
+        seed: of what was built.
+        sizes: likewise.
+    """
+
+    cards: list[dict[str, Any]]
+    test_set: str | None = None
+    seed: int | None = None
+    sizes: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> BenchmarkFile:
+        """The file; raises DataError if it is missing or of another shape."""
+        return read_as(path, cls, DataError, most_bytes=_MOST_BYTES)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that it declares; raises DataError."""
+        return [Task.from_dict(card) for card in self.cards]
+
+
+_MOST_BYTES = 1 << 28  # it lists the rows that were set aside
 # What needs no word in a file, since it goes without saying.
 _UNSAID: dict[str, Any] = {
     entry.name: entry.default if entry.default_factory is MISSING else entry.default_factory()

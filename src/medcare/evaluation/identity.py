@@ -11,10 +11,14 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from medcare.data.readers.hub import HUB, HubData
 from medcare.evaluation.own_tasks import YAML, rows_of
-from medcare.foundation.contents import MANIFEST
-from medcare.foundation.storage import file_hash, read_json
-from medcare.models.identity import folder_digest
+from medcare.foundation.contents import MANIFEST, manifest_of
+from medcare.foundation.errors import AdapterError
+from medcare.foundation.hub import HubName
+from medcare.foundation.outside import read_as
+from medcare.foundation.storage import file_hash
+from medcare.models.identity import base_digest, folder_digest
 from medcare.settings.run_folder import plain_source
 
 
@@ -26,16 +30,21 @@ def identities(*, model: str = "", items: str = "") -> dict[str, str]:
         items: a test set as `test_set.adopt` takes it.
 
     Returns:
-        `model_sha256` and `items_sha256`, each only where there is something on this machine to read: of a
-        base name, a hub id and a server nothing is known but the name.
+        `model_sha256` and `items_sha256`: of what is on this machine a hash, of what is on a hub the commit.
+        Each is only there where it is known: of a server nothing is but the name.
 
     Raises:
         DataError: a file can't be read.
+        ModelError: the hub has no such model.
     """
     found = {}
     if model and Path(model).expanduser().is_dir():
         found["model_sha256"] = _model(Path(model).expanduser())
-    if items and (digest := _items(Path(items))):
+    elif HubName.of(model) is not None and (commit := base_digest(model)):
+        found["model_sha256"] = commit
+    if items.startswith(HUB):
+        found["items_sha256"] = str(HubData.parse(items).at_commit())
+    elif items and (digest := _items(Path(items))):
         found["items_sha256"] = digest
     return found
 
@@ -56,10 +65,14 @@ def _model(path: Path) -> str:
 
 def _bases(folder: Path) -> Iterator[Path]:
     """The base that a stage or PEFT folder names, where it is a folder itself."""
-    for name, key in ((MANIFEST, "base"), ("adapter_config.json", "base_model_name_or_path")):
-        base = read_json(folder / name).get(key) if (folder / name).is_file() else None
-        if isinstance(base, str) and Path(base).expanduser().is_dir():
-            yield Path(base).expanduser()
+    from medcare.adapters.branch_files import AdapterFile
+
+    named = []
+    if (folder / MANIFEST).is_file():
+        named.append(manifest_of(folder).get("base"))
+    if (adapter := folder / "adapter_config.json").is_file():
+        named.append(read_as(adapter, AdapterFile, AdapterError).base_model_name_or_path)
+    yield from (Path(base).expanduser() for base in named if base and Path(base).expanduser().is_dir())
 
 
 def _items(path: Path) -> str:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcare.data.files import read_items
-from medcare.data.task import Task
+from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.answer_files import is_order
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.forms import metric_of
 from medcare.evaluation.marking import Outcome, Prediction, mark
 from medcare.evaluation.metrics import Floats, Metric
 from medcare.foundation.errors import EvaluationError
-from medcare.foundation.storage import read_json, read_jsonl
+from medcare.foundation.storage import read_jsonl
 from medcare.text.records import Item, fixed_options
 
 PREDICTIONS = "predictions.jsonl"
@@ -103,8 +103,7 @@ def read_tests(folder: Path) -> tuple[list[Item], Cards]:
 def read_cards(path: Path) -> Cards:
     """The tasks that a benchmark.json declares, by name; raises DataError if it is missing or malformed."""
     found = {}
-    for tree in read_json(path)["cards"]:
-        card = Task.from_dict(tree)
+    for card in BenchmarkFile.read(path).tasks:
         # In folders of before, PromptCBLUE's tasks are declared by their names alone.
         found[card.name] = replace(TASKS[card.name], source=card.source) if card.form == "cblue" else card
     return found

@@ -10,13 +10,13 @@ from pathlib import Path
 from medcare.data.files import read_items, write_records
 from medcare.data.readers import items as read_any
 from medcare.data.readers.reading import Bad
-from medcare.data.task import Task
+from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import read_gold
 from medcare.evaluation.own_tasks import read_own
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.progress import say
-from medcare.foundation.storage import read_json, write_json
+from medcare.foundation.storage import write_json
 from medcare.text.records import Item
 
 
@@ -47,20 +47,22 @@ def adopt(
     path = Path(source)
     home = path if path.is_dir() else path.parent
     if (home / "benchmark.json").is_file() and (path.is_dir() or path.name == "items.jsonl"):
-        items, cards = read_items(home / "items.jsonl"), read_json(home / "benchmark.json")["cards"]
+        items, tasks = read_items(home / "items.jsonl"), BenchmarkFile.read(home / "benchmark.json").tasks
         bad: list[Bad] = []
     else:
         items, tasks, bad = read_test_set(source, exams=exams, columns=columns, strict=strict)
-        cards = [task.to_dict() for task in tasks]
     write_records(folder / "items.jsonl", items)
     aside = [{"row": row.number, "reason": row.reason} for row in bad]
-    write_json(folder / "benchmark.json", {"test_set": source, "cards": cards, "set_aside": aside})
+    write_json(
+        folder / "benchmark.json",
+        {"test_set": source, "cards": [task.to_dict() for task in tasks], "set_aside": aside},
+    )
 
 
 def adopted(folder: Path) -> bool:
     """Whether `adopt` has written its test set into the folder."""
     path = folder / "benchmark.json"
-    return path.is_file() and "test_set" in read_json(path)
+    return path.is_file() and BenchmarkFile.read(path).test_set is not None
 
 
 def read_questions(

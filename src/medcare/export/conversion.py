@@ -22,18 +22,20 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import Adapted, widths
-from medcare.adapters.branch_files import read_lora, save_lora
+from medcare.adapters.branch_files import AdapterFile, read_lora, save_lora
 from medcare.adapters.branches import SPECS, added_in
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.targets import find_layers, layers_at
 from medcare.foundation.errors import AdapterError, FolderError, first_line
-from medcare.foundation.storage import read_json, write_atomic
+from medcare.foundation.outside import Outside, read_as
+from medcare.foundation.storage import write_atomic
 from medcare.models.base_model import TEMPLATE, describe, skeleton
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
@@ -157,15 +159,19 @@ def read_foreign(folder: Path, adapters: AdapterConfig, model: nn.Module) -> Fou
     return Found(told, branches)
 
 
+class ReferenceConfig(Outside):
+    """config.json as the reference code writes it, as far as it is read here."""
+
+    num_experts_per_token: Annotated[int, Field(ge=1)] = 2
+
+
 def _read_reference(folder: Path) -> Found:
-    config = read_json(folder / "adapter_config.json")
-    model = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    try:
-        rank, alpha = int(config["r"]), float(config["lora_alpha"])
-        top_k = int(model.get("num_experts_per_token", 2))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FolderError(f"{folder}: r, lora_alpha and num_experts_per_token must be numbers.") from error
-    scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
+    config = read_as(folder / "adapter_config.json", AdapterFile, FolderError)
+    model = ReferenceConfig()
+    if (folder / "config.json").is_file():
+        model = read_as(folder / "config.json", ReferenceConfig, FolderError)
+    rank, top_k = config.r, model.num_experts_per_token
+    scale = config.lora_alpha / rank**0.5 if config.use_rslora else config.lora_alpha / rank
     pairs, routed = _by_branch(folder)
     branches = {
         branch: {module: _pair(module, pair, scale, folder) for module, pair in modules.items()}
@@ -186,7 +192,7 @@ def _read_reference(folder: Path) -> Found:
         attention=leaf.get("attention", ()),
         rank=rank,
         alpha=scale * rank,
-        dropout=float(config.get("lora_dropout") or 0.0),
+        dropout=config.lora_dropout or 0.0,
         experts=experts,
         top_k=min(top_k, experts) if experts else top_k,
     )

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from medcare.export.card import CARD, EMBEDDED_HUB_ID, HUB_ID
-from medcare.foundation.contents import MANIFEST
-from medcare.foundation.errors import FolderError, MedCareError, first_line
+from medcare.adapters.branch_files import AdapterFile
+from medcare.export.card import CARD, EMBEDDED_HUB_ID
+from medcare.foundation.contents import MANIFEST, manifest_of
+from medcare.foundation.errors import AdapterError, FolderError, MedCareError, first_line
+from medcare.foundation.hub import HubName
 from medcare.foundation.locks import LOCK
-from medcare.foundation.storage import missing, read_json
+from medcare.foundation.outside import held_to, read_object
+from medcare.foundation.storage import missing
 from medcare.settings.config import EMBEDDED
 from medcare.settings.run_folder import CONFIG
 
@@ -168,8 +171,8 @@ def _public_adapter(folder: Path) -> bytes | None:
     """
     if not (folder / _ADAPTER).is_file():
         return None
-    base = (tree := _adapter(folder)).get("base_model_name_or_path")
-    if not HUB_ID.fullmatch(str(base)):
+    base = str((tree := _adapter(folder)).get("base_model_name_or_path"))
+    if HubName.of(base) is None:
         raise FolderError(
             f"{folder / _ADAPTER} has the base '{base}', which others can't load. "
             "Put the base's hub id, owner/name, at base_model_name_or_path."
@@ -179,9 +182,9 @@ def _public_adapter(folder: Path) -> bytes | None:
 
 def _adapter(folder: Path) -> dict[str, object]:
     """adapter_config.json; the embedded base, a folder of this machine's cache, under its hub id."""
-    tree: dict[str, object] = read_json(folder / _ADAPTER)
-    named = str(tree.get("base_model_name_or_path"))
-    embedded = read_json(folder / MANIFEST).get("base") == EMBEDDED and not HUB_ID.fullmatch(named)
+    tree = read_object(folder / _ADAPTER, AdapterError)
+    named = held_to(tree, AdapterFile, str(folder / _ADAPTER), AdapterError).base_model_name_or_path
+    embedded = manifest_of(folder).get("base") == EMBEDDED and HubName.of(str(named)) is None
     if embedded or named == EMBEDDED:
         tree["base_model_name_or_path"] = EMBEDDED_HUB_ID
     return tree

@@ -4,11 +4,21 @@ Each message says what was required, what was got, and what to do next. The comm
 message alone and exits with the class's `exit_code`; a traceback means a fault of this package.
 """
 
+import re
+
+_LONG = re.compile(r"\S{600,}")  # longer than paths are, or any name that someone gave
+
 
 class MedCareError(Exception):
-    """Base of every error caused by input rather than by this package."""
+    """Base of every error caused by input rather than by this package.
+
+    A name out of a file may have any length: of a word that is none the beginning is told.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_LONG.sub(lambda word: f"{word[0][:200]}…", message))
 
 
 class ConfigError(MedCareError):

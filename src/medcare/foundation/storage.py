@@ -39,6 +39,7 @@ _NO_PLACE = (
     errno.EINVAL,
     errno.ELOOP,
 )
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def cache_dir() -> Path:
@@ -240,7 +241,9 @@ def json_hash(value: Any) -> str:
 
 def _to_json(path: Path, value: Any, *, indent: int | None = None) -> str:
     try:
-        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+        # Of a pair of surrogates that came alone UTF-8 can't write the one, but ASCII can.
+        return json.dumps(value, indent=indent) if _HALF.search(text) else text
     except ValueError as error:
         raise DataError(
             f"{path} is not written: it would hold a number that is nan or infinite, which JSON can't. "

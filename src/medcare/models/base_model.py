@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 
 from medcare.foundation.errors import ConfigError, MedCareError, ModelError, StorageError, first_line
+from medcare.foundation.hub import HubName
 from medcare.foundation.outside import check_file
 from medcare.foundation.storage import as_umask_says, cache_dir, missing
 from medcare.models.model_files import TEXT, check_files, check_generation, measured
@@ -95,7 +96,7 @@ def base_dtype(name: str) -> torch.dtype:
 
 
 def resolve_base(name: str) -> str:
-    """The folder or hub id behind a base name; `embedded` is converted into the cache at first use.
+    """The folder or hub name behind a base name; `embedded` is converted into the cache at first use.
 
     Raises:
         ModelError: `name` looks like a folder that does not exist, or the embedded package is missing.
@@ -103,12 +104,17 @@ def resolve_base(name: str) -> str:
     if name == EMBEDDED:
         return str(_embedded_folder())
     path = Path(name).expanduser()
-    if name and path.is_dir():
-        return str(path.resolve())
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+    try:
         found = missing(path, "folder") if name and path.exists() else f"There is no model folder {name}"
+    except OSError:  # longer than any path
+        found = "A model folder of that name can't exist"
+    else:
+        if name and path.is_dir():
+            return str(path.resolve())
+    if path.is_absolute() or name.startswith((".", "~")) or HubName.of(name) is None:
         raise ModelError(
-            f"{found}. Give a folder, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or '{EMBEDDED}'."
+            f"{found}. Give a folder, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, with a state of it as "
+            f"OWNER/NAME@REVISION, or '{EMBEDDED}'."
         )
     return name
 
@@ -116,16 +122,17 @@ def resolve_base(name: str) -> str:
 def load_config(name: str) -> PretrainedConfig:
     """The configuration of a causal language model, without its weights.
 
+    Where it came from is its `_name_or_path`: a folder, or a hub's repository at a commit.
+
     Raises:
         ModelError: it can't be found, or is not a causal language model.
     """
     from transformers import AutoConfig
 
     with _explained(name):
-        source = _checked(name)
-        config: PretrainedConfig = AutoConfig.from_pretrained(
-            source, trust_remote_code=False, local_files_only=_is_local(source)
-        )
+        source = _pinned(_checked(name))
+        config: PretrainedConfig = AutoConfig.from_pretrained(**_found_by(source), trust_remote_code=False)
+        config._name_or_path = source
         known = auto_class(config)
     if known is None:
         raise ModelError(
@@ -190,22 +197,28 @@ def load_base(
             whole: see `soundness`.
     """
     config = load_config(name)
+    if own_files(config._name_or_path, "adapter_config.json") is not None:
+        raise ModelError(
+            f"{name} holds a whole model (config.json) and an adapter (adapter_config.json), not saying "
+            "which is meant. Give a folder or repository that holds the one."
+        )
     placed = Placed(placement)
-    with _explained(name), quiet_loading(), _measured(name, source := resolve_base(name)):
+    with _explained(name), quiet_loading(), _measured(name, resolve_base(name)):
         packing = unpacked(name, config)
         loading: Any = auto_class(config).from_pretrained(
-            source,
+            **_found_by(config._name_or_path),
             config=config,
             dtype=dtype,
             trust_remote_code=False,
             use_safetensors=True,
-            local_files_only=_is_local(source),
+            adapter_kwargs={"local_files_only": True},  # it was looked for
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told by `check_loaded`
             **packing,
             **placed.arguments,
         )
     model, info = loading
+    model.name_or_path = model.config._name_or_path = config._name_or_path
     check_loaded(name, info, model)
     check_generation(name, model.generation_config)
     if packing:  # it is a plain model by now, and is saved as one
@@ -249,14 +262,16 @@ def load_tokenizer(name: str, chat_template: str = "") -> PreTrainedTokenizerBas
     template = _read_template(chat_template) if chat_template else None
     with _explained(name):
         source = _checked(name)
+        config = load_config(name) if own_files(source, "config.json") is not None else None
+        source = source if config is None else config._name_or_path  # a tokenizer may also lie alone
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, trust_remote_code=False, local_files_only=_is_local(source)
+            **_found_by(source), trust_remote_code=False
         )
+        tokenizer.name_or_path = source
         tokenizer.decode(tokenizer("Fever?")["input_ids"])  # what is wrong with it may show only at work
-        if own_files(source, "config.json") is not None:  # a tokenizer may also lie alone
-            rows = getattr(load_config(name).get_text_config(), "vocab_size", None)
-            if rows is not None:
-                fit_tokenizer(name, tokenizer, rows)
+        rows = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
+        if rows is not None:
+            fit_tokenizer(name, tokenizer, rows)
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
@@ -266,7 +281,7 @@ def own_files(source: str | None, *names: str) -> Path | None:
     """The folder that has a base's own files as they came, or None.
 
     Args:
-        source: a model folder, or a hub id, of which they are fetched. What a model that was made in memory
+        source: a model folder, or a hub name, of which they are fetched. What a model that was made in memory
             calls its source is nothing that exists.
         names: patterns of files' names, of which at least one has to be there.
     """
@@ -277,11 +292,18 @@ def own_files(source: str | None, *names: str) -> Path | None:
         return None
     folder = Path(source)
     if not folder.is_dir():
-        if folder.is_absolute() or source.count("/") != 1:
+        name = None if folder.is_absolute() else HubName.of(source)
+        if name is None:
             return None
         try:
-            local = _is_local(source)
-            folder = Path(snapshot_download(source, allow_patterns=list(names), local_files_only=local))
+            folder = Path(
+                snapshot_download(
+                    name.repository,
+                    revision=name.revision,
+                    allow_patterns=list(names),
+                    local_files_only=_is_local(source),
+                )
+            )
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
             return None
     return folder if any(next(folder.glob(name), None) for name in names) else None
@@ -300,6 +322,23 @@ def _read_template(name: str) -> str:
     if not template.strip():
         raise ConfigError(f"The chat template {name} is empty. Give a text file with a Jinja template.")
     return template
+
+
+def _found_by(source: str) -> dict[str, Any]:
+    """The arguments by which transformers finds a folder, or a repository in the state that is named."""
+    name = None if Path(source).is_dir() else HubName.of(source)
+    found = {"pretrained_model_name_or_path": source, "local_files_only": _is_local(source)}
+    if name is None:
+        return found
+    return {**found, "pretrained_model_name_or_path": name.repository, "revision": name.revision or "main"}
+
+
+def _pinned(source: str) -> str:
+    """A hub name at the commit where it is now, which all is fetched of after it; a folder as it is."""
+    name = None if Path(source).is_dir() else HubName.of(source)
+    if name is None or name.is_fixed or (snapshot := own_files(source, "config.json")) is None:
+        return source
+    return str(name.at(snapshot.name))  # the cache calls it by its commit
 
 
 def _is_local(source: str) -> bool:

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from medcare.foundation.contents import digest
+from medcare.foundation.hub import HubName
 from medcare.settings.config import EMBEDDED
 
 # Weights, settings, templates, vocabularies: what transformers reads of a folder.
@@ -40,7 +41,8 @@ def base_digest(name: str) -> str | None:
         return folder_digest(folder)
     from medcare.models.base_model import load_config
 
-    return getattr(load_config(name), "_commit_hash", None)
+    found = HubName.of(load_config(name)._name_or_path)
+    return found.revision if found is not None and found.is_fixed else None
 
 
 def folder_digest(folder: Path, below: Iterable[Path] = ()) -> str:

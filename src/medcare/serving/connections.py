@@ -3,7 +3,7 @@
 Uvicorn waits for the head of a request, and for a reader of an answer, as long as it takes. Here a client
 that has begun no request after a while, has not sent the whole head of one, or leaves its answer unread is
 cut off; and where no more connections are allowed, the one that has waited longest without a request makes
-room.
+room. One that has sent what was not read yet may have one, and is let be.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
     from medcare.serving.service import Limits
 
-_AT_ONCE = 32  # connections that are taken at once, before any can be refused
-_OWN_FILES = 64 + _AT_ONCE  # files that the server opens besides connections
+_AT_ONCE = 8  # connections that are taken in a turn of the loop
+_UNREAD = 4 * _AT_ONCE  # in the turns that it takes from there to the first read
+_OWN_FILES = 64 + _UNREAD  # files that the server opens besides connections
 _FEWEST = 8
 _QUEUE = 1024  # connections that the system holds until they are taken
 
@@ -47,9 +49,15 @@ def configured(app: FastAPI, limits: Limits, *, drain_seconds: int) -> uvicorn.C
 
 
 def widen(listeners: list[socket.socket]) -> None:
-    """Let the system hold many connections, though few are taken at once; call it once asyncio listens."""
+    """Let the system hold many connections, though few are taken at once; call it once asyncio listens.
+
+    Where it can, it also keeps those that have sent nothing to itself for a second: what is taken has
+    something to read then, however fast others come.
+    """
     for listener in listeners:
         listener.listen(_QUEUE)
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
 
 
 def _most_connections(wanted: int) -> int:
@@ -87,17 +95,26 @@ class Connection(H11Protocol):
         """Whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def unread(self) -> bool:
+        """Whether something has come that was not read yet."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
+        return bool(poll.poll(0))
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Make room for the connection, or refuse it."""
         super().connection_made(transport)
         others = [other for other in self.connections if not other.transport.is_closing()]
         if len(others) > self._most:
             waiting = [other for other in others if isinstance(other, Connection) and other.waits]
-            oldest = min(waiting, key=lambda other: other.since)
-            if oldest is self:
+            waiting.sort(key=lambda other: other.since)
+            oldest = next((other for other in waiting if not other.unread), self)
+            if oldest is not self:
+                oldest.transport.abort()
+            elif len(others) - len(waiting) >= self._most or len(others) > self._most + _UNREAD:
                 self._refuse(503, "The server has no room for another connection. Try again in a moment.")
                 return
-            oldest.transport.abort()
         self._head = self.loop.call_later(self._limits.head_seconds, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:

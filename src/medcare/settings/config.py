@@ -41,7 +41,8 @@ class ModelConfig:
     """The base model and where it runs.
 
     Attributes:
-        base: `embedded` (SmolLM2-135M-Instruct out of a PyPI package), a folder, or a hub id.
+        base: `embedded` (SmolLM2-135M-Instruct out of a PyPI package), a folder, or a hub id, whose state
+            `OWNER/NAME@REVISION` names.
         dtype: `auto` takes bfloat16 where the hardware computes in it and float32 elsewhere; `float16`, which
             trains with loss scaling, is for GPUs without bfloat16 (T4, V100).
         device: `auto` takes a GPU if there is one. For models that answer and that no GPU can hold: `spread`

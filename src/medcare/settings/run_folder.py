@@ -177,11 +177,20 @@ def origin(start: Path | None, out: Path) -> dict[str, str | None]:
 
 
 def plain_source(path: Path) -> str | None:
-    """What transformers loads by itself: a model folder, a run's merged model or a base name; else None."""
+    """What transformers loads by itself: a model folder, a run's merged model or a base name; else None.
+
+    Raises:
+        FolderError: the folder holds an adapter, too.
+    """
     if not path.is_dir():
         return str(path)
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file():
+            if (folder / "adapter_config.json").is_file():  # transformers would load it over another base
+                raise FolderError(
+                    f"{folder} holds a whole model (config.json) and an adapter (adapter_config.json), and "
+                    "does not say which is meant. Put each into a folder of its own."
+                )
             return str(folder)
     return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -148,7 +149,13 @@ class Corpus(Sequence[Rendered]):
 
     def ids(self) -> NDArray[np.uint64]:
         """Of the id of the conversation that each row comes from, a hash, [n]."""
-        hashes = (_hashed(part) for table in self._tables for part in table.parts("id"))
+        texts = (part.to_pylist() for table in self._tables for part in table.parts("id"))
+        hashes = (_hashed(text.encode() for text in part) for part in texts)
+        return np.concatenate([np.empty(0, np.uint64), *hashes])[self._view.rows]
+
+    def contents(self) -> NDArray[np.uint64]:
+        """Of the tokens of the whole conversation or document that each row is of, a hash, [n]."""
+        hashes = (_hashed(_tokens(part)) for table in self._tables for part in table.parts("ids"))
         return np.concatenate([np.empty(0, np.uint64), *hashes])[self._view.rows]
 
     def sources(self) -> tuple[Integers, list[str]]:
@@ -280,8 +287,13 @@ class _Table:
                 self._memory.madvise(mmap.MADV_DONTNEED)
 
 
-def _hashed(texts: pa.Array) -> NDArray[np.uint64]:
-    made = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.to_pylist())
+def _tokens(lists: pa.ListArray) -> Iterator[bytes]:
+    values, ends = lists.values.to_numpy(), lists.offsets.to_numpy()
+    return (values[start:end].tobytes() for start, end in itertools.pairwise(ends))
+
+
+def _hashed(values: Iterable[bytes]) -> NDArray[np.uint64]:
+    made = (hashlib.blake2b(value, digest_size=8).digest() for value in values)
     return np.frombuffer(b"".join(made), np.uint64)
 
 

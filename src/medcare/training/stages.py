@@ -69,7 +69,7 @@ from medcare.training.input_pass import gather, has_single_layers
 from medcare.training.lineage import goes_on, lineage, steps_before
 from medcare.training.loop import Loop
 from medcare.training.tracking import check_installed, tracked
-from medcare.training.validation import Validation, held_out
+from medcare.training.validation import HeldOut, Validation, held_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -142,8 +142,12 @@ def train(
                 "align.replay and CorDA's second stage need the conversations of stage 1: set aggregate.data "
                 "to them."
             )
-        former = _replayable(tokenizer, replayed, start, length)
+        former = _render(tokenizer, replayed, length)
     measured, examples = _validation(config, stage, tokenizer, as_corpus(examples), validation, test)
+    apart = HeldOut.before(start)
+    if measured is not None and measured.examples:
+        apart = apart.and_these(as_corpus(measured.examples))
+    examples, former = (_without(apart, rows, stage) for rows in (examples, former))
     if goes_on(stage, start):
         parameters = trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
     else:
@@ -178,6 +182,7 @@ def train(
         trained = sum(math.prod(shape) for shape in loop.shapes.values())
         facts: dict[str, Any] = {**settings, "base": config.model.base, "result": result, **energies}
         facts |= {"trained_parameters": trained, "lineage": lineage(start)}
+        apart.write(out)
         save(model, out, config, facts, start=start)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     wait()
@@ -289,18 +294,13 @@ def _validation(
     return Validation(apart, answer), examples
 
 
-def _replayable(
-    tokenizer: PreTrainedTokenizerBase,
-    replayed: Sequence[TrainingData] | Sequence[Conversation],
-    start: Path | None,
-    max_length: int,
-) -> Corpus:
-    """Stage 1's rows without those that its validation held out: they are never trained on."""
-    former = None if start is None else read_manifest(_stage_one(start))["config"]
-    if former is None or not former.aggregate.validation.draws:
-        return _render(tokenizer, replayed, max_length)
-    rows = _render(tokenizer, replayed, former.aggregate.max_length)
-    return _within(held_out(rows, former.aggregate.validation, former.seed)[0], max_length)
+def _without(apart: HeldOut, rows: Sequence[Rendered], stage: Stage) -> Corpus:
+    """Rows without those that are held out, by what is in them: these are never trained on."""
+    rows = as_corpus(rows)
+    kept = apart.left_of(rows) if len(rows) else rows
+    if left_out := len(rows) - len(kept):
+        say(f"{stage}: {left_out} rows are left out, since validation has the same ones")
+    return kept
 
 
 def _loop(

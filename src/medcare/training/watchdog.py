@@ -2,8 +2,9 @@
 
 Processes that train together wait for one another in every step, and a wait for one that is gone, or hangs,
 has no end of its own. So each has a thread that tells the others that it lives, through the store by which
-they found each other, and looks whether they do and whether this process gets on. What ends is ended without
-a clean-up, which would wait too: files are whole or not there, and the checkpoint is what is gone on from.
+they found each other, and looks whether they do and whether any gets on: one that waits for the others to
+answer or to write does nothing, and is not hung. What ends is ended without a clean-up, which would wait too:
+files are whole or not there, and the checkpoint is what is gone on from.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ class Watchdog:
     """Watches while inside of it; alone, a process has nobody to wait for, and nothing is watched.
 
     Args:
-        stall: seconds without progress after which every process prints its stack and ends; 0 for never.
+        stall: seconds without progress of any process, after which each prints its stack and ends; 0: never.
     """
 
     def __init__(self, stall: float) -> None:
         self.stall = stall
         self._moved = time.monotonic()
+        self._moves = 0
         self._done = threading.Event()
         self._failed = False
         self._thread: threading.Thread | None = None
@@ -47,6 +49,7 @@ class Watchdog:
     def alive(self) -> None:
         """Tell that this process gets on."""
         self._moved = time.monotonic()
+        self._moves += 1
 
     def __enter__(self) -> Watchdog:
         """Begin to watch."""
@@ -86,8 +89,10 @@ class Watchdog:
                 armed = self._moved
                 # In C, for a process that holds Python's lock for ever.
                 faulthandler.dump_traceback_later(_PATIENCE * self.stall + LOST, exit=True)
-            if (gone := others.gone()) is not None:
+            if (gone := others.gone(self._moves)) is not None:
                 return _say(f"Process {gone} of this job gives no sign of life any more")
+            if others.moved:
+                self._moved = time.monotonic()
             hangs = others.told(_HUNG)
             if hangs or (self.stall and time.monotonic() - self._moved > self.stall):
                 still = f"Nothing has moved for {self.stall:g} seconds"
@@ -101,26 +106,34 @@ class Watchdog:
 
 
 class _Others:
-    """What the processes of a job tell each other through their store, which outlives each of them."""
+    """What the processes of a job tell each other through their store, which outlives each of them.
+
+    Attributes:
+        moved: whether one of the others got on between the last two looks.
+    """
 
     def __init__(self, prefix: str) -> None:
+        self.moved = False
         self._prefix = prefix
         self._own = 0
         self._heard: dict[int, tuple[bytes, float]] = {}
         self._store: Any = None
         self._reached = time.monotonic()
 
-    def gone(self) -> int | None:
-        """Give a sign of life; the number of a process that gives none, if there is one."""
+    def gone(self, moves: int) -> int | None:
+        """Give a sign of life, with how often this one has got on; the number of one that gives none."""
         now = time.monotonic()
         self._own += 1
+        self.moved = False
         try:
             store = self._connected()
-            store.set(f"{self._prefix}{processes.number()}", str(self._own))
+            store.set(f"{self._prefix}{processes.number()}", f"{self._own} {moves}")
             for other in range(processes.count()):
                 key = f"{self._prefix}{other}"
                 value = store.get(key) if store.check([key]) else b""
-                former, since = self._heard.get(other, (None, now))
+                former, since = self._heard.get(other, (value, now))
+                if other != processes.number() and value.partition(b" ")[2] != former.partition(b" ")[2]:
+                    self.moved = True
                 self._heard[other] = (value, now if value != former else since)
                 silent = value and now - self._heard[other][1] > LOST  # one that still loads has said nothing
                 if silent and not self.told(_ENDED + str(other)):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medcare.data.readers.rows import expand, open_rows, parse_hub
+from medcare.data.readers.rows import expand, open_rows
 from medcare.foundation.errors import DataError
 
 
@@ -94,28 +94,8 @@ def test_patterns_are_expanded_in_a_fixed_order(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv", "c.txt"):
         (tmp_path / name).touch()
     assert expand(str(tmp_path / "*.csv")) == [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
-    assert expand("hf:owner/name*") == ["hf:owner/name*"]
     with pytest.raises(DataError, match="No file matches"):
         expand(str(tmp_path / "*.jsonl"))
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("hf:o/n", ("o/n", None, "train")),
-        ("hf:o/n:test", ("o/n", None, "test")),
-        ("hf:o/n:anatomy", ("o/n", "anatomy", "train")),
-        ("hf:o/n:anatomy:dev", ("o/n", "anatomy", "dev")),
-    ],
-)
-def test_hub_ids(source: str, expected) -> None:
-    assert parse_hub(source) == expected
-
-
-@pytest.mark.parametrize("source", ["hf:", "hf:o/n:", "hf:o/n:a:b:c"])
-def test_malformed_hub_ids_are_refused(source: str) -> None:
-    with pytest.raises(DataError, match="hf:owner/name"):
-        parse_hub(source)
 
 
 GERMAN = "Frage;Antwort\n" + "Was ist Gelbsucht?;Eine Gelbfärbung der Haut – häufig über Tage\n" * 9

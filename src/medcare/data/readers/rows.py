@@ -20,16 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from medcare.data.readers.hub import HUB, HubData
 from medcare.data.readers.json_list import Elements
 from medcare.data.readers.opened import PACKED, DataFile, open_file
 from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.progress import say
 from medcare.foundation.storage import missing
 
-HUB = "hf:"
 IsRow = Callable[[dict[str, Any]], bool]
 
-_SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
 _BROKEN = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
 _LONGEST_HEADER = 1 << 16
 _BATCH = 1000
@@ -75,18 +74,22 @@ class Rows:
 def expand(pattern: str) -> list[str]:
     """The sources behind a path, a folder of data files, a glob pattern or a hub id, in a fixed order.
 
+    A data set of a hub is named at the commit where it is now: that one is read, whenever it is.
+
     Raises:
         DataError: nothing matches.
     """
+    if pattern.startswith(HUB):
+        return [str(HubData.parse(pattern).at_commit())]
     folder = Path(pattern)
-    if not pattern.startswith(HUB) and folder.is_dir():
+    if folder.is_dir():
         files = [path for path in folder.rglob("*") if path.is_file() and _is_data(path, folder)]
         # Where there are tables, a text beside them is what tells about them.
         files = [path for path in files if not _is_text(path)] or files
         if not files:
             raise DataError(f"{folder} holds no data file. Known endings: {', '.join(ENDINGS)}.")
         return sorted(map(str, files))
-    if pattern.startswith(HUB) or folder.exists() or not glob.has_magic(pattern):
+    if folder.exists() or not glob.has_magic(pattern):
         return [pattern]
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
     if not found:
@@ -105,7 +108,7 @@ def _is_text(path: Path) -> bool:
 
 
 def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) -> Rows:
-    """Open a file, packed or not, or a hub data set (`hf:owner/name[:config][:split]`).
+    """Open a file, packed or not, or a hub data set (see `HubData`).
 
     Args:
         source: the path or hub id.
@@ -116,8 +119,9 @@ def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) ->
         DataError: it is missing, of another kind, or the hub can't be reached; also while reading.
     """
     if source.startswith(HUB):
-        name, config, split = parse_hub(source)
-        return Rows(source, config or name.rpartition("/")[2], "row", _hub(source, name, config, split))
+        data = HubData.parse(source)
+        rows = (Row(number, value) for number, value in enumerate(data.rows(), start=1))
+        return Rows(source, data.config or data.name.repository.rpartition("/")[2], "row", rows)
     path = Path(source)
     if path.is_dir():
         raise DataError(f"{path} is a folder. Give a file, or a pattern such as '{path}/*.jsonl'.")
@@ -140,25 +144,6 @@ def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) ->
             return Rows(source, name, "row", _guarded(file, _json_list(file)))
         return Rows(source, name, "line", _guarded(file, _json(file, is_row)))
     return Rows(source, name, "line", _guarded(file, _TEXT[ending](file)))
-
-
-def parse_hub(source: str) -> tuple[str, str | None, str]:
-    """Data set, configuration and split of `hf:owner/name[:config][:split]`.
-
-    A single part after the name is a split if it is called like one, else a configuration; the split is
-    `train` if not given.
-
-    Raises:
-        DataError: the id is malformed.
-    """
-    name, *rest = source.removeprefix(HUB).split(":")
-    if not name or len(rest) > 2 or not all(rest):
-        raise DataError(f"'{source}' is no hub data set. Write hf:owner/name, hf:owner/name:config:split.")
-    if len(rest) == 2:
-        return name, rest[0], rest[1]
-    if rest and rest[0] not in _SPLITS:
-        return name, rest[0], "train"
-    return name, None, rest[0] if rest else "train"
 
 
 def _guarded(file: DataFile, rows: Iterator[Row]) -> Iterator[Row]:
@@ -389,22 +374,13 @@ def _sheet(path: Path) -> Iterator[Row]:
                 yield Row(number, {key: cell for key, cell in zip(header, row, strict=False) if key})
 
 
-def _hub(source: str, name: str, config: str | None, split: str) -> Iterator[Row]:
-    from datasets import load_dataset
-
-    with _explained(source, " Check the id and the connection, or download the files and name them."):
-        stream = load_dataset(name, config, split=split, streaming=True)
-        for number, value in enumerate(stream, start=1):
-            yield Row(number, value)
-
-
 @contextmanager
-def _explained(source: str, advice: str = "") -> Iterator[None]:
+def _explained(source: str) -> Iterator[None]:
     """Turn the library's errors into one sentence."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{source} can't be read: {first_line(error)}.{advice}") from error
+        raise DataError(f"{source} can't be read: {first_line(error)}.") from error
 
 
 _TEXT: dict[str, Callable[[DataFile], Iterator[Row]]] = {

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from medcare.data.files import read_items
-from medcare.data.task import Task
+from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.test_set import adopt
 from medcare.foundation.errors import FolderError
-from medcare.foundation.storage import read_json, write_jsonl, write_text
+from medcare.foundation.storage import write_jsonl, write_text
 from medcare.text.records import Item, fixed_options
 
 PREFIX = "medcare"
@@ -50,8 +50,7 @@ def write_tasks(source: str, out: Path, *, max_new_tokens: int) -> list[str]:
         former.unlink()
     items = read_items(out / "data" / "items.jsonl")
     names = []
-    for tree in read_json(out / "data" / "benchmark.json")["cards"]:
-        card = Task.from_dict(tree)
+    for card in BenchmarkFile.read(out / "data" / "benchmark.json").tasks:
         chosen = [item for item in items if item.task == card.name]
         if chosen:
             _write_task(card, chosen, out, max_new_tokens)

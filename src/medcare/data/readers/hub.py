@@ -1,0 +1,103 @@
+"""Data sets of a hub: `hf:OWNER/NAME[@REVISION][:CONFIG][:SPLIT]`, read row by row as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medcare.foundation.errors import DataError, first_line
+from medcare.foundation.hub import HubName
+from medcare.foundation.storage import cache_dir, read_json, write_json
+
+HUB = "hf:"
+
+_SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
+_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class HubData:
+    """A part of a data set.
+
+    Attributes:
+        name: of the data set; its repository may also be a folder of this machine, read as one is.
+        config: the configuration, if one is named.
+        split: of its rows.
+    """
+
+    name: HubName
+    config: str | None
+    split: str
+
+    @classmethod
+    def parse(cls, source: str) -> HubData:
+        """What a source names; raises DataError if it is of another form.
+
+        A single part after the name is a split if it is called like one, else a configuration; the split is
+        `train` if not given.
+        """
+        text, *rest = source.removeprefix(HUB).split(":")
+        if not text or len(rest) > 2 or not all(rest):
+            raise DataError(
+                f"'{source}' is no hub data set. Write hf:owner/name, hf:owner/name:config:split."
+            )
+        try:
+            name = HubName(text) if Path(text).is_dir() else HubName.parse(text)
+        except ValueError as error:
+            raise DataError(
+                f"{error}. Write hf:owner/name, or hf:owner/name@revision:config:split."
+            ) from None
+        if len(rest) == 2:
+            return cls(name, rest[0], rest[1])
+        if rest and rest[0] not in _SPLITS:
+            return cls(name, rest[0], "train")
+        return cls(name, None, rest[0] if rest else "train")
+
+    def __str__(self) -> str:
+        """As a source is written, nothing left out."""
+        parts = (str(self.name), *([self.config] if self.config else []), self.split)
+        return HUB + ":".join(parts)
+
+    def at_commit(self) -> HubData:
+        """The same at the commit where it is now; without a connection at the last one known, if any is."""
+        if self.name.is_fixed or Path(self.name.repository).is_dir():
+            return self
+        return replace(self, name=self.name.at(_commit(self.name)))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Its rows; raises DataError if they can't be had."""
+        from datasets import load_dataset
+
+        try:
+            yield from load_dataset(
+                self.name.repository,
+                self.config,
+                split=self.split,
+                revision=self.name.revision,
+                streaming=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"{self} can't be read: {first_line(error)}. Check the name and the connection, or download "
+                "the files and name them."
+            ) from error
+
+
+def _commit(name: HubName) -> str | None:
+    from httpx import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    known = cache_dir() / "corpora" / f"{hashlib.sha256(str(name).encode()).hexdigest()}.json"
+    try:
+        info = HfApi().dataset_info(name.repository, revision=name.revision, timeout=_SECONDS)
+    except (OSError, HTTPError, HFValidationError):
+        with contextlib.suppress(DataError, KeyError):
+            return str(read_json(known)["revision"])
+        return None
+    write_json(known, {"name": str(name), "revision": info.sha})
+    return info.sha
