@@ -23,6 +23,7 @@ from typing import Any
 
 from medcare.benchmark import build, write
 from medcare.data.files import read_items
+from medcare.data.mixed import without_recipe
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.evaluation.engines import Engine, check_model, open_engine
 from medcare.evaluation.examples import Examples, training_pool
@@ -71,7 +72,7 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
     """
     known = identities(model=config.model.base, items=config.evaluation.items)
     for stage in STAGES:
-        if (digest := source_digest(config.stage(stage).data)) is not None:
+        if (digest := source_digest(without_recipe(config.stage(stage).data))) is not None:
             known[f"{stage}_data_sha256"] = digest
     begun = sorted(as_method(path.name) for path in (out / "baselines").glob("*"))
     compared = list(dict.fromkeys([*begun, *baselines]))
@@ -262,7 +263,13 @@ def prepare_items(config: RunConfig, folder: Path) -> list[Item]:
             if not adopted(folder):
                 settings = config.evaluation
                 adopt(
-                    settings.items, folder, exams=settings.exams, columns=settings.map, strict=settings.strict
+                    settings.items,
+                    folder,
+                    exams=settings.exams,
+                    columns=settings.map,
+                    strict=settings.strict,
+                    most=settings.most_items,
+                    seed=config.seed,
                 )
     return read_items(folder / "items.jsonl")
 

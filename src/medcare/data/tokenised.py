@@ -29,14 +29,13 @@ import pyarrow as pa
 
 import medcare.data
 import medcare.text
+from medcare.data.mixed import digest_of, without_recipe
 from medcare.data.readers import Reading, expand, open_data
 from medcare.data.readers.reading import given, sort_out
-from medcare.data.readers.rows import HUB, Row, parse_hub
-from medcare.foundation.contents import source_digest
-from medcare.foundation.errors import DataError
+from medcare.data.readers.rows import HUB, Row
 from medcare.foundation.locks import in_turn
 from medcare.foundation.processors import free_cores
-from medcare.foundation.storage import cache_dir, missing, read_json, write_atomic, write_json
+from medcare.foundation.storage import cache_dir, write_atomic
 from medcare.settings.config import ThoughtsKept
 from medcare.text.chat_template import render_all
 from medcare.text.control_tokens import guard
@@ -74,19 +73,18 @@ class TrainingData:
     def named(
         cls, source: str, columns: Mapping[str, str] | None = None, thoughts: ThoughtsKept = "keep"
     ) -> TrainingData:
-        """A file, a folder or a pattern of files, or `hf:owner/name[:config][:split]`.
+        """A file, a folder or a pattern of files, `hf:owner/name[:config][:split]`, or a recipe of these.
 
         Raises:
+            ConfigError: a recipe is wrong.
             DataError: nothing is there.
         """
-        names, called = expand(source), dict(columns or {})
-        digests = [_hub_digest(name) if name.startswith(HUB) else source_digest(name) for name in names]
-        if None in digests:
-            raise DataError(f"{missing(Path(names[digests.index(None)]), 'file')}. Check the path.")
+        names, called = expand(without_recipe(source)), dict(columns or {})
+        digests = [digest_of(name) for name in names]
         whole = digests[0] if len(names) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
         short = [name if name.startswith(HUB) else Path(name).name for name in names]
         return cls(
-            str(whole), short, lambda: (open_data(name, columns=called) for name in names), called, thoughts
+            whole, short, lambda: (open_data(name, columns=called) for name in names), called, thoughts
         )
 
     @classmethod
@@ -118,31 +116,6 @@ def tokenised(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> Corpus:
                 corpus = _opened(path)
     assert corpus is not None
     return corpus
-
-
-def _hub_digest(source: str) -> str:
-    """Identifies what a data set of the hub holds now, or a folder that is read as one."""
-    name, *_ = parse_hub(source)
-    if found := source_digest(name):
-        return hashlib.sha256(f"{source} {found}".encode()).hexdigest()
-    return f"{source}@{revision}" if (revision := _revision(name)) else source
-
-
-def _revision(name: str) -> str:
-    """The commit that a data set of the hub is at; without a connection the last one known, if any is."""
-    from httpx import HTTPError
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    known = cache_dir() / "corpora" / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
-    try:
-        revision = str(HfApi().dataset_info(name, timeout=10).sha)
-    except (OSError, HTTPError, HFValidationError):
-        with contextlib.suppress(DataError, KeyError):
-            return str(read_json(known)["revision"])
-        return ""
-    write_json(known, {"name": name, "revision": revision})
-    return revision
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> str:

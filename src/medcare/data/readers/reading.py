@@ -16,6 +16,7 @@ from medcare.data.readers.shapes import Columns, Pair, PlainText, RowError, Turn
 from medcare.data.thoughts import with_thoughts
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
+from medcare.foundation.typed import argument, command
 from medcare.settings.config import ThoughtsKept
 from medcare.text.records import Conversation, Family, Item, Message, Split
 
@@ -319,8 +320,8 @@ def sort_out(
             on_bad(record)
         else:
             raise DataError(
-                f"{reading.source}, {reading.unit} {record.number}: {record.reason}. See all of them with "
-                f"'medcare data check {reading.source}'."
+                f"{reading.source}, {reading.unit} {record.number}: {record.reason}. See all of them with: "
+                + command("data", "check", argument(reading.source))
             )
 
 
