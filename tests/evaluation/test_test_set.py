@@ -69,7 +69,7 @@ def test_every_cblue_task_is_taken_and_scored_by_its_own_reader(tmp_path):
 
 
 def test_a_part_of_it_is_drawn_evenly_and_always_the_same(tmp_path):
-    write_jsonl(tmp_path / "dev.jsonl", [row for row in cblue_rows(*TASKS)])
+    write_jsonl(tmp_path / "dev.jsonl", cblue_rows(*TASKS))
     for run in ("one", "two"):
         adopt(str(tmp_path / "dev.jsonl"), tmp_path / run, most=2 * len(TASKS), seed=3)
     drawn = read_items(tmp_path / "one/items.jsonl")

@@ -55,7 +55,7 @@ def test_what_it_writes_runs_with_the_command_it_prints(tmp_path, tiny_base, mon
     assert settings.aggregate.epochs > 1, "so few rows no longer train for one step"
     assert settings.aggregate.validation.asked is False, "six rows are too few to hold some out"
     command = told.splitlines()[-1].split()
-    assert command == "medcare run train.yaml --baseline lora --out runs/train".split()
+    assert command == ["medcare", "run", "train.yaml", "--baseline", "lora", "--out", "runs/train"]
     small = ("adapters.rank=2", "model.device=cpu", "aggregate.epochs=1", "align.epochs=1")
     done = CliRunner().invoke(
         app, [*command[1:], *(word for setting in small for word in ("--set", setting))]
