@@ -68,8 +68,8 @@ def test_other_rows_are_another_run(tiny_base, tmp_path):
         medcare.train("aggregate", tmp_path / "one", data=ROWS[1:], config=config(tiny_base))
 
 
-@pytest.mark.parametrize(("rows", "reason"), [([], "no rows"), ([{"a": 1}], "no known format"),
-                                              ([*ROWS, {"messages": []}], "given list, row 7")])  # fmt: skip
+@pytest.mark.parametrize(("rows", "reason"), [([], "no rows"), ([{"a": 1}], "no known format"), (["text"], "must be a mapping"), (7, "Rows are required"),
+                                              ([*ROWS, {"messages": []}], "given.jsonl, line 7")])  # fmt: skip
 def test_rows_that_are_none(rows, reason, tiny_base, tmp_path):
     with pytest.raises(DataError, match=reason):
         medcare.train("aggregate", tmp_path / "one", data=rows, config=config(tiny_base))

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 import medcare
 from medcare.data import tokenised as module
+from medcare.data.given import source_of
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.foundation.errors import ConfigError, DataError
 from medcare.models.base_model import load_tokenizer
@@ -161,7 +162,7 @@ def test_shards_give_the_rows_of_one_file(tmp_path, embedded):
     expected = tokenised(embedded, TrainingData.named(str(whole)))
     for name in (folder, folder / "*"):
         assert same(tokenised(embedded, TrainingData.named(str(name))), expected)
-    assert same(tokenised(embedded, TrainingData.rows(map(json.loads, lines))), expected)
+    assert same(tokenised(embedded, TrainingData.named(source_of(map(json.loads, lines)))), expected)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -31,7 +31,7 @@ import medcare.data
 import medcare.text
 from medcare.data.mixed import digest_of, without_recipe
 from medcare.data.readers import Reading, expand, open_data
-from medcare.data.readers.reading import given, sort_out
+from medcare.data.readers.reading import sort_out
 from medcare.data.readers.rows import HUB, Row
 from medcare.foundation.locks import in_turn
 from medcare.foundation.processors import free_cores
@@ -86,15 +86,6 @@ class TrainingData:
         return cls(
             whole, short, lambda: (open_data(name, columns=called) for name in names), called, thoughts
         )
-
-    @classmethod
-    def rows(cls, rows: Iterable[dict[str, Any]], thoughts: ThoughtsKept = "keep") -> TrainingData:
-        """Rows in memory, in any format of docs/data.md, such as a `datasets.Dataset`."""
-        kept = list(rows) if iter(rows) is rows else rows  # what can be read but once is kept
-        digest = hashlib.sha256()
-        for row in kept:
-            digest.update(json.dumps(row, default=str).encode() + b"\n")
-        return cls(digest.hexdigest(), [], lambda: [given(kept)], thoughts=thoughts)
 
 
 def tokenised(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> Corpus:
