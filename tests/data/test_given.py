@@ -15,7 +15,7 @@ from medcare.data.readers import conversations, items
 from medcare.foundation.errors import ConfigError, DataError
 
 ROWS = [{"question": f"What is {number}?", "answer": f"It is {number}."} for number in range(4)]
-EXAM = {"question": ["Which?", "What?"], "A": ["cough", "x"], "B": ["rash", "y"], "answer": ["B", "A"]}
+EXAM = {"Question": ["Which?", "What?"], **{letter: ["x", "y"] for letter in "ABCD"}, "Answer": ["B", "A"]}
 FORMS = {
     "list": list,
     "generator": iter,
