@@ -170,12 +170,10 @@ def check(data: Data, *, format: str | None = None, model: str | Path | None = N
         DataError: it can't be read at all; bad rows are no error here.
         ModelError: there is no such model.
     """
-    known = (
-        {}
-        if model is None
-        else {"tokenizer": tokenizer_of(str(model), ""), "positions": positions_of(base_source(str(model)))}
-    )
-    return check_data(source_of(data), format, **known).to_dict()
+    tokenizer = positions = None
+    if model is not None:
+        tokenizer, positions = tokenizer_of(str(model), ""), positions_of(base_source(str(model)))
+    return check_data(source_of(data), format, tokenizer=tokenizer, positions=positions).to_dict()
 
 
 @in_python

@@ -42,6 +42,7 @@ from medcare.foundation.errors import ConfigError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_json
+from medcare.foundation.typed import command
 from medcare.judging.grading import grade
 from medcare.models.base_model import load_tokenizer
 from medcare.reports import write_report
@@ -130,8 +131,8 @@ def _foresee(config: RunConfig) -> None:
     if config.evaluation.engine != "medcare":
         raise ConfigError(
             f"evaluation.engine={config.evaluation.engine} takes whole models, and a run tests stages with "
-            "their branches, too. Leave it out, and test the finished model: medcare evaluate DIR --engine "
-            f"{config.evaluation.engine} --out OTHER"
+            "their branches, too. Leave it out, and test the finished model: "
+            + command("evaluate", "DIR", "--engine", config.evaluation.engine, "--out", "OTHER")
         )
     for stage in STAGES:
         own = config.stage(stage)

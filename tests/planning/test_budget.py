@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from medcare.planning.budget import Pace, Work, fit, measure_pace
+from medcare.planning.budget import Throughput, Work, fit, measure_pace
 
-PACE = Pace(training=100.0, reading=200.0)
+PACE = Throughput(training=100.0, reading=200.0)
 WORK = Work({"aggregate": 10_000.0, "align": 10_000.0}, {"aggregate": 1, "align": 3}, 100, 20_000.0)
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from medcare.models.base_model import choose_device, choose_dtype, load_config
-from medcare.planning.estimate import Estimator, Setup
+from medcare.planning.estimate import Estimator
+from medcare.planning.simulation import Setup
 from medcare.settings.config import RunConfig, Stage
 
 # Of the rate of a large product. The embedded model trained at 0.6 of it, and answered exams at the same.
@@ -23,7 +24,7 @@ _WRITING = 4  # a token that is written one by one takes as long as so many that
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """Tokens a second on this machine, as busy as it is now.
 
     Attributes:
@@ -57,21 +58,21 @@ class Work:
     trained: int = 2
     tested: int = 4
 
-    def training(self, pace: Pace) -> float:
+    def training(self, pace: Throughput) -> float:
         """Seconds of training."""
         passes = sum(self.tokens[stage] * self.epochs[stage] for stage in self.tokens)
         return self.trained * passes / pace.training
 
-    def testing(self, pace: Pace) -> float:
+    def testing(self, pace: Throughput) -> float:
         """Seconds of testing."""
         return self.tested * (self.read + _WRITING * self.written) / pace.reading
 
-    def seconds(self, pace: Pace) -> float:
+    def seconds(self, pace: Throughput) -> float:
         """Of all, with what comes besides."""
         return (self.training(pace) + self.testing(pace)) / (1 - _OVERHEAD)
 
 
-def measure_pace(base: str) -> Pace:
+def measure_pace(base: str) -> Throughput:
     """What this machine does now with a model: its operations, counted, at the rate of a product, measured.
 
     Raises:
@@ -86,10 +87,10 @@ def measure_pace(base: str) -> Pace:
     token = Estimator(setup).step(_ROWS).flops / (_ROWS * _LENGTH)
     training = _REACHED * _rate(device, dtype) / token
     # A frozen layer's backward pass is one product, as its forward pass is.
-    return Pace(training, 2 * training)
+    return Throughput(training, 2 * training)
 
 
-def fit(work: Work, pace: Pace, seconds: float) -> Work:
+def fit(work: Work, pace: Throughput, seconds: float) -> Work:
     """The work that is left when it must be done in so many seconds: fewer passes, then rows, and items.
 
     Tests are cut down to four tenths of the time where they take more. Passes go first because they say the
