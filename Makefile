@@ -7,7 +7,9 @@ TORCH := torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo smoke test check docs gpu soak mutants lock audit clean
+.PHONY: install demo smoke test check docs gpu soak mutants lock audit clean
+
+install: .venv/ready
 
 demo: .venv/ready
 	$(BIN)/medcare run --out runs/demo

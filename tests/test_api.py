@@ -68,8 +68,14 @@ def test_other_rows_are_another_run(tiny_base, tmp_path):
         medcare.train("aggregate", tmp_path / "one", data=ROWS[1:], config=config(tiny_base))
 
 
-@pytest.mark.parametrize(("rows", "reason"), [([], "no rows"), ([{"a": 1}], "no known format"),
-                                              ([*ROWS, {"messages": []}], "given list, row 7")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], "no rows"),
+        ([{"a": 1}], "no known format"),
+        ([*ROWS, {"messages": []}], r"given\.jsonl, line 7"),
+    ],
+)
 def test_rows_that_are_none(rows, reason, tiny_base, tmp_path):
     with pytest.raises(DataError, match=reason):
         medcare.train("aggregate", tmp_path / "one", data=rows, config=config(tiny_base))
@@ -176,6 +182,15 @@ def test_settings_as_a_dictionary_are_those_of_the_command_line():
     assert medcare.load_config(settings=tree) == expected
     with pytest.raises(ConfigError, match=r"align\.epochs"):
         medcare.load_config(settings={"align": {"epoch": 2}})
+
+
+def test_errors_name_keywords(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/other").write_text("mine")
+    with pytest.raises(FolderError, match="another out="):
+        medcare.train("aggregate", tmp_path / "full", data=ROWS)
+    with pytest.raises(FolderError, match="start=DIR"):
+        medcare.train("align", tmp_path / "two", data=ROWS)
 
 
 def test_every_public_name_is_there():

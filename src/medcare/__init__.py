@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medcare.adapters.loading import load_model
-    from medcare.api import attach, chat, evaluate, generate, merge, run, save_stage, train
+    from medcare.api import attach, chat, check, evaluate, generate, merge, run, save_stage, train
+    from medcare.data.given import load_config
     from medcare.settings.config import AdapterConfig, RunConfig
-    from medcare.settings.files import load_config
     from medcare.training.callback import KeepOrthogonal
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "RunConfig",
     "attach",
     "chat",
+    "check",
     "evaluate",
     "generate",
     "load_config",
@@ -35,7 +36,7 @@ _HOME = {
     "AdapterConfig": "settings.config",
     "KeepOrthogonal": "training.callback",
     "RunConfig": "settings.config",
-    "load_config": "settings.files",
+    "load_config": "data.given",
     "load_model": "adapters.loading",
 }
 

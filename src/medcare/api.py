@@ -6,7 +6,7 @@ The functions take the same settings as the commands and write the same folders.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from medcare import pipeline
 from medcare.adapters.branches import trained_in
+from medcare.adapters.loading import base_source, tokenizer_of
 from medcare.adapters.tuner import add_branches
 from medcare.adapters.tuner import trainable as let_train
-from medcare.data.tokenised import TrainingData
+from medcare.data.check import check as check_data
+from medcare.data.given import Data, load_config, source_of
 from medcare.evaluation.engines import LocalEngine
 from medcare.export import merged
 from medcare.foundation.errors import ConfigError, FolderError, ModelError
 from medcare.foundation.processes import is_main, wait
 from medcare.foundation.storage import read_json
+from medcare.foundation.typed import in_python
+from medcare.models.base_model import positions_of
 from medcare.models.identity import base_digest
 from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_method, as_stage
-from medcare.settings.files import build, from_dict, load_config
+from medcare.settings.files import build, from_dict
 from medcare.settings.run_folder import claim, origin, read_manifest
 from medcare.training import stages
 
@@ -34,9 +38,8 @@ if TYPE_CHECKING:
 
     from medcare.serving.chat import Chat
 
-Data = str | Path | Iterable[dict[str, Any]]
 
-
+@in_python
 def run(out: str | Path, config: RunConfig | None = None, *, baselines: Sequence[str] = ()) -> dict[str, Any]:
     """The whole pipeline, as `medcare run`.
 
@@ -59,6 +62,7 @@ def run(out: str | Path, config: RunConfig | None = None, *, baselines: Sequence
     return results
 
 
+@in_python
 def train(
     stage: Stage,
     out: str | Path,
@@ -72,9 +76,9 @@ def train(
     Args:
         stage: `aggregate` or `align`.
         out: the stage folder to write; an interrupted stage there is continued.
-        data: a file, `hf:owner/name`, or rows in any format of docs/data.md, such as
-            `{"messages": [{"role": "user", "content": ..}, ..]}` or a `datasets.Dataset`; by default the
-            embedded benchmark's.
+        data: a file, `hf:owner/name`, or rows in any format of docs/data.md: a list of dictionaries such as
+            `{"messages": [{"role": "user", "content": ..}, ..]}`, a pandas DataFrame or a `datasets.Dataset`;
+            by default the embedded benchmark's.
         start: the stage-1 folder that `align` starts from.
         config: all settings; by default the embedded demonstration's.
 
@@ -84,30 +88,15 @@ def train(
     Raises:
         MedCareError: see `medcare.foundation.errors`.
     """
-    config, stage, out = config or load_config(), as_stage(stage), Path(out)
-    origin = None if start is None else Path(start)
-    if data is None or isinstance(data, str | Path):
-        if data is not None:
-            settings = config.to_dict()
-            settings[stage]["data"] = str(data)
-            config = from_dict(settings)
-        return pipeline.train_stage(stage, config, out, start=origin)
-    rows = TrainingData.rows(data, config.stage(stage).thoughts)
-    former = config.aggregate.data if stage == "align" and config.goes_back else ""
-    how = config.aggregate
-    replayed = [TrainingData.named(former, how.map, how.thoughts)] if former else []
-    return stages.train(
-        stage,
-        config,
-        [rows],
-        out,
-        data_hash=rows.digest,
-        start=origin,
-        replayed=replayed,
-        **pipeline.validation_of(config.stage(stage), config),
-    )
+    config, stage = config or load_config(), as_stage(stage)
+    if data is not None:
+        settings = config.to_dict()
+        settings[stage]["data"] = source_of(data)
+        config = from_dict(settings)
+    return pipeline.train_stage(stage, config, Path(out), start=None if start is None else Path(start))
 
 
+@in_python
 def merge(folder: str | Path, out: str | Path) -> Path:
     """Fold the branches of a stage folder into the weights, as `medcare merge`.
 
@@ -122,11 +111,12 @@ def merge(folder: str | Path, out: str | Path) -> Path:
     return Path(out)
 
 
+@in_python
 def evaluate(
     model: str | Path | PreTrainedModel,
     out: str | Path,
     *,
-    items: str | Path | None = None,
+    items: Data | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     config: RunConfig | None = None,
 ) -> dict[str, Any]:
@@ -137,7 +127,8 @@ def evaluate(
             model in memory, for example in the middle of its training.
         out: where predictions, results and report go. An interrupted test there is continued, but for a model
             in memory, which may have changed since: its folder must be new.
-        items: a test set, a file or `hf:owner/name`; by default the embedded benchmark.
+        items: a test set: a file, `hf:owner/name`, or rows as `train` takes them; by default the embedded
+            benchmark.
         tokenizer: of a model in memory, with a chat template.
         config: all settings; `config.evaluation` is what counts here.
 
@@ -151,7 +142,7 @@ def evaluate(
     """
     config = config or load_config()
     if items is not None:
-        config = replace(config, evaluation=replace(config.evaluation, items=str(items)))
+        config = replace(config, evaluation=replace(config.evaluation, items=source_of(items)))
     if isinstance(model, str | Path):
         report = pipeline.evaluate_model(str(model), config, Path(out))
     else:
@@ -162,6 +153,30 @@ def evaluate(
     return results
 
 
+@in_python
+def check(data: Data, *, format: str | None = None, model: str | Path | None = None) -> dict[str, Any]:
+    """Check every row of training or test data, as `medcare data check`.
+
+    Args:
+        data: as of `train`.
+        format: its format's name; by default it is recognised.
+        model: a base name or a folder with a model, which renders the rows: lengths are in its tokens then.
+
+    Returns:
+        `rows`, `good`, `bad` by what is wrong, `bad_examples` with numbers and reasons, `format`, and what
+        else was counted.
+
+    Raises:
+        DataError: it can't be read at all; bad rows are no error here.
+        ModelError: there is no such model.
+    """
+    tokenizer = positions = None
+    if model is not None:
+        tokenizer, positions = tokenizer_of(str(model), ""), positions_of(base_source(str(model)))
+    return check_data(source_of(data), format, tokenizer=tokenizer, positions=positions).to_dict()
+
+
+@in_python
 def generate(
     model: str | Path, question: str, *, system: str = "", settings: dict[str, Any] | None = None
 ) -> str:
@@ -182,6 +197,7 @@ def generate(
     return chat(model, system=system, settings=settings).answer(question)
 
 
+@in_python
 def chat(model: str | Path, *, system: str = "", settings: dict[str, Any] | None = None) -> Chat:
     """Begin a conversation with a model, as `medcare chat`.
 
@@ -208,6 +224,7 @@ def chat(model: str | Path, *, system: str = "", settings: dict[str, Any] | None
     return Chat(served, sampling, QuietTerminal(), system)
 
 
+@in_python
 def attach(
     model: nn.Module, stage: Stage, adapters: AdapterConfig | None = None, *, train_knowledge: bool = True
 ) -> dict[str, nn.Parameter]:
@@ -230,6 +247,7 @@ def attach(
     return let_train(model, trained_in(stage, train_knowledge=train_knowledge))
 
 
+@in_python
 def save_stage(
     model: PreTrainedModel,
     out: str | Path,

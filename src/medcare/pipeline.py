@@ -23,6 +23,7 @@ from typing import Any
 
 from medcare.benchmark import build, write
 from medcare.data.files import read_items
+from medcare.data.mixed import without_recipe
 from medcare.data.task import BenchmarkFile
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.evaluation.engines import Engine, check_model, open_engine
@@ -42,6 +43,7 @@ from medcare.foundation.errors import ConfigError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_json
+from medcare.foundation.typed import command
 from medcare.judging.grading import grade
 from medcare.models.base_model import load_tokenizer
 from medcare.reports import write_report
@@ -72,7 +74,7 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
     """
     known = identities(model=config.model.base, items=config.evaluation.items)
     for stage in STAGES:
-        if (digest := source_digest(config.stage(stage).data)) is not None:
+        if (digest := source_digest(without_recipe(config.stage(stage).data))) is not None:
             known[f"{stage}_data_sha256"] = digest
     begun = sorted(as_method(path.name) for path in (out / "baselines").glob("*"))
     compared = list(dict.fromkeys([*begun, *baselines]))
@@ -130,8 +132,8 @@ def _foresee(config: RunConfig) -> None:
     if config.evaluation.engine != "medcare":
         raise ConfigError(
             f"evaluation.engine={config.evaluation.engine} takes whole models, and a run tests stages with "
-            "their branches, too. Leave it out, and test the finished model: medcare evaluate DIR --engine "
-            f"{config.evaluation.engine} --out OTHER"
+            "their branches, too. Leave it out, and test the finished model: "
+            + command("evaluate", "DIR", "--engine", config.evaluation.engine, "--out", "OTHER")
         )
     for stage in STAGES:
         own = config.stage(stage)
@@ -262,7 +264,13 @@ def prepare_items(config: RunConfig, folder: Path) -> list[Item]:
             if not adopted(folder):
                 settings = config.evaluation
                 adopt(
-                    settings.items, folder, exams=settings.exams, columns=settings.map, strict=settings.strict
+                    settings.items,
+                    folder,
+                    exams=settings.exams,
+                    columns=settings.map,
+                    strict=settings.strict,
+                    most=settings.most_items,
+                    seed=config.seed,
                 )
     return read_items(folder / "items.jsonl")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medcare import pipeline
+from medcare.data.given import source_of
 from medcare.data.readers import conversations
 from medcare.data.thoughts import summary, with_thoughts
 from medcare.foundation.errors import DataError
@@ -21,8 +22,8 @@ INLINE = {"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\n{ANS
 OPENED = {"role": "assistant", "content": f"{THOUGHT}\n</think>\n\n{ANSWER}"}
 
 
-def rows(turn: dict[str, str]) -> list[dict[str, object]]:
-    return [{"messages": [{"role": "user", "content": "Why?"}, turn]}]
+def rows(turn: dict[str, str]) -> str:
+    return source_of([{"messages": [{"role": "user", "content": "Why?"}, turn]}])
 
 
 @pytest.mark.parametrize("turn", [IN_A_FIELD, INLINE, OPENED])

@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 import medcare
 from medcare.data import tokenised as module
+from medcare.data.given import source_of
 from medcare.data.tokenised import TrainingData, tokenised
-from medcare.foundation.errors import DataError
+from medcare.foundation.errors import ConfigError, DataError
 from medcare.models.base_model import load_tokenizer
 from medcare.text.batches import collate
 from medcare.text.corpus import Corpus
@@ -161,7 +162,7 @@ def test_shards_give_the_rows_of_one_file(tmp_path, embedded):
     expected = tokenised(embedded, TrainingData.named(str(whole)))
     for name in (folder, folder / "*"):
         assert same(tokenised(embedded, TrainingData.named(str(name))), expected)
-    assert same(tokenised(embedded, TrainingData.rows(map(json.loads, lines))), expected)
+    assert same(tokenised(embedded, TrainingData.named(source_of(map(json.loads, lines)))), expected)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -223,3 +224,20 @@ def test_corpora_that_nobody_uses_go_when_another_is_made(tmp_path, embedded, co
         os.utime(stream.fileno())
     tokenised(embedded, TrainingData.named(str(write_rows(tmp_path / "new.jsonl", 6))))
     assert former - set(corpora.glob("*.arrow")) == {old}
+
+
+def test_a_recipe_is_data_and_follows_its_files(tmp_path, corpora, embedded, monkeypatch):
+    for name in ("one", "two"):
+        write_rows(tmp_path / f"{name}.jsonl", 9)
+    recipe = tmp_path / "mix.yaml"
+    recipe.write_text("sources:\n- {name: a, data: one.jsonl, cap: 5}\n- {name: b, data: two.jsonl}\n")
+    first = TrainingData.named(str(recipe))
+    assert len(tokenised(embedded, first)) == 5 + 9
+    assert len(list(corpora.glob("mix-*[0-9a-f].jsonl"))) == 1
+    refuse_to_render(monkeypatch)
+    tokenised(embedded, TrainingData.named(str(recipe)))
+    write_rows(tmp_path / "two.jsonl", 10)
+    assert TrainingData.named(str(recipe)).digest != first.digest
+    recipe.write_text("aggregate: {epochs: 2}\n")
+    with pytest.raises(ConfigError, match="aggregate"):
+        TrainingData.named(str(recipe))

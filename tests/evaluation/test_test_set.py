@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,19 @@ def test_every_cblue_task_is_taken_and_scored_by_its_own_reader(tmp_path):
         assert results["tasks"][name]["unparsable"]["model"] == wanted.unparsable
     page = write_report(tmp_path / "run").read_text()
     assert all(word in page for word in ("weighted F1", "tree edit ratio", "诊疗决策树"))
+
+
+def test_a_part_of_it_is_drawn_evenly_and_always_the_same(tmp_path):
+    write_jsonl(tmp_path / "dev.jsonl", cblue_rows(*TASKS))
+    for run in ("one", "two"):
+        adopt(str(tmp_path / "dev.jsonl"), tmp_path / run, most=2 * len(TASKS), seed=3)
+    drawn = read_items(tmp_path / "one/items.jsonl")
+    assert drawn == read_items(tmp_path / "two/items.jsonl")
+    assert {item.task for item in drawn} == set(TASKS)
+    assert max(Counter(item.task for item in drawn).values()) <= 2
+    adopt(str(tmp_path / "dev.jsonl"), tmp_path / "few", most=1)
+    [item] = read_items(tmp_path / "few/items.jsonl")
+    assert [card["name"] for card in read_json(tmp_path / "few/benchmark.json")["cards"]] == [item.task]
 
 
 def test_an_alias_becomes_the_tasks_name(tmp_path):

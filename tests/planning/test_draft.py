@@ -10,6 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from medcare.cli import app
+from medcare.data.tokenised import TrainingData
+from medcare.planning import budget
 from medcare.settings.files import load_config
 
 EXAM = [
@@ -51,8 +53,9 @@ def test_what_it_writes_runs_with_the_command_it_prints(tmp_path, tiny_base, mon
     settings = load_config(Path("train.yaml"))
     assert settings.aggregate.data == train
     assert settings.aggregate.epochs > 1, "so few rows no longer train for one step"
+    assert settings.aggregate.validation.asked is False, "six rows are too few to hold some out"
     command = told.splitlines()[-1].split()
-    assert command[:2] == ["medcare", "run"]
+    assert command == ["medcare", "run", "train.yaml", "--baseline", "lora", "--out", "runs/train"]
     small = ("adapters.rank=2", "model.device=cpu", "aggregate.epochs=1", "align.epochs=1")
     done = CliRunner().invoke(
         app, [*command[1:], *(word for setting in small for word in ("--set", setting))]
@@ -73,7 +76,7 @@ def test_nothing_is_replaced_unasked(tmp_path, tiny_base, monkeypatch):
     assert Path("train.yaml").read_text() == Path("other.yaml").read_text()
 
 
-def test_several_files_and_bad_rows_are_mixed_first(tmp_path, tiny_base, monkeypatch):
+def test_several_files_and_bad_rows_make_a_recipe(tmp_path, tiny_base, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     train = written(
@@ -82,12 +85,43 @@ def test_several_files_and_bad_rows_are_mixed_first(tmp_path, tiny_base, monkeyp
     forms = written(Path("data/forms.jsonl"), FORMS)
     told = call(train, forms, "--align", forms, "--base", str(tiny_base), "--out", "mine.yaml")
     assert "1 rows can't be trained on (1 too few options)" in told
-    build, run = (line.split() for line in told.splitlines()[-2:])
-    done = CliRunner().invoke(app, build[1:])
-    assert done.exit_code == 0, (done.output, done.exception)
-    settings = load_config(Path(run[2]))
-    assert len(Path(settings.aggregate.data).read_text().splitlines()) == 16
+    settings = load_config(Path("mine.yaml"))
+    assert len(list(rows_of(settings.aggregate.data))) == 16
     assert (settings.align.data, settings.align.replay) == (forms, 0.1)
+
+
+def rows_of(source: str):
+    [reading] = TrainingData.named(source).readings()
+    return reading.conversations()
+
+
+def test_what_is_said_of_the_data_goes_into_the_recipe(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = [{"prompt": "Was?", "chosen": f"Fieber {number}", "rejected": "nichts"} for number in range(4)]
+    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-16")
+    call("pairs.jsonl", "--base", str(tiny_base), "--format", "chosen", "--encoding", "utf-16")
+    settings = load_config(Path("pairs.yaml"))
+    assert settings.aggregate.data == settings.align.data == "pairs-aggregate.yaml"
+    answers = [row.messages[-1].content for _, row in rows_of("pairs-aggregate.yaml")]
+    assert sorted(answers) == [f"Fieber {number}" for number in range(4)]
+
+
+def test_so_much_is_left_as_fits_the_minutes(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(budget, "measure_pace", lambda _: budget.Throughput(training=500.0, reading=300.0))
+    rows = [{**EXAM[0], "question": f"Which of {number}?"} for number in range(200)]
+    train, exam = written(Path("train.jsonl"), rows), written(Path("exam.jsonl"), rows)
+    told = call(train, "--test", exam, "--base", str(tiny_base), "--minutes", "2")
+    assert "will take about 2 minutes" in told
+    settings = load_config(Path("train.yaml"))
+    assert 0 < settings.evaluation.most_items < 200
+    assert (settings.aggregate.epochs, settings.align.epochs) == (1, 1)
+    left = len(list(rows_of(settings.aggregate.data)))
+    assert left < 200
+    assert f"{left} of 200 rows, 1 time, for aggregate" in told
+    assert 1 <= settings.aggregate.validation.rows <= left // 10
+    call(train, "--test", exam, "--base", str(tiny_base), "--minutes", "1e9", "--force")
+    assert load_config(Path("train.yaml")).aggregate.data == train
 
 
 def test_a_table_of_ones_own_is_read_by_its_columns(tmp_path, tiny_base, monkeypatch):

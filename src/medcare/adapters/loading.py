@@ -13,6 +13,7 @@ from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
 from medcare.foundation.outside import read_as
 from medcare.foundation.progress import say
+from medcare.foundation.typed import argument, command
 from medcare.models.base_model import (
     TEMPLATE,
     choose_device,
@@ -80,7 +81,7 @@ def load_model(
         raise ModelError(
             f"{folder} has branches beside its base, and those can't be put onto weights that are "
             f"{'cut' if is_split(model) else 'partly in main memory or on the disk'}. Make one model of both "
-            f"and use that: medcare merge {folder} --out MODEL"
+            f"and use that: {command('merge', argument(folder), '--out', 'MODEL')}"
         )
     if (path / "adapter_config.json").is_file():
         load_branch(model, SPECS["knowledge"], path)

@@ -10,6 +10,7 @@ import typer
 
 from medcare.cli.next_step import Next, options, tell_next
 from medcare.cli.training_rows import print_rows
+from medcare.foundation.typed import argument
 
 if TYPE_CHECKING:
     from medcare.data.check import Report
@@ -126,10 +127,10 @@ def check(
             typer.echo(f"Wrote {write_good}" + (f" and {bad_file(write_good)}" if report.bad else ""))
     if report.bad:
         how = [*options("--format", format), *options("--map", map_), *options("--encoding", encoding)]
-        again: Next = ["data", "check", source, *how, "--write-good", "good.jsonl"]
+        again: Next = ["data", "check", argument(source), *how, "--write-good", "good.jsonl"]
         tell_next(again if write_good is None else ["init", write_good])
         raise typer.Exit(DataError.exit_code)
-    return ["init", source, *options("--map", map_)]
+    return ["init", argument(source), *options("--map", map_)]
 
 
 @commands.command(epilog="Example: medcare data build recipe.yaml --out mix.jsonl")
@@ -193,7 +194,7 @@ def overlap(
         how += [*options("--near", near), "--n", str(n), "--boilerplate", str(boilerplate)]
         tell_next(["data", "overlap", *files, *how, "--remove", "clean.jsonl"])
         raise typer.Exit(DataError.exit_code)
-    return ["init", *([remove] if remove else train), *options("--test", test)]
+    return ["init", *map(argument, [remove] if remove else train), *options("--test", test)]
 
 
 def _print_report(report: Report) -> None:

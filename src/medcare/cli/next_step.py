@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import typer
 
 from medcare.foundation.processes import is_main
+from medcare.foundation.typed import command
 
 Next = list[str | Path]
 """The words after `medcare`, in capitals what a person has to name; empty if the command's text has it."""
@@ -16,7 +16,7 @@ Next = list[str | Path]
 def tell_next(words: Next, **_: object) -> None:
     """Say which command comes next, of several processes once."""
     if words and is_main():
-        typer.echo(f"Next: {shlex.join(['medcare', *map(str, words)])}", err=True)
+        typer.echo(f"Next: {command(*words)}", err=True)
 
 
 def options(name: str, value: object) -> Next:

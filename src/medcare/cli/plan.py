@@ -13,6 +13,7 @@ import typer
 from medcare.cli.next_step import Next
 from medcare.cli.runs import Settings
 from medcare.foundation.errors import ConfigError
+from medcare.foundation.typed import command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -263,8 +264,8 @@ def _settings(request: PlanRequest, option: Option, given: list[str]) -> list[st
 
 def _command(request: PlanRequest, option: Option, words: list[str]) -> str:
     """What trains that way; data and folder are for the reader to name."""
-    start = " --from STAGE_1" if option.stage == "align" else ""
-    train = f"medcare train --stage {option.stage}{start} --data DATA.jsonl --out OUT"
+    start = ["--from", "STAGE_1"] if option.stage == "align" else []
+    train = command("train", "--stage", option.stage, *start, "--data", "DATA.jsonl", "--out", "OUT")
     return " ".join([f"{_launcher(request, option)}{train}", *words])
 
 

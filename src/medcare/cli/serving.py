@@ -11,6 +11,7 @@ import typer
 
 from medcare.cli.next_step import Next, options
 from medcare.foundation.errors import ConfigError
+from medcare.foundation.typed import argument
 from medcare.settings.keys import read_key
 
 commands = typer.Typer()
@@ -49,7 +50,7 @@ def ask(
 
     served = load_one(model, model, device="auto", dtype="auto", base=base, chat_template=chat_template)
     Chat(served, Sampling(max_new_tokens), PipedTerminal()).answer(question)
-    return ["chat", model, *options("--base", base), *options("--chat-template", chat_template)]
+    return ["chat", argument(model), *options("--base", base), *options("--chat-template", chat_template)]
 
 
 @commands.command(epilog="Example: medcare chat runs/demo --temperature 0.7")
@@ -79,7 +80,7 @@ def chat(
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     terminal = RichTerminal() if sys.stdin.isatty() and sys.stdout.isatty() else PipedTerminal()
     Chat(served, sampling, terminal, system).run()
-    return ["serve", model, *options("--base", base), *options("--chat-template", chat_template)]
+    return ["serve", argument(model), *options("--base", base), *options("--chat-template", chat_template)]
 
 
 @commands.command(epilog="Example: medcare serve runs/demo --reports runs")
@@ -140,7 +141,7 @@ def serve(
         drain_seconds=drain_seconds,
         origins=_origins(allow_origin or []),
     )
-    return ["chat", models[0].partition("=")[2] or models[0], *options("--base", base)]
+    return ["chat", argument(models[0].partition("=")[2] or models[0]), *options("--base", base)]
 
 
 def _origins(given: list[str]) -> list[str]:

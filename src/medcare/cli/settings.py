@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +16,13 @@ from medcare.cli.data import columns_of
 from medcare.cli.next_step import Next, options
 from medcare.cli.runs import Preset, Settings
 from medcare.cli.training_rows import print_rows
+from medcare.foundation.typed import argument, command
 from medcare.settings.config import EMBEDDED, RunConfig
 from medcare.settings.files import PRESETS
 
 if TYPE_CHECKING:
-    from medcare.planning.draft import DraftResult, Tested
+    from medcare.planning.draft import Course, DraftResult, Tested
+    from medcare.settings.config import Stage
     from medcare.settings.described import Setting
 
 commands = typer.Typer()
@@ -50,9 +51,23 @@ def init(
     out: Annotated[
         Path | None, typer.Option(help="YAML to write; default: the first file's name with .yaml.")
     ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="Of the training data, as for data check; default: recognised.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of the training data, where it is text; default: recognised.")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Choose passes, rows and test items so that the run, with a plain LoRA to compare it with, "
+            "takes about so long on this machine, as busy as it is now.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
 ) -> Next:
-    """Look at data of your own, and write settings that fit it: step size, passes, tests."""
+    """Look at data of your own, and write settings that fit it: step size, passes, validation, tests."""
     from medcare.foundation.errors import ConfigError
     from medcare.foundation.storage import write_text
     from medcare.models.base_model import load_tokenizer, positions_of
@@ -61,35 +76,48 @@ def init(
     out = out or Path(f"{_plain(files[0])}.yaml")
     tests, forms, columns = test or [], align or [], columns_of(map_ or [])
     tokenizer, positions = load_tokenizer(base), positions_of(base)
-    found = [draft.look(file, tokenizer, columns=columns, positions=positions) for file in files]
-    found_align = [draft.look(file, tokenizer, columns=columns, positions=positions) for file in forms]
+
+    def look(file: str) -> DraftResult:
+        return draft.look(
+            file, tokenizer, format=format, columns=columns, encoding=encoding, positions=positions
+        )
+
+    found, found_align = [look(file) for file in files], [look(file) for file in forms]
     tested = [draft.look_at_test(file, tokenizer) for file in tests]
+    measured = tested[0] if tested else None
+    plan = draft.courses(found, found_align)
+    told = most_items = None
+    if minutes is not None:
+        plan, most_items, told = _within(minutes, base, plan, measured)
 
     written: dict[Path, str] = {}
-    mixes: dict[str, str] = {}
+    recipes: dict[Stage, str] = {}
     names: list[str] = []
-    steps: list[list[str]] = []
-    for stage, sources in (("aggregate", found), ("align", found_align)):
-        if len(sources) > 1 or any(source.bad for source in sources):
-            recipe, mixed = (out.with_name(f"{out.stem}-{stage}.{ending}") for ending in ("yaml", "jsonl"))
-            written[recipe] = draft.mix(sources, out.parent, columns)
-            mixes[stage] = str(mixed)
-            steps.append(["medcare", "data", "build", str(recipe), "--out", str(mixed)])
+    for stage, course in plan.items():
+        if stage == "align" and not forms:
+            recipes.update(dict.fromkeys(plan, recipes["aggregate"]) if recipes else {})
+        elif course.needs_recipe or format or encoding:
+            path = out.with_name(f"{out.stem}-{stage}.yaml")
+            written[path] = draft.recipe(course, out.parent, format=format, map=columns, encoding=encoding)
+            recipes[stage] = str(path)
     for number, entry in enumerate(tested, start=1):
         names.append(entry.source)
         if entry.declared:
             task = out.with_name(f"{out.stem}-test{number if len(tested) > 1 else ''}.yaml")
             written[task] = draft.task(entry, out.parent)
             names[-1] = str(task)
+    given = [*options("--align", forms), *options("--test", tests), "--base", base, *options("--map", map_)]
+    given += [*options("--format", format), *options("--encoding", encoding), *options("--minutes", minutes)]
     written[out] = draft.draft(
-        shlex.join(["medcare", "init", *files, *_repeated("--align", forms), *_repeated("--test", tests)]),
+        command("init", *map(Path, files), *given),
         base,
-        found,
-        found_align,
-        tested[0] if tested else None,
+        plan,
+        measured,
+        own_forms=bool(forms),
         columns=columns,
-        mixes=mixes,
+        recipes=recipes,
         items=names[0] if names else "",
+        most_items=most_items or 0,
         positions=positions,
     )
     if not force and (there := [str(path) for path in written if path.exists()]):
@@ -99,16 +127,53 @@ def init(
     for entry in tested:
         _print_tested(entry)
     _print_leaked([*files, *forms], tests)
+    if told:
+        typer.echo(told)
     for path, text in written.items():
         write_text(path, text)
-    typer.echo(f"Wrote {', '.join(map(str, written))}. Next:")
     run = Path("runs") / out.stem
-    steps.append(["medcare", "run", str(out), "--out", str(run)])
+    compared: list[str | Path] = ["--baseline", "lora"] if tested else []
+    steps: list[Next] = [["run", out, *compared, "--out", run]]
     for number, name in enumerate(names[1:], start=2):
-        steps.append(["medcare", "evaluate", str(run), "--items", name, "--out", f"{run}-test{number}"])
-    for command in steps:
-        typer.echo(f"  {shlex.join(command)}")
+        steps.append(["evaluate", run, "--items", name, "--out", f"{run}-test{number}"])
+    typer.echo(f"Wrote {', '.join(map(str, written))}. Next:")
+    for words in steps:
+        typer.echo(f"  {command(*words)}")
     return []
+
+
+def _within(
+    minutes: float, base: str, plan: dict[Stage, Course], tested: Tested | None
+) -> tuple[dict[Stage, Course], int | None, str]:
+    """The stages and the number of test items for so many minutes, and a sentence about them."""
+    from medcare.planning import budget, draft
+    from medcare.settings.fitting import FEW_STEPS
+
+    pace = budget.measure_pace(base)
+    whole = draft.work_of(plan, tested)
+    work = budget.fit(whole, pace, 60 * minutes)
+    shorter = plan if work == whole else draft.shortened(plan, work)
+    work = replace(work, epochs={stage: course.settings.epochs for stage, course in shorter.items()})
+    told = (
+        f"The run will take about {work.seconds(pace) / 60:.0f} minutes on this machine, as busy as it is "
+        f"now ({pace.training:,.0f} tokens a second): {work.training(pace) / 60:.0f} of training"
+        + (f" with a LoRA to compare with, {work.testing(pace) / 60:.0f} of tests." if tested else ".")
+    )
+    if work == whole:
+        return plan, None, told
+    told += f" All of the data and tests would take {whole.seconds(pace) / 60:,.0f}; left are"
+    for stage, course in shorter.items():
+        every = sum(found.good for found in course.sources)
+        passes = f"{course.settings.epochs} time{'s' * (course.settings.epochs > 1)}"
+        told += f" {course.rows:,} of {every:,} rows, {passes}, for {stage},"
+    if work.items < whole.items:
+        told += f" and {work.items:,} of {whole.items:,} test items,"
+    told = f"{told[:-1]}."
+    if any(course.steps < FEW_STEPS for course in shorter.values()):
+        told += (
+            " That is too little for anything to be learned: allow more minutes, or name a smaller --base."
+        )
+    return shorter, work.items if work.items < whole.items else None, told
 
 
 @commands.command(epilog="Example: medcare config --preset paper --set align.epochs=2")
@@ -162,10 +227,6 @@ def _plain(source: str) -> str:
     return re.sub(r"[^\w-]+", "-", Path(source).name.partition(".")[0]).strip("-") or "mine"
 
 
-def _repeated(option: str, values: Sequence[str]) -> list[str]:
-    return [word for value in values for word in (option, value)]
-
-
 def _print_found(found: DraftResult, positions: int | None) -> None:
     typer.echo(
         f"{found.source}: {found.rows:,} rows read as {found.format}, about {found.tokens:,} tokens, "
@@ -174,8 +235,8 @@ def _print_found(found: DraftResult, positions: int | None) -> None:
     if found.bad:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.bad.most_common())
         typer.echo(
-            f"  {found.bad.total():,} rows can't be trained on ({kinds}). The mix leaves them out and lists "
-            f"them beside it; see them with: medcare data check {shlex.quote(found.source)}"
+            f"  {found.bad.total():,} rows can't be trained on ({kinds}) and are left out. See them "
+            f"with: {command('data', 'check', argument(found.source))}"
         )
     if found.too_long:
         typer.echo(
@@ -205,8 +266,8 @@ def _print_leaked(train: list[str], tests: list[str]) -> None:
             continue
         found = find_leakage(train, [test]).overlap.to_dict()
         if leaked := len(found["leaked_tests"]):
-            options = shlex.join([*_repeated("--train", train), "--test", test])
+            given = [*options("--train", train), "--test", test, "--remove", "clean.jsonl"]
             typer.echo(
                 f"  {leaked:,} of its {found['test_rows']:,} rows occur in the training data. Take those out "
-                f"of it with: medcare data overlap {options} --remove clean.jsonl"
+                f"of it with: {command('data', 'overlap', *given)}"
             )

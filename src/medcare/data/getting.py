@@ -16,6 +16,7 @@ from medcare.data.readers.rows import ENDINGS
 from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, read_json, write_atomic, write_json
+from medcare.foundation.typed import command
 
 SOURCE = "SOURCE"
 _RAW = "https://raw.githubusercontent.com"
@@ -172,5 +173,5 @@ def _by_hand(known: KnownSet, folder: Path) -> str:
     at = f" at commit {known.commit}" if known.commit else ""
     return (
         f"Without a network, take {', '.join(known.files)} of {host}/{known.repository}{at} on another "
-        f"machine, put them into {folder}, and name them: medcare data check {folder}/FILE"
+        f"machine, put them into {folder}, and name them: {command('data', 'check', folder / 'FILE')}"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medcare.data.files import line
+from medcare.data.mixed import without_recipe
 from medcare.data.overlap import Index, Overlap
 from medcare.data.readers import Bad, Reading, expand, open_data
 from medcare.foundation.errors import DataError
@@ -128,7 +129,7 @@ def _compare(
 
 
 def _expanded(patterns: Sequence[str]) -> list[str]:
-    return [source for pattern in patterns for source in expand(pattern)]
+    return [source for pattern in patterns for source in expand(without_recipe(pattern))]
 
 
 def _texts(example: Conversation) -> list[str]:

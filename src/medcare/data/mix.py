@@ -29,6 +29,7 @@ from medcare.data.recipe import Recipe, Source, load_recipe, shares
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say, track
 from medcare.foundation.storage import check_output, file_hash, write_atomic, write_json
+from medcare.foundation.typed import argument, command
 
 _MANIFEST = ".manifest.json"
 
@@ -77,7 +78,7 @@ def build(path: Path, out: Path) -> dict[str, Any]:
         StorageError: the disk is full; what was there before is unchanged.
     """
     recipe = load_recipe(path)
-    files = [_files(source, path.parent) for source in recipe.sources]
+    files = [files_of(source, path.parent) for source in recipe.sources]
     check_output(out, [path, *(name for names in files for name in names)], beside=[BAD, _MANIFEST])
     facts: list[dict[str, Any]] = []
     write_atomic(out, lambda part: facts.extend(_make(recipe, files, part, bad_file(out))))
@@ -92,7 +93,7 @@ def build(path: Path, out: Path) -> dict[str, Any]:
     return manifest
 
 
-def _files(source: Source, home: Path) -> list[str]:
+def files_of(source: Source, home: Path) -> list[str]:
     """What a source reads; a path is one from the recipe's folder, `home`."""
     return expand(source.data if source.data.startswith(HUB) else str(home / source.data))
 
@@ -154,7 +155,7 @@ def _spool(spool: _Spool, bad_rows: TextIO) -> None:
     if not spool.starts:
         raise DataError(
             f"The source {name} gives no conversation: all of its {spool.bad} rows are bad. "
-            f"See why with 'medcare data check {spool.files[0]}'."
+            f"See why with: {command('data', 'check', argument(spool.files[0]))}"
         )
 
 

@@ -23,21 +23,20 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 import medcare.data
 import medcare.text
+from medcare.data.mixed import digest_of, without_recipe
 from medcare.data.readers import Reading, expand, open_data
-from medcare.data.readers.hub import HUB, HubData
-from medcare.data.readers.reading import given, sort_out
+from medcare.data.readers.hub import HUB
+from medcare.data.readers.reading import sort_out
 from medcare.data.readers.rows import Row
-from medcare.foundation.contents import source_digest
-from medcare.foundation.errors import DataError
 from medcare.foundation.locks import in_turn
 from medcare.foundation.processors import free_cores
-from medcare.foundation.storage import cache_dir, missing, write_atomic
+from medcare.foundation.storage import cache_dir, write_atomic
 from medcare.settings.config import ThoughtsKept
 from medcare.text.chat_template import render_all
 from medcare.text.control_tokens import guard
@@ -75,30 +74,19 @@ class TrainingData:
     def named(
         cls, source: str, columns: Mapping[str, str] | None = None, thoughts: ThoughtsKept = "keep"
     ) -> TrainingData:
-        """A file, a folder or a pattern of files, or a data set of a hub, as it is now: see `HubData`.
+        """A file, a folder or a pattern of files, a data set of a hub (see `HubData`), or a recipe of these.
 
         Raises:
+            ConfigError: a recipe is wrong.
             DataError: nothing is there.
         """
-        called = dict(columns or {})
-        names = expand(source)
-        digests = [_hub_digest(name) if name.startswith(HUB) else source_digest(name) for name in names]
-        if None in digests:
-            raise DataError(f"{missing(Path(names[digests.index(None)]), 'file')}. Check the path.")
+        names, called = expand(without_recipe(source)), dict(columns or {})
+        digests = [digest_of(name) for name in names]
         whole = digests[0] if len(names) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
         short = [source if name.startswith(HUB) else Path(name).name for name in names]
         return cls(
-            str(whole), short, lambda: (open_data(name, columns=called) for name in names), called, thoughts
+            whole, short, lambda: (open_data(name, columns=called) for name in names), called, thoughts
         )
-
-    @classmethod
-    def rows(cls, rows: Iterable[dict[str, Any]], thoughts: ThoughtsKept = "keep") -> TrainingData:
-        """Rows in memory, in any format of docs/data.md, such as a `datasets.Dataset`."""
-        kept = list(rows) if iter(rows) is rows else rows  # what can be read but once is kept
-        digest = hashlib.sha256()
-        for row in kept:
-            digest.update(json.dumps(row, default=str).encode() + b"\n")
-        return cls(digest.hexdigest(), [], lambda: [given(kept)], thoughts=thoughts)
 
 
 def tokenised(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> Corpus:
@@ -120,13 +108,6 @@ def tokenised(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> Corpus:
                 corpus = _opened(path)
     assert corpus is not None
     return corpus
-
-
-def _hub_digest(source: str) -> str:
-    """Identifies what a data set of the hub holds now, or a folder that is read as one."""
-    if found := source_digest(HubData.parse(source).name.repository):
-        return hashlib.sha256(f"{source} {found}".encode()).hexdigest()
-    return source
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> str:

@@ -20,6 +20,7 @@ from medcare.evaluation.engines import TOP_P, Written, drawing_seed
 from medcare.evaluation.prompts import Prompt
 from medcare.foundation import processes
 from medcare.foundation.errors import ConfigError, ModelError, first_line
+from medcare.foundation.typed import argument, command
 from medcare.settings.config import EvaluationConfig, RunConfig
 from medcare.text.chat_template import render_answer, render_prompt
 
@@ -285,7 +286,7 @@ def open_offline(model: str, config: RunConfig) -> Iterator[OfflineEngine]:
     if plain is None:
         raise ModelError(
             f"--engine {name} loads whole models, and {model} has branches beside its base. Make one model "
-            f"of both and test that: medcare merge {model} --out MODEL"
+            f"of both and test that: {command('merge', argument(model), '--out', 'MODEL')}"
         )
     source, tokenizer = resolve_base(plain), tokenizer_of(model, config.model.chat_template)
     dtype = str(choose_dtype(config.model.dtype, choose_device("auto"))).removeprefix("torch.")

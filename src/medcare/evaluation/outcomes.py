@@ -21,6 +21,7 @@ from medcare.evaluation.marking import Outcome, Prediction, mark
 from medcare.evaluation.metrics import Floats, Metric
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import read_jsonl
+from medcare.foundation.typed import command
 from medcare.text.records import Item, fixed_options
 
 PREDICTIONS = "predictions.jsonl"
@@ -133,7 +134,7 @@ def model_names(folder: Path) -> list[str]:
     if not names:
         raise EvaluationError(
             f"{folder}/evaluation holds no predictions. Make some first: "
-            f"medcare evaluate MODEL --out {folder}"
+            + command("evaluate", "MODEL", "--out", folder)
         )
     return sorted(names, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
 

@@ -23,6 +23,7 @@ from medcare.evaluation.outcomes import (
 )
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import file_hash, read_json
+from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import check
@@ -102,7 +103,7 @@ def check_same_items(first: Side, second: Side) -> tuple[str, int]:
             f"Models are compared on the same items. {first.name} answered {len(one)} (SHA-256 "
             f"{_digest(one)[:12]}…) and {second.name} {len(other)} ({_digest(other)[:12]}…): "
             f"{shared} are the same{changed}. Test both models on one set: "
-            f"medcare evaluate MODEL --items {first.folder / 'data' / 'items.jsonl'} --out DIR"
+            + command("evaluate", "MODEL", "--items", first.folder / "data" / "items.jsonl", "--out", "DIR")
         )
     prompts = {item.id: item.prompt for item in second.items}
     return _digest(one), sum(prompts[item.id] != item.prompt for item in first.items)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -41,12 +40,11 @@ class SpotCheck:
 
     def __init__(self, source: str, most: int, settings: EvaluationConfig, *, seed: int) -> None:
         with tempfile.TemporaryDirectory() as name:
-            adopt(source, Path(name), exams=settings.exams, strict=settings.strict)
-            items, self.tasks = (
-                read_items(Path(name) / "items.jsonl"),
-                read_cards(Path(name) / "benchmark.json"),
-            )
-        self.items = _chosen(items, most, seed)
+            adopt(source, Path(name), exams=settings.exams, strict=settings.strict, most=most, seed=seed)
+            self.tasks = read_cards(Path(name) / "benchmark.json")
+            self.items: dict[str, list[Item]] = defaultdict(list)
+            for item in read_items(Path(name) / "items.jsonl"):
+                self.items[item.task].append(item)
         if judged := [task for task in self.items if self.tasks[task].form == "judged"]:
             raise ConfigError(
                 f"validation.items: {judged[0]} is scored by a judge, which takes too long on the way. "
@@ -73,19 +71,6 @@ class SpotCheck:
         card = self.tasks[task]
         rows, _ = mark(card, items, {"model": [answers[item.id] for item in items]})
         return float(metric_of(card)(rows["model"].sum(0, keepdims=True))[0])
-
-
-def _chosen(items: list[Item], most: int, seed: int) -> dict[str, list[Item]]:
-    """Items by task, as many of each as there is room for."""
-    draw = random.Random(f"spot check:{seed}")
-    by_task: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        by_task[item.task].append(item)
-    tasks = list(by_task)
-    if len(tasks) > most:
-        tasks = sorted(draw.sample(tasks, most), key=tasks.index)
-    each = most // len(tasks)
-    return {task: draw.sample(by_task[task], min(each, len(by_task[task]))) for task in tasks}
 
 
 def _of_all(answers: dict[str, Prediction]) -> dict[str, Prediction]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ def adopt(
     exams: str = "likelihood",
     columns: Mapping[str, str] | None = None,
     strict: bool = False,
+    most: int = 0,
+    seed: int = 0,
 ) -> None:
     """Write `items.jsonl` and `benchmark.json` of a test set into `folder`.
 
@@ -38,6 +41,8 @@ def adopt(
         exams: `EvaluationConfig.exams`; questions with several right answers need `generation`.
         columns: of a table of one's own, as `open_data` takes them.
         strict: refuse a file with a bad row; else bad rows are set aside, and `benchmark.json` lists them.
+        most: how many of the items, evenly over their tasks; 0 takes all.
+        seed: of the choice.
 
     Raises:
         DataError: the source is missing or malformed, or holds items that can't be answered so.
@@ -51,12 +56,30 @@ def adopt(
         bad: list[Bad] = []
     else:
         items, tasks, bad = read_test_set(source, exams=exams, columns=columns, strict=strict)
+    cards = [task.to_dict() for task in tasks]
+    if most and most < len(items):
+        every, items = len(items), _drawn(items, most, seed)
+        cards = [card for card in cards if any(item.task == card["name"] for item in items)]
+        say(f"{source}: {len(items):,} of its {every:,} items are drawn", once=True)
     write_records(folder / "items.jsonl", items)
     aside = [{"row": row.number, "reason": row.reason} for row in bad]
     write_json(
         folder / "benchmark.json",
-        {"test_set": source, "cards": [task.to_dict() for task in tasks], "set_aside": aside},
+        {"test_set": source, "cards": cards, "set_aside": aside},
     )
+
+
+def _drawn(items: Sequence[Item], most: int, seed: int) -> list[Item]:
+    """So many items, of each task as many as there is room for."""
+    draw = random.Random(f"spot check:{seed}")
+    by_task: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_task[item.task].append(item)
+    tasks = list(by_task)
+    if len(tasks) > most:
+        tasks = sorted(draw.sample(tasks, most), key=tasks.index)
+    each = most // len(tasks)
+    return [item for task in tasks for item in draw.sample(by_task[task], min(each, len(by_task[task])))]
 
 
 def adopted(folder: Path) -> bool:

@@ -9,6 +9,7 @@ second copy of the model.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -173,7 +174,7 @@ def _check_request(out: Path, kind: Type) -> None:
     if out.suffix == ".gguf":
         raise ConfigError(
             f"--out is a folder, which gets the file, its card and its manifest; got {out}. "
-            f"Try --out {out.with_suffix('')}"
+            f"Try --out {shlex.quote(str(out.with_suffix('')))}"
         )
 
 

@@ -22,6 +22,7 @@ from medcare.foundation.hub import HubName
 from medcare.foundation.locks import LOCK
 from medcare.foundation.outside import held_to, read_object
 from medcare.foundation.storage import missing
+from medcare.foundation.typed import command
 from medcare.settings.config import EMBEDDED
 from medcare.settings.run_folder import CONFIG
 
@@ -83,7 +84,8 @@ def prepare(folder: Path, repo: str) -> Upload:
     kinds = ("config.json", _ADAPTER, "*.gguf")
     if not any(path.is_file() for kind in kinds for path in folder.glob(kind)):
         raise FolderError(
-            f"{folder} is no exported model. Write one first: medcare export {folder} --out DIR, or merge."
+            f"{folder} is no exported model. Write one first, or merge: "
+            + command("export", folder, "--out", "DIR")
         )
     if not (folder / MANIFEST).is_file():
         raise FolderError(f"{folder} is not finished ({MANIFEST} is missing). Export it again.")

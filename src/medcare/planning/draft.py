@@ -21,7 +21,8 @@ from medcare.evaluation.exam_options import is_han
 from medcare.evaluation.own_tasks import YAML
 from medcare.evaluation.test_set import read_test_set
 from medcare.foundation.errors import DataError
-from medcare.settings.config import EMBEDDED, EvaluationConfig, RunConfig, StageConfig
+from medcare.planning.budget import Work
+from medcare.settings.config import EMBEDDED, EvaluationConfig, RunConfig, Stage, StageConfig
 from medcare.settings.fitting import count_steps, fitting
 from medcare.text.chat_template import render_each, spelt
 from medcare.text.records import Conversation, Item
@@ -34,6 +35,8 @@ Pieces = list[tuple[str, bool]]
 _RENDERED = 2000  # rows that are tokenised; what the others hold follows from their characters
 _TOGETHER = 256
 _SHOWN = 3
+_HELD_OUT = 100  # rows, at most
+_MEASUREMENTS = 5  # of each stage
 _LONGEST_ANSWER = 1024
 _FEW_LABELS = 30
 _RATE = "  # the demonstration's, for so small a model; the default is 2.0e-4"
@@ -81,6 +84,8 @@ class Tested:
         aside: rows that are set aside because they can't be scored.
         several: questions with several right answers, which are answered in words.
         answer_tokens: of the longest right answer.
+        read: tokens of all prompts and options, about.
+        written: tokens of all answers that have to be written, about; 0 where options are ranked.
         declared: what the YAML of a task of one's own says beside `data`, where the file itself doesn't tell
             how it is scored.
     """
@@ -91,14 +96,91 @@ class Tested:
     aside: int
     several: int
     answer_tokens: int
+    read: int
+    written: int
     declared: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a stage trains on its data.
+
+    Attributes:
+        sources: what it trains on.
+        settings: the stage's, its step and passes made to fit.
+        share: of the rows that are used.
+    """
+
+    sources: Sequence[DraftResult]
+    settings: StageConfig
+    share: float = 1.0
+
+    @property
+    def tokens(self) -> int:
+        """Of one pass."""
+        return round(self.share * sum(found.tokens for found in self.sources))
+
+    @property
+    def rows(self) -> int:
+        """Of one pass."""
+        return sum(self.used(found) for found in self.sources)
+
+    @property
+    def steps(self) -> int:
+        """Of all passes, about."""
+        return count_steps(self.tokens, self.settings)
+
+    @property
+    def needs_recipe(self) -> bool:
+        """Whether it does not train on all rows of one sound file."""
+        return self.share < 1 or len(self.sources) > 1 or any(found.bad for found in self.sources)
+
+    def used(self, found: DraftResult) -> int:
+        """Rows of one of the sources."""
+        return max(1, round(self.share * found.good))
+
+    def fitted(self, most_epochs: int | None = None) -> Course:
+        """The same with a step and passes that suit so much data; no more passes than `most_epochs`."""
+        stage = replace(self.settings, **fitting(self.rows, self.tokens, self.settings))
+        return replace(self, settings=replace(stage, epochs=min(stage.epochs, most_epochs or stage.epochs)))
+
+
+def courses(aggregate: Sequence[DraftResult], align: Sequence[DraftResult]) -> dict[Stage, Course]:
+    """How both stages train on all of their data; without any of its own, stage 2 has that of stage 1."""
+    defaults = RunConfig()
+    return {
+        "aggregate": Course(aggregate, defaults.aggregate).fitted(),
+        "align": Course(align or aggregate, defaults.align).fitted(),
+    }
+
+
+def work_of(plan: Mapping[Stage, Course], test: Tested | None) -> Work:
+    """What a run of these stages and a plain LoRA beside it has to do."""
+    tokens = {stage: float(course.tokens) for stage, course in plan.items()}
+    epochs = {stage: course.settings.epochs for stage, course in plan.items()}
+    if test is None:
+        return Work(tokens, epochs, trained=1)
+    return Work(tokens, epochs, test.items, test.read, test.written)
+
+
+def shortened(plan: Mapping[Stage, Course], work: Work) -> dict[Stage, Course]:
+    """The stages with what of their data and passes `fit` has left of their work."""
+    defaults = RunConfig()
+    return {
+        stage: replace(
+            course, settings=defaults.stage(stage), share=min(1.0, work.tokens[stage] / course.tokens)
+        ).fitted(work.epochs[stage])
+        for stage, course in plan.items()
+    }
 
 
 def look(
     source: str,
     tokenizer: PreTrainedTokenizerBase,
     *,
+    format: str | None = None,
     columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     positions: int | None = None,
 ) -> DraftResult:
     """Read a file of training data to its end, and render its first rows.
@@ -106,7 +188,9 @@ def look(
     Args:
         source: a path, a folder, a glob pattern or `hf:owner/name[:config][:split]`.
         tokenizer: of the model that will be trained.
+        format: as in `open_data`.
         columns: as in `open_data`.
+        encoding: as in `open_data`.
         positions: the longest input that the model is made for, if it is known.
 
     Raises:
@@ -117,7 +201,7 @@ def look(
     numbers = _Numbers(tokenizer, positions)
     rows = 0
     for file in expand(source):
-        reading = open_data(file, columns=columns)
+        reading = open_data(file, format, columns=columns, encoding=encoding)
         formats[reading.format] += 1
         first = ""
         for number, record in reading.conversations():
@@ -184,25 +268,32 @@ def look_at_test(
     """
     declared = {} if _says_how(source, columns) else _declaration(source, columns)
     if declared:
-        targets = [target for _, target in _pairs(open_data(source, columns=columns))]
-        name = Path(source).stem
-        return Tested(source, len(targets), (name,), 0, 0, _longest(targets, tokenizer), declared)
+        pairs = list(_pairs(open_data(source, columns=columns)))
+        targets = [target for _, target in pairs]
+        read, written = (_tokens(texts, tokenizer) for texts in zip(*pairs, strict=True))
+        longest = _longest(targets, tokenizer)
+        return Tested(source, len(targets), (Path(source).stem,), 0, 0, longest, read, written, declared)
     items, tasks, aside = read_test_set(source, exams="generation", columns=columns)
     several = sum(len(item.answers) > 1 for item in items)
-    longest = _longest([_answer(item) for item in items], tokenizer)
-    return Tested(source, len(items), tuple(task.name for task in tasks), len(aside), several, longest)
+    answers = [_answer(item) for item in items]
+    read = _tokens([part for item in items for part in (item.prompt, *item.options)], tokenizer)
+    in_words = [answer for item, answer in zip(items, answers, strict=True) if several or not item.options]
+    names = tuple(task.name for task in tasks)
+    longest, written = _longest(answers, tokenizer), _tokens(in_words, tokenizer)
+    return Tested(source, len(items), names, len(aside), several, longest, read, written)
 
 
 def draft(
     name: str,
     base: str,
-    aggregate: Sequence[DraftResult],
-    align: Sequence[DraftResult],
+    plan: Mapping[Stage, Course],
     test: Tested | None,
     *,
+    own_forms: bool = False,
     columns: Mapping[str, str] | None = None,
-    mixes: Mapping[str, str] | None = None,
+    recipes: Mapping[Stage, str] | None = None,
     items: str = "",
+    most_items: int = 0,
     positions: int | None = None,
 ) -> str:
     """A commented YAML of settings.
@@ -210,47 +301,56 @@ def draft(
     Args:
         name: the command that it was written by.
         base: the model to train.
-        aggregate: what stage 1 trains on.
-        align: what stage 2 trains on; empty: the same.
+        plan: how the stages train.
         test: the test set, if there is one.
+        own_forms: whether stage 2 has data of its own.
         columns: of the training data, as in `open_data`.
-        mixes: by stage, the file that its sources are mixed into, where it doesn't read them as they are.
+        recipes: by stage, the recipe of what it trains on, where that is not a file as it is.
         items: the test set as the settings name it, where that is another file than `test.source`.
+        most_items: how many of its items are drawn, where not all are.
         positions: the longest input that the model is made for, if it is known.
     """
-    mixes = mixes or {}
-    second, defaults = align or aggregate, RunConfig()
+    recipes = recipes or {}
+    embedded = base == EMBEDDED
     lines = [
-        f"# {name}",
+        f"# {' '.join(name.splitlines())}",
         "# What is not here has its default: `medcare config` prints every setting with its meaning.",
         "# Paths are as seen from the folder in which the command runs.",
         "",
         "model:",
         f"  base: {_yaml(base)}"
-        + ("  # SmolLM2-135M; rather a larger one: a folder or a hub id" if base == EMBEDDED else ""),
+        + ("  # SmolLM2-135M; rather a larger one: a folder or a hub id" if embedded else ""),
         "",
         "aggregate:  # stage 1 takes up knowledge",
-        *_stage(defaults.aggregate, aggregate, mixes.get("aggregate"), columns, positions),
-        *([] if base != EMBEDDED else [f"  learning_rate: 1.0e-3{_RATE}"]),
+        *_stage(plan["aggregate"], recipes.get("aggregate"), columns, positions),
+        *([f"  learning_rate: 1.0e-3{_RATE}"] if embedded else []),
         "",
-        "align:  # stage 2 learns the form of answers" + ("" if align else ", here of the same rows"),
-        *_stage(defaults.align, second, mixes.get("align" if align else "aggregate"), columns, positions),
-        *([] if base != EMBEDDED else [f"  learning_rate: 1.2e-3{_RATE}"]),
+        "align:  # stage 2 learns the form of answers" + ("" if own_forms else ", here of the same rows"),
+        *_stage(plan["align"], recipes.get("align"), columns, positions),
+        *([f"  learning_rate: 1.2e-3{_RATE}"] if embedded else []),
     ]
-    if align:
+    if own_forms:
         lines += ["  replay: 0.1  # of stage 1's rows again, so that less is forgotten: docs/recipes.md"]
     if test is not None:
-        lines += ["", "evaluation:", *_evaluation(test, items or test.source)]
+        lines += ["", "evaluation:", *_evaluation(test, items or test.source, most_items)]
     return "\n".join(lines) + "\n"
 
 
-def mix(sources: Sequence[DraftResult], home: Path, columns: Mapping[str, str] | None = None) -> str:
-    """A recipe in the folder `home`, for `medcare data build`, of several sources with all of their rows."""
+def recipe(course: Course, home: Path, **how: Any) -> str:
+    """A recipe in the folder `home` of what a stage trains on.
+
+    Args:
+        course: how it trains.
+        home: the folder.
+        how: `format`, `map` and `encoding` of the sources, where they were given.
+    """
     lines = ["# Rows of all sources, shuffled; weight, cap, temperature and total: docs/data.md", "sources:"]
-    for number, found in enumerate(sources, start=1):
+    for number, found in enumerate(course.sources, start=1):
         lines += [f"  - name: {_yaml(f'{number}-{Path(found.source).stem}')}"]
         lines += [f"    data: {_yaml(seen_from(home, found.source))}"]
-        lines += [f"    map: {_yaml(dict(columns))}"] if columns else []
+        lines += [f"    {key}: {_yaml(value)}" for key, value in how.items() if value]
+        if course.share < 1:
+            lines += [f"    cap: {course.used(found)}  # of {found.good:,} rows"]
     return "\n".join(lines) + "\n"
 
 
@@ -269,27 +369,30 @@ def seen_from(home: Path, source: str) -> str:
 
 
 def _stage(
-    stage: StageConfig,
-    sources: Sequence[DraftResult],
-    mixed: str | None,
-    columns: Mapping[str, str] | None,
-    positions: int | None,
+    course: Course, recipe: str | None, columns: Mapping[str, str] | None, positions: int | None
 ) -> Iterator[str]:
-    rows, tokens = (sum(getattr(found, what) for found in sources) for what in ("good", "tokens"))
-    longest = max(found.longest for found in sources)
-    fitted = replace(stage, **fitting(rows, tokens, stage))
-    yield f"  data: {_yaml(mixed or sources[0].source)}  # {rows:,} rows, about {tokens:,} tokens"
-    if columns and not mixed:
+    stage, longest = course.settings, max(found.longest for found in course.sources)
+    yield (
+        f"  data: {_yaml(recipe or course.sources[0].source)}  # {course.rows:,} rows, "
+        f"about {course.tokens:,} tokens"
+    )
+    if columns and not recipe:
         yield f"  map: {_yaml(dict(columns))}"
-    yield f"  tokens_per_batch: {fitted.tokens_per_batch}  # of one step"
-    yield f"  epochs: {fitted.epochs}  # about {count_steps(tokens, fitted):,} steps in all"
+    yield f"  tokens_per_batch: {stage.tokens_per_batch}  # of one step"
+    yield f"  epochs: {stage.epochs}  # about {course.steps:,} steps in all"
+    if held_out := min(_HELD_OUT, course.rows // 10 // len(course.sources)):
+        every = max(1, course.steps // _MEASUREMENTS)
+        each = " of each source" if len(course.sources) > 1 else ""
+        yield f"  validation: {{rows: {held_out}, every: {every}}}  # held out{each}; the best model is kept"
     most = positions or longest
     if longest > min(stage.max_length, most):
         yield f"  max_length: {min(-(-longest // 64) * 64, most)}  # tokens; longer rows are left out"
 
 
-def _evaluation(test: Tested, items: str) -> Iterator[str]:
+def _evaluation(test: Tested, items: str, most_items: int) -> Iterator[str]:
     yield f"  items: {_yaml(items)}  # {test.items:,} of {', '.join(test.tasks[:5])}"
+    if most_items:
+        yield f"  most_items: {most_items}  # drawn; 0 takes all"
     in_words = bool(test.declared)
     if test.several:
         in_words = True
@@ -343,6 +446,15 @@ def _pairs(reading: Reading) -> Iterator[tuple[str, str]]:
 
 def _answer(item: Item) -> str:
     return item.target or "\n".join(item.options[index] for index in item.answers)
+
+
+def _tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Of all texts, from those of the first ones."""
+    sample = texts[:_TOGETHER]
+    if not sample:
+        return 0
+    known = sum(len(ids) for ids in tokenizer(list(sample), add_special_tokens=False)["input_ids"])
+    return round(known * sum(map(len, texts)) / max(1, sum(map(len, sample))))
 
 
 def _longest(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> int:

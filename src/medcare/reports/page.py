@@ -19,6 +19,7 @@ from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.results import RESULTS
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import Json, missing, read_json
+from medcare.foundation.typed import command
 from medcare.reports import baselines, examples, method, overview, tables, training, wording
 from medcare.reports.story import story
 from medcare.settings.config import METHODS, RunConfig
@@ -45,7 +46,7 @@ def read_results(out: Path) -> Json:
     if not (out / RESULTS).is_file():
         raise EvaluationError(
             f"{out} has no {RESULTS}, so there is nothing to report. Finish the run first: "
-            f"medcare run --out {out}"
+            + command("run", "--out", out)
         )
     results: Json = read_json(out / RESULTS)
     return results

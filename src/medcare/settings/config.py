@@ -327,6 +327,7 @@ class EvaluationConfig:
     Attributes:
         items: a test set of one's own, see `evaluation.test_set.adopt`; empty: the embedded benchmark.
         map: its columns, as a stage's `map`.
+        most_items: how many of its items, drawn by the seed evenly over its tasks; 0 takes all.
         strict: refuse a test set with a bad row; else bad rows are set aside, counted and listed.
         engine: what runs the model: `medcare`'s own engine, or `vllm` or `sglang` where they are installed,
             which take whole models.
@@ -351,6 +352,7 @@ class EvaluationConfig:
 
     items: str = ""
     map: dict[str, str] = field(default_factory=dict)
+    most_items: int = 0
     strict: bool = False
     engine: Literal["medcare", "vllm", "sglang"] = "medcare"
     exams: Literal["likelihood", "generation"] = "likelihood"
@@ -372,7 +374,7 @@ class EvaluationConfig:
         """Check ranges."""
         for name in ("max_new_tokens", "samples", "tokens_per_batch", "concurrency"):
             _require(getattr(self, name) >= 1, f"evaluation.{name}", "at least 1", getattr(self, name))
-        for name in ("shots", "thinking", "retries"):
+        for name in ("most_items", "shots", "thinking", "retries"):
             _require(getattr(self, name) >= 0, f"evaluation.{name}", "at least 0", getattr(self, name))
         _require(0 <= self.temperature <= 2, "evaluation.temperature", "from 0 to 2", self.temperature)
         _require(

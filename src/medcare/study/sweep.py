@@ -13,6 +13,7 @@ from typing import Any
 from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.foundation.progress import say
 from medcare.foundation.storage import Json
+from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig, Stage, as_stage
 from medcare.settings.files import load_config, read_yaml
 from medcare.study.grid import finished, result_path, run_study
@@ -94,7 +95,7 @@ def summary(study: Study, out: Path) -> Json:
             )
             row["folders"][seed] = f"cells/{cell['key']}/{stage}"
     if not rows:
-        raise EvaluationError(f"{out} holds no finished cell. Run: medcare sweep FILE --out {out}")
+        raise EvaluationError(f"{out} holds no finished cell. Run: {command('sweep', 'FILE', '--out', out)}")
     for row in rows.values():
         values = list(row["values"].values())
         row["mean"] = math.fsum(values) / len(values) if values else None

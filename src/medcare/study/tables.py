@@ -18,6 +18,7 @@ from scipy import stats
 from medcare.evaluation.resampling import holm
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import write_text
+from medcare.foundation.typed import command
 from medcare.study.figures import draw
 from medcare.study.grid import finished
 from medcare.study.plan import Study
@@ -40,7 +41,7 @@ def write_study(study: Study, out: Path) -> Path:
     """
     cells = list(finished(study, out))
     if not cells:
-        raise EvaluationError(f"{out} holds no finished cell. Run: medcare study PLAN --out {out}")
+        raise EvaluationError(f"{out} holds no finished cell. Run: {command('study', 'PLAN', '--out', out)}")
     total = len(study.cells())
     hours = sum(cell["processor"] for cell in cells) / 3600
     commits = ", ".join(sorted({str(cell["commit"])[:12] for cell in cells}))

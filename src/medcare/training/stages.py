@@ -133,7 +133,7 @@ def train(
     if stage == "align" and examples.documents.any():
         raise DataError(
             "Stage 'align' trains the form of answers, but its data holds plain text. Put the text into "
-            "stage 1, mixed with its conversations by 'medcare data mix'."
+            "stage 1, mixed with its conversations by a recipe (docs/data.md)."
         )
     former: Sequence[Rendered] = ()
     if stage == "align" and config.goes_back:

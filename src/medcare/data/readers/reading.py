@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -16,6 +16,7 @@ from medcare.data.readers.shapes import Columns, Pair, PlainText, RowError, Turn
 from medcare.data.thoughts import with_thoughts
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
+from medcare.foundation.typed import argument, command
 from medcare.settings.config import ThoughtsKept
 from medcare.text.records import Conversation, Family, Item, Message, Split
 
@@ -205,16 +206,6 @@ def _has(columns: dict[str, str]) -> IsRow:
     return lambda row: set(columns.values()) <= set(row)
 
 
-def given(rows: Iterable[dict[str, Any]]) -> Reading:
-    """Rows that are in memory already, such as a list of dictionaries or a `datasets.Dataset`.
-
-    Raises:
-        DataError: there are none, or their format is unknown.
-    """
-    numbered = (Row(number, dict(value)) for number, value in enumerate(rows, start=1))
-    return _recognised(Rows("the given list", "rows", "row", numbered), None, {})
-
-
 def _recognised(opened: Rows, format: str | None, columns: dict[str, str], *, gold: bool = True) -> Reading:
     """A source whose first rows have been looked at."""
     source = opened.source
@@ -243,7 +234,7 @@ def _recognised(opened: Rows, format: str | None, columns: dict[str, str], *, go
 
 
 def conversations(
-    source: str | Iterable[dict[str, Any]],
+    source: str,
     format: str | None = None,
     *,
     columns: Mapping[str, str] | None = None,
@@ -251,11 +242,10 @@ def conversations(
     thoughts: ThoughtsKept = "keep",
     on_bad: OnBad | None = None,
 ) -> Iterator[Conversation]:
-    """Training examples of a file, of a hub data set or of rows in memory.
+    """Training examples of a file or of a hub data set.
 
     Args:
-        source: a path, a folder of data files, a glob pattern, `hf:owner/name[:config][:split]`, or rows (see
-            `given`).
+        source: a path, a folder of data files, a glob pattern, or `hf:owner/name[:config][:split]`.
         format: a key of `FORMATS`; None recognises it.
         columns: as in `open_data`.
         encoding: as in `open_data`.
@@ -265,10 +255,7 @@ def conversations(
     Raises:
         DataError: see `open_data`, or a bad row.
     """
-    if isinstance(source, str):
-        readings = _each(source, lambda file: open_data(file, format, columns=columns, encoding=encoding))
-    else:
-        readings = iter([given(source)])
+    readings = _each(source, lambda file: open_data(file, format, columns=columns, encoding=encoding))
     return itertools.chain.from_iterable(
         sort_out(reading, reading.conversations(thoughts), on_bad) for reading in readings
     )
@@ -319,8 +306,8 @@ def sort_out(
             on_bad(record)
         else:
             raise DataError(
-                f"{reading.source}, {reading.unit} {record.number}: {record.reason}. See all of them with "
-                f"'medcare data check {reading.source}'."
+                f"{reading.source}, {reading.unit} {record.number}: {record.reason}. See all of them with: "
+                + command("data", "check", argument(reading.source))
             )
 
 
