@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from medcare.cli import app
 from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.foundation.storage import write_json
-from medcare.reports.sweep import sweep_lines, write_sweep
+from medcare.reports.sweep import sweep_table, write_sweep
 from medcare.settings.run_folder import read_manifest
 from medcare.study import grid, run_cells
 from medcare.study.sweep import load_sweep, run_sweep, summary
@@ -160,4 +160,4 @@ def test_means_over_seeds_rank_and_failures_and_missing_seeds_come_last(tmp_path
     assert "Seed 1: &lt;b&gt;" in page
     assert page.count('class="point"') == 5
     assert page.count("<figcaption>") == 1, "a setting with one value has no picture"
-    assert "failed" in list(sweep_lines(tree))[-1]
+    assert "failed" in sweep_table(tree)[1][-1]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medcare.cli.next_step import Next, options, tell_next
+from medcare.cli.tables import print_table
 from medcare.cli.training_rows import print_rows
 from medcare.foundation.typed import argument
 
@@ -44,7 +45,7 @@ def list_(as_json: AsJson = False) -> Next:
             known.get,
         )
         rows.append((known.name, "\n".join(facts)))
-    _print_table("Known data sets", ("name", "what it is and how to get it"), rows, lines=True)
+    print_table("Known data sets", ("name", "what it is and how to get it"), rows, lines=True)
     return ["data", "get", "NAME"]
 
 
@@ -144,7 +145,7 @@ def build(
     manifest = build_mix(recipe, out)
     columns = ("name", "conversations", "bad_rows", "used", "rows")
     rows = [tuple(str(source[column]) for column in columns) for source in manifest["sources"]]
-    _print_table(f"{out}: {manifest['rows']} rows", columns, rows)
+    print_table(f"{out}: {manifest['rows']} rows", columns, rows)
     return ["data", "check", out]
 
 
@@ -216,14 +217,14 @@ def _print_report(report: Report) -> None:
         ("longest", f"{lengths.longest:,} {lengths.unit}"),
         *_rendering_rows(report),
     ]
-    _print_table(report.source, ("what", "how many"), rows)
+    print_table(report.source, ("what", "how many"), rows)
     most = max(lengths.bins.values(), default=1)
     bars = [
         (f"up to {top:,}", f"{lengths.bins[top]:,}", "█" * -(-40 * lengths.bins[top] // most))
         for top in sorted(lengths.bins)
     ]
     if bars:
-        _print_table(f"Length in {lengths.unit}", ("length", "rows", ""), bars)
+        print_table(f"Length in {lengths.unit}", ("length", "rows", ""), bars)
     for number, reason in report.bad_examples:
         typer.echo(f"{report.unit} {number}: {reason}")
     for number, first in repeats.examples:
@@ -255,7 +256,7 @@ def _print_leakage(found: Leakage) -> None:
     counts = found.overlap.to_dict()
     rows = [(kind, f"{counts['train_hits'][kind]:,}", f"{counts['test_hits'][kind]:,}") for kind in KINDS]
     title = f"{counts['train_rows']:,} training rows against {counts['test_rows']:,} evaluation rows"
-    _print_table(title, ("overlap", "training rows", "evaluation rows"), rows)
+    print_table(title, ("overlap", "training rows", "evaluation rows"), rows)
     for example in found.examples:
         typer.echo(f"{example['file']}, {example['number']}: {', '.join(example['kinds'])}")
     if found.bad_train or found.bad_test:
@@ -266,19 +267,6 @@ def _print_json(value: Any) -> None:
     import json
 
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def _print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, lines: bool = False
-) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, title=Text(title), title_justify="left", show_lines=lines)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # as it is: names may hold what rich takes for markup
-    Console().print(table)
 
 
 def columns_of(pairs: Sequence[str]) -> dict[str, str]:

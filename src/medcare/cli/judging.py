@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medcare.cli.next_step import Next
+from medcare.cli.tables import print_table
 from medcare.foundation.errors import ConfigError
 from medcare.settings.keys import read_key
 
@@ -137,13 +138,5 @@ def _agreement(url: str, price_in: float, price_out: float, *, yes: bool) -> Cal
 
 
 def _print(found: Sequence[Table]) -> None:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    console = Console()
     for table in found:
-        shown = RichTable(*table.columns, title=Text(table.title), title_justify="left")
-        for row in table.rows:
-            shown.add_row(*map(Text, row))  # as it is: names may hold what rich takes for markup
-        console.print(shown)
+        print_table(table.title, table.columns, table.rows)

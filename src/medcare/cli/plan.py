@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +11,12 @@ import typer
 
 from medcare.cli.next_step import Next
 from medcare.cli.runs import Settings
+from medcare.cli.tables import console, print_table
 from medcare.foundation.errors import ConfigError
 from medcare.foundation.typed import command
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from medcare.cli.tables import Cell
     from medcare.planning.hardware import Gpu
     from medcare.planning.plan import Plan
     from medcare.planning.ways import Option, PlanRequest
@@ -157,29 +156,27 @@ def _tree(made: Plan) -> dict[str, Any]:
 
 
 def _show(made: Plan, files: list[str], given: list[str]) -> None:
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False)
+    screen = console()
     request, assumed = made.request, made.request.assumptions
     fixed = assumed.context + (assumed.communication if request.devices > 1 else 0.0)
-    console.print(
+    screen.print(
         f"{request.name} on {_machines(request)} of {request.gpu.memory:g} GiB. Memory is "
         f"that of a simulated step; assumed are {assumed.utilisation:.0%} of {request.gpu.tflops:g} TFLOP/s, "
         f"{fixed:.1f} GiB for driver and buffers, {assumed.fragmentation:.0%} fragmentation, and "
         f"{assumed.margin:.0%} to be left free."
     )
-    console.print(_ways(made))
-    console.print(_memory(made))
+    _print_ways(made)
+    _print_memory(made)
     hours = made.hours()
     if hours is not None:
         cost = sum(option.cost or 0.0 for option in made.chosen.values())
-        console.print(f"Both stages: {hours:,.2f} h" + (f", cost {cost:,.2f}" if request.price else "") + ".")
+        screen.print(f"Both stages: {hours:,.2f} h" + (f", cost {cost:,.2f}" if request.price else "") + ".")
     for note in _notes(made):
-        console.print(note)
+        screen.print(note)
     for stage, option in made.chosen.items():
         largest = f"{stage}: the largest micro-batch that fits has about {made.largest[stage]:,} tokens."
         words = [*files, *_settings(made.request, option, given)]
-        console.print(f"{largest}\n  {_command(made.request, option, words)}", soft_wrap=True)
+        screen.print(f"{largest}\n  {_command(made.request, option, words)}", soft_wrap=True)
 
 
 def _machines(request: PlanRequest) -> str:
@@ -205,48 +202,45 @@ def _notes(made: Plan) -> list[str]:
     return notes
 
 
-def _ways(made: Plan) -> Table:
-    from rich.table import Table
-
-    table = Table(title="Ways to train (* chosen)")
-    for column in ("stage", "sharing", "recompute"):
-        table.add_column(column)
-    for column in ("micro-batch", "GiB", "tokens/s", "steps", "hours"):
-        table.add_column(column, justify="right")
+def _print_ways(made: Plan) -> None:
+    numbers = ("micro-batch", "GiB", "tokens/s", "steps", "hours")
+    rows = []
     for option in made.options:
         rate = f"{option.rate:,.0f}"
         time = [rate, f"{option.steps or 0:,}", f"{option.hours or 0.0:.2f}"]
         shown = time if option.hours is not None else [rate, "", ""]
-        table.add_row(
-            f"{option.stage}{'*' if made.chosen[option.stage] is option else ''}",
-            option.sharing,
-            "yes" if option.checkpointing else "no",
-            f"{option.micro_batch:,}" + (f" x {option.accumulation}" if option.accumulation > 1 else ""),
-            f"{option.total / 2**30:.1f}",
-            *(shown if option.possible else ["does not fit", "", ""]),
+        rows.append(
+            [
+                f"{option.stage}{'*' if made.chosen[option.stage] is option else ''}",
+                option.sharing,
+                "yes" if option.checkpointing else "no",
+                f"{option.micro_batch:,}" + (f" x {option.accumulation}" if option.accumulation > 1 else ""),
+                f"{option.total / 2**30:.1f}",
+                *(shown if option.possible else ["does not fit", "", ""]),
+            ]
         )
-    return table
+    columns = ("stage", "sharing", "recompute", *numbers)
+    print_table("Ways to train (* chosen)", columns, rows, numbers=numbers)
 
 
-def _memory(made: Plan) -> Table:
-    from rich.table import Table
+def _print_memory(made: Plan) -> None:
+    from rich.text import Text
 
     from medcare.planning.ledger import KINDS
 
-    table = Table(title="Memory of one GPU at the fullest moment, GiB")
-    table.add_column("")
-    for stage in made.chosen:
-        table.add_column(stage, justify="right")
     peaks = [dict(option.peak) for option in made.chosen.values()]
     names = dict(KINDS)
     if made.request.config.model.quantization != "none":
         names["weights"] += f" ({made.request.config.model.quantization})"
-    for kind, name in names.items():
-        table.add_row(name, *(f"{peak.get(kind, 0) / 2**30:.2f}" for peak in peaks))
     options = made.chosen.values()
-    table.add_row("driver, fragments (assumed)", *(f"{option.overhead / 2**30:.2f}" for option in options))
-    table.add_row("total", *(f"{option.total / 2**30:.2f}" for option in options), style="bold")
-    return table
+    rows: list[list[Cell]] = [
+        [name, *(f"{peak.get(kind, 0) / 2**30:.2f}" for peak in peaks)] for kind, name in names.items()
+    ]
+    rows.append(["driver, fragments (assumed)", *(f"{option.overhead / 2**30:.2f}" for option in options)])
+    total = ["total", *(f"{option.total / 2**30:.2f}" for option in options)]
+    rows.append([Text(cell, style="bold") for cell in total])
+    title = "Memory of one GPU at the fullest moment, GiB"
+    print_table(title, ("", *made.chosen), rows, numbers=tuple(made.chosen))
 
 
 def _settings(request: PlanRequest, option: Option, given: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from medcare.cli.next_step import Next, options
+from medcare.cli.tables import on_terminal, print_table
 from medcare.foundation.errors import ConfigError
 from medcare.settings.config import RunConfig, as_method, as_stage
 from medcare.settings.files import PRESETS
@@ -247,13 +248,19 @@ def verify(
 
 def _compare(first: str, second: str, out: Path | None) -> Next:
     from medcare.evaluation.comparison import compare
-    from medcare.reports.comparison import comparison_markdown, write_comparison
+    from medcare.reports.comparison import comparison_markdown, comparison_table, write_comparison
 
     tree = compare(first, second)
     for warning in tree["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
     if out is None:
-        typer.echo(comparison_markdown(tree), nl=False)
+        if on_terminal():
+            sentences, columns, rows = comparison_table(tree)
+            for line in sentences:
+                typer.echo(line)
+            print_table("", columns, rows)
+        else:
+            typer.echo(comparison_markdown(tree), nl=False)
         return ["evaluate", "--compare", first, second, "--out", "runs/compared"]
     typer.echo(f"Comparison: {write_comparison(tree, out)}")
     return ["judge", first, second, "--gold", "GOLD.jsonl", "--offline"]

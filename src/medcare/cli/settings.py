@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from medcare.cli.data import columns_of
 from medcare.cli.next_step import Next, options
 from medcare.cli.runs import Preset, Settings
+from medcare.cli.tables import on_terminal, print_table
 from medcare.cli.training_rows import print_rows
 from medcare.foundation.typed import argument, command
 from medcare.settings.config import EMBEDDED, RunConfig
@@ -192,7 +192,7 @@ def config(
     entries = [(entry, value_of(tree, entry.key)) for entry in described()]
     if as_json:
         typer.echo(json.dumps([{**asdict(entry), "value": value} for entry, value in entries], indent=2))
-    elif sys.stdout.isatty():
+    elif on_terminal():
         _print_settings(entries)
     else:
         for entry, value in entries:
@@ -205,17 +205,16 @@ def config(
 
 
 def _print_settings(entries: Sequence[tuple[Setting, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("setting", "value", "default", *PRESETS, "meaning", show_lines=True)
+    rows = []
     for entry, value in entries:
         cells = [entry.key, _written(value), _written(entry.default)]
         cells += [_written(entry.presets[name]) if name in entry.presets else "" for name in PRESETS]
         style = "bold" if value != entry.default else ""
-        table.add_row(*(Text(cell, style=style) for cell in cells), Text(f"{entry.meaning}\n[{entry.kind}]"))
-    Console().print(table)
+        meaning = Text(f"{entry.meaning}\n[{entry.kind}]")
+        rows.append([*(Text(cell, style=style) for cell in cells), meaning])
+    print_table("", ("setting", "value", "default", *PRESETS, "meaning"), rows, lines=True)
 
 
 def _written(value: Any) -> str:

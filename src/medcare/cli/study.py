@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from medcare.cli.next_step import Next
+from medcare.cli.tables import print_table
 
 commands = typer.Typer()
 
@@ -51,15 +52,15 @@ def sweep(
     Start it several times: each process takes trainings that no other has. After Ctrl-C the same command goes
     on.
     """
-    from medcare.reports.sweep import as_options, sweep_lines, write_sweep
+    from medcare.reports.sweep import as_options, sweep_table, write_sweep
     from medcare.study.sweep import load_sweep, run_sweep, summary
 
     read = load_sweep(file)
     if not report:
         run_sweep(read, out)
     tree = summary(read, out)
-    for line in sweep_lines(tree):
-        typer.echo(line)
+    columns, rows = sweep_table(tree)
+    print_table("", columns, rows)
     page = write_sweep(tree, out)
     typer.echo(f"Wrote {page}.")
     best = tree["rows"][0]

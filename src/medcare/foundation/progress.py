@@ -10,13 +10,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 
 from medcare.foundation.processes import is_main
 
 console = Console(stderr=True)
 _PLAIN_SECONDS = 15.0
 _SAME_SECONDS = 0.5
+_ROOM_FOR_A_BAR = 100  # columns: with fewer, the numbers need its place
 
 
 class ProgressTask:
@@ -64,15 +73,20 @@ def track(name: str, total: int) -> Iterator[ProgressTask]:
     if not console.is_terminal or not is_main():
         yield ProgressTask(name, total, None)
         return
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
-    )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*progress_columns(console.width), console=console) as bar:
         yield ProgressTask(name, total, bar)
+
+
+def progress_columns(width: int) -> list[ProgressColumn]:
+    """What a line of progress shows on a terminal of that width; what does not fit goes on below."""
+
+    def whole(text: str, style: str = "none") -> TextColumn:
+        column = Column(no_wrap=False, overflow="fold")
+        return TextColumn(text, style=style, markup=False, table_column=column)
+
+    name, detail = whole("{task.description}", "bold"), whole("{task.fields[detail]}")
+    bar = [BarColumn()] if width >= _ROOM_FOR_A_BAR else []
+    return [name, *bar, MofNCompleteColumn(), TimeRemainingColumn(compact=True), detail]
 
 
 _said: set[str] = set()
@@ -90,7 +104,7 @@ def say(text: str, *, once: bool = False) -> None:
     if once:
         _said.add(text)
     if console.is_terminal:
-        console.print(text, highlight=False)
+        console.print(text, highlight=False, markup=False, emoji=False)  # names may look like either
     else:
         print(text, file=sys.stderr, flush=True)
 

@@ -71,6 +71,25 @@ def comparison_markdown(tree: Json) -> str:
     return render("comparison.md.j2", _context(tree))
 
 
+def comparison_table(tree: Json) -> tuple[list[str], list[str], list[list[str]]]:
+    """What the comparison shows, for a terminal: sentences, then a table's headings and rows."""
+    rows = [
+        [
+            name,
+            str(task["n"]),
+            wording.percent(task["a"]["value"]),
+            wording.percent(task["b"]["value"]),
+            wording.points(task["difference"]["value"]),
+            wording.points_interval(task["difference"]),
+            task["difference"]["verdict"],
+        ]
+        for name, task in tree["tasks"].items()
+    ]
+    sides = [f"{side.upper()}: {tree[side]['name']}" for side in ("a", "b")]
+    columns = ["task", "items", "A", "B", "B − A", "95 % interval", "B is"]
+    return [*sides, *_sentences(tree), wording.NOTICE], columns, rows
+
+
 def comparison_csv(tree: Json) -> str:
     """One row a family and split, with an empty `task`, then one a task. Values are shares of 1."""
     stream = io.StringIO()

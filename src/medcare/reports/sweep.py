@@ -1,4 +1,4 @@
-"""A sweep as a page with a picture for each setting, as JSON, and as lines for a terminal."""
+"""A sweep as a page with a picture for each setting, as JSON, and as a table."""
 
 from __future__ import annotations
 
@@ -24,24 +24,22 @@ def write_sweep(tree: Json, out: Path) -> Path:
         StorageError: a file can't be written.
     """
     write_json(out / "sweep.json", tree)
+    header, rows = sweep_table(tree)
     context = {
         "title": f"Sweep of stage {tree['stage']}",
         "tree": tree,
         "notice": wording.NOTICE,
-        "header": _header(tree),
-        "rows": list(zip(tree["rows"], map(_cells, tree["rows"]), strict=True)),
+        "header": header,
+        "rows": list(zip(tree["rows"], rows, strict=True)),
         "panels": list(_panels(tree)),
     }
     write_text(out / "sweep.html", page(context, "sweep.html.j2"))
     return out / "sweep.html"
 
 
-def sweep_lines(tree: Json) -> Iterator[str]:
-    """The table for a terminal, the best first."""
-    lines = [_header(tree), *map(_cells, tree["rows"])]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(map(str.ljust, line, widths)).rstrip()
+def sweep_table(tree: Json) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows, the best first."""
+    return _header(tree), list(map(_cells, tree["rows"]))
 
 
 def as_options(settings: Json) -> str:
