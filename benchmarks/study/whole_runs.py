@@ -55,7 +55,7 @@ def of_items(lists: Mapping[str, Sequence[float]], what: str) -> Any:
 def difference(
     first: Mapping[int, Any], second: Mapping[int, Any]
 ) -> tuple[float, float, float, float, bool]:
-    """How much larger the second is: mean, 95 % interval, p, and whether all seeds agree in the sign.
+    """How much larger the second is: mean, 95 % interval, p, whether all seeds agree in the sign.
 
     Interval and p are a bootstrap's of the items within seeds; each seed weighs the same.
     """
@@ -70,7 +70,7 @@ def difference(
 
 
 def comparisons(runs: Runs, control: str, others: Sequence[str] | None) -> list[str]:
-    """The table of arms against one: items decide, as the plan says, and a t-test over seeds stands beside."""
+    """The table of arms against one: items decide, as planned, and a t-test over seeds stands beside."""
     lines = [
         "| arm | what | difference | 95 %, items | p, corrected | all seeds agree | shown on these seeds "
         "| 95 %, seeds | p, seeds |",
