@@ -11,7 +11,6 @@ the first.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 
 from medcare.evaluation.resampling import holm
 from medcare.foundation.storage import read_jsonl, write_text
-from medcare.study.tables import paired
+from medcare.study.tables import filled, paired
 
 mpl.use("svg")
 from matplotlib import pyplot
@@ -358,15 +357,6 @@ def tables(cells: Cells, recipe: Cells) -> dict[str, list[str]]:
     return found
 
 
-def written(page: str, found: dict[str, list[str]]) -> str:
-    """A page with its tables, each between `<!-- table NAME -->` and `<!-- end -->`, as they are now."""
-
-    def fill(place: re.Match[str]) -> str:
-        return "\n".join([place[1], "", *found[place[2]], "", "<!-- end -->"])
-
-    return re.sub(r"(<!-- table (.+?) -->)\n.*?<!-- end -->", fill, page, flags=re.S)
-
-
 def draw_noise(cells: Cells, path: Path) -> None:
     """New against old facts after stage 1: the scaled LoRA's curve and the noise aggregator's points."""
     panels = [arm for arm in ("stage 1, noise aggregator", *TITLES) if cells.rows.get(arm)]
@@ -466,7 +456,7 @@ def main() -> None:
     cells = Cells(options.cells)
     found = tables(cells, Cells(options.cells.with_name("recipe.jsonl")))
     if options.page:
-        write_text(options.page, written(options.page.read_text(encoding="utf-8"), found))
+        write_text(options.page, filled(options.page.read_text(encoding="utf-8"), found))
     else:
         for name, lines in found.items():
             print("\n".join([f"\n### {name}", "", *lines]))

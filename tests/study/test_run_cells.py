@@ -53,7 +53,8 @@ def test_whole_runs_share_what_they_can_and_are_tabled(tiny_base, tmp_path):
     assert [cell["arm"] for cell in cells] == ["none", "inputs", "mixed"]
     assert len(list((out / "shared").glob("stage-1-*"))) == 1
     assert cells[0]["result"]["stage_1"] == cells[1]["result"]["stage_1"]
-    assert set(cells[2]["result"]) == {"mixed"}
+    assert set(cells[2]["result"]) == {"base", "mixed"}
+    assert cells[2]["result"]["base"] == cells[0]["result"]["base"]
     mixed = cells[2]["result"]["mixed"]
     assert {"knowledge taught share", "alignment held_out logp"} < set(mixed["measures"]["end"])
     assert mixed["items"]["definition_to_finding taught likeliest"][0] in (0.0, 1.0)

@@ -34,7 +34,7 @@ def run_whole(cell: Cell, folder: Path, shared: Path) -> dict[str, Any]:
     """Train both stages of a cell, and test."""
     if cell.world is not None:
         return small_cells.run_cell(cell.config, cell.world, shared)
-    return run_cells.run_cell(cell.config, folder, shared)
+    return run_cells.run_cell(cell.config, folder, shared, cell.text)
 
 
 def run_study(study: Study, out: Path, run: Run = run_whole) -> None:

@@ -59,14 +59,15 @@ class Cell:
         config: all settings of the run, with the seed.
         world: the small world's, or None.
         said: what the plan says of it. What it leaves at a default is not in the key: settings that later
-        versions
-            add must not make them run the cells again.
+            versions add must not make them run the cells again.
+        text: the plan's.
     """
 
     arm: Arm
     config: RunConfig
     world: SmallWorldConfig | None
     said: dict[str, Any]
+    text: str = ""
 
     @property
     def key(self) -> str:
@@ -86,6 +87,8 @@ class Study:
         arms: for each name dotted settings over those. A list of values makes an arm for each of them.
         control: the arm that the others are compared with; by default the first.
         figures: frontiers to draw.
+        text: with whole runs, a file of plain text: how likely each model finds it tells what general ability
+            is lost.
     """
 
     world: Literal["small", "run", "aggregate", "align"]
@@ -94,6 +97,7 @@ class Study:
     settings: dict[str, Any] = field(default_factory=dict)
     control: str = ""
     figures: tuple[Figure, ...] = ()
+    text: str = ""
 
     def expanded(self) -> list[Arm]:
         """The arms, one for each value of a list."""
@@ -126,7 +130,7 @@ class Study:
                 f"method={config.method} trains the small world's stage 2 after a plain LoRA: give a method "
                 f"with two stages, and world.method: lora_two_stage, got {world.method}."
             )
-        return Cell(arm, config, world, said)
+        return Cell(arm, config, world, said, self.text)
 
 
 def load_study(path: Path) -> Study:
@@ -136,12 +140,13 @@ def load_study(path: Path) -> Study:
         ConfigError: it can't be read, or a setting in it is unknown or wrong; all cells are checked.
     """
     tree = read_yaml(path)
-    required, known = {"world", "seeds", "arms"}, {"settings", "control", "figures"}
+    required, known = {"world", "seeds", "arms"}, {"settings", "control", "figures", "text"}
     unknown, lacking = sorted(set(tree) - required - known), sorted(required - set(tree))
     if unknown or lacking:
         what = f"it lacks {', '.join(lacking)}" if lacking else f"unknown: {', '.join(unknown)}"
         raise ConfigError(
-            f"{path} must hold world, seeds and arms, and may hold settings, control and figures; {what}."
+            f"{path} must hold world, seeds and arms, and may hold settings, control, figures and text; "
+            f"{what}."
         )
     if tree["world"] not in ("small", "run"):
         raise ConfigError(f"world must be small or run, got {tree['world']!r}.")
@@ -154,6 +159,7 @@ def load_study(path: Path) -> Study:
         tree.get("settings") or {},
         tree.get("control", ""),
         figures,
+        tree.get("text", ""),
     )
     names = [arm.name for arm in study.expanded()]
     if study.control and study.control not in names:

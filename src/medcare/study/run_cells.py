@@ -14,38 +14,41 @@ from medcare.data.files import read_items
 from medcare.evaluation.engines import open_engine
 from medcare.evaluation.results import OUTCOMES, RESULTS
 from medcare.export.merged import merge
+from medcare.foundation.locks import hold
 from medcare.foundation.storage import json_hash, read_json, read_jsonl, write_json
-from medcare.settings.config import RunConfig, Stage
+from medcare.settings.config import AdapterConfig, RunConfig, Stage, StageConfig
 from medcare.settings.run_folder import read_manifest
-from medcare.study.likelihood import right_answers
+from medcare.study.likelihood import of_plain_text, right_answers
 from medcare.text.records import Item
 
 
-def run_cell(config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
+def run_cell(config: RunConfig, folder: Path, shared: Path, text: str = "") -> dict[str, Any]:
     """Train and test.
 
     Args:
         config: the settings.
         folder: the cell's own.
         shared: where data and stages 1 are, and are left for other cells.
+        text: a file of plain text; its log-likelihood for each token is measured as `plain text`.
 
     Returns:
         `stage_2`, or `mixed` of a method with one stage: under `measures`, `end`, mean scores by family and
         split, what `right_answers` tells of them, and with a test set of one's own the same of each task;
-        under `items`, the same of each item. And `stage_1`, with what `right_answers` tells of the knowledge
-        tasks: there are no forms in it yet.
+        under `items`, the same of each item. `base`, the same of the model before all. And `stage_1`, with
+        what `right_answers` tells of the knowledge tasks: there are no forms in it yet.
 
     Raises:
         MedCareError: see `pipeline.train_stage`; a FolderError if another process is at work on what is
         shared.
     """
+    found = {"base": _base(config, shared, text)}
     if config.mixes_stages:
         _train("aggregate", config, folder / "mixed", shared)
-        return {"mixed": _merged(config, folder, "mixed")}
+        return found | {"mixed": _merged(config, folder, "mixed", text)}
     alike, first = _first_stage(config, shared)
-    found = {"stage_1": _remembered(alike, first, first.parent)}
+    found["stage_1"] = _remembered(alike, first, first.parent)
     _train("align", config, folder / "align", shared, start=first)
-    return found | {"stage_2": _merged(config, folder, "align")}
+    return found | {"stage_2": _merged(config, folder, "align", text)}
 
 
 def measure_cell(stage: Stage, config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
@@ -76,11 +79,25 @@ def _train(stage: Stage, config: RunConfig, out: Path, shared: Path, start: Path
     pipeline.train_stage(stage, config, out, start=start, embedded=data)
 
 
-def _merged(config: RunConfig, folder: Path, stage: str) -> dict[str, Any]:
+def _merged(config: RunConfig, folder: Path, stage: str, text: str) -> dict[str, Any]:
     """The test of a stage's merged model, which is made again out of the stage's folder in seconds."""
     merge(folder / stage, folder / "model")
-    found = _test(config, folder / "model", folder / "test")
+    found = _test(config, str(folder / "model"), folder / "test", text)
     shutil.rmtree(folder / "model")
+    return found
+
+
+def _base(config: RunConfig, shared: Path, text: str) -> dict[str, Any]:
+    """What the base answers to the items, of which cells with the same items share one test."""
+    alike = replace(
+        config, adapters=AdapterConfig(), method="medcare", aggregate=StageConfig(), align=StageConfig()
+    )
+    out = shared / f"base-{_digest(alike.to_dict(), 'seed', 'benchmark', 'model', 'evaluation')}"
+    path = out / "measures.json"
+    if not path.is_file():
+        hold(out)
+        write_json(path, _test(alike, config.model.base, out / "test", text))
+    found: dict[str, Any] = read_json(path)
     return found
 
 
@@ -96,11 +113,13 @@ def _remembered(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
     return found
 
 
-def _test(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
-    with open_engine(str(model), config) as engine:
+def _test(config: RunConfig, model: str, out: Path, text: str) -> dict[str, Any]:
+    with open_engine(model, config) as engine:
         pipeline.evaluate_model(engine, config, out)
         items = read_items(out / "data" / "items.jsonl")
-        rows = right_answers(engine, items)
+        answers = read_jsonl(out / "evaluation" / "model" / "predictions.jsonl")
+        ranked = {row["id"]: row["log_likelihoods"] for row in answers if "log_likelihoods" in row}
+        rows = right_answers(engine, items, ranked)
     scores = {row["id"]: row["score"] for row in read_jsonl(out / "evaluation" / "model" / OUTCOMES)}
     told = _Told(items, [{**row, "score": scores[item.id]} for item, row in zip(items, rows, strict=True)])
     results = read_json(out / RESULTS)
@@ -113,6 +132,8 @@ def _test(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
         ends |= told.means("task")
         for task, entry in results["tasks"].items():
             ends[task] = next(iter(entry["scores"].values()))["value"]
+    if text:
+        ends["plain text"] = of_plain_text(model, Path(text).read_text(encoding="utf-8"))
     return {"measures": {"end": ends}, "items": told.lists()}
 
 

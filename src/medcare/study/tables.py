@@ -8,6 +8,7 @@ control by a paired t-test over the seeds, corrected by Holm for the number of a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,21 @@ def collect(cells: Sequence[Mapping[str, Any]], measure: str) -> Values:
         if value is not None:
             found.setdefault(cell["arm"], {})[cell["seed"]] = value
     return found
+
+
+def filled(page: str, found: Mapping[str, Sequence[str]]) -> str:
+    """A page with its tables, each between `<!-- table NAME -->` and `<!-- end -->`, as they are now.
+
+    Args:
+        page: Markdown.
+        found: the lines of tables by name; tables of other names stay.
+    """
+
+    def fill(place: re.Match[str]) -> str:
+        known = found.get(place[2])
+        return "\n".join([place[1], "", *known, "", "<!-- end -->"]) if known else place[0]
+
+    return re.sub(r"(<!-- table (.+?) -->)\n.*?<!-- end -->", fill, page, flags=re.S)
 
 
 def _end(cell: Mapping[str, Any]) -> dict[str, float]:
