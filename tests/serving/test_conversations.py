@@ -1,4 +1,4 @@
-"""Conversations on the page, in a real browser: kept, gone on with, copied, and harmless whatever they hold."""
+"""Conversations on the page, in a real browser: kept, gone on with, and harmless whatever they hold."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ pytestmark = needs_browser
 HOSTILE = [
     "<script>window.hurt = 1</script>",
     "<img src=x onerror='window.hurt = 1'>",
-    '<a href="javascript:window.hurt = 1">here</a> [here](javascript:window.hurt=1) <javascript:window.hurt=1>',
-    "[data](data:text/html,<script>window.hurt=1</script>) ![picture](https://elsewhere.example/x.png)",
+    "<a href='javascript:window.hurt = 1'>x</a> [x](javascript:window.hurt=1) <javascript:window.hurt=1>",
+    "[x](data:text/html,<script>window.hurt=1</script>) ![x](https://elsewhere.example/x.png)",
     "<iframe srcdoc='<script>parent.hurt=1</script>'></iframe><svg onload='window.hurt=1'>",
     "> - **<b onclick='window.hurt=1'>1. `x` [![a](http://elsewhere.example/y)](vbscript:z)</b>**",
-    "| <style>@import 'https://elsewhere.example'</style> | b |\n|---|---|\n| <base href='//elsewhere.example'> | c |",
+    "| <style>@import '//elsewhere.example'</style> |\n|---|\n| <base href='//elsewhere.example'> |",
     "[ref]\n\n[ref]: javascript:window.hurt=1 \"' onmouseover='window.hurt=1\"",
     "```<script>\nwindow.hurt = 1\n</script>\n```",
     ">" * 3000,
     "*a_" * 3000,
     "x" * 100_000,
     "# " + "<x>" * 2000,
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,9 @@ def test_no_text_runs_or_loads_anything(page, server: Running) -> None:  # type:
     remember(page, talk(*HOSTILE, question="\n".join(HOSTILE[:5])))
     shown = page.inner_text(".turn >> nth=0 >> .text")
     assert shown == HOSTILE[0], "tags are shown as they were written"
-    made = page.evaluate("[...new Set([...document.querySelectorAll('.text *')].map(e => e.localName))]")
-    assert set(made) <= set(
-        "p h3 h4 h5 h6 ul ol li blockquote strong em del pre code hr br table thead tbody tr th td div".split()
-    )
+    made = page.evaluate("[...document.querySelectorAll('.text *')].map(e => e.localName)")
+    allowed = "p h3 h4 h5 h6 ul ol li blockquote strong em del pre code hr br table thead tbody tr th td div"
+    assert set(made) <= set(allowed.split())
     attributes = page.evaluate(
         "[...new Set([...document.querySelectorAll('.text *')].flatMap(e => e.getAttributeNames()))]"
     )
@@ -91,7 +90,13 @@ def test_a_conversation_outlives_the_page(page, server: Running) -> None:  # typ
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(server.url)
     page.click("#settings summary")
-    for name, value in {"max_tokens": "6", "temperature": "1", "top_p": "0.9", "top_k": "40", "seed": "3"}.items():
+    for name, value in {
+        "max_tokens": "6",
+        "temperature": "1",
+        "top_p": "0.9",
+        "top_k": "40",
+        "seed": "3",
+    }.items():
         page.fill(f"#{name}", value)
     page.keyboard.press("Escape")
     page.click("#ask-models label:has([value=stage1])")
@@ -148,7 +153,8 @@ def test_everything_begins_at_one_edge(page, server: Running, width: int) -> Non
     page.set_viewport_size({"width": width, "height": 700})
     page.goto(server.url)
     remember(page, talk(*["x " * 400] * 3))
-    lefts = "e => e.map(e => Math.round(e.getBoundingClientRect().left + parseFloat(getComputedStyle(e).paddingLeft)))"
+    inner = "e.getBoundingClientRect().left + parseFloat(getComputedStyle(e).paddingLeft)"
+    lefts = f"elements => elements.map(e => Math.round({inner}))"
     for view, names in {
         "ask": ".brand, #turns, #turns > .turn, #composer, .entry",
         "exam": ".brand, #exam h1",

@@ -1,6 +1,6 @@
 // A conversation with up to three models, each with its own memory of it.
 
-import { streamChat } from "./api.js";
+import { getJson, streamChat } from "./api.js";
 import { button, element, make } from "./elements.js";
 import * as history from "./history.js";
 import { chosenModels, fillModels } from "./models.js";
@@ -40,6 +40,14 @@ export function startAsk(models) {
     open(history.begin());
   });
   open(history.conversations()[0] ?? talk);
+  offerExamples();
+}
+
+/** Questions that a model here answers rightly; the server has asked them itself. */
+async function offerExamples() {
+  const questions = await getJson("/api/examples").catch(() => []);
+  element("examples").replaceChildren(...questions.map((text) => make("li", {}, button(text, () => ask(text)))));
+  element("examples-note").hidden = !questions.length;
 }
 
 /** Where there is a keyboard; on a phone this would open one over the answer. */
