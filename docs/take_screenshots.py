@@ -59,8 +59,8 @@ def open_page(browser: Browser, options: dict[str, Any]) -> Page:
 
 def conversation(page: Page, url: str, questions: list[str], path: Path) -> None:
     page.goto(url)
-    page.click("summary")
-    page.fill("#longest", "40")
+    page.click("#settings summary")
+    page.fill("#max_tokens", "40")
     page.keyboard.press("Escape")
     for number, question in enumerate(questions, start=1):
         page.fill("#question", question)

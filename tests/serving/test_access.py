@@ -68,7 +68,7 @@ def test_every_response_protects_the_reader(tiny: Running) -> None:
     for path in ("/", "/health", "/v1/models", "/nowhere"):
         headers = httpx.get(f"{tiny.url}{path}").headers
         assert headers["X-Content-Type-Options"] == "nosniff"
-        assert "default-src 'self'" in headers["Content-Security-Policy"]
+        assert "default-src 'none'; script-src 'self'" in headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize(

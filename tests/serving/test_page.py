@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,8 @@ from medcare.serving.runs import Runs, score
 from medcare.serving.served_model import ServedModel
 from medcare.text.records import Item, Message
 from tests.generation.chain_model import chain_model
-from tests.serving.conftest import Running, running, served, slow_down
+from tests.serving.conftest import Running, needs_browser, running, said, served, settle, slow_down
 from tests.text.tokenizers_by_family import tokenizer_of
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed on this machine")
 
 ITEMS = [
     Item(
@@ -107,47 +102,12 @@ def test_a_report_is_shut_in(server: Running) -> None:
     assert policy.startswith("sandbox allow-scripts; default-src 'none'")
 
 
-@pytest.fixture(scope="module")
-def browser():  # type: ignore[no-untyped-def]
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):  # type: ignore[no-untyped-def]
-    """A fresh page on which nothing may go wrong unseen, and which may ask nobody but the server."""
-    context = browser.new_context(viewport={"width": 1200, "height": 800})
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    wrong: list[str] = []
-    foreign: list[str] = []
-    page.on(
-        "console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else 0
-    )
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: foreign.append(request.url))
-    page.wrong = wrong
-    yield page
-    context.close()
-    assert not wrong
-    assert all(url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:")) for url in foreign)
-
-
 def expected(server: Running, name: str, turns: list[Message], limit: int) -> str:
     model = server.service.models[name]
     prompt = model.chat_prompt(turns)
     tokens = generate(model.model, None, [prompt], max_new_tokens=limit, stop_ids=model.stop_ids)[0]
     text = str(model.tokenizer.decode(tokens, skip_special_tokens=True))
     return text.rstrip("\ufffd").strip()  # half a character, where the answer is cut, is no text
-
-
-def settle(page, count: int):  # type: ignore[no-untyped-def]
-    """Wait until `count` answers are complete."""
-    page.wait_for_function(
-        "n => document.querySelectorAll('.answer[aria-busy=false]').length === n", arg=count
-    )
 
 
 @needs_browser
@@ -158,7 +118,7 @@ def test_a_question_is_typed_streamed_and_compared(page, server: Running) -> Non
     assert page.locator("#ask-models input:checked").count() == 3
     assert page.locator("#ask-models input[value=other]").is_disabled(), "at most three"
     page.click("#settings summary")
-    page.fill("#longest", "30")
+    page.fill("#max_tokens", "30")
     page.keyboard.press("Escape")
     page.fill("#question", "What is fever?")
     page.keyboard.press("Enter")
@@ -170,9 +130,8 @@ def test_a_question_is_typed_streamed_and_compared(page, server: Running) -> Non
     settle(page, 3)
     turns = [Message("user", "What is fever?")]
     for name in ("base", "stage1", "stage2"):
-        text = page.text_content(f"[aria-label='Answer of {name}'] .text")
-        assert text.strip() == expected(server, name, turns, 30)
-    assert "30 tokens" in page.inner_text(".answer >> nth=0")
+        assert said(page, 0, name) == expected(server, name, turns, 30)
+    assert re.search(r"30 tokens in [\d.]+ s, [\d.]+ tokens/s", page.inner_text(".answer >> nth=0"))
     assert "cut at the longest answer" in page.inner_text(".answer >> nth=0")
     boxes = [card.bounding_box() for card in page.query_selector_all(".answer")]
     assert len({round(box["y"]) for box in boxes}) == 1, "side by side"
@@ -184,7 +143,7 @@ def test_a_question_is_typed_streamed_and_compared(page, server: Running) -> Non
     page.click("#send")
     settle(page, 4)
     turns += [Message("assistant", expected(server, "base", turns, 30)), Message("user", "And pain?")]
-    assert page.text_content(".turn:last-child .text").strip() == expected(server, "base", turns, 30)
+    assert said(page, 1, "base") == expected(server, "base", turns, 30)
     with page.expect_download() as download:
         page.click("#save")
     assert "What is fever?" in Path(download.value.path()).read_text()
@@ -217,13 +176,13 @@ def test_escape_stops_and_frees_the_rows(page, server: Running) -> None:  # type
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("<img src=x onerror=alert(1)>")
     page.click("#settings summary")
-    page.fill("#longest", "180")
+    page.fill("#max_tokens", "180")
     page.focus("#question")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelector('.answer .text').textContent.length > 5")
     page.keyboard.press("Escape")
     settle(page, 3)
-    assert page.inner_text(".answer footer >> nth=0") == "Stopped"
+    assert page.inner_text(".answer .note >> nth=0") == "Stopped"
     assert page.inner_text(".question") == "One line\n<img src=x onerror=alert(1)>"
     page.wait_for_timeout(300)
     assert not any(model.engine.busy for model in server.service.models.values())
@@ -281,7 +240,7 @@ def test_a_phone(browser, server: Running) -> None:  # type: ignore[no-untyped-d
     context = browser.new_context(viewport={"width": 360, "height": 700}, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(server.url)
-    page.tap("#examples button >> nth=0")
+    page.fill("#question", "Fever?")
     page.tap("#send")
     settle(page, 3)
     boxes = [card.bounding_box() for card in page.query_selector_all(".answer")]

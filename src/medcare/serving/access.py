@@ -20,8 +20,12 @@ SESSION = "medcare_session"
 # Names by which a server that listens on the loopback device alone is reached. Any other comes from a page
 # elsewhere whose name was made to point here.
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-# Pages may load nothing from elsewhere, and nobody may frame them.
-_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+# Pages may load nothing but this server's own files, no text may become HTML, and nobody may frame them.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
 
 
 class Access:

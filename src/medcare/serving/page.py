@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from medcare.serving import NOTICE
 from medcare.serving.access import SESSION
+from medcare.serving.examples import Examples
 from medcare.serving.failures import ApiError
 from medcare.serving.runs import Runs, describe, score
 from medcare.serving.service import Service
@@ -42,6 +43,7 @@ def add_page(app: FastAPI, service: Service, reports: Path | None) -> None:
     """Add the page, its files and its routes to the application."""
     files = Path(str(resources.files("medcare.serving") / "web"))
     runs = Runs(reports)
+    examples = Examples(service, runs)
 
     @app.get("/")
     async def index() -> FileResponse:
@@ -60,6 +62,10 @@ def add_page(app: FastAPI, service: Service, reports: Path | None) -> None:
     @app.get("/api/page")
     def page() -> dict[str, Any]:
         return {"notice": NOTICE, "models": list(service.models), "runs": list(runs.folders())}
+
+    @app.get("/api/examples")
+    async def offered() -> list[str]:
+        return await examples.get()
 
     @app.get("/reports/{name}")
     def report(name: str) -> FileResponse:

@@ -2,11 +2,10 @@
 
 import { getJson, openSession } from "./api.js";
 import { focusQuestion, startAsk } from "./ask.js";
+import { element } from "./elements.js";
 import { startExam } from "./exam.js";
 
 const VIEWS = ["ask", "exam", "reports"];
-const element = (id) => document.getElementById(id);
-
 async function start() {
   let page;
   try {
@@ -49,6 +48,16 @@ function listRuns(runs) {
   }
 }
 
+/** What opens over the page closes when one goes on elsewhere. */
+function closeMenus(event) {
+  if (event.type === "keydown" && event.key !== "Escape") return;
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    if (event.type === "click" && event.composedPath().includes(menu)) continue;
+    if (menu.contains(document.activeElement)) menu.querySelector("summary").focus();
+    menu.open = false;
+  }
+}
+
 function askForKey() {
   element("key").hidden = false;
   element("key-value").focus();
@@ -64,4 +73,6 @@ function askForKey() {
   });
 }
 
+document.addEventListener("keydown", closeMenus);
+document.addEventListener("click", closeMenus);
 start();

@@ -1,29 +1,18 @@
 // A conversation with up to three models, each with its own memory of it.
 
-import { streamChat } from "./api.js";
-import { chosenModels, colour, fillModels } from "./models.js";
-
-const EXAMPLES = [
-  "What is arachnodactyly?",
-  "Which findings suggest iron deficiency anemia?",
-  "How is type 1 diabetes told apart from type 2?",
-];
-const element = (id) => document.getElementById(id);
+import { getJson, streamChat } from "./api.js";
+import { button, element, make } from "./elements.js";
+import * as history from "./history.js";
+import { chosenModels, fillModels } from "./models.js";
+import { showTurn } from "./turn.js";
 
 let names = [];
-let turns = []; // {question, answers: Map of model to text}
+let talk = history.begin();
 let running = null; // the AbortController of the answers under way
 
 export function startAsk(models) {
   names = models;
   fillModels(element("ask-models"), names);
-  for (const text of EXAMPLES) {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-    button.addEventListener("click", () => ask(text));
-    const item = document.createElement("li");
-    item.append(button);
-    element("examples").append(item);
-  }
   element("composer").addEventListener("submit", (event) => {
     event.preventDefault();
     if (running) running.abort();
@@ -37,15 +26,93 @@ export function startAsk(models) {
   });
   element("question").addEventListener("input", grow);
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
-    element("settings").open = false;
-    running?.abort();
+    if (event.key === "Escape") running?.abort();
   });
-  document.addEventListener("click", (event) => {
-    if (!element("settings").contains(event.target)) element("settings").open = false;
+  window.addEventListener("pagehide", () => {
+    if (running) store();
   });
-  element("reset").addEventListener("click", reset);
-  element("save").addEventListener("click", save);
+  element("reset").addEventListener("click", () => open(history.begin()));
+  element("save").addEventListener("click", () => history.save([talk]));
+  element("save-all").addEventListener("click", () => history.save(history.conversations()));
+  element("forget-all").addEventListener("click", () => {
+    if (!confirm("Delete all conversations that this browser keeps?")) return;
+    history.forgetAll();
+    open(history.begin());
+  });
+  open(history.conversations()[0] ?? talk);
+  offerExamples();
+}
+
+/** Questions that a model here answers rightly; the server has asked them itself. */
+async function offerExamples() {
+  const questions = await getJson("/api/examples").catch(() => []);
+  element("examples").replaceChildren(...questions.map((text) => make("li", {}, button(text, () => ask(text)))));
+  element("examples-note").hidden = !questions.length;
+}
+
+/** Where there is a keyboard; on a phone this would open one over the answer. */
+export function focusQuestion() {
+  if (matchMedia("(pointer: fine)").matches) element("question").focus({ preventScroll: true });
+}
+
+export async function ask(question) {
+  if (running) return;
+  const models = chosenModels(element("ask-models"));
+  const turn = { question, answers: models.map((model) => ({ model, text: "", thought: "", note: "", failed: false })) };
+  talk.turns.push(turn);
+  const { element: shown, cards } = append(turn);
+  shown.scrollIntoView({ block: "start" });
+  await answer(turn, cards);
+  focusQuestion();
+}
+
+/** Have the models of some cards answer a turn. */
+async function answer(turn, cards) {
+  running = new AbortController();
+  showState();
+  const before = talk.turns.slice(0, talk.turns.indexOf(turn));
+  await Promise.all(cards.map((card) => stream(card, before, turn.question, running.signal)));
+  running = null;
+  showState();
+}
+
+async function stream(card, before, question, signal) {
+  const said = card.answer;
+  Object.assign(said, { text: "", thought: "", note: "", failed: false });
+  card.busy(true);
+  const start = performance.now();
+  const system = element("system").value.trim();
+  const messages = [
+    ...(system ? [{ role: "system", content: system }] : []),
+    ...history.messages(before, said.model),
+    { role: "user", content: question },
+  ];
+  let end = "stop";
+  let tokens = 0;
+  try {
+    for await (const chunk of streamChat({ model: said.model, messages, ...settings() }, signal)) {
+      const choice = chunk.choices[0];
+      said.thought += choice?.delta.reasoning_content ?? "";
+      said.text += choice?.delta.content ?? "";
+      end = choice?.finish_reason ?? end;
+      tokens = chunk.usage?.completion_tokens ?? tokens;
+      card.changed(follow);
+    }
+    const seconds = (performance.now() - start) / 1000;
+    const cut = end === "length" ? ", cut at the longest answer" : "";
+    said.note = `${tokens} tokens in ${seconds.toFixed(1)} s, ${(tokens / seconds).toPrecision(2)} tokens/s${cut}`;
+  } catch (error) {
+    said.failed = error.name !== "AbortError";
+    said.note = said.failed ? error.message : "Stopped";
+  }
+  said.text = said.text.trim();
+  follow(() => card.busy(false));
+  store();
+}
+
+function settings() {
+  const numbers = ["temperature", "max_tokens", "top_p", "top_k", "seed"].map((name) => [name, element(name).value]);
+  return Object.fromEntries(numbers.filter(([, value]) => value !== "").map(([name, value]) => [name, Number(value)]));
 }
 
 function send() {
@@ -56,106 +123,41 @@ function send() {
   ask(text);
 }
 
-async function ask(question) {
+/** Go on from another question in the place of one; the conversation as it was stays in the history. */
+function edit(turn, question) {
   if (running) return;
-  const models = chosenModels(element("ask-models"));
-  const turn = { question, answers: new Map() };
-  running = new AbortController();
-  element("welcome").hidden = true;
-  const cards = showTurn(question, models);
-  showState();
-  await Promise.all(models.map((name, index) => answer(name, turn, cards[index], running.signal)));
-  running = null;
-  turns.push(turn);
+  const before = talk.turns.slice(0, talk.turns.indexOf(turn));
+  open(history.begin(structuredClone(before)));
+  ask(question);
+}
+
+function retry(turn, card) {
+  if (!running) answer(turn, [card]);
+}
+
+/** Show a conversation, and go on with it. */
+function open(conversation) {
+  talk = conversation;
+  for (const shown of document.querySelectorAll(".turn")) shown.remove();
+  for (const turn of talk.turns) append(turn);
+  element("turns").scrollTop = element("turns").scrollHeight;
+  element("history").open = false;
   showState();
   focusQuestion();
 }
 
-/** Where there is a keyboard; on a phone this would open one over the answer. */
-export function focusQuestion() {
-  if (matchMedia("(pointer: fine)").matches) element("question").focus({ preventScroll: true });
-}
-
-async function answer(name, turn, card, signal) {
-  const text = card.querySelector(".text");
-  const thought = card.querySelector(".thought");
-  const footer = card.querySelector("footer");
-  const start = performance.now();
-  const body = { model: name, messages: history(name, turn.question), ...settings() };
-  let end = "stop";
-  let tokens = 0;
-  try {
-    for await (const chunk of streamChat(body, signal)) {
-      const choice = chunk.choices[0];
-      if (choice?.delta.reasoning_content) {
-        thought.hidden = false;
-        follow(() => thought.lastChild.append(choice.delta.reasoning_content));
-      }
-      if (choice?.delta.content) follow(() => text.append(choice.delta.content));
-      end = choice?.finish_reason ?? end;
-      tokens = chunk.usage?.completion_tokens ?? tokens;
-    }
-    const seconds = (performance.now() - start) / 1000;
-    const cut = end === "length" ? ", cut at the longest answer" : "";
-    footer.textContent = `${tokens} tokens in ${seconds.toFixed(1)} s${cut}`;
-  } catch (error) {
-    footer.textContent = error.name === "AbortError" ? "Stopped" : error.message;
-    footer.classList.toggle("error", error.name !== "AbortError");
-  }
-  card.setAttribute("aria-busy", "false");
-  if (text.textContent.trim()) turn.answers.set(name, text.textContent.trim());
-  else if (!footer.classList.contains("error")) text.textContent = "(empty answer)";
-}
-
-/** What a model has heard and said so far, with a new question. */
-function history(name, question) {
-  const messages = [];
-  const system = element("system").value.trim();
-  if (system) messages.push({ role: "system", content: system });
-  for (const turn of turns) {
-    if (!turn.answers.has(name)) continue;
-    messages.push({ role: "user", content: turn.question });
-    messages.push({ role: "assistant", content: turn.answers.get(name) });
-  }
-  return [...messages, { role: "user", content: question }];
-}
-
-function settings() {
-  const seed = element("seed").value;
-  return {
-    temperature: Number(element("temperature").value),
-    max_tokens: Number(element("longest").value),
-    ...(seed === "" ? {} : { seed: Number(seed) }),
-  };
-}
-
-function showTurn(question, models) {
-  const turn = document.createElement("div");
-  turn.className = "turn";
-  const heading = Object.assign(document.createElement("p"), { className: "question", textContent: question });
-  const answers = document.createElement("div");
-  answers.className = "answers";
-  answers.style.setProperty("--n", models.length);
-  const cards = models.map((name) => {
-    const card = document.createElement("article");
-    card.className = `answer ${colour(names, name)}`;
-    card.setAttribute("aria-busy", "true");
-    card.setAttribute("aria-label", `Answer of ${name}`);
-    const title = Object.assign(document.createElement("h2"), { textContent: name });
-    const text = Object.assign(document.createElement("div"), { className: "text" });
-    const thought = Object.assign(document.createElement("details"), { className: "thought", hidden: true });
-    thought.append(
-      Object.assign(document.createElement("summary"), { textContent: "Thought" }),
-      Object.assign(document.createElement("div"), { className: "said" }),
-    );
-    card.append(title, thought, text, document.createElement("footer"));
-    return card;
+function append(turn) {
+  const shown = showTurn(turn, names, {
+    edit: (question) => edit(turn, question),
+    retry: (_, card) => retry(turn, card),
   });
-  answers.append(...cards);
-  turn.append(heading, answers);
-  element("turns").append(turn);
-  turn.scrollIntoView({ block: "start" });
-  return cards;
+  element("turns").append(shown.element);
+  return shown;
+}
+
+function store() {
+  if (talk.turns.some((turn) => turn.answers.some((one) => one.text))) history.keep(talk);
+  showHistory();
 }
 
 /** Change the conversation; keep its end in sight if it was. */
@@ -167,30 +169,35 @@ function follow(change) {
 }
 
 function showState() {
+  element("welcome").hidden = talk.turns.length > 0;
   element("send").textContent = running ? "Stop" : "Send";
   // While answers are written, the button stops them whether or not a question is typed.
   element("composer").noValidate = Boolean(running);
-  element("reset").disabled = element("save").disabled = Boolean(running) || !turns.length;
+  element("ask").classList.toggle("running", Boolean(running));
+  element("reset").disabled = element("save").disabled = Boolean(running) || !talk.turns.length;
+  showHistory();
 }
 
-function reset() {
-  turns = [];
-  for (const turn of document.querySelectorAll(".turn")) turn.remove();
-  element("welcome").hidden = false;
-  showState();
-  focusQuestion();
-}
-
-/** One line of JSONL a model, the form that `medcare train --data` reads. */
-function save() {
-  const rows = names.map((name) => ({ id: name, source: "chat", messages: history(name, "").slice(0, -1) }));
-  const lines = rows.filter((row) => row.messages.some((turn) => turn.role === "assistant"));
-  const blob = new Blob(lines.map((row) => `${JSON.stringify(row)}\n`), { type: "application/jsonl" });
-  const link = Object.assign(document.createElement("a"), {
-    href: URL.createObjectURL(blob), download: "conversation.jsonl",
-  });
-  link.click();
-  URL.revokeObjectURL(link.href);
+function showHistory() {
+  const all = history.conversations();
+  element("history").querySelector("summary").textContent = all.length ? `History (${all.length})` : "History";
+  element("save-all").disabled = !all.length;
+  element("forget-all").disabled = Boolean(running) || !all.length;
+  element("no-talks").hidden = all.length > 0;
+  element("talks").replaceChildren(...all.map((one) => {
+    const title = one.turns[0]?.question ?? "";
+    const day = new Date(one.changed).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    const name = button("", () => open(one), { className: "talk", disabled: Boolean(running) });
+    name.append(make("span", { textContent: title }), make("span", { className: "soft small", textContent: day }));
+    if (one.id === talk.id) name.setAttribute("aria-current", "true");
+    const gone = () => {
+      history.forget(one.id);
+      if (one.id === talk.id) open(history.begin());
+      else showHistory();
+      element("history").open = true;
+    };
+    return make("li", {}, name, button("Delete", gone, { className: "quiet", label: `Delete: ${title}`, disabled: Boolean(running) }));
+  }));
 }
 
 function grow() {

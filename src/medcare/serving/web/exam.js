@@ -1,9 +1,9 @@
 // Exam questions of a finished run, put to the models that are served.
 
 import { getJson, postJson } from "./api.js";
+import { element } from "./elements.js";
 import { chosenModels, colour, fillModels } from "./models.js";
 
-const element = (id) => document.getElementById(id);
 const letter = (index) => String.fromCharCode(65 + index);
 
 let names = [];

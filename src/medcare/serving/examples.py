@@ -1,0 +1,106 @@
+"""Questions that the page offers to someone who has none: facts of a run that a served model gets right.
+
+They are taught facts that the run's last model chose rightly in its exam, put in the exam's words. Choosing
+among options is easier than answering, so that each is asked first, and offered only if the answer names the
+right option and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastapi.concurrency import run_in_threadpool
+
+from medcare.evaluation.outcomes import model_names
+from medcare.evaluation.reading import normalise
+from medcare.evaluation.results import OUTCOMES
+from medcare.foundation.errors import MedCareError
+from medcare.foundation.storage import read_jsonl
+from medcare.serving.failures import ApiError
+from medcare.serving.protocol import ChatRequest
+from medcare.serving.runs import Runs
+from medcare.serving.service import Service
+from medcare.text.records import Item
+
+_OFFERED = 3
+_MOST = 16  # that are asked
+_AT_ONCE = 4
+_TOKENS = 48
+
+
+class Examples:
+    """The examples of a server, found once, when the page first asks for them."""
+
+    def __init__(self, service: Service, runs: Runs) -> None:
+        """Prepare; `get` finds them."""
+        self._service = service
+        self._runs = runs
+        self._finding: asyncio.Task[list[str]] | None = None
+
+    async def get(self) -> list[str]:
+        """The questions; none where there is no run, or no fact that a model states."""
+        if self._finding is None or (self._finding.done() and not self._finding.result()):
+            self._finding = asyncio.create_task(self._find())
+        return await asyncio.shield(self._finding)  # whoever leaves, it is for the others, too
+
+    async def _find(self) -> list[str]:
+        candidates = await run_in_threadpool(lambda: list(_candidates(self._runs))[:_MOST])
+        found: list[str] = []
+        for start in range(0, len(candidates), _AT_ONCE):
+            asked = candidates[start : start + _AT_ONCE]
+            answers = await asyncio.gather(*(self._ask(item.prompt) for item in asked))
+            right = zip(asked, answers, strict=True)
+            found += [item.prompt for item, answer in right if states(answer, item)]
+            if len(found) >= _OFFERED:
+                break
+        return found[:_OFFERED]
+
+    async def _ask(self, question: str) -> str:
+        """What the model that was named last answers, which is the one trained most where a run is served."""
+        name = list(self._service.models)[-1]
+        body = ChatRequest.model_validate(
+            {
+                "model": name,
+                "messages": [{"role": "user", "content": question}],
+                "temperature": 0,
+                "max_tokens": _TOKENS,
+            }
+        )
+        try:
+            answers = await self._service.chat(body)
+            return "".join([piece.text async for piece in answers.pieces()])
+        except (ApiError, MedCareError):  # there is no room for it now, or the question doesn't fit
+            return ""
+
+
+def states(answer: str, item: Item) -> bool:
+    """Whether an answer names the right option of a question, and no other."""
+    said, options = normalise(answer), [re.escape(normalise(option)) for option in item.options]
+    named = {index for index, option in enumerate(options) if re.search(rf"(?<!\w){option}(?!\w)", said)}
+    # An option may be a part of another: "fever" of "low fever".
+    meant = {part for part in named if not any(options[part] in options[o] for o in named - {part})}
+    return bool(item.answers) and meant == set(item.answers)
+
+
+def _candidates(runs: Runs) -> Iterator[Item]:
+    """Taught facts that the last model of a run chose rightly, one of each task and then the next."""
+    for name, folder in runs.folders().items():
+        try:
+            right = _chosen_rightly(folder)
+            tasks = runs.questions(name)
+        except (MedCareError, KeyError):
+            continue  # a run that is damaged offers none
+        taught = [
+            [item for item in items if item.split == "taught" and item.id in right]
+            for items in tasks.values()
+        ]
+        for turn in range(max(map(len, taught), default=0)):
+            yield from (items[turn] for items in taught if turn < len(items))
+
+
+def _chosen_rightly(folder: Path) -> set[str]:
+    rows = read_jsonl(folder / "evaluation" / model_names(folder)[-1] / OUTCOMES)
+    return {row["id"] for row in rows if row["score"] == 1}
