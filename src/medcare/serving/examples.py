@@ -14,9 +14,6 @@ from pathlib import Path
 
 from fastapi.concurrency import run_in_threadpool
 
-from medcare.evaluation.outcomes import model_names
-from medcare.evaluation.reading import normalise
-from medcare.evaluation.results import OUTCOMES
 from medcare.foundation.errors import MedCareError
 from medcare.foundation.storage import read_jsonl
 from medcare.serving.failures import ApiError
@@ -29,6 +26,7 @@ _OFFERED = 3
 _MOST = 16  # that are asked
 _AT_ONCE = 4
 _TOKENS = 48
+_TRAINED = ("align", "mixed", "aggregate")  # the last model of a run is the first of these that it tested
 
 
 class Examples:
@@ -78,7 +76,7 @@ class Examples:
 
 def states(answer: str, item: Item) -> bool:
     """Whether an answer names the right option of a question, and no other."""
-    said, options = normalise(answer), [re.escape(normalise(option)) for option in item.options]
+    said, options = _folded(answer), [re.escape(_folded(option)) for option in item.options]
     named = {index for index, option in enumerate(options) if re.search(rf"(?<!\w){option}(?!\w)", said)}
     # An option may be a part of another: "fever" of "low fever".
     meant = {part for part in named if not any(options[part] in options[o] for o in named - {part})}
@@ -102,5 +100,10 @@ def _candidates(runs: Runs) -> Iterator[Item]:
 
 
 def _chosen_rightly(folder: Path) -> set[str]:
-    rows = read_jsonl(folder / "evaluation" / model_names(folder)[-1] / OUTCOMES)
-    return {row["id"] for row in rows if row["score"] == 1}
+    files = [folder / "evaluation" / model / "outcomes.jsonl" for model in _TRAINED]
+    last = next((path for path in files if path.is_file()), None)
+    return {row["id"] for row in read_jsonl(last) if row["score"] == 1} if last else set()
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
