@@ -26,7 +26,7 @@ _OFFERED = 3
 _MOST = 16  # that are asked
 _AT_ONCE = 4
 _TOKENS = 48
-_TRAINED = ("align", "mixed", "aggregate")  # the last model of a run is the first of these that it tested
+_TRAINED = ("align", "aggregate")  # the last model of a run is the first of these that it tested
 
 
 class Examples:
