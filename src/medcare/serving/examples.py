@@ -29,7 +29,7 @@ _TOKENS = 48
 _TRAINED = ("align", "aggregate")  # the last model of a run is the first of these that it tested
 
 
-class Examples:
+class OfferedQuestions:
     """The examples of a server, found once, when the page first asks for them."""
 
     def __init__(self, service: Service, runs: Runs) -> None:

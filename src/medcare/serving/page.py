@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from medcare.serving import NOTICE
 from medcare.serving.access import SESSION
-from medcare.serving.examples import Examples
+from medcare.serving.examples import OfferedQuestions
 from medcare.serving.failures import ApiError
 from medcare.serving.runs import Runs, describe, score
 from medcare.serving.service import Service
@@ -43,7 +43,7 @@ def add_page(app: FastAPI, service: Service, reports: Path | None) -> None:
     """Add the page, its files and its routes to the application."""
     files = Path(str(resources.files("medcare.serving") / "web"))
     runs = Runs(reports)
-    examples = Examples(service, runs)
+    examples = OfferedQuestions(service, runs)
 
     @app.get("/")
     async def index() -> FileResponse:
