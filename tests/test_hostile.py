@@ -58,7 +58,7 @@ def test_a_fault_is_found(material: Material) -> None:
     """The guard itself: a traceback, a hang and a flood are seen."""
     tally = Tally()
     made = case(material, 0)
-    for fault in (lambda: {}["x"], lambda: [None for _ in iter(int, 1)], lambda: bytes(1 << 30)):
+    for fault in (lambda: {}["x"], lambda: next(x for x in iter(int, 1) if x), lambda: bytes(1 << 30)):
         run(type(made)("fault", fault), tally, seconds=0.2, room=1 << 26)  # type: ignore[arg-type]
     assert [fault.split(":")[0] for fault in tally.faults][:2] == ["traceback", "hang"]
     assert tally.outcomes["flood"] == 1

@@ -343,10 +343,10 @@ def test_a_routed_branch_is_not_merged_and_a_missing_one_not_removed():
     linear.remove("noise")
     linear.remove("noise")
     assert list(linear.branches) == ["knowledge", "attention", "alignment"]
-    assert linear.plain() is None
+    assert linear.unwrapped() is None
     for name in list(linear.branches):
         linear.remove(name)
-    assert linear.plain() is linear.base
+    assert linear.unwrapped() is linear.base
 
 
 def test_branches_of_a_convolution_of_gpt2_read_its_width_and_merge_transposed():

@@ -51,8 +51,8 @@ def default_benchmark() -> Benchmark:
 
 @pytest.fixture(scope="session")
 def exams(ontology: Ontology) -> dict[str, list[TaskData]]:
-    """Two builds of each exam, together of 240 items."""
-    builds = [build_exams(ontology, seed, 60, 60) for seed in (0, 1)]
+    """Two builds of each exam, together of 600 items."""
+    builds = [build_exams(ontology, seed, 150, 150) for seed in (0, 1)]
     return {tasks[0].card.name: list(tasks) for tasks in zip(*builds, strict=True)}
 
 

@@ -78,7 +78,7 @@ def test_the_largest_amount_fits_and_is_nearly_the_largest(fixed, slope, square,
         assert found == 0
         return
     assert needs(found) <= room
-    more = int(1.25 * found) + 3 * unit
+    more = int(1.5 * found) + 3 * unit
     assert needs(more) > room or more > 2**20
 
 

@@ -101,7 +101,7 @@ def test_the_real_worlds_plan_runs_on_files_of_its_kinds(public_files, tiny_base
     module.main()
     plan = yaml.safe_load((ROOT / "benchmarks" / "study" / "real.yaml").read_text())
     plan["seeds"], plan["arms"], plan["control"] = [1], {"none": {}}, "none"
-    plan["figures"] = [{**plan["figures"][0], "arms": ["none"]}]
+    plan["text"] = str(ROOT / plan["text"])
     plan["settings"]["model"] = {"base": str(tiny_base), "dtype": "float32", "device": "cpu"}
     plan["settings"]["evaluation"]["max_new_tokens"] = 2
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))

@@ -58,7 +58,7 @@ def test_lessons_and_tests_use_different_wordings(exam):
 @pytest.mark.parametrize("name", NAMES)
 def test_items_are_well_formed(exams, name):
     for task in exams[name]:
-        assert Counter(item.split for item in task.items) == {"taught": 60, "held_out": 60}
+        assert Counter(item.split for item in task.items) == {"taught": 150, "held_out": 150}
         assert len({item.id for item in task.items}) == len(task.items)
         for item in task.items:
             (answer,) = item.answers
