@@ -74,6 +74,16 @@ RATES = {
         ("inputs 0.9, replay 0.1, frozen", "inputs 0.9, replay 0.1, frozen, fast"),
         ("replay 0.1", "replay 0.1, fast"),
     ),
+    "contrast 0.9, frozen, over none, trained or frozen, three rates": (
+        ("contrast 0.9, frozen", "contrast 0.9, frozen, slow", "contrast 0.9, frozen, fast"),
+        NONE,
+    ),
+    "contrast 0.9 with replay, frozen, over replay 0.1, trained or frozen, three rates": (
+        tuple(f"contrast 0.9, replay 0.1, frozen{rate}" for rate in ("", ", slow", ", fast")),
+        tuple(
+            f"replay 0.1{frozen}{rate}" for frozen in ("", ", frozen") for rate in ("", ", slow", ", fast")
+        ),
+    ),
 }
 TOGETHER = ("inputs 0.9, replay 0.1, frozen", "inputs 0.9, replay 0.1, frozen, fast", "replay 0.1, distilled")
 RECIPES = (
@@ -85,7 +95,7 @@ RECIPES = (
 )
 STAGE_2 = tuple(
     f"stage 2, {name}"
-    for name in ("lora", "rslora", "dora", "pissa", "olora", "corda", "miss", "osf", "full")
+    for name in ("lora", "loraplus", "rslora", "dora", "pissa", "olora", "corda", "miss", "osf", "full")
 )
 DROPPED = {
     "stage 1, noise aggregator": "stage 1, lora",
@@ -95,6 +105,8 @@ DROPPED = {
     "stage 1, 1 of 8 experts": "stage 1, lora",
     "stage 1, 8 of 8 experts": "stage 1, lora",
     "stage 1, 2 of 2 experts": "stage 1, lora",
+    "stage 1, noise aggregator, rank 2": "stage 1, lora",
+    "stage 1, noise aggregator, rank 8": "stage 1, lora",
     "stage 1, lora of equal trained rank": "stage 1, lora",
     "marked noise, noise aggregator": "marked noise, lora",
     "marked noise, noise_drop 0.5": "marked noise, lora",
@@ -310,6 +322,14 @@ def tables(cells: Cells, recipe: Cells) -> dict[str, list[str]]:
         if which:
             found["claim 3 at equal rates"] = compared(
                 {name: height for name, pair in RATES.items() if (height := between(cells, *pair))}
+            )
+            three = {arm: (arm, f"{arm}, slow", f"{arm}, fast") for arm in STAGE_2}
+            found["claim 4 at equal rates"] = compared(
+                {
+                    f"{arm}, three rates": height
+                    for arm in STAGE_2[1:]
+                    if (height := between(cells, three[arm], three[STAGE_2[0]]))
+                }
             )
         found[f"claim 3 together over replay, {moment}"] = compared(claim(TOGETHER, TENTH))
         found[f"claim 1 the method over two loras, {moment}"] = compared(
