@@ -19,7 +19,9 @@ import matplotlib as mpl
 import numpy as np
 
 from medcare.evaluation.resampling import holm
-from medcare.foundation.storage import read_jsonl, write_text
+from medcare.foundation.storage import write_text
+from medcare.study.figures import save
+from medcare.study.results import at_end, last_stage, read_results
 from medcare.study.tables import filled, paired
 
 mpl.use("svg")
@@ -124,20 +126,14 @@ class Cells:
     """The results by arm and seed."""
 
     def __init__(self, path: Path) -> None:
-        self.rows: dict[str, dict[int, Any]] = {}
-        for row in read_jsonl(path):
-            if "result" in row:
-                self.rows.setdefault(row["arm"], {})[row["seed"]] = row["result"]
-        most = max(map(len, self.rows.values()))
-        self.rows = {arm: rows for arm, rows in self.rows.items() if len(rows) == most}
+        self.rows = read_results(path)
 
     def points(self, arm: str, seed: int, x: str, y: str) -> list[Point]:
         """All that was measured in stage 2, or the mixed one, of an arm: the end first."""
         result = self.rows.get(arm, {}).get(seed)
         if result is None:
             return []
-        last = result.get("stage_2") or result.get("mixed") or result["stage_1"]
-        measures = dict(last["measures"])
+        measures = dict(last_stage(result)["measures"])
         end = measures.pop("end")
         measures.pop("base", None)
         return [(end[x], end[y]), *((entry[x], entry[y]) for entry in measures.values())]
@@ -221,7 +217,7 @@ def dropped(cells: Cells, arm: str, lora: str, moment: str, measure: str = "old_
 def fewer(cells: Cells, count: str, measure: str) -> list[float]:
     """How much more is measured after stage 2 on few forms with a stage 1 than without, by seed."""
     arms = ("none" if count == "6000 forms" else count, f"{count}, no stage 1")
-    with_it, without = ({seed: _end(row)[measure] for seed, row in cells.rows[arm].items()} for arm in arms)
+    with_it, without = ({seed: at_end(row)[measure] for seed, row in cells.rows[arm].items()} for arm in arms)
     return [with_it[seed] - without[seed] for seed in cells.seeds(*arms)]
 
 
@@ -254,7 +250,7 @@ def ends(cells: Cells) -> list[str]:
     names = ("new_facts", "new_forms", "old_facts", "old_forms")
     lines = [f"| arm | seeds | {' | '.join(names).replace('_', ' ')} |", "|---|---|---|---|---|---|"]
     for arm, rows in cells.rows.items():
-        columns = [[_end(row)[name] for row in rows.values()] for name in names]
+        columns = [[at_end(row)[name] for row in rows.values()] for name in names]
         lines.append(f"| {arm} | {len(rows)} | {_told(columns)} |")
     return lines
 
@@ -283,7 +279,7 @@ def recipes(cells: Cells) -> list[str]:
     for recipe, other in pairs:
         for name in ("new_facts", "new_forms"):
             mine, theirs = (
-                {seed: _end(row)[name] for seed, row in cells.rows[arm].items()} for arm in (recipe, other)
+                {seed: at_end(row)[name] for seed, row in cells.rows[arm].items()} for arm in (recipe, other)
             )
             tests.append(paired(theirs, mine))
     corrected = holm([p for _, _, p in tests])
@@ -408,7 +404,7 @@ def draw_noise(cells: Cells, path: Path) -> None:
         axes.grid(alpha=0.3)
     row[0][0].set_ylabel("old facts kept")
     row[0][0].legend(fontsize=7)
-    _save(canvas, path)
+    save(canvas, path)
 
 
 def draw_frontiers(cells: Cells, path: Path) -> None:
@@ -451,18 +447,12 @@ def draw_frontiers(cells: Cells, path: Path) -> None:
     axes.set(xlabel="new forms learned", ylabel="new facts kept", title="Stage 2 in the small world")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-    _save(canvas, path)
+    save(canvas, path)
 
 
 def _by_scale(measures: dict[str, Any]) -> list[dict[str, float]]:
     scaled = sorted(name for name in measures if name.startswith("scaled"))
     return [measures["base"], *(measures[name] for name in scaled), measures["end"]]
-
-
-def _save(canvas: Any, path: Path) -> None:
-    with mpl.rc_context({"svg.hashsalt": path.stem}):
-        canvas.savefig(path, format="svg", metadata={"Date": None})
-    pyplot.close(canvas)
 
 
 def main() -> None:
@@ -480,7 +470,6 @@ def main() -> None:
     else:
         for name, lines in found.items():
             print("\n".join([f"\n### {name}", "", *lines]))
-    options.figures.mkdir(parents=True, exist_ok=True)
     draw_frontiers(cells, options.figures / "study-frontier.svg")
     if cells.rows.get("stage 1, noise aggregator"):
         draw_noise(cells, options.figures / "study-noise.svg")
@@ -488,12 +477,6 @@ def main() -> None:
 
 def _told(columns: Sequence[Sequence[float]]) -> str:
     return " | ".join(f"{np.mean(column):.2f} ({np.std(column, ddof=1):.2f})" for column in columns)
-
-
-def _end(result: Any) -> dict[str, float]:
-    last = result.get("stage_2") or result.get("mixed") or result["stage_1"]
-    end: dict[str, float] = last["measures"]["end"]
-    return end
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ import matplotlib as mpl
 import numpy as np
 
 from medcare.evaluation.resampling import holm
-from medcare.foundation.storage import read_jsonl, write_text
+from medcare.foundation.storage import write_text
+from medcare.study.figures import save
+from medcare.study.results import at_end, last_stage, read_results
 from medcare.study.tables import filled, paired
 
 mpl.use("svg")
@@ -32,16 +34,11 @@ class Runs:
     """The results by arm and seed; an arm of which a seed is missing is left out."""
 
     def __init__(self, path: Path) -> None:
-        self.rows: dict[str, dict[int, Any]] = {}
-        for row in read_jsonl(path):
-            if "result" in row:
-                self.rows.setdefault(row["arm"], {})[row["seed"]] = row["result"]
-        most = max(map(len, self.rows.values()))
-        self.rows = {arm: rows for arm, rows in self.rows.items() if len(rows) == most}
+        self.rows = read_results(path)
 
     def items(self, arm: str, what: str) -> dict[int, Any]:
         """By seed, the values of `of_items`."""
-        return {seed: of_items(_last(result)["items"], what) for seed, result in self.rows[arm].items()}
+        return {seed: of_items(last_stage(result)["items"], what) for seed, result in self.rows[arm].items()}
 
 
 def of_items(lists: Mapping[str, Sequence[float]], what: str) -> Any:
@@ -102,7 +99,7 @@ def ends(runs: Runs) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm, rows in runs.rows.items():
-        ends = [_last(result)["measures"]["end"] for result in rows.values()]
+        ends = [at_end(result) for result in rows.values()]
         names = ("knowledge taught", "knowledge taught share", "alignment held_out logp")
         columns = [[end[name] for end in ends] for name in (*names, "alignment taught", "alignment held_out")]
         first = [
@@ -126,9 +123,9 @@ def tables(path: Path) -> dict[str, list[str]]:
 
 def single(path: Path) -> dict[str, list[str]]:
     """The table of the real world's single runs, with the base; 95 % intervals by bootstraps of the items."""
-    rows = {row["arm"]: row["result"] for row in read_jsonl(path) if "result" in row}
+    rows = {arm: result for arm, by_seed in read_results(path).items() for result in by_seed.values()}
     models = {"(the base)": next(iter(rows.values()))["base"]} | {
-        arm: _last(row) for arm, row in rows.items()
+        arm: last_stage(row) for arm, row in rows.items()
     }
     names = [
         name for name in next(iter(models.values()))["items"] if name.rsplit(" ", 1)[1] in ("share", "logp")
@@ -172,13 +169,7 @@ def draw(path: Path, target: Path) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    with mpl.rc_context({"svg.hashsalt": target.stem}):
-        canvas.savefig(target, format="svg", metadata={"Date": None})
-    pyplot.close(canvas)
-
-
-def _last(result: Mapping[str, Any]) -> Any:
-    return result.get("stage_2") or result["mixed"]
+    save(canvas, target)
 
 
 def _told(values: Sequence[float]) -> str:
@@ -204,7 +195,6 @@ def main() -> None:
     else:
         for name, lines in found.items():
             print("\n".join([f"\n### {name}", "", *lines]))
-    options.figures.mkdir(parents=True, exist_ok=True)
     draw(options.embedded, options.figures / "study-embedded.svg")
 
 

@@ -18,7 +18,7 @@ from medcare.data.overlap import units
 from medcare.data.readers import Bad, Reading, open_data
 from medcare.data.readers.rows import Row
 from medcare.foundation.errors import DataError
-from medcare.foundation.storage import check_output, write_atomic
+from medcare.foundation.storage import as_json, check_output, write_atomic
 from medcare.text.chat_template import Rendered, has_thought, render_each, spelt
 from medcare.text.records import Conversation
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Language = Literal["Chinese", "Latin script", "other"]
 
 BAD = ".bad.jsonl"
-_HALF = re.compile("[\ud800-\udfff]")  # of a pair of surrogates, which UTF-8 can't write
 _TOGETHER = 256
 _EXAMPLES = 20
 _SHOWN = 3
@@ -331,11 +330,6 @@ def _write_rows(
             row = {"number": record.number, "reason": record.reason, "row": record.row}
             bads.write(json.dumps(row, default=str) + "\n")
         else:
-            goods.write(line(record) if own is None else _as_it_came(own))
+            # A column that nobody reads may hold anything.
+            goods.write(line(record) if own is None else as_json(own, default=str) + "\n")
     return found
-
-
-def _as_it_came(row: dict[str, Any]) -> str:
-    """A row as a line; in ASCII where a column that nobody reads holds what UTF-8 can't write."""
-    text = json.dumps(row, ensure_ascii=False, default=str)
-    return (text if not _HALF.search(text) else json.dumps(row, default=str)) + "\n"

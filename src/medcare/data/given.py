@@ -10,13 +10,12 @@ import hashlib
 import json
 import secrets
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medcare.foundation.errors import ConfigError, DataError, first_line
-from medcare.foundation.storage import cache_dir, write_atomic
+from medcare.foundation.storage import cache_dir, is_forgotten, write_atomic
 from medcare.foundation.typed import in_python
 from medcare.settings import files
 from medcare.settings.config import RunConfig
@@ -26,7 +25,6 @@ Data = str | Path | Iterable[Mapping[str, Any]] | Any
 
 _NAME = "given.jsonl"
 _INDEX = "__index_level_"  # what pandas makes of an index that is more than row numbers
-_KEPT = 30 * 86400  # seconds that unused rows are kept for
 
 
 def source_of(data: Data) -> str:
@@ -132,5 +130,5 @@ def _plain(value: Any) -> Any:
 def _make_room(home: Path) -> None:
     with contextlib.suppress(OSError):
         for folder in home.iterdir():
-            if time.time() - folder.stat().st_mtime > _KEPT:
+            if is_forgotten(folder):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -36,7 +36,7 @@ from medcare.data.readers.reading import sort_out
 from medcare.data.readers.rows import Row
 from medcare.foundation.locks import in_turn
 from medcare.foundation.processors import free_cores
-from medcare.foundation.storage import cache_dir, write_atomic
+from medcare.foundation.storage import cache_dir, is_forgotten, write_atomic
 from medcare.settings.config import ThoughtsKept
 from medcare.text.chat_template import render_all
 from medcare.text.control_tokens import guard
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 _TOGETHER = 512  # rows that are rendered at once
 _ALONE = 4  # blocks that one process has rendered before others have started
-_KEPT = 30 * 86400  # seconds that an unused corpus is kept for
 
 Block = tuple[Reading, ThoughtsKept, list[Row]]
 
@@ -164,9 +163,8 @@ def _make_room(path: Path) -> None:
         kept = sorted(((file.stat(), file) for file in folder.iterdir()), key=lambda pair: pair[0].st_mtime)
         taken = sum(facts.st_size for facts, _ in kept)
         for facts, file in kept:
-            old = time.time() - facts.st_mtime > _KEPT
             crowded = file.suffix == ".arrow" and taken > shutil.disk_usage(folder).free
-            if (old or crowded) and file != path.with_suffix(".lock"):
+            if (is_forgotten(file) or crowded) and file != path.with_suffix(".lock"):
                 file.unlink()
                 taken -= facts.st_size
 

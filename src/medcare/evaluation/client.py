@@ -235,11 +235,8 @@ class Client:
         fault: dict[str, Any] = error.body if isinstance(error.body, dict) else {}
         said = self._in_a_line(f"HTTP {status} {fault.get('message') or error.response.text}".strip())
         without_quota = fault.get("code") == "insufficient_quota"
-        if (
-            (status in (408, 409, 425, 429) or status in range(500, 600))
-            and status != 501
-            and not without_quota
-        ):
+        passes = status in _PASSING or (500 <= status < 600 and status not in _NOT_ACCEPTED)
+        if passes and not without_quota:
             return _PassingError(said, retry_after(error.response.headers.get("retry-after")))
         advice = (
             "The account has no quota left" if without_quota else _ADVICE.get(status, "Check the address")

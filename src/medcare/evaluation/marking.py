@@ -13,10 +13,11 @@ from medcare.data.task import Task
 from medcare.evaluation.forms import form_of, metric_of, read_gold
 from medcare.evaluation.metrics import Floats, chosen_option, mean_rows
 from medcare.evaluation.questions import in_order
-from medcare.evaluation.reading import UNREAD, Answer, normalise
+from medcare.evaluation.reading import UNREAD, Answer
 from medcare.foundation.errors import EvaluationError
 from medcare.text.records import Item, fixed_options
 from medcare.text.thoughts import parted
+from medcare.text.words import normalise
 
 Prediction = dict[str, Any]
 

@@ -37,6 +37,7 @@ from medcare.evaluation.exam_reading import extract_letters
 from medcare.evaluation.questions import letters_of
 from medcare.foundation.errors import EvaluationError, MedCareError, first_line
 from medcare.text.records import Item
+from medcare.text.words import normalise
 
 Part = tuple[str, ...]
 
@@ -65,11 +66,6 @@ class Answer:
 
 UNREAD = Answer(None, parsable=False)
 Reader = Callable[[Task, str, Item], Answer]
-
-
-def normalise(text: str) -> str:
-    """Case-folded, white space collapsed."""
-    return " ".join(text.casefold().split())
 
 
 def read_options(task: Task, text: str, item: Item) -> Answer:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pydantic import Field, field_validator
 
 from medcare.foundation.errors import FolderError, MedCareError
 from medcare.foundation.outside import Outside, held_to, read_object
-from medcare.foundation.storage import cache_dir, file_hash, json_hash, write_json
+from medcare.foundation.storage import cache_dir, file_hash, is_forgotten, json_hash, write_json
 
 MANIFEST = "manifest.json"
 _SEAL = "manifest_sha256"
@@ -27,7 +26,6 @@ _ADVICE = "Copy the folder again from where it is whole, or make it again."
 CHECKPOINTS = "checkpoints"
 """The folder in a stage folder of what it goes on from; it is removed once the manifest is there."""
 _LARGE = 1 << 26  # bytes of data from which on hashing takes a while
-_KEPT = 30 * 86400  # seconds that hashes are remembered for without being used
 # Besides it: made out of other files, and made anew whenever one likes; or written after the manifest.
 _LEFT_OUT = frozenset(
     {MANIFEST, CHECKPOINTS, "README.md", "report.html", "report.md", "results.csv", "figures", "phases.json"}
@@ -98,7 +96,7 @@ class KnownHashes:
             with contextlib.suppress(MedCareError, OSError):
                 write_json(self._memory, there)
                 for file in self._memory.parent.glob("*.json"):
-                    if time.time() - file.stat().st_mtime > _KEPT:
+                    if is_forgotten(file):
                         file.unlink()
 
     def _remembered(self) -> dict[str, list[Any]]:

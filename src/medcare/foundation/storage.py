@@ -16,6 +16,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -39,12 +40,18 @@ _NO_PLACE = (
     errno.EINVAL,
     errno.ELOOP,
 )
-_HALF = re.compile("[\ud800-\udfff]")
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair of surrogates
+_KEPT = 30 * 86400  # seconds that a file of the cache is kept for without being used
 
 
 def cache_dir() -> Path:
     """Where converted models and ontologies are kept: $MEDCARE_CACHE, else ~/.cache/medcare."""
     return Path(os.environ.get("MEDCARE_CACHE") or Path.home() / ".cache" / "medcare")
+
+
+def is_forgotten(path: Path) -> bool:
+    """Whether nobody has used a file or folder of the cache for so long that it may go; raises OSError."""
+    return time.time() - path.stat().st_mtime > _KEPT
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -239,11 +246,15 @@ def json_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def as_json(value: Any, **how: Any) -> str:
+    """`json.dumps` for UTF-8; in ASCII where half a pair of surrogates is in it, which UTF-8 can't write."""
+    text = json.dumps(value, ensure_ascii=False, **how)
+    return json.dumps(value, **how) if _HALF.search(text) else text
+
+
 def _to_json(path: Path, value: Any, *, indent: int | None = None) -> str:
     try:
-        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-        # Of a pair of surrogates that came alone UTF-8 can't write the one, but ASCII can.
-        return json.dumps(value, indent=indent) if _HALF.search(text) else text
+        return as_json(value, indent=indent, allow_nan=False)
     except ValueError as error:
         raise DataError(
             f"{path} is not written: it would hold a number that is nan or infinite, which JSON can't. "

@@ -266,13 +266,8 @@ def look_at_test(
     Raises:
         MedCareError: it can't be read, or nothing in it can be scored; see `read_test_set`.
     """
-    declared = {} if _says_how(source, columns) else _declaration(source, columns)
-    if declared:
-        pairs = list(_pairs(open_data(source, columns=columns)))
-        targets = [target for _, target in pairs]
-        read, written = (_tokens(texts, tokenizer) for texts in zip(*pairs, strict=True))
-        longest = _longest(targets, tokenizer)
-        return Tested(source, len(targets), (Path(source).stem,), 0, 0, longest, read, written, declared)
+    if not _says_how(source, columns):
+        return _asked_and_answered(source, tokenizer, columns)
     items, tasks, aside = read_test_set(source, exams="generation", columns=columns)
     several = sum(len(item.answers) > 1 for item in items)
     answers = [_answer(item) for item in items]
@@ -412,15 +407,22 @@ def _says_how(source: str, columns: Mapping[str, str] | None) -> bool:
     return reading.form.tests or isinstance(first.get("form"), str)
 
 
-def _declaration(source: str, columns: Mapping[str, str] | None) -> dict[str, Any]:
-    """A task of one's own out of questions with their answers: how these look says how they are scored."""
-    targets = [target for _, target in _pairs(open_data(source, columns=columns))]
-    if not targets:
+def _asked_and_answered(
+    source: str, tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, str] | None
+) -> Tested:
+    """A task of one's own out of questions with their answers."""
+    pairs = list(_pairs(open_data(source, columns=columns)))
+    if not pairs:
         raise DataError(f"{source} holds no question with one answer, so nothing in it can be scored.")
-    return _form(targets) | ({"map": dict(columns)} if columns else {})
+    questions, targets = zip(*pairs, strict=True)
+    read, written = _tokens(questions, tokenizer), _tokens(targets, tokenizer)
+    declared = _form(targets) | ({"map": dict(columns)} if columns else {})
+    names, longest = (Path(source).stem,), _longest(targets, tokenizer)
+    return Tested(source, len(targets), names, 0, 0, longest, read, written, declared)
 
 
 def _form(targets: Sequence[str]) -> dict[str, Any]:
+    """How answers look says how they are scored."""
     lines = [line for target in targets for line in target.splitlines()]
     typed = [_TYPED.fullmatch(line) for line in lines]
     labels = sorted({match[1] for match in typed if match})

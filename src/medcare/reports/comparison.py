@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from medcare.foundation.storage import Json, write_json, write_text
 from medcare.reports import wording
 from medcare.reports.charts import Tick, ticks
 from medcare.reports.page import page, render
+from medcare.reports.tables import as_csv
 
 COLUMNS = (
     "family", "task", "split", "metric", "mode", "n", "a", "a_low", "a_high", "b", "b_low", "b_high",
@@ -92,12 +91,7 @@ def comparison_table(tree: Json) -> tuple[list[str], list[str], list[list[str]]]
 
 def comparison_csv(tree: Json) -> str:
     """One row a family and split, with an empty `task`, then one a task. Values are shares of 1."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in _csv_rows(tree):
-        writer.writerow(row)
-    return stream.getvalue()
+    return as_csv(COLUMNS, _csv_rows(tree))
 
 
 def _csv_rows(tree: Json) -> Iterator[Json]:

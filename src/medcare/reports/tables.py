@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from medcare.data.overlap import KINDS
 from medcare.foundation.storage import Json
@@ -20,11 +20,15 @@ def results_csv(results: Json) -> str:
 
     The means over a family have an empty `task`. Values are shares of 1.
     """
+    return as_csv(COLUMNS, _rows(results))
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Json]) -> str:
+    """Rows as CSV under a line of columns; what a row does not have stays empty."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    for row in _rows(results):
-        writer.writerow(row)
+    writer.writerows(rows)
     return stream.getvalue()
 
 

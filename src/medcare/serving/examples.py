@@ -21,6 +21,7 @@ from medcare.serving.protocol import ChatRequest
 from medcare.serving.runs import Runs
 from medcare.serving.service import Service
 from medcare.text.records import Item
+from medcare.text.words import normalise
 
 _OFFERED = 3
 _MOST = 16  # that are asked
@@ -76,7 +77,7 @@ class OfferedQuestions:
 
 def states(answer: str, item: Item) -> bool:
     """Whether an answer names the right option of a question, and no other."""
-    said, options = _folded(answer), [re.escape(_folded(option)) for option in item.options]
+    said, options = normalise(answer), [re.escape(normalise(option)) for option in item.options]
     named = {index for index, option in enumerate(options) if re.search(rf"(?<!\w){option}(?!\w)", said)}
     # An option may be a part of another: "fever" of "low fever".
     meant = {part for part in named if not any(options[part] in options[o] for o in named - {part})}
@@ -103,7 +104,3 @@ def _chosen_rightly(folder: Path) -> set[str]:
     files = [folder / "evaluation" / model / "outcomes.jsonl" for model in _TRAINED]
     last = next((path for path in files if path.is_file()), None)
     return {row["id"] for row in read_jsonl(last) if row["score"] == 1} if last else set()
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())

@@ -11,6 +11,7 @@ import numpy as np
 
 from medcare.foundation.storage import write_atomic
 from medcare.study.plan import Figure
+from medcare.study.results import last_stage
 
 _MARKS = "osD^vP*Xh<>d"
 
@@ -46,7 +47,14 @@ def draw(figure: Figure, cells: Sequence[Mapping[str, Any]], path: Path) -> None
     axes.set(title=figure.title, xlabel=figure.x.replace("_", " "), ylabel=figure.y.replace("_", " "))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    with mpl.rc_context({"svg.hashsalt": figure.name}):
+    save(canvas, path)
+
+
+def save(canvas: Any, path: Path) -> None:
+    """Write a figure of pyplot's as an SVG that is the same byte for byte each time, and close it."""
+    from matplotlib import pyplot
+
+    with mpl.rc_context({"svg.hashsalt": path.stem}):
         write_atomic(path, lambda part: canvas.savefig(part, format="svg", metadata={"Date": None}))
     pyplot.close(canvas)
 
@@ -55,7 +63,7 @@ def _way(results: Sequence[Mapping[str, Any]], *measures: str) -> Any:
     """[measures, seeds, moments]: before the last stage where that was measured, on the way, at its end."""
     rows = []
     for result in results:
-        last = (result.get("stage_2") or result.get("mixed") or result["stage_1"])["measures"]
+        last = last_stage(result)["measures"]
         start = [result["stage_1"]["measures"]["end"]] if "stage_2" in result else []
         on_the_way = [entry for moment, entry in last.items() if moment.startswith("stopped")]
         moments = [*(entry for entry in start if set(measures) <= entry.keys()), *on_the_way, last["end"]]

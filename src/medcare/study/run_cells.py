@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -93,22 +93,27 @@ def _base(config: RunConfig, shared: Path, text: str) -> dict[str, Any]:
         config, adapters=AdapterConfig(), method="medcare", aggregate=StageConfig(), align=StageConfig()
     )
     out = shared / f"base-{_digest(alike.to_dict(), 'seed', 'benchmark', 'model', 'evaluation')}"
-    path = out / "measures.json"
-    if not path.is_file():
-        hold(out)
-        write_json(path, _test(alike, config.model.base, out / "test", text))
-    found: dict[str, Any] = read_json(path)
-    return found
+    return _once(out / "measures.json", lambda: _test(alike, config.model.base, out / "test", text))
 
 
 def _remembered(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
-    path = out / "remembered.json"
-    if not path.is_file():
+    """What the model of stage 1 knows, of which cells with the same stage 1 share one test."""
+
+    def measured() -> dict[str, Any]:
         items = pipeline.prepare_items(config, out / "test")
         knowledge = [item for item in items if item.family == "knowledge"]
         with open_engine(str(model), config) as engine:
             told = _Told(knowledge, right_answers(engine, knowledge))
-        write_json(path, {"measures": {"end": told.means("split")}})
+        return {"measures": {"end": told.means("split")}}
+
+    return _once(out / "remembered.json", measured)
+
+
+def _once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a shared file holds; the first cell that wants it measures and writes it."""
+    if not path.is_file():
+        hold(path.parent)
+        write_json(path, measure())
     found: dict[str, Any] = read_json(path)
     return found
 

@@ -23,9 +23,9 @@ from medcare.foundation.typed import command
 from medcare.study.figures import draw
 from medcare.study.grid import finished
 from medcare.study.plan import Study
+from medcare.study.results import at_end
 
 REPORT = "study.md"
-_PHASES = ("mixed", "stage_2", "stage_1")
 
 # By arm, then by seed.
 Values = dict[str, dict[int, float]]
@@ -118,11 +118,8 @@ def filled(page: str, found: Mapping[str, Sequence[str]]) -> str:
 
 
 def _end(cell: Mapping[str, Any]) -> dict[str, float]:
-    for phase in _PHASES:
-        if phase in cell.get("result", {}):
-            end: dict[str, float] = cell["result"][phase]["measures"]["end"]
-            return end
-    return {}
+    """Nothing of a cell that diverged."""
+    return at_end(cell["result"]) if "result" in cell else {}
 
 
 def _column(cells: Sequence[Mapping[str, Any]], measure: str, control: str) -> dict[str, str]:

@@ -25,6 +25,11 @@ _IDEOGRAPHS = (
 )
 
 
+def normalise(text: str) -> str:
+    """Case-folded, white space collapsed."""
+    return " ".join(text.casefold().split())
+
+
 def latin_words(text: str) -> list[str]:
     """Runs of a to z and digits in lower case, as the package `rouge-score` cuts without stemming."""
     return _LATIN.findall(text.lower())
