@@ -70,7 +70,7 @@ class Rendering:
     """What a tokenizer and its chat template make of the rows.
 
     Attributes:
-        rows: training rows; a template that changes earlier turns needs one for each answer.
+        rows: training rows; a template that changes earlier turns needs one row for each answer.
         positions: the longest input that the model is made for; None if it is not known.
         too_long: rows over that.
         thoughts: rows in which an answer holds a thought.
@@ -160,9 +160,9 @@ def check(
         tokenizer: measures lengths in tokens, and finds the rows that its chat template refuses.
         positions: the longest input that the model is made for, if it is known.
         max_length: count the rows that are longer.
-        write_good: write the good rows here, in their format as JSON lines, so that what trained or tested
-            still does, and the others, with their numbers and reasons, beside it (`.bad.jsonl` is added to
-            the name); both are whole or not there.
+        write_good: write the good rows here as JSON lines in their own format, so that they still train or
+            test, and the bad ones, with their numbers and reasons, beside it (`.bad.jsonl` is added to the
+            name); both are whole or not there.
 
     Raises:
         DataError: the source can't be read at all, or would be written over; bad rows are no error here.
@@ -175,7 +175,7 @@ def check(
     reading = open_data(source, format, columns=columns, encoding=encoding)
     kept: deque[Row] | None = None
     if write_good is not None and not reading.form.by_name:
-        # A format that is taken only if it is asked for, such as preferences, becomes conversations.
+        # A format that is taken only on request, such as preferences, becomes conversations.
         kept = deque()
         reading = replace(reading, rows=_remembered(reading.rows, kept))
     lengths = Lengths("tokens" if tokenizer else "characters")
@@ -199,7 +199,7 @@ def bad_file(good: Path) -> Path:
 
 
 def language(text: str) -> Language:
-    """The language of a text by the share of its letters; which Latin-script language can't be told."""
+    """The language of a text by the share of its letters; languages in Latin script are not told apart."""
     sample = text[:_LANGUAGE_SAMPLE]
     if sample.isascii():
         return "Latin script" if _LATIN.search(sample) else "other"

@@ -22,7 +22,7 @@ class Repeats:
 
     Attributes:
         exact: rows with the very text of an earlier one.
-        normalised: rows, these included, with the text of an earlier one but for case, width, spacing and
+        normalised: these and the rows that differ from an earlier one only in case, width, spacing or
             punctuation.
         examples: some of them: the number of the row, and of the first row with this text.
     """

@@ -1,7 +1,8 @@
-"""A known data set brought onto this machine: its files, and beside them where they are from.
+"""A known data set brought onto this machine: its files, and beside them where they came from.
 
 `SOURCE` keeps, as JSON, repository, commit, licence and the SHA-256 of every file. A GitHub repository's
-commit and blob ids stand in the catalogue; a hub's commit is the newest at first, and the same later.
+commit and blob ids stand in the catalogue; a hub's commit is the newest at the first download, and then stays
+the same.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ def get(known: KnownSet, folder: Path, *, revision: str | None = None) -> list[P
     Args:
         known: the set.
         folder: where its files go, as they are called in their repository; a .zip is unpacked beside itself.
-        revision: of a set on the hub, a commit or branch; None is the commit of the first download there.
+        revision: of a set on the hub, a commit or branch; None takes the commit of the first download into
+            the folder.
 
     Returns:
         The data files.
 
     Raises:
-        DataError: the set has to be asked for, its files are other ones than are known, or they can't be
-            reached; then the message says what to put where.
+        DataError: the set has to be asked for, its files are not the known ones, or they can't be reached;
+            then the message says what to put where.
         StorageError: the folder can't be written.
     """
     if not known.files:

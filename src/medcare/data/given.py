@@ -1,6 +1,6 @@
-"""Rows in memory in the place of a file: lists, DataFrames and `datasets` are written to the cache once.
+"""Rows in memory instead of a file: lists, DataFrames and `datasets` are written to the cache once.
 
-From there on they are a file as any other: read, checked, recognised and continued as one.
+From there on they are a file like any other: read, checked, recognised and continued as one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INDEX = "__index_level_"  # what pandas makes of an index that is more than row
 
 
 def source_of(data: Data) -> str:
-    """The name of data: a path or hub id as it is, rows as that of a file in the cache that holds them.
+    """The name of data: a path or hub id as it is; for rows, the file in the cache that holds them.
 
     Raises:
         DataError: it is no data, or a row is no mapping.
@@ -123,7 +123,7 @@ def _rows(data: Any) -> Iterator[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: arrays as lists, all else (dates, for one) as it is printed."""
+    """What JSON has no word for: arrays as lists, all else (such as dates) as it is printed."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 

@@ -55,8 +55,8 @@ def find_leakage(
 ) -> Leakage:
     """Compare training and evaluation files of any known format.
 
-    Of a training row every user and assistant message is compared; of an evaluation row the prompt (the
-    question with its options, and the question alone), or the user messages where it is a conversation.
+    Every user and assistant message of a training row is compared with the prompt of an evaluation row (the
+    question with its options, and the question alone), or with its user messages if it is a conversation.
 
     Args:
         train: paths, glob patterns or hub ids; read one row at a time.
@@ -67,7 +67,7 @@ def find_leakage(
         near: also look for rows of at least this Jaccard similarity, in (0, 1].
         train_format: name of the training files' format; None recognises each.
         test_format: name of the evaluation files' format; None recognises each.
-        remove: write the training conversations that match nothing here, and the others, with the reasons,
+        remove: write the training conversations without a match here, and the others, with the reasons,
             beside it (`.removed.jsonl` is added to the name).
 
     Raises:
@@ -93,7 +93,7 @@ def find_leakage(
 
 
 def removed_file(path: Path) -> Path:
-    """Where the rows go that are left out of `path`."""
+    """The file of the rows that are left out of `path`."""
     return path.with_name(f"{path.name}{_REMOVED}")
 
 

@@ -1,7 +1,7 @@
 """Writing a training mix: any number of rows, shuffled, in 16 bytes of memory a row.
 
-Every source is read once, and its conversations are spooled to the disk next to the output; which of them go
-where is then decided on their numbers alone. The same recipe and the same data give the same bytes on any
+Every source is read once, and its conversations are spooled to the disk next to the output; then their
+numbers alone decide which of them go where. The same recipe and the same data give the same bytes on any
 machine.
 """
 

@@ -1,4 +1,4 @@
-"""A recipe in the place of a data file: its mix is made in the cache, once for the same recipe and data."""
+"""A recipe instead of a data file: its mix is made in the cache, once for the same recipe and data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def without_recipe(source: str) -> str:
     """The source itself, or the file with a recipe's mix, which is made if it is not there yet.
 
     Raises:
-        ConfigError: a file that ends as a recipe is none.
+        ConfigError: a file with a recipe's ending is none.
         DataError: a source of the recipe can't be read, or gives no conversation.
         StorageError: the cache can't be written.
     """

@@ -29,7 +29,7 @@ _SHINGLE = 3
 # A question of fewer units than this, such as "Asthma is", may stand in any text.
 _SHORTEST_ANYWHERE = 3
 _PERMUTATIONS = 128
-# A missed pair weighs more than a false candidate, which costs one comparison: of the pairs right at the
+# A missed pair weighs more than a false candidate, which costs one comparison. Of the pairs right at the
 # threshold, 96 % or more are found for thresholds from 0.5 to 0.95, against 31 to 55 % with equal weights.
 _WEIGHTS = (0.02, 0.98)
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
@@ -195,7 +195,7 @@ class Index:
                 self._grams[key] = [*known, row]
 
     def _leave_out(self, test: Sequence[Sequence[str]], boilerplate: int) -> None:
-        """Forget what many rows share, and grams that reach into it: of a row, only its own words count."""
+        """Forget what many rows share, and grams that reach into it: only a row's own words count."""
         shared = {key for key, rows in self._grams.items() if len(rows) > boilerplate}
         if not shared:
             return
@@ -215,7 +215,7 @@ class Index:
                             self._index_whole(row, part)
 
     def _index_whole(self, row: int, words: Sequence[str]) -> None:
-        """Index a question, or what of a text is its own, that is too short for a gram."""
+        """Index a question, or a text's own words, if too short for a gram."""
         if not words or len(words) >= self.overlap.n:
             return
         if len(words) >= _SHORTEST_ANYWHERE:
@@ -270,7 +270,7 @@ class _NearIndex:
 
 
 def _rare(known: dict[_Key, Sequence[int]], most: int) -> dict[_Key, Sequence[int]]:
-    """What no more than so many rows share."""
+    """What at most so many rows share."""
     return {key: rows for key, rows in known.items() if len(rows) <= most}
 
 

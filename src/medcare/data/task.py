@@ -42,7 +42,7 @@ class Task:
         judge: for the form `judged`, the server and the model that grade, as `http://HOST:PORT/v1#MODEL`.
         key_env: the environment variable that holds the judge's key; empty means that it needs none.
         synonyms: other spellings of labels.
-        default: the value that stands for one which is none of the item's choices.
+        default: the value that replaces one outside of the item's choices.
         aliases: other names of the task in published files.
         several: whether several options of an item may be right; None where the items tell.
     """
@@ -66,7 +66,7 @@ class Task:
     several: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; of what most tasks don't need, only what this one has."""
+        """Plain values, ready for JSON; of fields that few tasks need, only those that say something."""
         return {
             key: value for key, value in asdict(self).items() if key not in _UNSAID or value != _UNSAID[key]
         }

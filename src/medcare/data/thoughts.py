@@ -23,10 +23,10 @@ def with_thoughts(messages: tuple[Message, ...], kept: ThoughtsKept) -> tuple[Me
 
 
 def summary(thought: str, answer: str) -> str:
-    """The sentences of a thought that say most of the answer's words, in their order.
+    """The sentences of a thought that share most words with the answer, in their order.
 
-    They are chosen one by one, each so that the F1 of the words of all chosen ones against the answer's grows
-    most, until none lets it grow: the oracle extraction of SummaRuNNer (arXiv 1611.04230). Where no sentence
+    They are chosen one by one: each time the one that most raises the F1 of all chosen words against the
+    answer's, until none raises it: the oracle extraction of SummaRuNNer (arXiv 1611.04230). Where no sentence
     shares a word with the answer, the last one stays.
     """
     sentences = [part.strip() for part in _SENTENCE_END.split(thought) if part.strip()]

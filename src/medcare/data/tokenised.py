@@ -46,18 +46,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _TOGETHER = 512  # rows that are rendered at once
-_ALONE = 4  # blocks that one process has rendered before others have started
+_ALONE = 4  # blocks that one process renders before others have started
 
 Block = tuple[Reading, ThoughtsKept, list[Row]]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What is to be trained on, and not read before it is needed.
+    """What is to be trained on; it is read only when it is needed.
 
     Attributes:
         digest: identifies the rows.
-        names: of the files, which tell where rows come from that don't say it themselves.
+        names: of the files: the source of rows that name none.
         readings: opens them, file by file.
         columns: what they are called, as in `open_data`.
         thoughts: what becomes of an assistant's.
@@ -110,7 +110,7 @@ def tokenised(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> Corpus:
 
 
 def _key(tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> str:
-    """Of everything that decides about the tokens, the code that makes them included."""
+    """A hash of everything that decides about the tokens, the code that makes them included."""
     guard(tokenizer)  # raises if it can't be used
     facts = [
         data.digest,
@@ -135,13 +135,13 @@ def _code() -> str:
 
 
 def _sources() -> list[Path]:
-    """Of all that lies between a file's bytes and token ids."""
+    """The source files of all code between a file's bytes and token ids."""
     folders = [Path(str(package.__file__)).parent for package in (medcare.data, medcare.text)]
     return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 
 def _opened(path: Path) -> Corpus | None:
-    """The corpus in a file; None if there is none that can be read."""
+    """The corpus in a file; None if there is none or it can't be read."""
     try:
         corpus = Corpus.open(path)
         os.utime(path)
@@ -151,10 +151,10 @@ def _opened(path: Path) -> Corpus | None:
 
 
 def _make_room(path: Path) -> None:
-    """Delete what is left of a killed process that wrote this corpus, and those that nobody uses any more.
+    """Delete what a killed process left of this corpus, and corpora that nobody uses any more.
 
-    These are the ones unused for long, and, while they take more than half of the disk that they could have,
-    the one unused for the longest time.
+    Those are the forgotten ones, and, while all take more than the free part of the disk, the one unused for
+    the longest time.
     """
     folder = path.parent
     with contextlib.suppress(OSError):
@@ -241,7 +241,7 @@ def _become_worker(tokenizer: PreTrainedTokenizerBase, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A killed parent can't end its workers: they look after it themselves."""
+    """A killed parent can't end its workers, so they watch it themselves."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -281,8 +281,8 @@ def own_files(source: str | None, *names: str) -> Path | None:
     """The folder that has a base's own files as they came, or None.
 
     Args:
-        source: a model folder, or a hub name, of which they are fetched. What a model that was made in memory
-            calls its source is nothing that exists.
+        source: a model folder, or a hub name to fetch them from. A model made in memory names a source that
+            does not exist.
         names: patterns of files' names, of which at least one has to be there.
     """
     from huggingface_hub import snapshot_download
@@ -334,7 +334,7 @@ def _found_by(source: str) -> dict[str, Any]:
 
 
 def _pinned(source: str) -> str:
-    """A hub name at the commit where it is now, which all is fetched of after it; a folder as it is."""
+    """A hub name at its present commit, so that everything comes from that one; a folder as it is."""
     name = None if Path(source).is_dir() else HubName.of(source)
     if name is None or name.is_fixed or (snapshot := own_files(source, "config.json")) is None:
         return source
@@ -342,7 +342,7 @@ def _pinned(source: str) -> str:
 
 
 def _is_local(source: str) -> bool:
-    """Whether only local files can serve: a folder, or no way to the hub, which is tried for 30 s else."""
+    """Whether only local files can serve: a folder, or no way to the hub, which would be tried for 30 s."""
     from huggingface_hub import constants
 
     if Path(source).is_dir():
@@ -386,7 +386,7 @@ class _explained:
             ) from error
 
     def _told(self, error: BaseException) -> str:
-        """A path with one slash looks like a hub id: that there is no such folder comes before the hub."""
+        """A path with one slash looks like a hub id: say first that there is no such folder."""
         path = Path(self.name).expanduser()
         if self.name == EMBEDDED or path.is_dir():
             return f"The model '{self.name}' can't be loaded: {_reason(error)}"
@@ -397,7 +397,7 @@ class _explained:
 
 
 def _reason(error: BaseException) -> str:
-    """What a library says in its first line, and in those after it that this one only leads to."""
+    """The first line of what a library says, and the next ones where the first only leads to them."""
     lines = (str(error).strip() or type(error).__name__).splitlines()
     said = " ".join(lines[: 3 if lines[0].rstrip().endswith(":") else 1])
     return " ".join(said.split())[:300].rstrip(".")
@@ -412,7 +412,7 @@ def _checked(name: str) -> str:
 
 
 def _measured(name: str, source: str) -> AbstractContextManager[None]:
-    """Of a hub id, whose files come while it is loaded, nothing is known yet."""
+    """Nothing is known yet of a hub id: its files come while it is loaded."""
     folder = Path(source)
     return measured(name, folder) if folder.is_dir() else nullcontext()
 

@@ -1,4 +1,4 @@
-"""Which weights stand behind a name: it stays while what it stands for changes. Imports no torch.
+"""Which weights stand behind a name: they may change while it stays. Imports no torch.
 
 A model is trained again into the same folder, a hub's repository gets another commit. What was made with the
 former weights does not belong to the later ones, so folders keep a digest of them.

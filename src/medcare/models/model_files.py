@@ -1,7 +1,7 @@
 """A model folder's files, looked at before a library reads them, and its model measured while it is built.
 
-A folder comes from anywhere. Its files have to be files, of a size that can be, and what its JSON says of
-sizes has to be a number that weights can be of. How large the model of a config.json gets is known only to
+A folder comes from anywhere. Its files have to be real files of a possible size, and the sizes in its JSON
+have to be possible for weights. How large the model of a config.json gets is known only to
 the code of its family; so it is counted while transformers builds it without memory, and stopped beyond what
 the files hold.
 """
@@ -121,7 +121,7 @@ def check_generation(name: str, config: Any) -> None:
 
 
 def held_by(folder: Path) -> tuple[int, int]:
-    """How many values the weights of a folder hold, at most, and tensors; raises SafetensorError."""
+    """The most values that a folder's weights can hold, and how many tensors; raises SafetensorError."""
     values = tensors = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as stream:

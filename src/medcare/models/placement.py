@@ -1,9 +1,9 @@
-"""Where a model goes that no single device can hold: both ways are transformers' own.
+"""Where a model goes that is too large for one device: both ways are transformers' own.
 
     spread   one process: whole layers on the GPUs one after another, then in main memory, then on the disk
     split    as many processes as devices: every weight matrix cut among them (tensor parallel)
 
-Both answer and don't train; training has launchers for that (docs/scaling.md).
+Both are for answers; training has launchers instead (docs/scaling.md).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Placed:
         return {}
 
     def settle(self, name: str, model: PreTrainedModel) -> None:
-        """Tell where the model lies, and have what it keeps on the disk go when it does."""
+        """Say where the model lies, and let what it keeps on the disk go when the model does."""
         if self._placement != "spread":
             return
         weakref.finalize(model, shutil.rmtree, self._folder, ignore_errors=True)
@@ -88,7 +88,7 @@ class Placed:
 
 
 def is_offloaded(model: PreTrainedModel) -> bool:
-    """Whether some weights come to where they are needed only while they are."""
+    """Whether some weights come to a device only while they are needed there."""
     return any(parameter.is_meta for parameter in model.parameters())
 
 
@@ -102,5 +102,5 @@ def input_device(model: Any) -> torch.device:
 
 
 def is_split(model: Any) -> bool:
-    """Whether this process has a part of each weight alone, so that all processes make each answer."""
+    """Whether this process has only a part of each weight, so that each answer takes all processes."""
     return (getattr(model, "_tp_size", None) or 1) > 1

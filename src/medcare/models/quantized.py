@@ -36,15 +36,15 @@ def quantize(
             comes to the device.
         kind: `int8` (one scale a row), `nf4` (QLoRA's four-bit normal floats in blocks of 64) or `none`.
         device: where the model goes; by default where it is.
-        for_shards: whether FSDP2 will cut the packed weights, which it does to those alone that look like
-            numbers of the model's dtype. Their scales, a thirtieth of them, stay whole on each device.
+        for_shards: whether FSDP2 will cut the packed weights: it cuts only what looks like numbers of the
+            model's dtype. Their scales, a thirtieth as large, stay whole on each device.
 
     Raises:
         ModelError: bitsandbytes is not installed.
     """
     device = device or model.device
     if kind != "none":
-        # Names, for a list of modules would keep every old weight until the end.
+        # Names: a list of modules would keep every old weight until the end.
         for name in quantized_linears(model):
             made = _quantized(model.get_submodule(name), kind, for_shards=for_shards)
             model.set_submodule(name, made.to(device))  # `to` is what quantises
@@ -60,7 +60,7 @@ def place_scales(model: nn.Module, device: torch.device) -> None:
 
 
 def check_quantization(kind: Quantization) -> None:
-    """Raise ModelError if weights can't be quantised here, since bitsandbytes is missing."""
+    """Raise ModelError if weights can't be quantised here, because bitsandbytes is missing."""
     if kind != "none" and find_spec("bitsandbytes") is None:
         raise ModelError(
             f"model.quantization={kind} needs bitsandbytes. Install it with: pip install 'medcare[quantized]'"
@@ -113,5 +113,5 @@ def _drop_input(_layer: nn.Module, _inputs: object, output: torch.Tensor) -> Non
 
 
 def is_quantized(weight: torch.Tensor) -> bool:
-    """Whether a weight holds packed integers in the place of numbers, whatever it says that they are."""
+    """Whether a weight holds packed integers in the place of numbers, whatever dtype it claims."""
     return not weight.dtype.is_floating_point or getattr(weight, "quant_state", None) is not None

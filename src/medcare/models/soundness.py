@@ -1,7 +1,7 @@
-"""What makes a base unfit to be trained or asked, and would otherwise show in nothing but worse answers.
+"""Faults of a base that would otherwise show in nothing but worse answers.
 
 transformers fills tensors that it does not find with random numbers and goes on; a token without a row in
-the embedding fails in the middle of a run, on a GPU with nothing that one could read; a value that is not a
+the embedding fails in the middle of a run, on a GPU without a word that explains it; a value that is not a
 number makes every answer one token repeated.
 """
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 _UNPACKABLE = ("fp8", "mxfp4")  # DeepSeek and Qwen; gpt-oss
 _CHUNK = 1 << 24
-"""Values looked at at once: the answer to "is it finite?" takes a byte for each."""
+"""How many values are checked at a time; the check takes a byte for each."""
 
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without transformers' own report of what did not fit, a table for each; `check_loaded` says it."""
+    """Within the block, transformers prints no tables of what did not fit; `check_loaded` says it."""
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(_no_report)
     try:
@@ -45,8 +45,8 @@ def unpacked(name: str, config: PretrainedConfig) -> dict[str, Any]:
     """What to load a base with, so that its weights are plain numbers.
 
     Returns:
-        Arguments of `from_pretrained`: none for a base in full precision; for one in FP8 or MXFP4, which
-        transformers can unpack, that it shall.
+        Arguments of `from_pretrained`: none for a base in full precision; the order to unpack for one in FP8
+        or MXFP4.
 
     Raises:
         ModelError: the weights are packed for good (GPTQ, AWQ, bitsandbytes and others).
@@ -106,7 +106,7 @@ def check_loaded(name: str, info: dict[str, Any], model: PreTrainedModel) -> Non
 
 
 def check_finite(name: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Refuse tensors that hold what is no finite number.
+    """Refuse tensors with values that are nan or infinite.
 
     Raises:
         ModelError: with the names of the first of them.

@@ -28,7 +28,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def _sort_header(path: Path) -> None:
-    """Put the texts in order: safetensors writes them in one that differs from call to call."""
+    """Sort the texts: safetensors writes them in an order that changes from call to call."""
     with path.open("r+b") as stream:
         size = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(size))

@@ -33,7 +33,8 @@ _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotIm
              TypeError, ValueError)  # fmt: skip
 
 
-# Put in the place of logits: pairs of both signs, from where every rule is a line to where a cap is reached.
+# Put in the place of logits: pairs of both signs, from where every rule is a line up to where a cap is
+# reached.
 _PROBE = torch.tensor(
     [sign * 2.0**power for power in range(-30, 15) for sign in (-1, 1)], dtype=torch.float64
 )
@@ -320,8 +321,8 @@ class Traits:
     def _cut(self) -> Iterator[list[Tensor]]:
         """Within the block, gradients end at embeddings, which are collected.
 
-        Models are tried with gradients, even where none are asked for: without, bitsandbytes gives 4-bit
-        weights on a processor a form that can't be trained beside any more.
+        Models are tried with gradients, even where none are asked for: without them, bitsandbytes gives 4-bit
+        weights on a processor a form that nothing can be trained beside.
         """
         leaves: list[Tensor] = []
 
@@ -378,7 +379,7 @@ class Traits:
     def _close(self, left: Tensor, right: Tensor, exponent: float = 0.5) -> bool:
         """Whether logits or states [.., s, n] differ by round-off alone; by default, that of many layers.
 
-        In half precision a token may go to another expert by a hair, so that the most tokens decide.
+        In half precision a token may go to another expert by a hair, so most tokens decide.
         """
         precision = self._precision
         errors = (left.float() - right.float()).abs().amax(-1) / right.abs().max().float()
@@ -387,7 +388,7 @@ class Traits:
 
     @cached_property
     def _precision(self) -> torch.finfo:
-        """Of what is computed: kernels for quantised weights round as bfloat16 does, if not in all rows."""
+        """The precision of results: kernels for quantised weights round like bfloat16, if not in all rows."""
         model = self._model()
         rounded = any(is_quantized(parameter) for parameter in model.parameters())
         return torch.finfo(torch.bfloat16 if rounded else model.dtype)

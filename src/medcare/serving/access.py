@@ -17,8 +17,8 @@ from medcare.serving.failures import ApiError
 from medcare.serving.service import Service
 
 SESSION = "medcare_session"
-# Names by which a server that listens on the loopback device alone is reached. Any other comes from a page
-# elsewhere whose name was made to point here.
+# The names of a server that listens on the loopback device alone. Any other name comes from a page elsewhere
+# that was made to point here.
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # Pages may load nothing but this server's own files, no text may become HTML, and nobody may frame them.
 _POLICY = (
@@ -133,10 +133,10 @@ def _host(header: str) -> str | None:
 
 
 def _read_as_json(headers: MutableHeaders, origins: frozenset[str]) -> None:
-    """Take every body for JSON, whatever it is said to be: no route reads anything else.
+    """Read every body as JSON, whatever its type claims: no route reads anything else.
 
-    But not one that a page elsewhere sends: browsers ask before they send what is called JSON, and are not
-    answered, while they send what is called text to anyone.
+    Except from a page elsewhere: a browser asks before it sends what is called JSON, and gets no answer, but
+    it sends what is called text to anyone.
     """
     origin = headers.get("origin")
     if origin is None or origin in origins or origin.partition("://")[2] == headers.get("host"):

@@ -129,7 +129,7 @@ class Answers:
             samplings: of each prompt.
             stop: strings that end an answer.
             echoes: the texts of the prompts, if each answer begins with its prompt.
-            thinking: makes what tells the thought of an answer from the rest, if they are to be kept apart.
+            thinking: makes what parts an answer's thought from the rest, if they are to be kept apart.
             constraint: makes what an answer has to follow, if anything.
         """
         loop = asyncio.get_running_loop()

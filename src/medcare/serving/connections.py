@@ -3,7 +3,7 @@
 Uvicorn waits for the head of a request, and for a reader of an answer, as long as it takes. Here a client
 that has begun no request after a while, has not sent the whole head of one, or leaves its answer unread is
 cut off; and where no more connections are allowed, the one that has waited longest without a request makes
-room. One that has sent what was not read yet may have one, and is let be.
+room. One with unread data may have sent a request, and is let be.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from medcare.serving.service import Limits
 
 _AT_ONCE = 8  # connections that are taken in a turn of the loop
-_UNREAD = 4 * _AT_ONCE  # in the turns that it takes from there to the first read
+_UNREAD = 4 * _AT_ONCE  # in the turns from there to the first read
 _OWN_FILES = 64 + _UNREAD  # files that the server opens besides connections
 _FEWEST = 8
 _QUEUE = 1024  # connections that the system holds until they are taken
@@ -49,10 +49,10 @@ def configured(app: FastAPI, limits: Limits, *, drain_seconds: int) -> uvicorn.C
 
 
 def widen(listeners: list[socket.socket]) -> None:
-    """Let the system hold many connections, though few are taken at once; call it once asyncio listens.
+    """Let the system hold many connections, though few are taken at once; call this once asyncio listens.
 
-    Where it can, it also keeps those that have sent nothing to itself for a second: what is taken has
-    something to read then, however fast others come.
+    Where it can, the system also holds back those that send nothing for a second: what is taken then has
+    something to read, however fast others come.
     """
     for listener in listeners:
         listener.listen(_QUEUE)

@@ -1,8 +1,8 @@
 """Questions that the page offers to someone who has none: facts of a run that a served model gets right.
 
 They are taught facts that the run's last model chose rightly in its exam, put in the exam's words. Choosing
-among options is easier than answering, so that each is asked first, and offered only if the answer names the
-right option and no other.
+among options is easier than answering, so each is asked first, and offered only if the answer names the right
+option and no other.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class OfferedQuestions:
         return found[:_OFFERED]
 
     async def _ask(self, question: str) -> str:
-        """What the model that was named last answers, which is the one trained most where a run is served."""
+        """The answer of the model that was named last: of a served run, the one trained most."""
         name = list(self._service.models)[-1]
         body = ChatRequest.model_validate(
             {

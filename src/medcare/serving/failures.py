@@ -105,7 +105,7 @@ def install(app: FastAPI) -> None:
 
 
 def _explain(error: RequestValidationError) -> ApiError:
-    """The first thing that is wrong with a body, without repeating what the client sent."""
+    """The first fault of a body, without repeating what the client sent."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"] if part != "body"]
     # Where a field takes one of several kinds, pydantic adds the name of the kind that it tried first.

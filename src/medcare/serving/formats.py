@@ -212,7 +212,7 @@ def _entry(tokenizer: PreTrainedTokenizerBase, token: int, value: float) -> Json
 
 
 def _best(tokenizer: PreTrainedTokenizerBase, token: Token) -> dict[str, float | None] | None:
-    """The most likely tokens in a token's place by their spelling; the first token of a prompt has none."""
+    """The most likely tokens in a token's place, by their spelling; none for the first token of a prompt."""
     if token.log_probability is None:
         return None
     found: dict[str, float | None] = {}
@@ -222,7 +222,7 @@ def _best(tokenizer: PreTrainedTokenizerBase, token: Token) -> dict[str, float |
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no infinity; OpenAI writes the logarithm of an impossible token's probability so."""
+    """JSON has no infinity; this is what OpenAI writes for the logarithm of a probability of 0."""
     return None if value is None else max(value, -9999.0)
 
 

@@ -22,7 +22,7 @@ TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_
 
 
 def only(*neutral: Any) -> BeforeValidator:
-    """A field that is not supported, but whose neutral values change nothing and therefore pass."""
+    """A field that is not supported, except for neutral values, which change nothing."""
 
     def check(value: Any) -> Any:
         if any(value == entry and isinstance(value, bool) == isinstance(entry, bool) for entry in neutral):

@@ -14,7 +14,7 @@ _MOST_KINDS = 1000
 
 
 class SparseFilter(logging.Filter):
-    """Lets the first record of a kind pass as it is, and later ones as one line a second."""
+    """Lets the first record of a kind pass as it is, and the later ones as one line a second."""
 
     def __init__(self) -> None:
         super().__init__()

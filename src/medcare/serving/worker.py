@@ -58,7 +58,7 @@ class Worker:
         return len(self._jobs)
 
     def run(self, job: Callable[[], T]) -> Future[T]:
-        """Have something else computed between two steps."""
+        """Compute something else between two steps."""
         future: Future[T] = Future()
         self._jobs.append((job, future))
         self._wake.set()
@@ -66,7 +66,7 @@ class Worker:
 
     def _loop(self) -> None:
         while not self._stopping:
-            # Cleared before looking: who comes after the look sets it again.
+            # Cleared before looking: whoever comes after the look sets it again.
             self._wake.clear()
             busy = [engine for engine in self._engines if engine.busy]
             if not busy and not self._jobs:

@@ -161,14 +161,14 @@ def plan(
 
 
 def shuffled(count: int, draw: random.Random) -> NDArray[np.int64]:
-    """The numbers below `count` in an order that is drawn, [count]."""
+    """The numbers below `count` in a random order, [count]."""
     order = array("q", range(count))
     draw.shuffle(order)
     return np.frombuffer(order, np.int64) if count else np.empty(0, np.int64)
 
 
 def _reordered(numbers: NDArray[np.int64], counts: NDArray[np.int64], draw: random.Random) -> BatchPlan:
-    """The batches, of which these are the sizes, in an order that is drawn."""
+    """The batches, given by their sizes, in a random order."""
     order = shuffled(len(counts), draw)
     begins, ends = (np.cumsum(counts) - counts)[order], np.cumsum(counts[order])
     places = np.arange(len(numbers)) + np.repeat(begins - ends + counts[order], counts[order])
@@ -176,7 +176,7 @@ def _reordered(numbers: NDArray[np.int64], counts: NDArray[np.int64], draw: rand
 
 
 def _group(lengths: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
-    """The sizes of batches, where lengths are sorted and one more would make the padded batch too large."""
+    """The sizes of batches of sorted lengths: one more example would make the padded batch too large."""
     counts: list[int] = []
     for length in lengths.tolist():
         if counts and (counts[-1] + 1) * length <= budget:
@@ -187,7 +187,7 @@ def _group(lengths: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
 
 
 def _pack(lengths: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
-    """First-fit decreasing: the row of each example, longest first: the first one that has room for it."""
+    """First-fit decreasing: longest first, each example goes into the first row that has room for it."""
     room = np.full(len(lengths), budget, np.int64)
     rows = np.empty(len(lengths), np.int64)
     count = 0  # rows with something in them
@@ -210,5 +210,5 @@ def _padded(rows: Sequence[NDArray[np.int64]], fill: int) -> NDArray[np.int64]:
 
 def _labels(example: Rendered, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     labels = np.where(example.mask, ids, IGNORED)
-    labels[:1] = IGNORED  # nothing comes before it; in a packed row it would be predicted from a stranger's
+    labels[:1] = IGNORED  # nothing comes before it but, in a packed row, another example
     return labels

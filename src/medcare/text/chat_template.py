@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TODAY = datetime.date(2024, 7, 26)
-"""What templates that ask for the date are told: the same data must give the same tokens on any day.
+"""The date for templates that ask for one: the same data must give the same tokens on any day.
 
-It is the date that the template of Llama 3.1 falls back to.
+The template of Llama 3.1 falls back to this one.
 """
 
-_REASON = 300  # characters of what a template says, which may be all that it was given
+_REASON = 300  # characters of a template's complaint, which may quote all that it was given
 
 # `\s*<think>thought</think>answer`; where the prompt has opened the thought, the tag may be missing.
 _THOUGHT = re.compile(rf"(\s*{OPEN})(.*?){CLOSE}(.*)", re.DOTALL)
@@ -59,7 +59,7 @@ class Rendered:
     Attributes:
         ids: token ids.
         mask: for each token, whether the loss covers it.
-        document: whether it is plain text, written without the template, which may be cut anywhere.
+        document: whether it is plain text: written without the template, and cut anywhere.
         id: of the conversation that it comes from.
         source: of that conversation.
     """
@@ -449,7 +449,7 @@ class _Talk:
         return self._keeper.mended(text, self._marks)
 
     def rows(self, *, apart: bool = False) -> list[Text]:
-        """The training rows: one if that can be and they are not wanted apart, or one for each answer."""
+        """The training rows: one if possible and not wanted apart, else one for each answer."""
         places = [place for place, message in enumerate(self._messages) if message.is_answer]
         if not places:
             raise DataError("A conversation to train on needs an assistant turn; got none.")
@@ -490,7 +490,7 @@ class _Talk:
         return self._template.text(self._turns[:count], self._tools, prompt=prompt, thinking=thinking)
 
     def _common(self, prompt: str, whole: str) -> int:
-        """How long both texts are the same; a control token is the same as a whole or not at all."""
+        """How far both texts agree from the beginning; a control token agrees as a whole or not at all."""
         if whole.startswith(prompt):
             return len(prompt)
         pairs = enumerate(zip(prompt, whole, strict=False))
@@ -576,7 +576,7 @@ def _with_argument_texts(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]
 def _unmelted(keeper: Guard, talk: _Talk, texts: list[Text], encoded: list[Encoded]) -> list[Rendered]:
     """A conversation's rows, in which no token holds characters of a prompt and of its answer.
 
-    A cut there is not in what inference sends before a later answer: then each answer has a row of its own.
+    What inference sends before a later answer has no cut there: then each answer has a row of its own.
     """
     melted = [_melted(text, row) for text, row in zip(texts, encoded, strict=True)]
     if any(melted):

@@ -2,7 +2,7 @@
 
 Where a message spells a control token, a private-use character that no message has is put into the spelling
 before the chat template sees it. The template renders everything else as it is. Afterwards the character is
-taken out again, and the text is cut there, so that no piece that the tokenizer gets holds the spelling.
+taken out again, and the text is cut there, so that the tokenizer never gets the whole spelling in one piece.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Guard:
         )
 
     def marks(self, texts: Iterable[str]) -> tuple[str, str]:
-        """Two private-use characters that none of the texts has: one marks a cut, one a possible cut."""
+        """Two private-use characters that are in none of the texts: one marks a cut, one a possible cut."""
         whole = "".join(texts)
         free = (chr(code) for code in _PRIVATE if chr(code) not in whole)
         cut, edge = next(free, ""), next(free, "")
@@ -108,8 +108,8 @@ class Guard:
     def broken(self, text: str, marks: tuple[str, str]) -> str:
         """A message's text with every spelling of a control token broken.
 
-        What only begins or ends a spelling, at the text's edge, gets the mark of a possible cut: whether it
-        is one is known when the template has put its own text around it.
+        The beginning or end of a spelling at the text's edge gets the mark of a possible cut: the text that
+        the template puts around it will tell.
         """
         cut, edge = marks
         places = dict.fromkeys(self._cuts(text), cut)
@@ -169,7 +169,7 @@ class Guard:
     def _cuts(self, text: str) -> Iterator[int]:
         """Where to cut a message's text."""
         cuts = {_inside(*match.span()) for match in self._overlapping(text)}
-        # A tokenizer that normalises finds control tokens in other spellings too; only itself knows which.
+        # A tokenizer that normalises finds control tokens in other spellings too; only it knows which.
         while self._normalises:
             done = self.encode([Text(text, tuple(sorted(cuts)))])[0]
             spans = [

@@ -67,14 +67,14 @@ class _Digest:
         self._parts = {name: hashlib.sha256() for name in ("ids", "mask", "length", "document")}
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Take the rows of a batch in."""
+        """Take in the rows of a batch."""
         for name, part in self._parts.items():
             column = batch.column(name)
             values = column.values if pa.types.is_list(column.type) else column
             part.update(values.to_numpy(zero_copy_only=False).tobytes())
 
     def hexdigest(self) -> str:
-        """Of all rows so far."""
+        """The digest of all rows so far."""
         return hashlib.sha256("".join(part.hexdigest() for part in self._parts.values()).encode()).hexdigest()
 
 
@@ -115,7 +115,7 @@ class Corpus(Sequence[Rendered]):
 
     @staticmethod
     def write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
-        """Write rows for `open`; with the last batch, which is empty, goes their digest. Raises OSError."""
+        """Write rows for `open`, and their digest with a last, empty batch; raises OSError."""
         digest = _Digest()
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
             for batch in batches:
@@ -148,13 +148,13 @@ class Corpus(Sequence[Rendered]):
         return self._view.documents
 
     def ids(self) -> NDArray[np.uint64]:
-        """Of the id of the conversation that each row comes from, a hash, [n]."""
+        """A hash of the id of the conversation that each row comes from, [n]."""
         texts = (part.to_pylist() for table in self._tables for part in table.parts("id"))
         hashes = (_hashed(text.encode() for text in part) for part in texts)
         return np.concatenate([np.empty(0, np.uint64), *hashes])[self._view.rows]
 
     def contents(self) -> NDArray[np.uint64]:
-        """Of the tokens of the whole conversation or document that each row is of, a hash, [n]."""
+        """A hash of the tokens of the whole conversation or document that each row comes from, [n]."""
         hashes = (_hashed(_tokens(part)) for table in self._tables for part in table.parts("ids"))
         return np.concatenate([np.empty(0, np.uint64), *hashes])[self._view.rows]
 
@@ -231,7 +231,7 @@ def as_corpus(rows: Sequence[Rendered]) -> Corpus:
 
 @dataclass(frozen=True)
 class _View:
-    """Of each row that is seen: which one it is, where it starts, and what `Corpus` tells of it."""
+    """For each row of the view: which one it is, where it starts, and what `Corpus` tells of it."""
 
     rows: Integers
     starts: Integers
@@ -280,7 +280,7 @@ class _Table:
         return found
 
     def _let_go(self) -> None:
-        """Have the mapped pages no longer count as this process's memory."""
+        """Stop counting the mapped pages as this process's memory."""
         self._read = 0
         if self._memory is not None and hasattr(mmap, "MADV_DONTNEED"):
             with contextlib.suppress(OSError):

@@ -65,7 +65,7 @@ class Message:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Everything that it holds and that is not a fixed word."""
+        """Everything in it but fixed words."""
         calls = (part for call in self.tool_calls for part in (call.name, call.arguments, call.id))
         return (self.content, self.reasoning_content, self.name, self.tool_call_id, *calls)
 
@@ -96,8 +96,8 @@ class Conversation:
         source: the task or corpus that it comes from.
         messages: at least one assistant turn that is trained on; the loss covers those only.
         tools: JSON schemas of the tools that the assistant may call, a JSON list; empty for none.
-        document: whether it is plain text, the content of its only message, all of which is trained on and
-            without a template.
+        document: whether it is plain text: the content of its only message, all of it trained on, without a
+            template.
     """
 
     id: str

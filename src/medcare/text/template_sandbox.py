@@ -25,7 +25,7 @@ LONGEST = 1 << 18
 _STEPS, _STEPS_A_CHARACTER = 100_000, 30
 _BITS = 4096  # of a number
 _WIDTH = re.compile(r"\d{5}|\*|\{[^}]*\{")  # in a format: a number of five digits, or one given elsewhere
-# These look at the outside of a value alone.
+# These look only at the outside of a value.
 _SHALLOW = frozenset({"length", "count", "first", "last", "default", "d", "list", "reverse"})
 _COMPARING = frozenset({"in", "eq", "equalto", "==", "ne", "!="})
 
@@ -177,7 +177,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Counted(NodeTransformer):
-    """A template's tree with calls of `_made` and `_step` where something is done that is no call."""
+    """Adds calls of `_made` and `_step` to a template's tree, where it works without a call."""
 
     def visit_For(self, node: nodes.For) -> Any:
         """Each turn is paid for, also one that the loop's condition leaves out."""
@@ -264,7 +264,7 @@ def _characters(values: list[Any], most: int) -> int:
 
 
 def _size(value: Any) -> int:
-    """Of a number, which may be a width or a count, itself."""
+    """A number counts as itself: it may be a width or a count."""
     return abs(value) if isinstance(value, int) and not isinstance(value, bool) else 0
 
 

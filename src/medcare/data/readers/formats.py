@@ -51,7 +51,7 @@ class Format:
 
     @property
     def asked(self) -> frozenset[str]:
-        """Of these, the columns that test splits without answers have; empty for data that only trains."""
+        """Those of them that test splits without answers have; empty for data that only trains."""
         return self.required - {self.shape.answer} if self.tests else frozenset()  # type: ignore[union-attr]
 
 
@@ -118,7 +118,7 @@ class Recognised:
 
     Attributes:
         name: a key of `FORMATS`.
-        columns: for the format's columns that are called otherwise, what they are called.
+        columns: the other names of the format's columns, where they have some.
     """
 
     name: str
@@ -150,7 +150,8 @@ def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recogn
     Args:
         rows: the first rows of the source.
         source: its name, for errors.
-        gold: whether there has to be a right answer; else the first format does that asks for what is there.
+        gold: whether there has to be a right answer; if not, the first format is taken that needs no more
+            than there is.
 
     Raises:
         DataError: no format fits, several do, or the rows are pairs of a preferred and another answer.

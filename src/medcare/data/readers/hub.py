@@ -35,7 +35,7 @@ class HubData:
 
     @classmethod
     def parse(cls, source: str) -> HubData:
-        """What a source names; raises DataError if it is of another form.
+        """Parse the name of a source; raises DataError if it has another form.
 
         A single part after the name is a split if it is called like one, else a configuration; the split is
         `train` if not given.
@@ -58,12 +58,12 @@ class HubData:
         return cls(name, None, rest[0] if rest else "train")
 
     def __str__(self) -> str:
-        """As a source is written, nothing left out."""
+        """The source in full, with nothing left out."""
         parts = (str(self.name), *([self.config] if self.config else []), self.split)
         return HUB + ":".join(parts)
 
     def at_commit(self) -> HubData:
-        """The same at the commit where it is now; without a connection at the last one known, if any is."""
+        """The same at its present commit; without a connection, at the last known one, if there is one."""
         if self.name.is_fixed or Path(self.name.repository).is_dir():
             return self
         return replace(self, name=self.name.at(_commit(self.name)))

@@ -1,4 +1,4 @@
-"""A JSON list read element by element, of which a piece of the text is held at a time."""
+"""A JSON list read element by element; only a piece of its text is held at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import Any, TextIO
 
 _CHUNK = 1 << 20
-# An element that is longer than this is taken for a broken one.
+# An element longer than this counts as broken.
 _LONGEST = 1 << 26
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
 _DECODER = json.JSONDecoder()

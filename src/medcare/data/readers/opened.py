@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, TextIO, cast
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
 
-_SAMPLE = 1 << 18  # bytes by which an encoding is recognised
-_FEWEST = 3  # bytes that are no UTF-8 by which another encoding can be told from a single broken character
+_SAMPLE = 1 << 18  # bytes from which an encoding is recognised
+_FEWEST = 3  # so many bytes that are not UTF-8 mean another encoding, not a broken character
 _FEWEST_NULS = 8
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -28,7 +28,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Those that data is found in; a recogniser that may choose among a hundred takes Latin letters for Cyrillic.
+# Encodings that data is found in; with a hundred to choose from, Latin letters are taken for Cyrillic.
 _ENCODINGS = ["gb18030", "big5", "shift_jis", "euc_kr", "cp1252"]
 
 
@@ -62,13 +62,13 @@ class DataFile:
 
     @property
     def name(self) -> str:
-        """The name without what it is packed in: `rows.jsonl` of `rows.jsonl.gz`."""
+        """The name without the ending of the packing: `rows.jsonl` of `rows.jsonl.gz`."""
         name = self.member or self.path.name
         return name.removesuffix(self._packing)
 
     @property
     def packed(self) -> bool:
-        """Whether it has to be unpacked while it is read, so that nothing can be looked up out of order."""
+        """Whether it is unpacked while it is read, so that it can only be read in order."""
         return bool(self.member or self._packing)
 
     @property
@@ -142,8 +142,8 @@ def recognise(sample: bytes) -> str:
     for mark, encoding in _BOMS:
         if sample.startswith(mark):
             return encoding
-    # No text holds NUL; in UTF-16, one byte of every Latin letter, digit, mark and line break is one, always
-    # the first or always the second.
+    # No text holds NUL; in UTF-16, every Latin letter, digit, mark and line break has one, always as its
+    # first or always as its second byte.
     even, odd = sample[::2].count(0), sample[1::2].count(0)
     if (even == 0) != (odd == 0) and even + odd >= _FEWEST_NULS:
         return "utf-16-be" if even else "utf-16-le"

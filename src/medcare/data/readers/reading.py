@@ -1,4 +1,4 @@
-"""From rows to records: the format is recognised, every row is checked, and none is lost without a word."""
+"""From rows to records: the format is recognised, every row is checked, and none is lost silently."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Bad:
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
-# Stands where a test split has no answer.
+# Stands in for the answer that a test split doesn't have.
 _NO_ANSWER = "-"
 
 OnBad = Callable[[Bad], None]
@@ -71,7 +71,7 @@ class Reading:
         name: a short name of it.
         unit: what row numbers count.
         format: the format's name, a key of `FORMATS`.
-        form: the format, with all settled that the first rows tell.
+        form: the format, with everything settled that the first rows tell.
         rows: the rows, to be read once, their columns called as in the format.
     """
 
@@ -133,7 +133,7 @@ class Reading:
         if self.format == "items":
             return _own_item(columns, messages)
         _check_turns(messages)
-        # An exam is called as its file; PromptCBLUE's rows without a task name none.
+        # An exam is called like its file; PromptCBLUE's rows without a task name none.
         task = _task(form, row, self.name if isinstance(form.shape, ExamColumns) else self.format)
         fact = f"{self.name}/{identity}"
         if not isinstance(form.shape, ExamColumns):
@@ -143,7 +143,7 @@ class Reading:
         return self._exam_item(form, columns, fact, task, form.shape.read(columns))
 
     def _unanswered(self, form: Format, row: Row, columns: Columns) -> Item:
-        """What a row asks, whatever it has for an answer."""
+        """What a row asks, whatever its answer is."""
         shape = form.shape
         if isinstance(shape, ExamColumns):
             task, fact = _task(form, row, self.name), f"{self.name}/{_identity(form, row)}"
@@ -280,13 +280,13 @@ def items(
 
 
 def _each(source: str, open_file: Callable[[str], Reading]) -> Iterator[Reading]:
-    """The files of a source, opened one after the other; the first at once, so that it says what is wrong."""
+    """The files of a source, opened one after the other; the first at once, so that errors come early."""
     first, *others = expand(source)
     return itertools.chain([open_file(first)], map(open_file, others))
 
 
 def _told(rows: Iterator[Row], source: str) -> Iterator[Row]:
-    """The rows, with a word now and then on how far reading has come: nobody knows how many there are."""
+    """The rows; now and then it says how far reading has come, since nobody knows how many there are."""
     said = time.monotonic()
     for count, row in enumerate(rows):
         if time.monotonic() - said > _SILENCE:
@@ -298,7 +298,7 @@ def _told(rows: Iterator[Row], source: str) -> Iterator[Row]:
 def sort_out(
     reading: Reading, records: Iterator[tuple[int, _Record | Bad]], on_bad: OnBad | None = None
 ) -> Iterator[_Record]:
-    """The good ones; `on_bad` is called with the others, or else DataError raised."""
+    """The good records; `on_bad` gets the others, and without it the first raises DataError."""
     for _, record in records:
         if not isinstance(record, Bad):
             yield record

@@ -32,7 +32,7 @@ IsRow = Callable[[dict[str, Any]], bool]
 _BROKEN = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
 _LONGEST_HEADER = 1 << 16
 _BATCH = 1000
-_LONGEST_TEXT = 1 << 20  # characters of a .txt file that are one document
+_LONGEST_TEXT = 1 << 20  # characters of a .txt file that make one document
 # A .json file of at most this many bytes may be one object over several lines.
 _ONE_OBJECT = 1 << 26
 
@@ -74,7 +74,7 @@ class Rows:
 def expand(pattern: str) -> list[str]:
     """The sources behind a path, a folder of data files, a glob pattern or a hub id, in a fixed order.
 
-    A data set of a hub is named at the commit where it is now: that one is read, whenever it is.
+    A hub's data set is pinned to its present commit, which is then read, however late.
 
     Raises:
         DataError: nothing matches.
@@ -84,7 +84,7 @@ def expand(pattern: str) -> list[str]:
     folder = Path(pattern)
     if folder.is_dir():
         files = [path for path in folder.rglob("*") if path.is_file() and _is_data(path, folder)]
-        # Where there are tables, a text beside them is what tells about them.
+        # A text beside tables only describes them.
         files = [path for path in files if not _is_text(path)] or files
         if not files:
             raise DataError(f"{folder} holds no data file. Known endings: {', '.join(ENDINGS)}.")
@@ -210,13 +210,13 @@ def _json_line(number: int, line: str) -> Row:
 
 
 def _is_list(file: DataFile) -> bool:
-    """Whether a .json file holds one list; otherwise it is read as JSON lines, which many sets call .json."""
+    """Whether a .json file holds one list; if not, it is read as JSON lines, which many sets call .json."""
     with file.text() as stream:
         return stream.read(1 << 16).lstrip().startswith("[")
 
 
 def _json(file: DataFile, is_row: IsRow) -> Iterator[Row]:
-    """JSON lines, or one object over several lines; of objects that are no rows, the rows in them."""
+    """JSON lines, or one object over several lines; an object that is no row gives the rows in it."""
     with file.text() as stream:
         first = _json_line(1, stream.readline(_ONE_OBJECT))
         whole = first.raw + stream.read(_ONE_OBJECT) if first.value is None else ""
@@ -294,7 +294,7 @@ def _csv(file: DataFile) -> Iterator[Row]:
 
 
 def _delimiter(line: str) -> str:
-    """What parts the cells of a first line, outside of quotes; a comma where nothing does."""
+    """What separates the cells of a first line, outside of quotes; a comma where nothing does."""
     bare = re.sub(r'"[^"]*"', "", line)
     return max(",\t;|", key=bare.count)
 
@@ -334,7 +334,7 @@ def _arrow(path: Path) -> Iterator[Row]:
 
 
 def _validated(batches: Iterable[Any]) -> Iterator[Any]:
-    """Batches whose lengths and offsets lead nowhere outside: in the file they are as in memory."""
+    """Batches whose lengths and offsets lead nowhere outside: memory has them as the file does."""
     for batch in batches:
         batch.validate(full=True)
         yield batch

@@ -24,13 +24,13 @@ _ROLES: dict[str, Role] = {
 }
 # Whether a turn is trained on, as OpenAI, axolotl and others write it.
 _TRAINED = ("weight", "train", "training", "trainable")
-# What says the same about parts of a turn, or in a way that is not understood.
+# Fields that say the same about parts of a turn, or in a way that is not understood.
 _MASKS = ("mask", "masked", "loss", "loss_mask", "train_detail")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 # KTO's marks: false means that the answer is a bad one.
 _LABELS = ("label", "kto_tag")
 
-# How an exchange of two texts calls them.
+# The names of the two texts of an exchange.
 _EXCHANGES = (("human", "assistant"), ("user", "assistant"), ("input", "output"))
 
 Columns = Mapping[str, Any]
@@ -249,7 +249,7 @@ def kind(value: Any) -> str:
 
 
 def _check_row(row: Columns) -> None:
-    """Raise RowError for a row that must not train, or of which a part would be lost."""
+    """Raise RowError for a row that must not train, or would lose a part."""
     _check_text_only(row, "")
     for name in _LABELS:
         if row.get(name) is False:
