@@ -134,9 +134,9 @@ def test_few_logits_at_once_change_nothing(llama: PreTrainedModel, monkeypatch: 
     prompts, options = questions()
     whole = score_options(llama, prompts, options)
     monkeypatch.setattr(scoring, "_LOGITS", 1)
-    seen: list[tuple[int, int]] = []
-    assert_close(score_options(llama, prompts, options, progress=lambda *at: seen.append(at)), whole)
-    assert seen == [(n + 1, len(prompts)) for n in range(len(prompts))]
+    one_by_one = list(stream_option_scores(llama, prompts, options))
+    assert [len(batch) for batch in one_by_one] == [1] * len(prompts)
+    assert_close([scores for [(_, scores)] in sorted(one_by_one)], whole)
 
 
 def test_streaming_names_every_question_once(llama: PreTrainedModel) -> None:

@@ -24,8 +24,9 @@ def test_the_peak_of_each_part_is_kept_by_kind():
     ledger = Ledger()
     with ledger:
         ledger.part("first")
-        with ledger.making("logits"):
-            logits = torch.ones(512)
+        ledger.kind = "logits"
+        logits = torch.ones(512)
+        ledger.kind = "temporary"
         short = torch.ones(256)
         del short
         ledger.part("second")

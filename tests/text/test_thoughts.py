@@ -41,20 +41,17 @@ def test_how_a_text_is_cut_changes_nothing(pieces: list[str], opened: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "opened", "thought", "answer"),
+    ("text", "thought", "answer"),
     [
-        ("<think>\nA or B?\n</think>\n\nB.", False, "A or B?", "B."),
-        ("A or B?</think>B.", True, "A or B?", "B."),
-        ("<think>A or B?</think>B.", True, "A or B?", "B."),
-        ("A or B?</think>B.", None, "A or B?", "B."),
-        ("Say <think>no</think>.", None, "", "Say <think>no</think>."),
-        ("cut in the thou", True, "cut in the thou", None),
-        ("<think>cut </thi", False, "cut </thi", None),
-        (" no thought ", False, "", " no thought "),
-        ("<think>a</think>", False, "a", ""),
+        ("<think>\nA or B?\n</think>\n\nB.", "A or B?", "B."),
+        ("A or B?</think>B.", "A or B?", "B."),
+        ("Say <think>no</think>.", "", "Say <think>no</think>."),
+        ("<think>cut </thi", "cut </thi", None),
+        (" no thought ", "", " no thought "),
+        ("<think>a</think>", "a", ""),
     ],
 )
 def test_a_whole_text_is_parted_and_an_answer_that_never_began_is_none(
-    text: str, opened: bool | None, thought: str, answer: str | None
+    text: str, thought: str, answer: str | None
 ) -> None:
-    assert parted_text(text, opened=opened) == (thought, answer)
+    assert parted_text(text) == (thought, answer)

@@ -151,12 +151,12 @@ def missing(path: Path, required: Literal["file", "folder"]) -> str:
     return f"{path} does not exist" if required == "file" else f"There is no folder {path}"
 
 
-def refuse_device(path: Path, error: type[MedCareError] = DataError) -> None:
-    """Raise `error` for one of those that may never end, such as /dev/zero."""
+def refuse_device(path: Path) -> None:
+    """Raise DataError for one of those that may never end, such as /dev/zero."""
     with contextlib.suppress(OSError):  # who reads it says so
         mode = Path(path).stat().st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise error(f"{missing(Path(path), 'file')}. Check the path.")
+            raise DataError(f"{missing(Path(path), 'file')}. Check the path.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from medcare.foundation.errors import EvaluationError
-from medcare.generation.decoder import Decoder, Progress, batches, common_prefix, evaluating
+from medcare.generation.decoder import Decoder, batches, common_prefix, evaluating
 from medcare.models.soundness import check_answer
 
 # Most logits held at once; 2^27 floats are 512 MiB.
@@ -109,7 +109,6 @@ def score_options(
     options: Sequence[Options],
     *,
     tokens_per_batch: int = 4096,
-    progress: Progress | None = None,
 ) -> list[list[float]]:
     """Log-likelihood of each option given its prompt: the sum over the option's tokens, in nats.
 
@@ -118,7 +117,6 @@ def score_options(
         prompts: token ids of each question, each at least one.
         options: token ids of each question's options, each at least one.
         tokens_per_batch: most tokens in a batch, padding included.
-        progress: called after every batch.
 
     Returns:
         One list a question, one number an option, in the order given.
@@ -127,13 +125,9 @@ def score_options(
         EvaluationError: a prompt or an option has no tokens, or there is not one list of options a prompt.
     """
     scores: list[list[float]] = [[] for _ in prompts]
-    done = 0
     for batch in stream_option_scores(model, prompts, options, tokens_per_batch=tokens_per_batch):
-        done += len(batch)
         for index, values in batch:
             scores[index] = values
-        if progress:
-            progress(done, len(prompts))
     return scores
 
 

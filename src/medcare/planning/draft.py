@@ -258,17 +258,15 @@ class _Numbers:
         return round(self.characters * share), longest, self._too_long
 
 
-def look_at_test(
-    source: str, tokenizer: PreTrainedTokenizerBase, *, columns: Mapping[str, str] | None = None
-) -> Tested:
+def look_at_test(source: str, tokenizer: PreTrainedTokenizerBase) -> Tested:
     """Read a test set, and find out how it can be scored where the file doesn't say.
 
     Raises:
         MedCareError: it can't be read, or nothing in it can be scored; see `read_test_set`.
     """
-    if not _says_how(source, columns):
-        return _asked_and_answered(source, tokenizer, columns)
-    items, tasks, aside = read_test_set(source, exams="generation", columns=columns)
+    if not _says_how(source):
+        return _asked_and_answered(source, tokenizer)
+    items, tasks, aside = read_test_set(source, exams="generation")
     several = sum(len(item.answers) > 1 for item in items)
     answers = [_answer(item) for item in items]
     read = _tokens([part for item in items for part in (item.prompt, *item.options)], tokenizer)
@@ -397,28 +395,25 @@ def _evaluation(test: Tested, items: str, most_items: int) -> Iterator[str]:
         yield f"  max_new_tokens: {room}  # the longest right answer has {test.answer_tokens:,}"
 
 
-def _says_how(source: str, columns: Mapping[str, str] | None) -> bool:
+def _says_how(source: str) -> bool:
     """Whether a test set tells by its format, or by itself, how it is scored."""
     path = Path(source)
     if path.suffix in YAML or path.is_dir() or source.startswith(HUB):
         return True
-    reading = open_data(source, columns=columns)
+    reading = open_data(source)
     first = next((row.value for row in reading.rows if row.value is not None), {})
     return reading.form.tests or isinstance(first.get("form"), str)
 
 
-def _asked_and_answered(
-    source: str, tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, str] | None
-) -> Tested:
+def _asked_and_answered(source: str, tokenizer: PreTrainedTokenizerBase) -> Tested:
     """A task of one's own out of questions with their answers."""
-    pairs = list(_pairs(open_data(source, columns=columns)))
+    pairs = list(_pairs(open_data(source)))
     if not pairs:
         raise DataError(f"{source} holds no question with one answer, so nothing in it can be scored.")
     questions, targets = zip(*pairs, strict=True)
     read, written = _tokens(questions, tokenizer), _tokens(targets, tokenizer)
-    declared = _form(targets) | ({"map": dict(columns)} if columns else {})
     names, longest = (Path(source).stem,), _longest(targets, tokenizer)
-    return Tested(source, len(targets), names, 0, 0, longest, read, written, declared)
+    return Tested(source, len(targets), names, 0, 0, longest, read, written, _form(targets))
 
 
 def _form(targets: Sequence[str]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -59,15 +58,6 @@ class Ledger(TorchDispatchMode):
         """Count tensors as of this kind, also if they were counted as another."""
         for tensor in tensors:
             self._add(_local(tensor).untyped_storage(), kind, again=True)
-
-    @contextmanager
-    def making(self, kind: str) -> Iterator[None]:
-        """Within the block, what is made is of this kind."""
-        former, self.kind = self.kind, kind
-        try:
-            yield
-        finally:
-            self.kind = former
 
     def watch(self, module: nn.Module, kind: str) -> None:
         """What this module makes in its forward pass, recomputed or not, is of this kind."""

@@ -57,22 +57,18 @@ class Thoughts:
         return (held, "") if self._state == "thought" else ("", held)
 
 
-def parted(text: str, *, opened: bool | None = None) -> tuple[str, str | None]:
+def parted(text: str) -> tuple[str, str | None]:
     """The thought and the answer of a whole text.
 
-    Args:
-        text: what a model wrote.
-        opened: as of `Thoughts`; None where that isn't known: then a thought that is closed without having
-            been opened is taken for one.
+    A thought that is closed without having been opened counts as one: the prompt may have opened it.
 
     Returns:
         Both without the white space around them, a text without a thought as it is; no answer, None, where
         the thought was never closed.
     """
     start = text.lstrip()
-    if opened is None:
-        opened = CLOSE in start and OPEN not in start.partition(CLOSE)[0]
-    if not opened and not start.startswith(OPEN):
+    opened_by_prompt = CLOSE in start and OPEN not in start.partition(CLOSE)[0]
+    if not opened_by_prompt and not start.startswith(OPEN):
         return "", text
     thought, closed, answer = start.removeprefix(OPEN).partition(CLOSE)
     return thought.strip(), answer.strip() if closed else None
