@@ -8,7 +8,7 @@ memory doesn't give the logits of the whole row, reads the row anew for every to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +20,6 @@ from transformers.cache_utils import DynamicLayer
 
 from medcare.models.placement import input_device
 from medcare.models.traits import Traits
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished items and of all items."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from medcare.generation.decoder import Decoder, Progress, batches, common_prefix, evaluating, keep_rows
+from medcare.generation.decoder import Decoder, batches, common_prefix, evaluating, keep_rows
 from medcare.generation.ending import answer_ends
 from medcare.models.soundness import check_answer
 
@@ -22,7 +22,6 @@ def generate(
     max_new_tokens: int = 64,
     stop_ids: Sequence[int] | None = None,
     tokens_per_batch: int = 4096,
-    progress: Progress | None = None,
 ) -> list[list[int]]:
     """Continue every prompt greedily until the end of the turn.
 
@@ -33,7 +32,6 @@ def generate(
         max_new_tokens: longest continuation.
         stop_ids: tokens that end a continuation; by default `answer_ends`.
         tokens_per_batch: most tokens in a batch, padding and continuation included.
-        progress: called after every batch.
 
     Returns:
         The new tokens of each prompt without the stop token, in the order of `prompts`.
@@ -43,13 +41,9 @@ def generate(
     stream = stream_generate(
         model, prompts, max_new_tokens=max_new_tokens, stop_ids=stops, tokens_per_batch=tokens_per_batch
     )
-    done = 0
     for batch in stream:
-        done += len(batch)
         for index, tokens in batch:
             outputs[index] = tokens
-        if progress:
-            progress(done, len(prompts))
     return outputs
 
 
