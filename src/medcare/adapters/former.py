@@ -29,30 +29,32 @@ class Former:
         there = {name for layer in self.layers.values() for name in layer.branches}
         self.added = frozenset(name for name in there if SPECS[name].added_in == "align")
         new = {
-            id(entry)
+            id(parameter)
             for layer in self.layers.values()
             for name in self.added & layer.branches.keys()
-            for entry in layer.branch(name).parameters()
+            for parameter in layer.branch(name).parameters()
         }
-        kept = [entry for entry in parameters.values() if id(entry) not in new]
-        self.kept: list[tuple[nn.Parameter, Tensor]] = [(entry, entry.detach().clone()) for entry in kept]
+        kept = [parameter for parameter in parameters.values() if id(parameter) not in new]
+        self.kept: list[tuple[nn.Parameter, Tensor]] = [
+            (parameter, parameter.detach().clone()) for parameter in kept
+        ]
 
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Within the block, the model computes what it did then, without dropout."""
         training = self.model.training
-        now = [(entry, entry.data) for entry, _ in self.kept]
+        now = [(parameter, parameter.data) for parameter, _ in self.kept]
         disabled = {name: layer.disabled for name, layer in self.layers.items()}
         self.model.eval()
-        for entry, value in self.kept:
-            entry.data = value
+        for parameter, value in self.kept:
+            parameter.data = value
         for layer in self.layers.values():
             layer.disabled |= self.added
         try:
             yield
         finally:
-            for entry, value in now:
-                entry.data = value
+            for parameter, value in now:
+                parameter.data = value
             for name, layer in self.layers.items():
                 layer.disabled = disabled[name]
             self.model.train(training)

@@ -27,7 +27,7 @@ DORAS: dict[Stage, str] = {"aggregate": "dora", "align": "second_dora"}
 
 def save_weights(folder: Path, parameters: Mapping[str, Tensor]) -> None:
     """Write trained weights into a stage folder; raises StorageError."""
-    save_tensors(folder / WEIGHTS, {name: entry.detach() for name, entry in parameters.items()})
+    save_tensors(folder / WEIGHTS, {name: parameter.detach() for name, parameter in parameters.items()})
 
 
 @torch.no_grad()

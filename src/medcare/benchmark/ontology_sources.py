@@ -121,7 +121,7 @@ def _read_obo(path: Path) -> tuple[str, list[Row]]:
 
 def _findings(terms: list[Row]) -> list[Row]:
     """The descendants of Phenotypic abnormality, with their organ systems (its children)."""
-    parents = {term["id"][0]: [entry.split(" ! ")[0] for entry in term["is_a"]] for term in terms}
+    parents = {term["id"][0]: [parent.split(" ! ")[0] for parent in term["is_a"]] for term in terms}
     children: dict[str, list[str]] = defaultdict(list)
     for term, above in parents.items():
         for parent in above:
@@ -172,14 +172,14 @@ def _diseases(folder: Path, findings: set[str]) -> list[Row]:
     for row in _table(folder / "phenotype.hpoa", "database_id"):
         key, finding = row["database_id"], row["hpo_id"]
         if key.startswith("OMIM:") and finding in findings:
-            entry = rows.setdefault(
+            disease = rows.setdefault(
                 key, {"name": row["disease_name"], "findings": set(), "less": set(), "genes": set()}
             )
             share = 0.0 if row["qualifier"] == "NOT" else _share(row["frequency"])
             if share > 0:
-                entry["findings"].add(finding)
+                disease["findings"].add(finding)
             if share < _EXPECTED:
-                entry["less"].add(finding)
+                disease["less"].add(finding)
     for row in _table(folder / "genes_to_phenotype.txt", "ncbi_gene_id"):
         if row["disease_id"] in rows:
             rows[row["disease_id"]]["genes"].add(row["gene_symbol"])

@@ -106,7 +106,7 @@ def _base(config: Path | None, given: list[str]) -> str:
     """The settings' base."""
     from medcare.settings.files import load_config
 
-    if config is None and not any(entry.startswith("model.base=") for entry in given):
+    if config is None and not any(setting.startswith("model.base=") for setting in given):
         raise ConfigError(
             "There is no model to plan for. Name one, as in: medcare plan qwen1.5-7b; or give --config with "
             "settings that name it."
@@ -252,8 +252,8 @@ def _settings(request: PlanRequest, option: Option, given: list[str]) -> list[st
     }
     if option.accumulation != request.config.stage(stage).accumulation:
         own[f"{stage}.accumulation"] = str(option.accumulation)
-    others = [entry for entry in given if entry.partition("=")[0] not in own]
-    return [f"--set {shlex.quote(entry)}" for entry in (*others, *map("=".join, own.items()))]
+    others = [setting for setting in given if setting.partition("=")[0] not in own]
+    return [f"--set {shlex.quote(setting)}" for setting in (*others, *map("=".join, own.items()))]
 
 
 def _command(request: PlanRequest, option: Option, words: list[str]) -> str:

@@ -241,7 +241,7 @@ def verify(
     folders = sorted(path.parent for path in folder.rglob(MANIFEST)) or [folder]
     if folders == [folder]:
         read_manifest(folder)  # says why, if it is no finished folder
-    count = sum(check(entry, anew=True) for entry in folders)
+    count = sum(check(folder, anew=True) for folder in folders)
     typer.echo(f"{folder}: {count} files in {len(folders)} finished folders are as they were written.")
     return _use(folder)
 

@@ -151,9 +151,9 @@ def _unpack(archive: Path) -> None:
     """Its data files, beside it; their names can't lead out of the folder."""
     try:
         with zipfile.ZipFile(archive) as packed:
-            for entry in packed.infolist():
-                if entry.filename.lower().endswith(ENDINGS) and "__MACOSX" not in entry.filename:
-                    packed.extract(entry, archive.parent)
+            for member in packed.infolist():
+                if member.filename.lower().endswith(ENDINGS) and "__MACOSX" not in member.filename:
+                    packed.extract(member, archive.parent)
     except (zipfile.BadZipFile, OSError, RuntimeError) as error:
         raise DataError(
             f"{archive} can't be unpacked: {first_line(error)}. Remove it, and get it anew."

@@ -30,7 +30,7 @@ def without_recipe(source: str) -> str:
         return source
     path = Path(source)
     recipe = load_recipe(path)
-    files = [[(name, digest_of(name)) for name in files_of(entry, path.parent)] for entry in recipe.sources]
+    files = [[(name, digest_of(name)) for name in files_of(source, path.parent)] for source in recipe.sources]
     key = hashlib.sha256(json.dumps([asdict(recipe), files]).encode()).hexdigest()
     out = cache_dir() / "corpora" / f"{path.stem}-{key[:16]}.jsonl"
     with in_turn(out.with_suffix(".lock")):

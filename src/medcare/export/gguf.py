@@ -71,7 +71,7 @@ class GgufFile:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _FileTensor:
     """One tensor of the file: its name and type there, and its values in transformers' order of rows.
 
     Attributes:
@@ -118,7 +118,7 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
     model = load_model(folder, device="cpu", dtype="float32", base=base)
     merge_all(model)
     plain: Type = kind if kind in _FILE_TYPES else "f16"
-    entries = list(_entries(model, architecture, plain))
+    tensors = list(_file_tensors(model, architecture, plain))
     claim(out, run, settings)
     front = front_matter({**manifest, "stage": "gguf"}, stages_behind(stage_folder))
 
@@ -130,7 +130,7 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
             _describe(writer, manifest, front, plain)
             hyperparameters(writer, config)
             write_vocabulary(writer, vocabulary)
-            _write_tensors(writer, entries)
+            _write_tensors(writer, tensors)
         finally:
             writer.close()
         if plain != kind:
@@ -141,7 +141,7 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
     write_manifest(out, run, {**settings, **facts})
     if "stage" in manifest:
         write_card(out, source=stage_folder)
-    notes = _notes(entries, context_length(config), config.max_position_embeddings, kind)
+    notes = _notes(tensors, context_length(config), config.max_position_embeddings, kind)
     return GgufFile(path, (*vocabulary.notes, *notes))
 
 
@@ -207,7 +207,7 @@ def _source(folder: str | Path, kind: Type) -> tuple[dict[str, Any], Path, dict[
     return manifest, stages, settings
 
 
-def _entries(model: PreTrainedModel, architecture: Architecture, kind: Type) -> Iterator[_Entry]:
+def _file_tensors(model: PreTrainedModel, architecture: Architecture, kind: Type) -> Iterator[_FileTensor]:
     """The tensors of the file.
 
     Raises:
@@ -233,10 +233,12 @@ def _entries(model: PreTrainedModel, architecture: Architecture, kind: Type) -> 
         if architecture.gemma and name.endswith("norm.weight"):
             values = values + 1
         _check_values(name, values, wanted)
-        yield _Entry(spelt, values, wanted, heads.get(name.split(".")[-2], 0) if architecture.pairs else 0)
+        yield _FileTensor(
+            spelt, values, wanted, heads.get(name.split(".")[-2], 0) if architecture.pairs else 0
+        )
     factors = rope_factors(model)
     if factors is not None:
-        yield _Entry("rope_freqs.weight", factors, GGMLQuantizationType.F32)
+        yield _FileTensor("rope_freqs.weight", factors, GGMLQuantizationType.F32)
 
 
 def _check_values(name: str, values: Tensor, kind: GGMLQuantizationType) -> None:
@@ -249,22 +251,22 @@ def _check_values(name: str, values: Tensor, kind: GGMLQuantizationType) -> None
         )
 
 
-def _write_tensors(writer: GGUFWriter, entries: Sequence[_Entry]) -> None:
+def _write_tensors(writer: GGUFWriter, tensors: Sequence[_FileTensor]) -> None:
     """Write header, metadata and tensors; one tensor is in memory in its new form at a time."""
     import numpy as np
     from gguf.quants import quant_shape_to_byte_shape, quantize
 
-    for entry in entries:
-        size = int(np.prod(quant_shape_to_byte_shape(entry.values.shape, entry.kind)))
+    for tensor in tensors:
+        size = int(np.prod(quant_shape_to_byte_shape(tensor.values.shape, tensor.kind)))
         writer.add_tensor_info(
-            entry.name, entry.values.shape, np.dtype(np.float32), size, raw_dtype=entry.kind
+            tensor.name, tensor.values.shape, np.dtype(np.float32), size, raw_dtype=tensor.kind
         )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for entry in entries:
-        values: NDArray[np.float32] = _reordered(entry.values, entry.heads).float().contiguous().numpy()
-        writer.write_tensor_data(quantize(values, entry.kind))
+    for tensor in tensors:
+        values: NDArray[np.float32] = _reordered(tensor.values, tensor.heads).float().contiguous().numpy()
+        writer.write_tensor_data(quantize(values, tensor.kind))
 
 
 def _reordered(values: Tensor, heads: int) -> Tensor:
@@ -302,8 +304,8 @@ def _describe(writer: GGUFWriter, manifest: dict[str, Any], front: dict[str, Any
     writer.add_quantization_version(GGML_QUANT_VERSION)
 
 
-def _notes(entries: Sequence[_Entry], length: int, full: int, kind: Type) -> Iterator[str]:
-    plain = [entry.name for entry in entries if kind == "q8_0" and entry.kind.name == "F16"]
+def _notes(tensors: Sequence[_FileTensor], length: int, full: int, kind: Type) -> Iterator[str]:
+    plain = [tensor.name for tensor in tensors if kind == "q8_0" and tensor.kind.name == "F16"]
     if plain:
         shown = ", ".join(plain[:3]) + (", ..." if len(plain) > 3 else "")
         yield f"{len(plain)} tensors are f16, since their rows are no multiple of 32: {shown}."

@@ -191,7 +191,7 @@ def _scores(tree: dict[str, Any], tokens: list[str]) -> list[float]:
     a merge, and the merges of one token have to follow one another; that is so where merges were made out of
     scores, and not where they were learnt as merges.
     """
-    added = {entry["content"] for entry in tree["added_tokens"]}
+    added = {token["content"] for token in tree["added_tokens"]}
     known = tree["model"]["vocab"]
     pairs = _pairs(tree["model"]["merges"])
     order: dict[str, int] = {}

@@ -210,10 +210,10 @@ def _change_counts(results: Json) -> dict[str, dict[str, Counter[str]]]:
     """By family and pair: on how many tasks the second is `better`, `worse`, or `lower` within noise."""
     counts: dict[str, dict[str, Counter[str]]] = {family: {} for family in results["summary"]}
     for task in results["tasks"].values():
-        for pair, entry in task["comparisons"].items():
+        for pair, difference in task["comparisons"].items():
             count = counts[task["family"]].setdefault(pair, Counter(better=0, worse=0, lower=0))
-            count[entry["verdict"]] += 1
-            count["lower"] += entry["verdict"] == wording.NONE and entry["value"] < 0
+            count[difference["verdict"]] += 1
+            count["lower"] += difference["verdict"] == wording.NONE and difference["value"] < 0
     return counts
 
 

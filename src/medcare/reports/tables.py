@@ -60,8 +60,8 @@ def _scores(place: Json, scores: Json) -> Iterator[Json]:
 
 
 def _differences(place: Json, comparisons: Json) -> Iterator[Json]:
-    for pair, entry in comparisons.items():
-        shown = {key: entry[key] for key in ("value", "low", "high", "p", "p_holm", "verdict")}
+    for pair, difference in comparisons.items():
+        shown = {key: difference[key] for key in ("value", "low", "high", "p", "p_holm", "verdict")}
         yield {"kind": "difference", **place, "model": pair, **shown}
 
 

@@ -59,14 +59,14 @@ def _settings(
     cls: type[Any], defaults: dict[str, Any], trees: dict[str, dict[str, Any]], prefix: str
 ) -> Iterator[Setting]:
     meanings, hints = _meanings(cls), get_type_hints(cls)
-    for entry in dataclasses.fields(cls):
-        key, hint = f"{prefix}{entry.name}", hints[entry.name]
+    for field in dataclasses.fields(cls):
+        key, hint = f"{prefix}{field.name}", hints[field.name]
         if dataclasses.is_dataclass(hint):
-            yield from _settings(hint, defaults[entry.name], trees, f"{key}.")  # type: ignore[arg-type]
+            yield from _settings(hint, defaults[field.name], trees, f"{key}.")  # type: ignore[arg-type]
             continue
         said = {name: value_of(tree, key) for name, tree in trees.items()}
         presets = {name: value for name, value in said.items() if value is not None}
-        yield Setting(key, meanings.get(entry.name, ""), _kind(hint), defaults[entry.name], presets)
+        yield Setting(key, meanings.get(field.name, ""), _kind(hint), defaults[field.name], presets)
 
 
 def _meanings(cls: type[Any]) -> dict[str, str]:

@@ -181,7 +181,7 @@ def _build(cls: type[Any], tree: Any, prefix: str, default: Any = None) -> Any:
     if not isinstance(tree, dict):
         raise ConfigError(f"{where} must be a group of settings, got {_shown(tree)}.")
     hints = get_type_hints(cls)
-    defaults = {entry.name: entry for entry in dataclasses.fields(cls)}
+    defaults = {field.name: field for field in dataclasses.fields(cls)}
     values = {}
     for key, value in tree.items():
         if key not in defaults:
@@ -196,10 +196,10 @@ def _build(cls: type[Any], tree: Any, prefix: str, default: Any = None) -> Any:
         raise ConfigError(text if text.startswith(prefix) else f"{prefix}{text}") from None
 
 
-def _convert(hint: Any, value: Any, key: str, entry: dataclasses.Field[Any] | None = None) -> Any:
+def _convert(hint: Any, value: Any, key: str, field: dataclasses.Field[Any] | None = None) -> Any:
     if dataclasses.is_dataclass(hint):
         # The stages differ in their defaults: 3 epochs for align, no penalty for aggregate.
-        made = entry.default_factory if entry else dataclasses.MISSING
+        made = field.default_factory if field else dataclasses.MISSING
         default = None if made is dataclasses.MISSING else made()
         return _build(hint, value, f"{key}.", default)  # type: ignore[arg-type]
     origin = get_origin(hint)

@@ -46,7 +46,7 @@ def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"{missing(folder, 'folder')}. Choose another --out.")
     begun = (folder / CONFIG).is_file()
-    if not begun and folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+    if not begun and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise FolderError(f"{folder} is not empty and holds no run of this package. Choose another --out.")
     if is_main():  # of the processes of one job, the one that writes
         hold(folder)

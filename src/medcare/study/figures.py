@@ -65,9 +65,13 @@ def _way(results: Sequence[Mapping[str, Any]], *measures: str) -> Any:
     for result in results:
         last = last_stage(result)["measures"]
         start = [result["stage_1"]["measures"]["end"]] if "stage_2" in result else []
-        on_the_way = [entry for moment, entry in last.items() if moment.startswith("stopped")]
-        moments = [*(entry for entry in start if set(measures) <= entry.keys()), *on_the_way, last["end"]]
-        rows.append([[entry[measure] for entry in moments] for measure in measures])
+        on_the_way = [measured for moment, measured in last.items() if moment.startswith("stopped")]
+        moments = [
+            *(measured for measured in start if set(measures) <= measured.keys()),
+            *on_the_way,
+            last["end"],
+        ]
+        rows.append([[measured[measure] for measured in moments] for measure in measures])
     return np.array(rows).swapaxes(0, 1)
 
 

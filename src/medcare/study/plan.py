@@ -150,7 +150,7 @@ def load_study(path: Path) -> Study:
         )
     if tree["world"] not in ("small", "run"):
         raise ConfigError(f"world must be small or run, got {tree['world']!r}.")
-    figures = tuple(build(Figure, entry) for entry in tree.get("figures", ()))
+    figures = tuple(build(Figure, figure) for figure in tree.get("figures", ()))
     arms = {name: settings or {} for name, settings in tree["arms"].items()}
     study = Study(
         tree["world"],

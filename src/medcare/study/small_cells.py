@@ -124,7 +124,7 @@ def _mixed(
         seed=config.seed,
     )
     measures["end"] = measure(model, tests)
-    return {"measures": measures, "trained": sum(entry.numel() for entry in parameters.values())}
+    return {"measures": measures, "trained": sum(parameter.numel() for parameter in parameters.values())}
 
 
 def _stage_1(
@@ -162,7 +162,7 @@ def _stage_1(
         with _between(model, bare, scale):
             measures[f"scaled {scale}"] = measure(model, tests)
     save_tensors(folder / "branches.safetensors", dict(_branch_parameters(model)))
-    trained = sum(entry.numel() for entry in parameters.values())
+    trained = sum(parameter.numel() for parameter in parameters.values())
     write_json(folder / "measures.json", {"measures": measures, "trained": trained, **facts})
 
 
@@ -239,7 +239,7 @@ def _stage_2(
             for kind, directions in (("knowledge", knowledge), ("forms", _directions(model, forms)))
         }
         facts |= orthogonality(model)
-    trained = sum(entry.numel() for entry in parameters.values())
+    trained = sum(parameter.numel() for parameter in parameters.values())
     return {"measures": measures, "trained": trained, **facts}
 
 
@@ -264,8 +264,11 @@ def _kept_out(
     stage: StageConfig, knowledge: Mapping[str, Directions], forms: Mapping[str, Directions]
 ) -> dict[str, Tensor]:
     if stage.orthogonality == "inputs":
-        return {name: leading(entry, stage.input_energy) for name, entry in knowledge.items()}
-    return {name: contrasting(entry, forms[name], stage.input_energy) for name, entry in knowledge.items()}
+        return {name: leading(directions, stage.input_energy) for name, directions in knowledge.items()}
+    return {
+        name: contrasting(directions, forms[name], stage.input_energy)
+        for name, directions in knowledge.items()
+    }
 
 
 def _without_experts(config: RunConfig) -> RunConfig:
@@ -273,7 +276,7 @@ def _without_experts(config: RunConfig) -> RunConfig:
 
 
 def _branch_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, entry) for name, entry in model.named_parameters() if ".branches." in name)
+    return ((name, parameter) for name, parameter in model.named_parameters() if ".branches." in name)
 
 
 def _repeated(rows: TokenRows, times: float, seed: int) -> TokenRows:

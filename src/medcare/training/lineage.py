@@ -31,4 +31,8 @@ def lineage(start: Path | None) -> list[dict[str, Any]]:
 
 def steps_before(stage: Stage, start: Path | None) -> int:
     """The steps of this stage in all folders before it."""
-    return sum(entry.get("result", {}).get("steps", 0) for entry in lineage(start) if entry["stage"] == stage)
+    return sum(
+        manifest.get("result", {}).get("steps", 0)
+        for manifest in lineage(start)
+        if manifest["stage"] == stage
+    )

@@ -228,7 +228,9 @@ class Loop:
         self.wrapped, self.optimizer = self.accelerator.prepare(loss, optimizer)
         place_scales(model, self.accelerator.device)
         # FSDP2 puts shards in the place of the parameters, ZeRO-3 empties them.
-        self.parameters = {name: entry for name, entry in model.named_parameters() if name in parameters}
+        self.parameters = {
+            name: parameter for name, parameter in model.named_parameters() if name in parameters
+        }
 
     def run(self, name: str) -> dict[str, float]:
         """Train to the end, from the last checkpoint if there is one.

@@ -244,10 +244,12 @@ def _keep_out(loop: Loop, examples: Sequence[Rendered], start: Path, rank: int) 
         return
     knowledge = load_directions(_stage_one(start) / INPUTS)
     if kind == "inputs":
-        kept_out = {name: leading(entry, share) for name, entry in knowledge.items()}
+        kept_out = {name: leading(directions, share) for name, directions in knowledge.items()}
     else:
         forms = gather(loop, examples)  # the model is still stage 1's: the new branch adds nothing yet
-        kept_out = {name: contrasting(entry, forms[name], share) for name, entry in knowledge.items()}
+        kept_out = {
+            name: contrasting(directions, forms[name], share) for name, directions in knowledge.items()
+        }
     check_room(kept_out, rank)
     loop.keep_out(kept_out)
 
@@ -508,12 +510,12 @@ def _render(
     tokenizer: PreTrainedTokenizerBase, data: Sequence[TrainingData] | Sequence[Conversation], max_length: int
 ) -> Corpus:
     """The rows to train on: of files out of the cache, of conversations in memory made on the spot."""
-    files = [entry for entry in data if isinstance(entry, TrainingData)]
+    files = [source for source in data if isinstance(source, TrainingData)]
     if files:
         corpora = {part: tokenised(tokenizer, part) for part in dict.fromkeys(files)}
         rendered = functools.reduce(operator.add, (corpora[part] for part in files))
     else:
-        texts = [entry for entry in data if isinstance(entry, Conversation)]
+        texts = [source for source in data if isinstance(source, Conversation)]
         rendered = Corpus.of(render_all(tokenizer, texts))
     return _within(rendered, max_length)
 

@@ -70,13 +70,13 @@ def save_state(
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         state = {"parameter": parameter, **optimizer.state[parameter]}
-        for entry, value in state.items():
+        for moment, value in state.items():
             if value is None:
                 continue
             gathered = whole(torch.as_tensor(value)).detach()
             if write:
                 # A copy: ZeRO-3 keeps many in one storage, of which safetensors would refuse to write a part.
-                tensors[f"{entry}/{name}"] = gathered.to("cpu", copy=True)
+                tensors[f"{moment}/{name}"] = gathered.to("cpu", copy=True)
     facts = {**facts, _GROUPS: json.dumps(_changed(optimizer))}
     if write:
         tensors.update({f"best/{name}": value for name, value in (best or {}).items()})
@@ -124,7 +124,7 @@ def load_state(
     for group, former in zip(optimizer.param_groups, json.loads(checkpoint.facts[_GROUPS]), strict=True):
         group.update(former)
     fused = any(group.get("fused") for group in optimizer.param_groups)
-    kept = {name: entry for name, entry in _by_parameter(tensors).items() if name in parameters}
+    kept = {name: values for name, values in _by_parameter(tensors).items() if name in parameters}
     with torch.no_grad():
         for name, parameter in parameters.items():
             state = kept[name]
@@ -146,8 +146,8 @@ def best_parameters(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def _by_parameter(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
-        entry, _, name = key.partition("/")
-        found[name][entry] = tensor
+        moment, _, name = key.partition("/")
+        found[name][moment] = tensor
     return dict(found)
 
 

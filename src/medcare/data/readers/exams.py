@@ -213,10 +213,10 @@ def _lettered(value: Any, column: str) -> dict[str, Any]:
         }
     if isinstance(value, Mapping):
         return {str(letter).strip().upper(): option for letter, option in value.items()}
-    if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+    if isinstance(value, list) and value and all(isinstance(option, Mapping) for option in value):
         if "atext" in value[0]:  # HEAD-QA, whose options have numbers
-            return dict(zip(_LETTERS, (entry.get("atext") for entry in value), strict=False))
-        return {str(entry.get("key")).strip().upper(): entry.get("value") for entry in value}
+            return dict(zip(_LETTERS, (option.get("atext") for option in value), strict=False))
+        return {str(option.get("key")).strip().upper(): option.get("value") for option in value}
     if isinstance(value, list) and len(value) <= len(_LETTERS):
         return dict(zip(_LETTERS, value, strict=False))
     raise RowError(f"wrong type: '{column}' must hold the options, got {kind(value)}")

@@ -128,7 +128,7 @@ def open_file(path: Path, endings: tuple[str, ...], encoding: str | None = None)
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.lower().endswith(endings)]
-            locked = any(entry.flag_bits & 1 for entry in archive.infolist())
+            locked = any(member.flag_bits & 1 for member in archive.infolist())
     except zipfile.BadZipFile as error:
         raise DataError(f"{path} is no .zip file, or a damaged one.") from error
     if len(names) != 1 or locked:

@@ -239,7 +239,7 @@ def _rows_within(tree: dict[str, Any], is_row: IsRow) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             rows += [{"id": key, **value}] if is_row(value) else _rows_within(value, is_row)
         elif isinstance(value, list):
-            rows += [entry for entry in value if isinstance(entry, dict)]
+            rows += [row for row in value if isinstance(row, dict)]
     return rows
 
 
