@@ -105,7 +105,7 @@ def weights(model: nn.Module) -> list[Weight]:
     """Every weight matrix of the text model's decoder layers, with its role."""
     name, text = text_model(model)
     family = re.sub(r"(Text)?(Model|Decoder|Encoder|Transformer)$", "", type(text).__name__)
-    found: list[Weight] = []
+    matrices: list[Weight] = []
     seen: set[int] = set()
     for path, layers in _lists_of_layers(text):
         for index, layer in layers.named_children():
@@ -116,8 +116,8 @@ def weights(model: nn.Module) -> list[Weight]:
             for weight, own in zip(within, roles, strict=True):
                 is_direct = weight.name.count(".") == prefix.count(".") + 1
                 role = "feed_forward" if own is None and is_direct and not has_part else own
-                found.append(weight._replace(role=None if role == "neither" else role))
-    return found
+                matrices.append(weight._replace(role=None if role == "neither" else role))
+    return matrices
 
 
 def adapted_share(

@@ -149,17 +149,17 @@ class Options:
         """
         called = _CALLED_AGAIN.match(text, place)
         place = called.end() if called else place
-        found: list[str] = []
+        named: list[str] = []
         end = first = place
         joint, texts = "", 0
         while item := self._run.match(text, place):
             if len(set(item[1])) < len(item[1]) or not self._ends(text, item.end(), item):
                 # "A, B is wrong" states A; "A and B are wrong" states nothing.
-                if found and (strict or joint.strip(" ,;.")):
+                if named and (strict or joint.strip(" ,;.")):
                     return NO_LETTERS, end
                 break
-            found += item[1]
-            if len(found) > 2 * len(self):  # no answer, and it might go on for long
+            named += item[1]
+            if len(named) > 2 * len(self):  # no answer, and it might go on for long
                 return NO_LETTERS, end
             own = self.own_text(text, item.end(), item[1])
             texts += own is not None
@@ -172,21 +172,21 @@ class Options:
             joint, place = separator[0], separator.end()
             called = _CALLED_AGAIN.match(text, place)
             place = called.end() if called else place
-        if not found:
+        if not named:
             return self._small_at(text, place)
         if texts == len(self) > 1:
             return NO_LETTERS, end
         closed = text[end - 1] in ')]}"”' or text[end : end + 2].strip(" ")[:1] in CLAUSE_ENDS
-        if len(found) > 1 and len(found) == end - first and text[end : end + 1] == "(":  # "AD(Alzheimer)"
+        if len(named) > 1 and len(named) == end - first and text[end : end + 1] == "(":  # "AD(Alzheimer)"
             return NO_LETTERS, end
         if _LEFT_OPEN.match(text, end):
             return None, end
-        return (NO_LETTERS if strict and not closed else frozenset(found)), end
+        return (NO_LETTERS if strict and not closed else frozenset(named)), end
 
     def texts_at(self, text: str, place: int) -> tuple[Letters, int]:
         """The options whose texts stand at a place, joined by commas or "and", and where they end."""
         low = self.fold(text[place : place + _REACH])
-        found: set[str] = set()
+        named: set[str] = set()
         article = _ARTICLE.match(low)
         starts = (0, article.end()) if article and article.end() else (0,)
         end = 0
@@ -195,17 +195,17 @@ class Options:
                 letter = self._text_at(low, start)
                 if not letter:
                     break
-                found.add(letter)
+                named.add(letter)
                 end = start + len(self.texts[letter])
                 separator = _SEPARATOR.match(low, end)
                 if not separator:
                     break
                 start = separator.end()
-            if found:
+            if named:
                 break
-        if not found and self.all_of_them and (whole := _ALL.match(low)):
+        if not named and self.all_of_them and (whole := _ALL.match(low)):
             return frozenset(self.all_of_them), place + whole.end()
-        return (NO_LETTERS if _LEFT_OPEN.match(low, end) else frozenset(found)), place + end
+        return (NO_LETTERS if _LEFT_OPEN.match(low, end) else frozenset(named)), place + end
 
     def alone(self, text: str) -> Letters:
         """The answer, if the text is nothing else: letters, letters with their options' texts, or texts."""
@@ -223,7 +223,7 @@ class Options:
 
         The text of the last one may be cut off where the answer ends; the end is then that of the answer.
         """
-        found: list[str] = []
+        named: list[str] = []
         for letter in self.letters:
             gap = _LIST_GAP.match(text, place)
             start = gap.end() if gap else place
@@ -233,12 +233,12 @@ class Options:
             end = self.own_text(text, item.end(), letter)
             if end is None:
                 rest = self.fold(text[item.end() :].strip(MARKS)) if len(text) - item.end() < _REACH else "?"
-                if found and self.texts[letter].startswith(rest):
-                    return [*found, letter], len(text)
+                if named and self.texts[letter].startswith(rest):
+                    return [*named, letter], len(text)
                 break
-            found.append(letter)
+            named.append(letter)
             place = end
-        return found, place
+        return named, place
 
     def own_text(self, text: str, end: int, letter: str) -> int | None:
         """Where the text of a letter's option ends, if it stands after the letter: "B. Ibuprofen"."""

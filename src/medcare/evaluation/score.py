@@ -131,8 +131,8 @@ def score_files(name: str, gold: Path | None, predictions: Path, *, allow_missin
         items = _as_answered(items, gold, predictions)
     ids = [item.id for item in items]
     answers: list[Prediction | None] = []
-    found = pair_rows(ids, predictions, allow_missing=allow_missing, ignored=others)
-    for item, row in zip(items, found, strict=True):
+    rows = pair_rows(ids, predictions, allow_missing=allow_missing, ignored=others)
+    for item, row in zip(items, rows, strict=True):
         order = row.get("order") if row else None
         if order is not None and not is_order(order, len(item.options)):
             raise EvaluationError(
@@ -170,15 +170,15 @@ def _read_exam(gold: Path) -> tuple[list[Item], set[str]]:
     except DataError:
         return [read_question(row, gold) for row in read_rows(gold)], set()
     bad: list[Bad] = []
-    found = [item for item in read_published(str(gold), on_bad=bad.append) if item.options]
+    questions = [item for item in read_published(str(gold), on_bad=bad.append) if item.options]
     if not bad:
-        return found, set()
-    if not found:
+        return questions, set()
+    if not questions:
         raise DataError(f"{gold} has no good row. The first one, {bad[0].number}: {bad[0].reason}.")
     say(f"{gold}: {len(bad):,} bad rows are left out, the first is {bad[0].number}: {bad[0].reason}.")
     # Their questions may have been answered all the same.
     asked = read_published(str(gold), gold=False, on_bad=lambda _: None)
-    return found, {item.id for item in asked}.difference(item.id for item in found)
+    return questions, {item.id for item in asked}.difference(item.id for item in questions)
 
 
 def _as_answered(items: list[Item], gold: Path, predictions: Path) -> list[Item]:
@@ -255,5 +255,5 @@ def _read_item(row: Mapping[str, Any], task: Task, source: Path) -> Item:
     if isinstance(choices, str) or not isinstance(choices, Iterable):
         raise EvaluationError(f"{source}: 'answer_choices' of sample '{name}' must be a list of texts.")
     prompt = str(row.get("input") or "")
-    found = tuple(str(choice) for choice in choices)
-    return Item(name, task.name, task.family, "held_out", name, prompt, target=target, choices=found)
+    texts = tuple(str(choice) for choice in choices)
+    return Item(name, task.name, task.family, "held_out", name, prompt, target=target, choices=texts)

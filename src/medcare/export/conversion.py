@@ -56,7 +56,7 @@ Pairs = dict[str, dict[str, dict[str, Tensor]]]
 
 
 @dataclass
-class Found:
+class ForeignAdapter:
     """What a checkpoint holds, by module name.
 
     Attributes:
@@ -91,16 +91,16 @@ def convert(folder: Path, base: str, out: Path, *, attention: Path | None = None
     if not (folder / "adapter_config.json").is_file():
         raise FolderError(f"{folder} has no adapter_config.json. Give the folder that the training wrote.")
     if any((folder / name).is_file() for name in (_PICKLED, "model.safetensors")):
-        found = _read_reference(folder)
+        foreign = _read_reference(folder)
     else:
-        found = read_foreign(folder, AdapterConfig(), skeleton(base))
+        foreign = read_foreign(folder, AdapterConfig(), skeleton(base))
     if attention is not None:
-        if "alignment" not in found.branches or "attention" in found.branches:
+        if "alignment" not in foreign.branches or "attention" in foreign.branches:
             raise AdapterError(f"{folder} is no stage-2 checkpoint without attention: leave --attention out.")
-        found.branches["attention"] = _read_reference(attention).branches.get("attention", {})
-        names = sorted({name.rpartition(".")[2] for name in found.branches["attention"]})
-        found.adapters = replace(found.adapters, attention=tuple(names))
-    return _write(found, folder, base, out)
+        foreign.branches["attention"] = _read_reference(attention).branches.get("attention", {})
+        names = sorted({name.rpartition(".")[2] for name in foreign.branches["attention"]})
+        foreign.adapters = replace(foreign.adapters, attention=tuple(names))
+    return _write(foreign, folder, base, out)
 
 
 def adopt(folder: Path, config: RunConfig, out: Path, *, used: bool) -> Path:
@@ -116,14 +116,14 @@ def adopt(folder: Path, config: RunConfig, out: Path, *, used: bool) -> Path:
         MedCareError: as `convert`.
     """
     base = config.model.base
-    found = read_foreign(folder, config.adapters, skeleton(base))
+    foreign = read_foreign(folder, config.adapters, skeleton(base))
     if not used and (out / CONFIG).is_file() and "converted_from" in read_yaml(out / CONFIG):
         shutil.rmtree(out)
-    _write(found, folder, base, out)
+    _write(foreign, folder, base, out)
     return out
 
 
-def read_foreign(folder: Path, adapters: AdapterConfig, model: nn.Module) -> Found:
+def read_foreign(folder: Path, adapters: AdapterConfig, model: nn.Module) -> ForeignAdapter:
     """Read an ordinary PEFT LoRA folder for a base, of which the modules and their shapes are enough.
 
     Raises:
@@ -156,7 +156,7 @@ def read_foreign(folder: Path, adapters: AdapterConfig, model: nn.Module) -> Fou
     first = next(iter(branches["knowledge"].values()))
     rank = max(1, first.down.shape[-2] // 2)
     told = replace(adapters, rank=rank, alpha=first.scale * rank, experts=0)
-    return Found(told, branches)
+    return ForeignAdapter(told, branches)
 
 
 class ReferenceConfig(Outside):
@@ -165,7 +165,7 @@ class ReferenceConfig(Outside):
     num_experts_per_token: Annotated[int, Field(ge=1)] = 2
 
 
-def _read_reference(folder: Path) -> Found:
+def _read_reference(folder: Path) -> ForeignAdapter:
     config = read_as(folder / "adapter_config.json", AdapterFile, FolderError)
     model = ReferenceConfig()
     if (folder / "config.json").is_file():
@@ -196,7 +196,7 @@ def _read_reference(folder: Path) -> Found:
         experts=experts,
         top_k=min(top_k, experts) if experts else top_k,
     )
-    return Found(told, branches, noise)
+    return ForeignAdapter(told, branches, noise)
 
 
 def _by_branch(folder: Path) -> tuple[Pairs, dict[str, dict[str, Tensor]]]:
@@ -223,14 +223,14 @@ def _by_branch(folder: Path) -> tuple[Pairs, dict[str, dict[str, Tensor]]]:
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name in (f"{_PLAIN}.safetensors", "model.safetensors"):
         if (folder / name).is_file():
-            found |= load_tensors(folder / name)
+            tensors |= load_tensors(folder / name)
     for name in (f"{_PLAIN}.bin", _PICKLED):
         if (folder / name).is_file():
-            found |= _load_pickled(folder / name)
-    return found
+            tensors |= _load_pickled(folder / name)
+    return tensors
 
 
 def _load_pickled(path: Path) -> dict[str, Tensor]:
@@ -282,30 +282,34 @@ def _noise(routed: dict[str, dict[str, Tensor]], folder: Path) -> tuple[dict[str
     return tensors, experts
 
 
-def _write(found: Found, folder: Path, base: str, out: Path) -> str:
+def _write(foreign: ForeignAdapter, folder: Path, base: str, out: Path) -> str:
     model = skeleton(base)
-    for parts in found.branches.values():
+    for parts in foreign.branches.values():
         shapes = {
             name: (*part.down.shape[:-2], part.down.shape[-1], part.up.shape[-2])
             for name, part in parts.items()
         }
         _check_shapes(model, shapes, folder, base)
-    names = {key.removesuffix(".lora_A") for key in found.noise if key.endswith(".lora_A")}
+    names = {key.removesuffix(".lora_A") for key in foreign.noise if key.endswith(".lora_A")}
     shapes = {
-        name: (found.noise[f"{name}.lora_A"].shape[2], found.noise[f"{name}.lora_B"].shape[1])
+        name: (foreign.noise[f"{name}.lora_A"].shape[2], foreign.noise[f"{name}.lora_B"].shape[1])
         for name in names
     }
     _check_shapes(model, shapes, folder, base)
-    stage = "align" if "alignment" in found.branches else "aggregate"
-    config = RunConfig(model=ModelConfig(base=base), adapters=found.adapters)
+    stage = "align" if "alignment" in foreign.branches else "aggregate"
+    config = RunConfig(model=ModelConfig(base=base), adapters=foreign.adapters)
     settings = {"stage": stage, "data": None, "from": None, "converted_from": str(folder.resolve())}
     if claim(out, config, settings):
         return stage
-    for branch, parts in found.branches.items():
+    for branch, parts in foreign.branches.items():
         save_lora(out / SPECS[branch].path, parts, base=base)
-    if found.noise:
-        metadata = {"top_k": str(found.adapters.top_k), "scale": repr(found.adapters.scale), "format": "pt"}
-        save_tensors(out / SPECS["noise"].path, found.noise, metadata)
+    if foreign.noise:
+        metadata = {
+            "top_k": str(foreign.adapters.top_k),
+            "scale": repr(foreign.adapters.scale),
+            "format": "pt",
+        }
+        save_tensors(out / SPECS["noise"].path, foreign.noise, metadata)
     if (own := folder / TEMPLATE).is_file():
         write_atomic(out / TEMPLATE, partial(shutil.copyfile, own))
     write_manifest(out, config, {**settings, "base": base, "base_facts": describe(model), "result": {}})

@@ -91,8 +91,8 @@ def base_dtype(name: str) -> torch.dtype:
         return stated if isinstance(stated, torch.dtype) else as_dtype(str(stated))
     folder = own_files(resolve_base(name), "*.safetensors")
     with _explained(name), safe_open(min((folder or Path(name)).glob("*.safetensors")), "pt") as stream:
-        found = [stream.get_slice(key).get_dtype() for key in stream.keys()]  # noqa: SIM118  # no dictionary
-    return next(_STORED[kind] for kind in [*found, "F32"] if kind in _STORED)
+        stored = [stream.get_slice(key).get_dtype() for key in stream.keys()]  # noqa: SIM118  # no dictionary
+    return next(_STORED[kind] for kind in [*stored, "F32"] if kind in _STORED)
 
 
 def resolve_base(name: str) -> str:
@@ -105,15 +105,15 @@ def resolve_base(name: str) -> str:
         return str(_embedded_folder())
     path = Path(name).expanduser()
     try:
-        found = missing(path, "folder") if name and path.exists() else f"There is no model folder {name}"
+        problem = missing(path, "folder") if name and path.exists() else f"There is no model folder {name}"
     except OSError:  # longer than any path
-        found = "A model folder of that name can't exist"
+        problem = "A model folder of that name can't exist"
     else:
         if name and path.is_dir():
             return str(path.resolve())
     if path.is_absolute() or name.startswith((".", "~")) or HubName.of(name) is None:
         raise ModelError(
-            f"{found}. Give a folder, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, with a state of it as "
+            f"{problem}. Give a folder, a hub id such as Qwen/Qwen2.5-0.5B-Instruct, with a state of it as "
             f"OWNER/NAME@REVISION, or '{EMBEDDED}'."
         )
     return name
@@ -158,8 +158,8 @@ def positions_of(name: str) -> int | None:
         config = load_config(name).get_text_config()
     except ModelError:
         return None
-    found = getattr(config, "max_position_embeddings", None)
-    return found if isinstance(found, int) else None
+    positions = getattr(config, "max_position_embeddings", None)
+    return positions if isinstance(positions, int) else None
 
 
 def auto_class(config: PretrainedConfig) -> Any:
@@ -327,10 +327,14 @@ def _read_template(name: str) -> str:
 def _found_by(source: str) -> dict[str, Any]:
     """The arguments by which transformers finds a folder, or a repository in the state that is named."""
     name = None if Path(source).is_dir() else HubName.of(source)
-    found = {"pretrained_model_name_or_path": source, "local_files_only": _is_local(source)}
+    arguments = {"pretrained_model_name_or_path": source, "local_files_only": _is_local(source)}
     if name is None:
-        return found
-    return {**found, "pretrained_model_name_or_path": name.repository, "revision": name.revision or "main"}
+        return arguments
+    return {
+        **arguments,
+        "pretrained_model_name_or_path": name.repository,
+        "revision": name.revision or "main",
+    }
 
 
 def _pinned(source: str) -> str:

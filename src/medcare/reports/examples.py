@@ -93,38 +93,38 @@ def cause(task: TaskOutcomes, outcome: Outcome) -> str:
 
 def samples(tasks: Sequence[TaskOutcomes]) -> list[AnsweredItem]:
     """The first item of each split of every task, whatever the answers."""
-    found = []
+    cases = []
     for task in tasks:
         first: dict[str, int] = {}
         for index, item in enumerate(task.items):
             first.setdefault(item.split, index)
-        found += [_case(task, index) for index in first.values()]
-    return found
+        cases += [_case(task, index) for index in first.values()]
+    return cases
 
 
 def errors(tasks: Sequence[TaskOutcomes], model: str) -> list[ErrorCase]:
     """Errors of a model: of each task and cause the ones that score least, then the first."""
-    found = []
+    cases = []
     for task in tasks:
         last = task.outcomes[model]
         for kind, causes in (("format", ("format",)), ("content", ("content", "partial"))):
             wrong = [index for index, outcome in enumerate(last) if cause(task, outcome) in causes]
             worst = sorted(wrong, key=lambda index: (last[index].score, index))[:_SHOWN]
-            found += [ErrorCase(_case(task, index), kind, last[index].text) for index in worst]
-    return found
+            cases += [ErrorCase(_case(task, index), kind, last[index].text) for index in worst]
+    return cases
 
 
 def cause_shares(tasks: Sequence[TaskOutcomes]) -> list[dict[str, Any]]:
     """For each family and model: `family`, `model`, `n` and the `shares` of items by cause."""
-    found = []
+    rows = []
     for family in dict.fromkeys(task.card.family for task in tasks):
         members = [task for task in tasks if task.card.family == family]
         for model in members[0].outcomes:
             counts = Counter(cause(task, outcome) for task in members for outcome in task.outcomes[model])
             total = counts.total()
             shares = {kind: counts[kind] / total for kind in CAUSES}
-            found.append({"family": family, "model": model, "n": total, "shares": shares})
-    return found
+            rows.append({"family": family, "model": model, "n": total, "shares": shares})
+    return rows
 
 
 def _case(task: TaskOutcomes, index: int) -> AnsweredItem:

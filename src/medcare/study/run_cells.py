@@ -41,14 +41,14 @@ def run_cell(config: RunConfig, folder: Path, shared: Path, text: str = "") -> d
         MedCareError: see `pipeline.train_stage`; a FolderError if another process is at work on what is
         shared.
     """
-    found = {"base": _base(config, shared, text)}
+    result = {"base": _base(config, shared, text)}
     if config.mixes_stages:
         _train("aggregate", config, folder / "mixed", shared)
-        return found | {"mixed": _merged(config, folder, "mixed", text)}
+        return result | {"mixed": _merged(config, folder, "mixed", text)}
     alike, first = _first_stage(config, shared)
-    found["stage_1"] = _remembered(alike, first, first.parent)
+    result["stage_1"] = _remembered(alike, first, first.parent)
     _train("align", config, folder / "align", shared, start=first)
-    return found | {"stage_2": _merged(config, folder, "align", text)}
+    return result | {"stage_2": _merged(config, folder, "align", text)}
 
 
 def measure_cell(stage: Stage, config: RunConfig, folder: Path, shared: Path) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def _train(stage: Stage, config: RunConfig, out: Path, shared: Path, start: Path
 def _merged(config: RunConfig, folder: Path, stage: str, text: str) -> dict[str, Any]:
     """The test of a stage's merged model, which is made again out of the stage's folder in seconds."""
     merge(folder / stage, folder / "model")
-    found = _test(config, str(folder / "model"), folder / "test", text)
+    measured = _test(config, str(folder / "model"), folder / "test", text)
     shutil.rmtree(folder / "model")
-    return found
+    return measured
 
 
 def _base(config: RunConfig, shared: Path, text: str) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def _once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not path.is_file():
         hold(path.parent)
         write_json(path, measure())
-    found: dict[str, Any] = read_json(path)
-    return found
+    measured: dict[str, Any] = read_json(path)
+    return measured
 
 
 def _test(config: RunConfig, model: str, out: Path, text: str) -> dict[str, Any]:
@@ -150,20 +150,20 @@ class _Told(NamedTuple):
 
     def means(self, by: Literal["split", "task"]) -> dict[str, float]:
         """Means over the items of each task, or each split of a family."""
-        found: dict[str, list[float]] = {}
+        by_name: dict[str, list[float]] = {}
         for item, row in zip(self.items, self.rows, strict=True):
             name = item.task if by == "task" else f"{item.family} {item.split}".strip()
             for measure in row.keys() - {"score"}:
-                found.setdefault(f"{name} {measure}", []).append(row[measure])
-        return {name: fmean(values) for name, values in sorted(found.items())}
+                by_name.setdefault(f"{name} {measure}", []).append(row[measure])
+        return {name: fmean(values) for name, values in sorted(by_name.items())}
 
     def lists(self) -> dict[str, list[float]]:
         """The values of each task and split in the order of its items, for tests that pair by item."""
-        found: dict[str, list[float]] = {}
+        by_name: dict[str, list[float]] = {}
         for item, row in zip(self.items, self.rows, strict=True):
             for measure, value in row.items():
-                found.setdefault(f"{item.task} {item.split} {measure}", []).append(round(value, 3))
-        return found
+                by_name.setdefault(f"{item.task} {item.split} {measure}", []).append(round(value, 3))
+        return by_name
 
 
 def _digest(tree: dict[str, Any], *names: str) -> str:

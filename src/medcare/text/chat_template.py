@@ -294,8 +294,8 @@ class _Template:
             turn |= {"content": answer, "reasoning_content": thought, "thinking": thought}
         whole = self.text([_QUESTION, turn], prompt=False, thinking=True)
         prompt = self.text([_QUESTION], prompt=True, thinking=True)
-        found = whole.find(thought)
-        return None if found < 0 else whole[:found].removeprefix(prompt)
+        start = whole.find(thought)
+        return None if start < 0 else whole[:start].removeprefix(prompt)
 
     def _needs_parts(self) -> bool:
         """Whether a content has to be a list of parts, as in templates for models that see."""
@@ -312,14 +312,14 @@ class _Template:
     def tail(self) -> str:
         """What stands after a plain answer that ends the conversation, if a control token is in it."""
         whole = self.text([_QUESTION, _ANSWER], prompt=False)
-        _, found, tail = whole.rpartition(_ANSWER["content"])
-        return tail if found and self._pattern.search(tail) else ""
+        _, separator, tail = whole.rpartition(_ANSWER["content"])
+        return tail if separator and self._pattern.search(tail) else ""
 
     @functools.cached_property
     def answer_end(self) -> str | None:
         """The control token that ends a plain answer."""
-        found = self._pattern.search(self.tail or self.next_turn)
-        return found[0] if found else None
+        end = self._pattern.search(self.tail or self.next_turn)
+        return end[0] if end else None
 
     @functools.cached_property
     def next_turn(self) -> str:
@@ -339,16 +339,16 @@ class _Template:
     @functools.cached_property
     def ends(self) -> set[str]:
         """The control tokens that end an answer."""
-        found = {self.answer_end}
-        found.update(match[0] for text in (self.next_tool,) if (match := self._pattern.search(text)))
+        ends = {self.answer_end}
+        ends.update(match[0] for text in (self.next_tool,) if (match := self._pattern.search(text)))
         if self.tail:
             try:
                 called = self.text([_QUESTION, _CALL], _TOOLS, prompt=False)
             except DataError:
                 called = ""
             if (last := self.last_end(called)) and "medcare_tool" in called:
-                found.add(called[slice(*last)])
-        return {end for end in found if end is not None}
+                ends.add(called[slice(*last)])
+        return {end for end in ends if end is not None}
 
     def last_end(self, text: str) -> tuple[int, int] | None:
         """Where the last control token stands, if nothing but white space follows."""
@@ -360,9 +360,9 @@ class _Template:
     def ended(self, text: str, *, calls: bool) -> tuple[str, int]:
         """A conversation's text up to an answer that is its last turn, and where that turn ends in it."""
         if self.tail and text.endswith(self.tail):
-            found = self._pattern.search(self.tail)
-            assert found is not None
-            return text, len(text) - len(self.tail) + found.end()
+            match = self._pattern.search(self.tail)
+            assert match is not None
+            return text, len(text) - len(self.tail) + match.end()
         if self.tail and (last := self.last_end(text)):
             return text, last[1]
         text += (self.next_tool if calls else "") or self.next_turn
@@ -372,8 +372,8 @@ class _Template:
         """What the template writes after the turns to begin the following one, to its first control token."""
         before, after = (self.text(some, tools, prompt=False) for some in (turns, [*turns, following]))
         begun = after[len(before) :] if after.startswith(before) else ""
-        found = self._pattern.search(begun)
-        return begun[: found.end()] if found else ""
+        match = self._pattern.search(begun)
+        return begun[: match.end()] if match else ""
 
 
 _QUESTION: dict[str, Any] = {"role": "user", "content": "medcare asks"}
@@ -537,10 +537,10 @@ class _Talk:
 
     def _broken(self, text: str) -> str:
         """The text with its spellings broken; most texts are asked for several times."""
-        found = self._known.get(text)
-        if found is None:
-            found = self._known[text] = self._keeper.broken(text, self._marks)
-        return found
+        broken = self._known.get(text)
+        if broken is None:
+            broken = self._known[text] = self._keeper.broken(text, self._marks)
+        return broken
 
     def _safe(self, value: Any) -> Any:
         """Plain values with the spellings in all their texts broken."""
@@ -555,8 +555,8 @@ def _parts(message: Message, *, opened: bool) -> tuple[str, str, str]:
     """What opens an assistant's thought in its content, the thought, and the answer after it."""
     if message.role != "assistant" or message.reasoning_content:
         return "", message.reasoning_content.strip("\n"), message.content
-    found = _THOUGHT.fullmatch(message.content) or (_OPENED.fullmatch(message.content) if opened else None)
-    return (found[1], found[2], found[3]) if found else ("", "", message.content)
+    match = _THOUGHT.fullmatch(message.content) or (_OPENED.fullmatch(message.content) if opened else None)
+    return (match[1], match[2], match[3]) if match else ("", "", message.content)
 
 
 def _with_argument_texts(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:

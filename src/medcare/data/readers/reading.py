@@ -219,18 +219,18 @@ def _recognised(opened: Rows, format: str | None, columns: dict[str, str], *, go
         there = ", ".join(sorted({str(column) for value in values for column in value})[:20])
         raise DataError(f"{source} has no column '{absent[0]}'. Its columns: {there}.")
     renamed = [Recognised("", columns).rename(value) for value in values]
-    found = Recognised(format, {}) if format is not None else detect(renamed, source, gold=gold)
-    called = Recognised(found.name, {**found.columns, **columns})
-    if found.columns:
+    recognised = Recognised(format, {}) if format is not None else detect(renamed, source, gold=gold)
+    called = Recognised(recognised.name, {**recognised.columns, **columns})
+    if recognised.columns:
         columns_told = ", ".join(f"{name} = {column}" for name, column in called.columns.items())
-        say(f"{source}: read as {found.name}, {columns_told}", once=True)
-    form = FORMATS[found.name]
+        say(f"{source}: read as {recognised.name}, {columns_told}", once=True)
+    form = FORMATS[recognised.name]
     if isinstance(form.shape, ExamColumns) and gold:
         form = replace(form, shape=form.shape.settled([called.rename(value) for value in values], source))
     rows = _told(itertools.chain(first, opened.rows), source)
     if called.columns:
         rows = (row if row.value is None else replace(row, value=called.rename(row.value)) for row in rows)
-    return Reading(source, opened.name, opened.unit, found.name, form, rows)
+    return Reading(source, opened.name, opened.unit, recognised.name, form, rows)
 
 
 def conversations(

@@ -55,12 +55,12 @@ def read_label(task: Task, text: str, choices: Sequence[str]) -> Answer:
 
 def read_sections(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
     """Read a report: the text of each section after the guide line; of a repeated section the last one."""
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in text.strip().split("\n")[1:]:
         title, colon, _ = line.partition("：")
         if colon and title in _SECTIONS:
-            found[title] = line.strip().split(f"{title}：")[-1].strip()
-    return Answer(found, bool(found))
+            fields[title] = line.strip().split(f"{title}：")[-1].strip()
+    return Answer(fields, bool(fields))
 
 
 def read_text(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
@@ -71,7 +71,7 @@ def read_text(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
 
 def read_entities(_task: Task, text: str, choices: Sequence[str]) -> Answer:
     """Read mentions with their types."""
-    found: set[Element] = set()
+    elements: set[Element] = set()
     parsable = False
     for line in text.split("\n"):
         if "实体" not in line:
@@ -79,13 +79,13 @@ def read_entities(_task: Task, text: str, choices: Sequence[str]) -> Answer:
         for choice in choices:
             if line.startswith(f"{choice}实体"):
                 parsable = parsable or line.startswith(f"{choice}实体：")
-                found.update((mention, choice) for mention in _split(line.replace(f"{choice}实体：", "")))
-    return Answer(frozenset(found), parsable or _says_nothing(text))
+                elements.update((mention, choice) for mention in _split(line.replace(f"{choice}实体：", "")))
+    return Answer(frozenset(elements), parsable or _says_nothing(text))
 
 
 def read_relations(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
     """Read relations with their heads and tails."""
-    found: set[Element] = set()
+    elements: set[Element] = set()
     parsable = False
     for line in text.split("\n"):
         # A line without a heading has its own text for a relation: its pairs are counted as wrong ones.
@@ -96,13 +96,13 @@ def read_relations(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
             head, *tails = pair.split("，尾实体为")
             if tails:
                 subject = head.replace("头实体为", "").strip()
-                found.add((relation, subject, tails[0].replace("尾实体为", "").strip()))
-    return Answer(frozenset(found), parsable or _says_nothing(text))
+                elements.add((relation, subject, tails[0].replace("尾实体为", "").strip()))
+    return Answer(frozenset(elements), parsable or _says_nothing(text))
 
 
 def read_causal(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
     """Read triples; the tail of a condition is a triple itself."""
-    found: set[Element] = set()
+    elements: set[Element] = set()
     relation: str | None = None
     parsable = False
     for line in map(str.strip, text.split("\n")):
@@ -110,13 +110,13 @@ def read_causal(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
         if heading:
             relation, parsable = heading, True
         elif _NO_TRIPLES in line:
-            return Answer(frozenset(found), True)
+            return Answer(frozenset(elements), True)
         else:
             triple = _causal_triple(relation, line)
             if triple:
-                found.add(triple)
+                elements.add(triple)
                 parsable = True
-    return Answer(frozenset(found), parsable)
+    return Answer(frozenset(elements), parsable)
 
 
 def _causal_heading(line: str) -> str | None:
@@ -146,8 +146,8 @@ def _causal_triple(relation: str | None, line: str) -> Element | None:
 def read_choices(_task: Task, text: str, choices: Sequence[str]) -> Answer:
     """Read terms of the choices, in the last line."""
     answers = _split(text.split("\n")[-1])
-    found = frozenset((answer,) for answer in answers if answer in choices)
-    return Answer(found, bool(found) or answers == [_NOTHING_NORMALISED] or _says_nothing(text))
+    elements = frozenset((answer,) for answer in answers if answer in choices)
+    return Answer(elements, bool(elements) or answers == [_NOTHING_NORMALISED] or _says_nothing(text))
 
 
 def read_events(_task: Task, text: str, _choices: Sequence[str]) -> Answer:
@@ -179,10 +179,10 @@ def read_attributes(task: Task, text: str, choices: Sequence[str]) -> Answer:
     """Read findings with a status, the task's default where it is none of the choices."""
     _, *lines = text.split("\n")
     pairs = [line.split("：") for line in set(lines)]
-    found = frozenset(
+    elements = frozenset(
         (pair[0].strip(), pair[1] if pair[1] in choices else task.default) for pair in pairs if len(pair) == 2
     )
-    return Answer(found, bool(found) or _says_nothing(text))
+    return Answer(elements, bool(elements) or _says_nothing(text))
 
 
 def _split(text: str) -> list[str]:
@@ -199,5 +199,5 @@ def _says_nothing(text: str) -> bool:
 
 def between(text: str, start: str, end: str) -> str | None:
     """What follows the first `start`, up to the next `start` or `end`; None if there is no `start`."""
-    _, found, rest = text.partition(start)
-    return rest.partition(start)[0].partition(end)[0] if found else None
+    _, opening, rest = text.partition(start)
+    return rest.partition(start)[0].partition(end)[0] if opening else None
