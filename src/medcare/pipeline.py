@@ -166,16 +166,7 @@ def prepare_data(config: RunConfig, folder: Path) -> Path:
     """Build the embedded benchmark into `folder`, unless it is there with these settings."""
     with main_first():
         if not _is_built(config, folder):
-            size = config.benchmark
-            benchmark = build(
-                config.seed,
-                facts_per_task=size.facts_per_task,
-                items_per_task=size.items_per_task,
-                align_per_task=size.align_per_task,
-                aggregate_forms=size.aggregate_forms,
-                tasks=size.tasks,
-            )
-            write(benchmark, folder)
+            write(build(config.seed, **asdict(config.benchmark)), folder)
     return folder
 
 

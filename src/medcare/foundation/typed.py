@@ -12,15 +12,14 @@ from typing import ParamSpec, TypeVar
 from medcare.foundation.errors import MedCareError
 
 
-def command(*words: str | Path, program: str = "medcare") -> str:
-    """A command of this program, or of another, that the shell takes as it is meant, whatever a path holds.
+def command(*words: str | Path) -> str:
+    """A command of this program that the shell takes as it is meant, whatever a path holds.
 
     Args:
         words: options, what is for the reader to name (in capitals), and what was given: paths as `Path`,
             other arguments by `argument`.
-        program: its name.
     """
-    return shlex.join([program, *(argument(word) if isinstance(word, Path) else word for word in words)])
+    return shlex.join(["medcare", *(argument(word) if isinstance(word, Path) else word for word in words)])
 
 
 def argument(given: str | Path) -> str:

@@ -18,6 +18,7 @@ from medcare.settings.config import RunConfig, Stage, StageConfig
 
 _DEPTHS = (2, 3)
 _MOST = 2**20  # tokens; nobody needs a larger micro-batch
+_TRIES = 4  # how often `largest` asks what an amount needs
 
 
 class Estimator:
@@ -63,7 +64,7 @@ def _at_depth(low: Step, high: Step, layers: int, micro_batches: int) -> Step:
     return Step(parts, flops, line(low.frozen, high.frozen), line(low.trained, high.trained))
 
 
-def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tries: int = 4) -> int:
+def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int) -> int:
     """The largest amount that needs at most `room`, or not much below it.
 
     Bytes grow with the amount and, where a packed row's attention has a mask, with its square: tries go where
@@ -75,7 +76,6 @@ def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tr
         room: bytes.
         start: the smallest amount that counts.
         unit: amounts are `start` plus a multiple of it.
-        tries: how often to ask `needs`, at most.
 
     Returns:
         The amount; 0 if not even `start` fits.
@@ -84,7 +84,7 @@ def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tr
     if known[start] > room:
         return 0
     following = start + max(1, start // unit) * unit
-    for turn in range(tries):
+    for turn in range(_TRIES):
         known[following] = needs(following)
         fitting = sorted(amount for amount in known if known[amount] <= room)
         beyond = sorted(amount for amount in known if known[amount] > room)
@@ -93,7 +93,7 @@ def largest(needs: Callable[[int], int], room: int, *, start: int, unit: int, tr
         target = min(_reaching(goal, [(amount, known[amount]) for amount in nearest]), _MOST)
         if len(known) == 2:  # no parabola yet
             target = min(target, 16 * following)
-        if beyond and turn % 2 and turn < tries - 1:
+        if beyond and turn % 2 and turn < _TRIES - 1:
             target = min(target, (fitting[-1] + beyond[0]) / 2)
         following = start + max(0, round(target) - start) // unit * unit
         if following in known or following < 1.05 * fitting[-1]:

@@ -113,15 +113,8 @@ def _explain(error: RequestValidationError) -> ApiError:
     place = location[: kinds[0]] if kinds else location
     if first["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", code="invalid_json")
-    if first["type"] == "extra_forbidden":
-        return ApiError(
-            400,
-            f"The field '{'.'.join(place)}' is not supported. Leave it out.",
-            param=place[0],
-            code="unsupported_parameter",
-        )
-    if first["type"] == "unsupported":
-        neutral = first["ctx"]["shown"]
+    if first["type"] in ("extra_forbidden", "unsupported"):
+        neutral = first.get("ctx", {}).get("shown")
         instead = f", or send {neutral}" if neutral else ""
         return ApiError(
             400,

@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 from medcare.foundation import processes
@@ -62,11 +61,9 @@ class Watchdog:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop watching, and tell the others that this silence is no death; after an error it is one."""
-        self._failed = error is not None
+        self._failed = kind is not None
         self._done.set()
         if self._thread is not None:
             self._thread.join(2 * BEAT)
