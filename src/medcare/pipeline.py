@@ -50,7 +50,7 @@ from medcare.reports import write_report
 from medcare.settings.config import STAGES, Method, RunConfig, Stage, StageConfig, as_method
 from medcare.settings.run_folder import claim, refuse_other, write_manifest
 from medcare.text.records import Item
-from medcare.training import stages
+from medcare.training import refusals, stages
 
 PHASES = "phases.json"
 IN_MEMORY = "a model in memory"
@@ -128,7 +128,7 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
 
 def _foresee(config: RunConfig) -> None:
     """Raise now what would stop the run in hours, as far as settings and data tell it."""
-    stages.foresee(config)
+    refusals.foresee(config)
     if config.evaluation.engine != "medcare":
         raise ConfigError(
             f"evaluation.engine={config.evaluation.engine} takes whole models, and a run tests stages with "

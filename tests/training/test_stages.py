@@ -37,7 +37,7 @@ from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig, Stage
 from medcare.settings.run_folder import read_manifest
 from medcare.text.chat_template import render_all
 from medcare.text.records import Conversation, Message
-from medcare.training import stages
+from medcare.training import refusals, stages
 from tests.conftest import tiny_model
 
 IDS = torch.arange(3, 27).reshape(2, 12)
@@ -408,7 +408,8 @@ def test_both_stages_beside_a_quantised_base_merge_into_the_full_one(both, tiny_
     ],
 )
 def test_what_can_not_be_cut_into_shards_is_told(tiny_base, tmp_path, monkeypatch, kind, told):
-    monkeypatch.setattr(stages, "is_sharded", lambda *by: True)
+    for module in (stages, refusals):
+        monkeypatch.setattr(module, "is_sharded", lambda *by: True)
     made = config(tiny_base, model=ModelConfig(base=str(tiny_base), quantization=kind))
     with pytest.raises(ConfigError, match=told):
         stages.train("aggregate", made, TALKS, tmp_path / "one", data_hash="x")

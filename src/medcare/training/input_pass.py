@@ -1,5 +1,8 @@
 """The pass that learns in which directions a stage's data speaks to the adapted linears (`input_directions`).
 
+Stage 2 may keep its alignment branch out of these directions (`keep_out`), and is told how much of each
+stage's inputs its branch hears in the end (`heard_of`).
+
 A sample is enough: the leading directions of a few thousand tokens hold nearly the same share of other rows'
 energy. So the pass takes a share of the tokens that the stage trained on, which keeps it under 3 % of the
 stage's time (benchmarks/input_pass.py), and never fewer than a small number of them, if there are so many.
@@ -9,14 +12,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medcare.adapters.input_directions import Directions, sketching
+from medcare.adapters.input_directions import FILE as INPUTS
+from medcare.adapters.input_directions import (
+    Directions,
+    check_room,
+    contrasting,
+    heard,
+    leading,
+    load_directions,
+    sketching,
+)
 from medcare.adapters.tuner import adapted_layers, set_noise
+from medcare.settings.run_folder import read_manifest
 from medcare.text.batches import collate, plan, shuffled
 from medcare.text.chat_template import Rendered
 from medcare.text.corpus import as_corpus
@@ -74,6 +88,51 @@ def gather(loop: Loop, examples: Sequence[Rendered]) -> dict[str, Directions]:
             sketch.product = loop.accelerator.reduce(sketch.product, "sum")
             sketch.sums = loop.accelerator.reduce(sketch.sums, "sum")
     return gathering.directions()
+
+
+def keep_out(loop: Loop, examples: Sequence[Rendered], start: Path, rank: int) -> None:
+    """Keep the alignment branch in the null space of the inputs that stage 1's data gives each layer.
+
+    Nothing happens unless `align.orthogonality` asks for it; every process must call it.
+
+    Args:
+        loop: stage 2's, before its first step.
+        examples: what it trains on.
+        start: the folder that it starts from.
+        rank: of the alignment branch.
+
+    Raises:
+        AdapterError: stage 1 kept no directions, or they leave a layer less room than the branch needs.
+        FolderError: stage 1's folder is gone.
+    """
+    kind, share = loop.stage.orthogonality, loop.stage.input_energy
+    if kind not in ("inputs", "contrast"):
+        return
+    knowledge = load_directions(_stage_one(start) / INPUTS)
+    if kind == "inputs":
+        kept_out = {name: leading(directions, share) for name, directions in knowledge.items()}
+    else:
+        forms = gather(loop, examples)  # the model is still stage 1's: the new branch adds nothing yet
+        kept_out = {
+            name: contrasting(directions, forms[name], share) for name, directions in knowledge.items()
+        }
+    check_room(kept_out, rank)
+    loop.keep_out(kept_out)
+
+
+def heard_of(loop: Loop, examples: Sequence[Rendered], start: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """How much of each stage's inputs passes the alignment branch's A, by layer; empty if it isn't known."""
+    if not (start / INPUTS).is_file():
+        return {}
+    kinds = {"knowledge": load_directions(start / INPUTS), "forms": gather(loop, examples)}
+    return {"heard": {kind: heard(loop.model, directions) for kind, directions in kinds.items()}}
+
+
+def _stage_one(start: Path) -> Path:
+    """The stage-1 folder behind what stage 2 starts from, which is another one where stage 2 goes on."""
+    while (manifest := read_manifest(start))["stage"] != "aggregate":
+        start = Path(manifest["from"])
+    return start
 
 
 def _counted(rows: Sequence[Rendered], width: int) -> torch.Tensor:
