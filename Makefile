@@ -36,8 +36,10 @@ gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/ready)
 	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu.py --out gpu.json
 
 # Hours: kills, hostile inputs, damaged folders, full disks, clients that come and leave. Stopped, it goes on.
+# Another SEED, other inputs and other times of kills. Prints the table of docs/reliability.md.
+SEED ?= 0
 soak: .venv/ready
-	PYTHONPATH=src:. $(BIN)/python benchmarks/soak.py --out soak.jsonl
+	PYTHONPATH=src:. $(BIN)/python benchmarks/soak.py --out soak.jsonl --seed $(SEED)
 
 # Hours: small faults put into the method's modules, and which of them the tests notice. Stopped, it goes on.
 mutants: .venv/ready

@@ -1,9 +1,9 @@
 # ruff: noqa: E501  (hostile texts are quoted as they are)
 """Hostile inputs without end: folders of models, adapters and stages, data, settings and test sets, all damaged.
 
-    python -m tests.hostile --count 1000 --first 0 --commands 100
+    python -m tests.hostile --count 1000 --first 0 --commands 100 [--of runs]
 
-Every number makes one case, the same whenever it is asked for. A case is run as a user's command would run it,
+`--of runs` damages finished run folders in their place, whose reports, comparisons and questions are read. Every number makes one case, the same whenever it is asked for. A case is run as a user's command would run it,
 and has to be answered or refused in a sentence: what else happens is a traceback, a hang (more than `SECONDS` of
 the processor), a flood (more than `BYTES` of memory beyond what there was before) or the end of the process. One
 case in so many is given to the command itself as well. Cases run in children of this process, some hundreds in
@@ -36,14 +36,22 @@ from safetensors.torch import load_file, save_file
 
 from medcare.__main__ import main as medcare
 from medcare.data.check import check
+from medcare.evaluation.comparison import compare
+from medcare.evaluation.results import write_results
 from medcare.evaluation.test_set import adopt
+from medcare.export.card import write_card
 from medcare.foundation.errors import MedCareError
 from medcare.generation.engine import BatchingEngine
 from medcare.generation.requests import Failed
 from medcare.generation.sampling import Sampling
+from medcare.pipeline import run_pipeline
+from medcare.reports import write_report
+from medcare.serving.examples import candidates
+from medcare.serving.runs import Runs
 from medcare.serving.served_model import ServedModel, load_one
 from medcare.settings.files import load_config
 from medcare.text.records import Message
+from tests.small_run import small_run
 
 SECONDS = 60.0
 BYTES = 2 << 30
@@ -137,6 +145,9 @@ class Case:
     command: tuple[str, ...] = ()
 
 
+Kinds = tuple[Callable[["Material", random.Random], Case], ...]
+
+
 @dataclass
 class Tally:
     """What became of cases: how many were answered or refused, and which ended otherwise."""
@@ -161,6 +172,13 @@ class Material:
         if not self.shards.is_dir():
             shutil.copytree(base, self.shards)
             _shard(self.shards)
+
+    def finished(self) -> Path:
+        """A finished run of seconds."""
+        run = self.folder / "run"
+        if not (run / "report.html").is_file():
+            run_pipeline(small_run(self.folder, self.base), run)
+        return run
 
     def copy(self, source: Path) -> Path:
         """A fresh copy of a folder, in the place of the former one."""
@@ -528,13 +546,63 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-KINDS = (model_folder, model_folder, model_folder, adapter, stage, settings, data, exam)
+def run_folder(material: Material, rng: random.Random) -> Case:
+    """A finished run that says nothing of its files, one of which is changed or damaged."""
+    folder = material.copy(material.finished())
+    for manifest in folder.rglob("manifest.json"):
+        tree = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps({key: tree[key] for key in tree if key not in _SEALED}))
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".yaml"))
+    path = rng.choice([path for path in files if path.parent != folder / "model"])
+    change = {".json": changed, ".jsonl": changed_row, ".yaml": yaml_file}[path.suffix]
+    what = damaged(path, rng) if rng.random() < 0.25 else change(path, rng)
+    name = rng.choice(list(READERS))
+    command = {"report": ("report", str(folder)), "compare": ("compare", f"{folder}:base", str(folder))}
+    return Case(
+        f"{name} of {path.parent.relative_to(folder)}/{what}",
+        lambda: READERS[name](folder),
+        command.get(name, ()),
+    )
 
 
-def case(material: Material, number: int) -> Case:
+_SEALED = ("files", "manifest_sha256")
+
+
+def changed_row(path: Path, rng: random.Random) -> str:
+    """Put other values into a row of a JSONL file; returns where and what."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    number, row = rng.randrange(len(lines)), path.with_name("row.json")
+    row.write_text(lines[number], encoding="utf-8")
+    what = changed(row, rng)
+    lines[number] = row.read_text(encoding="utf-8")
+    row.unlink()
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return f"{path.name}, line {number + 1}: {what}"
+
+
+def _on_the_page(folder: Path) -> None:
+    runs = Runs(folder)
+    for name in runs.folders():
+        runs.questions(name)
+    list(candidates(runs))
+
+
+# Who reads a finished run: the report, a comparison, the scores and the card made anew, and the server's page.
+READERS: dict[str, Callable[[Path], object]] = {
+    "report": write_report,
+    "compare": lambda folder: compare(f"{folder}:base", str(folder), resamples=20),
+    "scores": lambda folder: write_results(folder, resamples=20),
+    "card": lambda folder: write_card(folder / "model"),
+    "page": _on_the_page,
+}
+INPUTS: Kinds = (model_folder, model_folder, model_folder, adapter, stage, settings, data, exam)
+RUNS: Kinds = (run_folder,)
+
+
+def case(material: Material, number: int, kinds: Kinds = INPUTS) -> Case:
     """The case of a number."""
     rng = random.Random(number)
-    made = KINDS[number % len(KINDS)](material, rng)
+    made = kinds[number % len(kinds)](material, rng)
     return replace(made, what=f"{number}: {made.what}")
 
 
@@ -584,14 +652,20 @@ def run_command(made: Case, tally: Tally) -> None:
             sys.stdout = sys.stderr = said
             sys.argv = ["medcare", *made.command]
             resource.setrlimit(resource.RLIMIT_CPU, (int(SECONDS), int(SECONDS) + 5))
+            signal.alarm(10 * int(SECONDS))  # for one that waits
             medcare()
 
         code = in_a_child(command)
         said.seek(0)
         text = said.read().strip()
-    if "Traceback" in text or code < 0:
-        tally.faults.append(f"command: {made.what}: exit {code}: {text[-1000:]}")
-    tally.outcomes[f"command, exit {code}"] += 1
+    outcome = f"command, exit {code}"
+    if "Traceback" in text:
+        outcome = "traceback"
+    elif code < 0:
+        outcome = "hang" if -code in (signal.SIGXCPU, signal.SIGALRM) else "end of the process"
+    if not outcome.startswith("command"):
+        tally.faults.append(f"{outcome}: command: {made.what}: exit {code}: {text[-1000:]}")
+    tally.outcomes[outcome] += 1
 
 
 def in_a_child(work: Callable[[], object]) -> int:
@@ -612,7 +686,9 @@ def in_a_child(work: Callable[[], object]) -> int:
     os._exit(code)
 
 
-def run_all(material: Material, numbers: range, tally: Tally, *, commands: int = 0) -> None:
+def run_all(
+    material: Material, numbers: range, tally: Tally, *, commands: int = 0, kinds: Kinds = INPUTS
+) -> None:
     """Run cases in a child, so that what ends the process is a fault of one case and not the end of all.
 
     Args:
@@ -620,6 +696,7 @@ def run_all(material: Material, numbers: range, tally: Tally, *, commands: int =
         numbers: theirs.
         tally: what became of them.
         commands: one case in so many is given to the command, too.
+        kinds: of cases.
     """
     under_way, found = material.folder / "under_way", material.folder / "tally.json"
 
@@ -627,8 +704,8 @@ def run_all(material: Material, numbers: range, tally: Tally, *, commands: int =
         own = Tally()
         for number in numbers:
             under_way.write_text(str(number))
-            run(case(material, number), own)
-            if commands and number % commands == 0 and (made := case(material, number)).command:
+            run(case(material, number, kinds), own)
+            if commands and number % commands == 0 and (made := case(material, number, kinds)).command:
                 run_command(made, own)
         found.write_text(json.dumps(vars(own)))
 
@@ -638,6 +715,10 @@ def run_all(material: Material, numbers: range, tally: Tally, *, commands: int =
         number = int(under_way.read_text())
         tally.faults.append(f"end of the process: {number}: exit {code}")
         tally.outcomes["end of the process"] += 1
+        # Those before it were not counted yet, and those after it not run.
+        for rest in (range(numbers.start, number), range(number + 1, numbers.stop)):
+            if rest:
+                run_all(material, rest, tally, commands=commands, kinds=kinds)
         return
     counted = json.loads(found.read_text())
     tally.outcomes += Counter(counted["outcomes"])
@@ -714,20 +795,23 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--commands", type=int, default=0, help="one in so many is given to the command, too")
+    parser.add_argument("--of", choices=("inputs", "runs"), default="inputs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    tally = Tally()
+    tally, kinds = Tally(), RUNS if arguments.of == "runs" else INPUTS
     with (
         tempfile.TemporaryDirectory() as name,
         Path(os.devnull).open("w", errors=sys.stderr.errors) as nowhere,
         contextlib.redirect_stderr(nowhere),
     ):
         material = prepared(Path(name))
+        if kinds is RUNS:
+            material.finished()
         end = arguments.first + arguments.count
         for first in range(arguments.first, end, A_CHILD):
             known = len(tally.faults)
             numbers = range(first, min(first + A_CHILD, end))
-            run_all(material, numbers, tally, commands=arguments.commands)
+            run_all(material, numbers, tally, commands=arguments.commands, kinds=kinds)
             for fault in tally.faults[known:]:
                 print(fault, flush=True)
     print(

@@ -46,3 +46,61 @@ def test_a_class_name_means_one_thing() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 modules.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert {name: found for name, found in modules.items() if len(found) > 1} == {}
+
+
+# Who may read JSON or YAML without a shape, and why it is none that is wanted there.
+_UNSHAPED = {
+    "foundation/outside.py": "gives everything a shape",
+    "foundation/storage.py": "is what the shapes are put on",
+    "foundation/contents.py": "hashes of its own in the cache; a copy of what it has",
+    "settings/files.py": "YAML, weighed first; dataclasses are built of it, or a shape is put on it",
+    "data/readers/rows.py": "rows of any format; `formats` looks at each value",
+    "data/readers/sheets.py": "the same, out of a process that has read them",
+    "data/readers/shapes.py": "the same, of a column that holds JSON",
+    "data/files.py": "each row is held to `Item`",
+    "data/leakage.py": "a row that it has just written itself",
+    "data/mix.py": "likewise",
+    "text/records.py": "a tool's arguments, which stay text if they are no JSON; tools that `readers` saw",
+    "text/chat_template.py": "tools that `readers` looked at",
+    "evaluation/client.py": "an answer of a server, which `read` takes apart under a guard",
+    "evaluation/answer_files.py": "`row_id` and `answer_text` look at each value",
+    "evaluation/predictions.py": "rows that it writes again; nothing but their ids is looked at",
+    "judging/verdict.py": "a reply of a judge, each value of which is looked at",
+    "judging/cache.py": "each row is held to `VerdictRow`",
+    "judging/reference_scores.py": "each value is looked at",
+    "models/tensor_files.py": "the header of a file that it has just written",
+    "export/model_folder.py": "a config that transformers has read, of which values are copied",
+    "export/gguf_tokenizer.py": "what the tokenizer says of itself",
+    "generation/text_stream.py": "likewise",
+    "benchmark/ontology.py": "a cache of its own, made anew if it can't be used",
+    "benchmark/task_data.py": "a file of this package",
+    "data/catalogue.py": "likewise",
+    "planning/shapes.py": "likewise",
+    "study/grid.py": "cells of a grid of one's own",
+    "study/plan.py": "a copy of what it has",
+    "study/run_cells.py": "cells of a grid of one's own",
+    "study/small_cells.py": "likewise",
+    "training/loop.py": "facts of a checkpoint, held to `Facts`; metrics that it goes on with",
+    "training/state.py": "facts of a checkpoint, held to `Facts`",
+}
+_READERS = (
+    "json.loads",
+    "json.load",
+    "read_json",
+    "read_jsonl",
+    "yaml.safe_load",
+    "yaml.load",
+    "yaml.SafeLoader",
+)
+
+
+def test_what_comes_from_outside_has_a_shape() -> None:
+    """JSON and YAML are read as a shape says, or stand in the list above with a reason."""
+    home = ROOT / "src/medcare"
+    found = {
+        str(path.relative_to(home))
+        for path in home.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in _READERS
+    }
+    assert found == set(_UNSHAPED)

@@ -20,7 +20,7 @@ from medcare.foundation.errors import AdapterError, ConfigError, FolderError, Me
 from medcare.models.base_model import load_base
 from medcare.settings.files import load_config
 from medcare.settings.run_folder import read_manifest
-from tests.hostile import Material, Tally, case, prepared, run, run_all, run_command, use
+from tests.hostile import RUNS, Case, Material, Tally, case, prepared, run, run_all, run_command, use
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,15 @@ def test_generated_cases(material: Material) -> None:
     assert tally.outcomes["refused"] > tally.outcomes["answered"] > 0
 
 
+def test_generated_runs(material: Material) -> None:
+    """Finished runs, one file of which is changed: who reads them says so."""
+    tally = Tally()
+    for number in range(60):
+        run(case(material, number, RUNS), tally)
+    assert not tally.faults, "\n".join(tally.faults)
+    assert tally.outcomes["refused"] > 5 < tally.outcomes["answered"]
+
+
 def test_what_a_soak_has_found(material: Material) -> None:
     """Numbers that were faults once: half a character in a place that nobody reads, names of 100,000 letters."""
     tally = Tally()
@@ -47,11 +56,18 @@ def test_what_a_soak_has_found(material: Material) -> None:
 def test_a_case_that_ends_the_process_is_one_fault(
     material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others of its child are lost, and their number is told."""
+    """Its number is told, and the others of its child are run."""
     tally = Tally()
-    monkeypatch.setattr("tests.hostile.run", lambda made, _: os.kill(os.getpid(), signal.SIGKILL))
-    run_all(material, range(7, 9), tally)
+
+    def run_or_die(made: Case, own: Tally) -> None:
+        if made.what.startswith("7:"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        own.outcomes["answered"] += 1
+
+    monkeypatch.setattr("tests.hostile.run", run_or_die)
+    run_all(material, range(5, 9), tally)
     assert tally.faults == ["end of the process: 7: exit -9"]
+    assert tally.outcomes == {"answered": 3, "end of the process": 1}
 
 
 def test_a_fault_is_found(material: Material) -> None:

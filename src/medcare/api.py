@@ -21,9 +21,9 @@ from medcare.data.check import check as check_data
 from medcare.data.given import Data, load_config, source_of
 from medcare.evaluation.engines import LocalEngine
 from medcare.export import merged
-from medcare.foundation.errors import ConfigError, FolderError, ModelError
+from medcare.foundation.errors import ConfigError, DataError, FolderError, ModelError
+from medcare.foundation.outside import read_object
 from medcare.foundation.processes import is_main, wait
-from medcare.foundation.storage import read_json
 from medcare.foundation.typed import in_python
 from medcare.models.base_model import positions_of
 from medcare.models.identity import base_digest
@@ -58,8 +58,7 @@ def run(out: str | Path, config: RunConfig | None = None, *, baselines: Sequence
         config or load_config(), Path(out), [as_method(name) for name in baselines]
     )
     wait()
-    results: dict[str, Any] = read_json(report.parent / "results.json")
-    return results
+    return read_object(report.parent / "results.json", DataError)
 
 
 @in_python
@@ -149,8 +148,7 @@ def evaluate(
         with _engine(model, tokenizer, config, Path(out)) as engine:
             report = pipeline.evaluate_model(engine, config, Path(out))
     wait()
-    results: dict[str, Any] = read_json(report.parent / "results.json")
-    return results
+    return read_object(report.parent / "results.json", DataError)
 
 
 @in_python

@@ -36,13 +36,14 @@ from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import RESULTS, write_results
 from medcare.evaluation.spot_check import SpotCheck
 from medcare.evaluation.test_set import adopt, adopted, read_questions
-from medcare.export.card import write_card
+from medcare.export.card import ResultsFile, write_card
 from medcare.export.merged import merge
 from medcare.foundation.contents import source_digest
-from medcare.foundation.errors import ConfigError
+from medcare.foundation.errors import ConfigError, FolderError
+from medcare.foundation.outside import Outside, Seconds, read_as
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
-from medcare.foundation.storage import file_hash, read_json, write_json
+from medcare.foundation.storage import file_hash, write_json
 from medcare.foundation.typed import command
 from medcare.judging.grading import grade
 from medcare.models.base_model import load_tokenizer
@@ -145,7 +146,7 @@ def _foresee(config: RunConfig) -> None:
 def _is_reported(out: Path, baselines: Sequence[Method]) -> bool:
     results = out / RESULTS
     reported = (out / "report.html").is_file() and results.is_file()
-    return reported and set(baselines) <= set(read_json(results)["models"])
+    return reported and set(baselines) <= set(read_as(results, ResultsFile, FolderError).models)
 
 
 def _train_baseline(config: RunConfig, out: Path, data: Path) -> None:
@@ -358,12 +359,23 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
+class Phases(Outside):
+    """phases.json."""
+
+    __pydantic_extra__: dict[str, Seconds]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By phase."""
+        return dict(self.__pydantic_extra__)
+
+
 class _Clock:
     """Seconds spent in each phase, summed over the calls that a run took."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
+        self.seconds: dict[str, float] = read_as(path, Phases, FolderError).seconds if path.is_file() else {}
         self._trained: dict[str, float] = {}
 
     def at_least(self, name: str, result: dict[str, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import datasets
@@ -88,3 +89,15 @@ def test_settings_take_rows_wherever_they_take_a_path():
     assert config.evaluation.items == source_of(pd.DataFrame(EXAM))
     with pytest.raises(ConfigError, match="Put it into a list"):
         medcare.load_config(settings="align.epochs=2")
+
+
+def test_what_nobody_used_for_long_is_removed_and_so_is_what_a_kill_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDCARE_CACHE", str(tmp_path))
+    former = Path(source_of([{"question": "Former?", "answer": "Yes."}]))
+    left, fresh = tmp_path / "given" / ".x.jsonl.1234.part", tmp_path / "given" / "y.jsonl"
+    left.write_text('{"question": "Ha')
+    fresh.write_text("{}")
+    for path in (former.parent, left):
+        os.utime(path, (0, 0))
+    now = source_of(ROWS)
+    assert sorted((tmp_path / "given").iterdir()) == sorted([Path(now).parent, fresh])

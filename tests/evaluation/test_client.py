@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -242,3 +243,27 @@ def test_a_wrong_address_is_refused(url):
     with pytest.raises(ConfigError, match=r"--url|password") as error:
         Client(url)
     assert "word" not in str(error.value).replace("password", "")
+
+
+def test_a_request_that_connects_while_the_client_hangs_up_leaves_no_connection(monkeypatch):
+    connecting, hung_up, opened = threading.Event(), threading.Event(), []
+    connect = socket.create_connection
+
+    def connect_late(*address: Any, **options: Any) -> socket.socket:
+        connecting.set()
+        assert hung_up.wait(10)
+        opened.append(connect(*address, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(socket, "create_connection", connect_late)
+    with fake_server(in_turn(verdict())) as server:
+        client = Client(server.url)
+        asking = threading.Thread(target=client.models)
+        asking.start()
+        assert connecting.wait(10)
+        client.close()
+        hung_up.set()
+        asking.join()
+    assert [connection.fileno() for connection in opened] == [-1]
+    with pytest.raises(UnansweredError, match="was given up"):
+        client.models()

@@ -28,11 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Json
 from torch import Tensor, nn
 
 from medcare.adapters.shards import whole
 from medcare.adapters.tuner import adapted_layers
 from medcare.foundation.errors import AdapterError
+from medcare.foundation.outside import Outside, held_to
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
 
 FILE = "inputs.safetensors"
@@ -224,11 +226,17 @@ def save_directions(path: Path, directions: Mapping[str, Directions]) -> None:
     )
 
 
+class SharedDirections(Outside):
+    """Beside the tensors: of each module the one whose inputs it has, too."""
+
+    same: Json[dict[str, str]]
+
+
 def load_directions(path: Path) -> dict[str, Directions]:
     """What `save_directions` wrote.
 
     Raises:
-        AdapterError: there is no such file.
+        AdapterError: there is no such file, or it holds something else.
     """
     if not path.is_file():
         raise AdapterError(
@@ -236,13 +244,13 @@ def load_directions(path: Path) -> dict[str, Directions]:
             "Train stage 1 again with this version, or choose another align.orthogonality."
         )
     tensors = load_tensors(path)
-    same: dict[str, str] = json.loads(load_metadata(path)["same"])
-    found = {
-        first: Directions(
-            tensors[f"{first}.basis"], tensors[f"{first}.energy"], float(tensors[f"{first}.total"])
-        )
-        for first in set(same.values())
-    }
+    same = held_to(load_metadata(path), SharedDirections, str(path), AdapterError).same
+    found = {}
+    for first in set(same.values()):
+        parts = [tensors.get(f"{first}.{name}", torch.zeros(0)) for name in ("basis", "energy", "total")]
+        if [part.ndim for part in parts] != [2, 1, 1] or len(parts[1]) != len(parts[0]) or len(parts[2]) != 1:
+            raise AdapterError(f"{path} does not hold the directions of {first:.60}. Train stage 1 again.")
+        found[first] = Directions(parts[0], parts[1], float(parts[2]))
     return {name: found[first] for name, first in same.items()}
 
 

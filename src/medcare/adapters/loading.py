@@ -164,7 +164,7 @@ def _check_whole(folder: Path) -> None:
 
 def _stage_manifest(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
-    if manifest.get("stage") not in ("aggregate", "align") or not manifest.get("base"):
+    if manifest["stage"] not in ("aggregate", "align"):
         raise FolderError(f"{path} holds no model yet: its {MANIFEST} names no finished stage and its base.")
     return manifest
 

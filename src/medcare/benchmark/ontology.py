@@ -190,7 +190,12 @@ def load_ontology() -> Ontology:
     if path.is_file():
         try:
             return _build(read_json(path))
-        except (DataError, KeyError, TypeError):  # damaged from outside: read the packages again
+        except (
+            DataError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):  # damaged from outside: read the packages again
             pass
     tree = ontology_sources.read_sources()
     write_text(path, json.dumps(tree, ensure_ascii=False, separators=(",", ":")))

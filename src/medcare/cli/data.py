@@ -64,9 +64,9 @@ def get(
     known, folder = find(name), out or Path("data") / name
     files = get_set(known, folder, revision=revision)
     source = read_source(folder)
-    typer.echo(f"{known.name} at commit {source['commit']}; licence: {known.licence}.")
+    typer.echo(f"{known.name} at commit {source.commit}; licence: {known.licence}.")
     for path in files:
-        typer.echo(f"{path}  sha256 {source['files'][str(path.relative_to(folder))]}")
+        typer.echo(f"{path}  sha256 {source.files[str(path.relative_to(folder))]}")
     return ["data", "check", files[0]]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import read_jsonl, write_jsonl
@@ -17,12 +20,23 @@ def read_items(path: Path) -> list[Item]:
     """The test items of a JSONL file; raises DataError if it is missing or a row is none."""
     items = []
     for number, row in enumerate(read_jsonl(path), start=1):
+        if unknown := row.keys() - _FIELDS:
+            raise DataError(f"{path}, row {number} is not a test item: it has {', '.join(sorted(unknown))}.")
         try:
-            lists = {key: tuple(row.get(key, ())) for key in ("options", "answers", "choices")}
-            items.append(Item(**{**row, **lists}))
-        except TypeError as error:
-            raise DataError(f"{path}, row {number} is not a test item: {error}.") from error
+            items.append(_item().validate_python(row))
+        except ValidationError as fault:
+            first = fault.errors(include_url=False, include_context=False)[0]
+            place, told = ".".join(map(str, first["loc"])), first["msg"].lower()
+            raise DataError(f"{path}, row {number} is not a test item: {place[:60]}: {told}.") from fault
     return items
+
+
+_FIELDS = {field.name for field in fields(Item)}
+
+
+@cache
+def _item() -> TypeAdapter[Item]:
+    return TypeAdapter(Item)
 
 
 def write_records(path: Path, records: Iterable[Conversation | Item]) -> None:

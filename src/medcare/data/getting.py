@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from medcare.data.catalogue import KNOWN_SETS, KnownSet
 from medcare.data.readers.rows import ENDINGS
 from medcare.foundation.errors import DataError, first_line
+from medcare.foundation.outside import Outside, read_as
 from medcare.foundation.progress import say
-from medcare.foundation.storage import file_hash, read_json, write_atomic, write_json
+from medcare.foundation.storage import file_hash, write_atomic, write_json
 from medcare.foundation.typed import command
 
 SOURCE = "SOURCE"
@@ -51,9 +51,9 @@ def get(known: KnownSet, folder: Path, *, revision: str | None = None) -> list[P
     """
     if not known.files:
         raise DataError(f"{known.name} can't be fetched by a command. {known.get} Source: {known.source}.")
-    former = read_source(folder) if (folder / SOURCE).is_file() else {}
+    former = read_source(folder) if (folder / SOURCE).is_file() else None
     if known.on_hub:
-        commit = _from_hub(known, folder, revision or former.get("commit"))
+        commit = _from_hub(known, folder, revision or (former.commit if former else None))
     else:
         commit = _from_github(known, folder)
     for archive in sorted(folder.rglob("*.zip")):
@@ -62,7 +62,7 @@ def get(known: KnownSet, folder: Path, *, revision: str | None = None) -> list[P
     if not files:
         raise DataError(f"{known.name} came without a data file. {_by_hand(known, folder)}")
     hashes = {str(path.relative_to(folder)): file_hash(path) for path in files}
-    if former.get("commit") == commit and (other := _differing(former["files"], hashes)):
+    if former and former.commit == commit and (other := _differing(former.files, hashes)):
         raise DataError(
             f"{folder / other} is another file than the one that was downloaded. Remove it, and get it anew."
         )
@@ -71,10 +71,19 @@ def get(known: KnownSet, folder: Path, *, revision: str | None = None) -> list[P
     return files
 
 
-def read_source(folder: Path) -> dict[str, Any]:
+class SourceFile(Outside):
+    """Where the files of a folder are from."""
+
+    name: str
+    source: str
+    commit: str
+    licence: str
+    files: dict[str, str]
+
+
+def read_source(folder: Path) -> SourceFile:
     """Where the files of a folder that `get` wrote are from; raises DataError if it is none."""
-    source: dict[str, Any] = read_json(folder / SOURCE)
-    return source
+    return read_as(folder / SOURCE, SourceFile, DataError)
 
 
 def _from_hub(known: KnownSet, folder: Path, revision: str | None) -> str:
@@ -165,7 +174,7 @@ def _is_data(path: Path, folder: Path) -> bool:
     return path.is_file() and not hidden and path.name != SOURCE and path.name.lower().endswith(ENDINGS)
 
 
-def _differing(former: dict[str, Any], now: dict[str, str]) -> str | None:
+def _differing(former: dict[str, str], now: dict[str, str]) -> str | None:
     return next((name for name in former if name in now and former[name] != now[name]), None)
 
 

@@ -128,7 +128,12 @@ def _plain(value: Any) -> Any:
 
 
 def _make_room(home: Path) -> None:
+    """Remove rows that nobody used for long, and files that a kill left half-written."""
     with contextlib.suppress(OSError):
-        for folder in home.iterdir():
-            if is_forgotten(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+        for path in home.iterdir():
+            if not is_forgotten(path):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ The one client, of the judge and of a tested model behind a server.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import random
@@ -124,6 +125,8 @@ class Client:
         self._timeout = timeout
         self._pace = Pace(per_minute)
         self._draw = random.Random()
+        self._lock = threading.Lock()
+        self._under_way, self._closed = 0, False
         # Tries are counted here, so that a pause that the server asks for is every request's. A redirection
         # would carry the key elsewhere.
         self._headers: Any = {} if key else {"Authorization": openai.Omit()}
@@ -147,8 +150,28 @@ class Client:
         return self._pace.turns
 
     def close(self) -> None:
-        """Hang up."""
-        self._server.close()
+        """Hang up: nothing more is asked, and the last request under way closes the connections."""
+        with self._lock:
+            self._closed = True
+            idle = not self._under_way
+        if idle:
+            self._server.close()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A try that is under way; one whose thread nobody waits for must leave no connection behind."""
+        with self._lock:
+            if self._closed:
+                raise UnansweredError(f"{self.url} gave no answer: the connection was given up.")
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                last = self._closed and not self._under_way
+            if last:
+                self._server.close()
 
     def chat(self, read: Callable[[Any], T], body: Mapping[str, Any], **extra: Any) -> T:
         """What is read out of a chat completion.
@@ -180,7 +203,8 @@ class Client:
         for failures in range(1, self._tries + 1):
             self._pace.turn()
             try:
-                return self._try(send, read, body)
+                with self._counted():
+                    return self._try(send, read, body)
             except _PassingError as trouble:
                 said = str(trouble)
                 if trouble.wait > _LONGEST_PAUSE:

@@ -14,7 +14,7 @@ from pathlib import Path
 from medcare.data.readers.hub import HUB, HubData
 from medcare.evaluation.own_tasks import YAML, rows_of
 from medcare.foundation.contents import MANIFEST, manifest_of
-from medcare.foundation.errors import AdapterError
+from medcare.foundation.errors import AdapterError, FolderError
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import read_as
 from medcare.foundation.storage import file_hash
@@ -49,7 +49,7 @@ def identities(*, model: str = "", items: str = "") -> dict[str, str]:
     return found
 
 
-def _model(path: Path) -> str:
+def _model(path: Path, above: tuple[Path, ...] = ()) -> str:
     """Of the files that `load_model` reads, and of the base below them."""
     from medcare.adapters.branches import stored_in
     from medcare.adapters.written_weights import written_in
@@ -60,7 +60,12 @@ def _model(path: Path) -> str:
         return folder_digest(folder)
     parts = [*(folder / spec.path for spec in stored_in(folder)), *written_in(folder)]
     own = folder_digest(folder, (part for part in parts if part.is_dir()))
-    return hashlib.sha256((own + "".join(_model(base) for base in _bases(folder))).encode()).hexdigest()
+    above = (*above, folder.resolve())
+    if any(base.resolve() in above for base in _bases(folder)):
+        raise FolderError(f"{folder} names itself as its base, by itself or by others. Correct its base.")
+    return hashlib.sha256(
+        (own + "".join(_model(base, above) for base in _bases(folder))).encode()
+    ).hexdigest()
 
 
 def _bases(folder: Path) -> Iterator[Path]:

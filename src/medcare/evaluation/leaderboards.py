@@ -19,10 +19,11 @@ from medcare.data.readers import open_data
 from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.marking import Prediction, chosen_answer
+from medcare.evaluation.outcomes import read_predictions
 from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.questions import letters_of
 from medcare.foundation.progress import say
-from medcare.foundation.storage import read_jsonl, write_json, write_text
+from medcare.foundation.storage import write_json, write_text
 from medcare.text.records import Item
 
 _EXAM = Task("exam", "knowledge", "options", "accuracy", several=False)
@@ -46,7 +47,7 @@ def write_submission(
     if read_own(source):
         return None
     form = open_data(source, columns=columns, gold=False).format
-    rows = {str(row["id"]): row for row in read_jsonl(predictions)}
+    rows = read_predictions(predictions, items)
     if form == "promptcblue":
         return _promptcblue(source, columns, items, rows, predictions.with_name("test_predictions.json"))
     if form not in ("ceval", "medmcqa", "medmcqa_original"):

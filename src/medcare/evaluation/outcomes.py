@@ -12,21 +12,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from medcare.data.files import read_items
 from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.answer_files import is_order
-from medcare.evaluation.cblue.tasks import TASKS
+from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import metric_of
 from medcare.evaluation.marking import Outcome, Prediction, mark
 from medcare.evaluation.metrics import Floats, Metric
 from medcare.foundation.errors import EvaluationError
-from medcare.foundation.storage import read_jsonl
+from medcare.foundation.outside import Outside, read_as, rows_as
 from medcare.foundation.typed import command
 from medcare.text.records import Item, fixed_options
 
 PREDICTIONS = "predictions.jsonl"
 # Beside predictions of tasks that a judge scores.
 GRADES = "grades.jsonl"
+# Beside predictions: what made the prompts.
+PROMPTS = "prompts.json"
 # The order in which the models of a run came to be; others follow by name.
 _ORDER = ("base", "aggregate_with_noise", "aggregate", "align")
 _NAMED = 5
@@ -34,6 +38,33 @@ _NAMED = 5
 Cards = dict[str, Task]
 # The rows of a predictions file by the id of the item that they answer.
 Predictions = dict[str, Prediction]
+
+
+class DrawnRow(Outside):
+    """One of several answers."""
+
+    text: str
+    thought: str = ""
+
+
+class AnswerRow(Outside):
+    """A row of a predictions file, as far as `_check` does not hold it to its item."""
+
+    thought: str = ""
+    samples: list[DrawnRow] = Field([])
+
+
+class GradeRow(Outside):
+    """A row of grades.jsonl."""
+
+    id: str
+    grade: float | None
+
+
+class PromptsFile(Outside):
+    """prompts.json."""
+
+    settings: dict[str, Any] = Field({})
 
 
 @dataclass(frozen=True)
@@ -106,7 +137,7 @@ def read_cards(path: Path) -> Cards:
     found = {}
     for card in BenchmarkFile.read(path).tasks:
         # In folders of before, PromptCBLUE's tasks are declared by their names alone.
-        found[card.name] = replace(TASKS[card.name], source=card.source) if card.form == "cblue" else card
+        found[card.name] = replace(find_task(card.name), source=card.source) if card.form == "cblue" else card
     return found
 
 
@@ -143,7 +174,7 @@ def read_predictions(path: Path, items: Sequence[Item]) -> Predictions:
     """The answers of a predictions file, all there and well-formed; raises EvaluationError or DataError."""
     wanted = {item.id: item for item in items}
     rows: Predictions = {}
-    for row in read_jsonl(path, torn_tail=True):
+    for row in rows_as(path, AnswerRow, EvaluationError, torn_tail=True):
         key = row.get("id")
         if not isinstance(key, str) or key not in wanted:
             raise EvaluationError(
@@ -161,9 +192,20 @@ def read_predictions(path: Path, items: Sequence[Item]) -> Predictions:
             "Repeat the command that was predicting: it continues where it stopped."
         )
     if path.with_name(GRADES).is_file():
-        grades = {str(row["id"]): row["grade"] for row in read_jsonl(path.with_name(GRADES))}
+        found = rows_as(path.with_name(GRADES), GradeRow, EvaluationError)
+        grades = {row["id"]: row["grade"] for row in found}
         return {key: {**row, "grade": grades[key]} if key in grades else row for key, row in rows.items()}
     return rows
+
+
+def read_prompt_settings(predictions: Path) -> dict[str, Any] | None:
+    """The settings that made the prompts of a predictions file; None if they were not written down.
+
+    Raises:
+        EvaluationError: prompts.json is damaged.
+    """
+    path = predictions.with_name(PROMPTS)
+    return read_as(path, PromptsFile, EvaluationError).settings if path.is_file() else None
 
 
 def _check(path: Path, item: Item, row: Prediction) -> None:

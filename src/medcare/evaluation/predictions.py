@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from medcare.evaluation.engines import Engine, Written
+from medcare.evaluation.outcomes import PROMPTS, read_prompt_settings
 from medcare.evaluation.prompts import Prompt, Prompts
 from medcare.foundation import processes
 from medcare.foundation.errors import FolderError
 from medcare.foundation.progress import track
-from medcare.foundation.storage import append_jsonl, json_hash, read_json, read_jsonl, write_json, write_jsonl
+from medcare.foundation.storage import append_jsonl, json_hash, read_jsonl, write_json, write_jsonl
 from medcare.text.records import Item
 
-SETTINGS = "prompts.json"
 # Files from before there were settings hold answers to prompts of this kind.
 _PLAIN = {"exams": "likelihood", "shots": 0, "shuffle_options": False}
 
@@ -99,9 +99,9 @@ def check_settings(prompts: Prompts, path: Path) -> None:
     Raises:
         FolderError: the file holds answers to other prompts.
     """
-    record = path.parent / SETTINGS
-    if record.is_file():
-        former = read_json(record).get("settings", {})
+    record = path.with_name(PROMPTS)
+    if (known := read_prompt_settings(path)) is not None:
+        former = known
     elif path.exists():
         former = {**prompts.settings, **_PLAIN}
     else:

@@ -25,6 +25,7 @@ from medcare.evaluation.draws import Pair
 from medcare.evaluation.metrics import ACCURACY, MEAN, Floats, Metric, mean_rows
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Resampled, holm, mean_of, resample
+from medcare.foundation.errors import ConfigError
 from medcare.foundation.storage import Json, write_json, write_jsonl
 from medcare.settings.config import METHODS, RunConfig
 from medcare.settings.files import read_yaml
@@ -50,19 +51,25 @@ def write_results(out: Path, *, resamples: int = RESAMPLES) -> Path:
 
     Raises:
         EvaluationError: predictions are missing or malformed.
+        ConfigError: config.yaml is no settings.
         DataError: a file is missing or malformed.
         StorageError: the folder can't be written.
     """
     tasks = read_outcomes(out)
-    config = out / "config.yaml"
-    settings = read_yaml(config) if config.is_file() else {}
-    seed = int(settings.get("seed", RunConfig.seed))
-    own = settings.get("method", RunConfig.method)
+    seed, own = _seed_and_method(out / "config.yaml")
     baselines = [model for model in tasks[0].outcomes if model in METHODS and model != own]
     for model in tasks[0].outcomes:
         write_jsonl(out / "evaluation" / model / OUTCOMES, _outcome_rows(tasks, model))
     write_json(out / RESULTS, results(tasks, seed=seed, resamples=resamples, baselines=baselines))
     return out / RESULTS
+
+
+def _seed_and_method(path: Path) -> tuple[int, str]:
+    settings = read_yaml(path) if path.is_file() else {}
+    seed, own = settings.get("seed", RunConfig.seed), settings.get("method", RunConfig.method)
+    if not isinstance(seed, int) or seed < 0 or own not in METHODS:
+        raise ConfigError(f"{path} must name a whole number as seed and a method, got {seed!r} and {own!r}.")
+    return seed, own
 
 
 def results(

@@ -13,16 +13,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from medcare.evaluation.outcomes import (
     PREDICTIONS,
     Cards,
     Predictions,
     model_names,
     read_predictions,
+    read_prompt_settings,
     read_tests,
 )
-from medcare.foundation.errors import EvaluationError
-from medcare.foundation.storage import file_hash, read_json
+from medcare.foundation.contents import MANIFEST, manifest_of
+from medcare.foundation.errors import ConfigError, EvaluationError
+from medcare.foundation.outside import Outside, held_to
+from medcare.foundation.storage import file_hash
 from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
@@ -31,6 +36,13 @@ from medcare.text.records import Item
 
 _NAMED = 3
 UNKNOWN = "not recorded"
+
+
+class _Settings(Outside):
+    """config.yaml, as far as it says how answers were made."""
+
+    model: str | dict[str, Any] = Field({})
+    evaluation: dict[str, Any] = Field({})
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,14 @@ def read_side(given: str) -> Side:
     Raises:
         EvaluationError: it stands for none, or they are not complete.
         DataError: a file is malformed.
+        ConfigError: config.yaml is no settings.
         FolderError: a file of a finished folder is missing or has changed.
     """
     folder, model = find_answers(given)
     check(folder)
     items, cards = read_tests(folder)
     path = folder / "evaluation" / model / PREDICTIONS
-    config = _optional(folder / "config.yaml")
+    config = _config(folder / "config.yaml")
     name = given if given.endswith(f":{model}") or folder != Path(given) else f"{given}:{model}"
     seed = config.get("seed")
     return Side(
@@ -144,8 +157,8 @@ def find_answers(given: str) -> tuple[Path, str]:
 
 def _facts(folder: Path, predictions: Path, config: dict[str, Any]) -> dict[str, str]:
     """How the answers were made: settings as `evaluation.KEY`, versions as `version of KEY`."""
-    manifest = _optional(folder / "manifest.json")
-    prompts = _optional(predictions.parent / "prompts.json").get("settings", {})
+    manifest = manifest_of(folder) if (folder / MANIFEST).is_file() else {}
+    prompts = dict(read_prompt_settings(predictions) or {})
     prompts.pop("items", None)  # a hash of the items, which are compared themselves
     model = config.get("model", {})
     # A folder from before there was a setting was made as its default says now.
@@ -181,8 +194,7 @@ def _digest(contents: dict[str, str]) -> str:
     return hashlib.sha256("\n".join(sorted(contents.values())).encode()).hexdigest()
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    tree: dict[str, Any] = read_json(path) if path.suffix == ".json" else read_yaml(path)
-    return tree
+def _config(path: Path) -> dict[str, Any]:
+    config = read_yaml(path) if path.is_file() else {}
+    held_to(config, _Settings, str(path), ConfigError)
+    return config

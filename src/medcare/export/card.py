@@ -21,7 +21,7 @@ from medcare.foundation.outside import Outside, read_as
 from medcare.foundation.storage import write_text
 from medcare.settings.config import EMBEDDED, STAGES, RunConfig
 from medcare.settings.files import read_yaml
-from medcare.settings.run_folder import CONFIG, read_manifest
+from medcare.settings.run_folder import CONFIG, read_manifest, started_from
 
 CARD = "README.md"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -134,13 +134,14 @@ def plain(value: object) -> str:
 
 def stages_behind(folder: Path) -> list[dict[str, Any]]:
     """The manifests of a stage folder and of the one that it started from, first to last."""
-    if not (folder / MANIFEST).is_file():
-        return []
-    manifest = read_manifest(folder)
-    if manifest.get("stage") not in ("aggregate", "align"):
-        return []
-    before = manifest.get("from")
-    return [*(stages_behind(Path(before)) if before else []), manifest]
+    found: list[dict[str, Any]] = []
+    for path, manifest in started_from(folder) if (folder / MANIFEST).is_file() else ():
+        if manifest["stage"] not in STAGES:
+            break
+        found.insert(0, manifest)
+        if not (Path(manifest.get("from") or path) / MANIFEST).is_file():
+            break
+    return found
 
 
 def _results(origin: Path) -> dict[str, Any] | None:

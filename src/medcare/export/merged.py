@@ -27,7 +27,7 @@ def merge(folder: Path, out: Path, *, base: str | None = None, dtype: str | None
     """
     folder = last_stage(folder)
     manifest = read_manifest(folder)
-    settings = {"stage": "merged", **origin(folder, out), "source": manifest["result"]}
+    settings = {"stage": "merged", **origin(folder, out), "source": manifest.get("result")}
     if dtype is not None:
         settings["dtype"] = str(as_dtype(dtype)).removeprefix("torch.")
     if claim(out, manifest["config"], settings):

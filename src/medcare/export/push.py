@@ -24,6 +24,7 @@ from medcare.foundation.outside import held_to, read_object
 from medcare.foundation.storage import missing
 from medcare.foundation.typed import command
 from medcare.settings.config import EMBEDDED
+from medcare.settings.files import parsed
 from medcare.settings.run_folder import CONFIG
 
 if TYPE_CHECKING:
@@ -218,8 +219,8 @@ def _front_matter(folder: Path) -> dict[str, object]:
         )
     parts = text.split("---\n", 2)
     try:
-        front = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
-    except yaml.YAMLError:
+        front = parsed(parts[1]) if len(parts) == 3 and not parts[0] else None
+    except (yaml.YAMLError, ValueError, RecursionError):
         front = None
     missing = [key for key in ("license", "base_model") if not (isinstance(front, dict) and front.get(key))]
     if missing:

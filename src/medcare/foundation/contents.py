@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from medcare.foundation.errors import FolderError, MedCareError
-from medcare.foundation.outside import Outside, held_to, read_object
+from medcare.foundation.outside import Count, Outside, Seconds, held_to, read_object
 from medcare.foundation.storage import cache_dir, file_hash, is_forgotten, json_hash, write_json
 
 MANIFEST = "manifest.json"
@@ -39,14 +39,47 @@ class Listed(Outside):
     sha256: str
 
 
+class BaseFacts(Outside):
+    """What a manifest says of the base model."""
+
+    model_type: str | None = None
+    num_hidden_layers: Count | None = None
+    hidden_size: Count | None = None
+
+
+class Result(Outside):
+    """What a manifest says of a training."""
+
+    steps: Count = 0
+    tokens: Count = 0
+    seconds: Seconds = 0.0
+
+
+class Ancestor(Outside):
+    """A stage that another one went on from."""
+
+    stage: str
+    result: Result = Result()
+
+
 class ManifestFile(Outside):
-    """manifest.json, as far as it is read in more than one place."""
+    """manifest.json, as far as anything but its writer reads it."""
 
     stage: str | None = None
     base: str | None = None
-    base_facts: dict[str, Any] = Field({})
+    base_sha256: str | None = None
+    base_facts: BaseFacts = BaseFacts()
     start: str | None = Field(None, alias="from", pattern=r"^[^\x00]*$")
     files: dict[str, Listed] = Field({})
+    parts: str = "both"
+    converted_from: str | None = None
+    versions: dict[str, str] = Field({})
+    git_commit: str | None = None
+    phases: dict[str, Seconds] = Field({})
+    result: Result = Result()
+    trained_parameters: Count | None = None
+    heard: dict[str, dict[str, float]] = Field({})
+    lineage: list[Ancestor] = Field([])
 
     @field_validator("files")
     @classmethod
@@ -102,7 +135,7 @@ class KnownHashes:
     def _remembered(self) -> dict[str, list[Any]]:
         try:
             found = json.loads(self._memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         with contextlib.suppress(OSError):
             os.utime(self._memory)  # it is in use

@@ -7,22 +7,25 @@ anyone's. The first thing that is wrong is told with its place.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medcare.foundation.errors import MedCareError, first_line
-from medcare.foundation.storage import missing
+from medcare.foundation.storage import missing, read_jsonl
+
+T = TypeVar("T", bound="Outside")
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""How many of something there are, as a program that reads JSON can be sure to get it."""
+Seconds = Annotated[float, Field(ge=0, le=1e10)]
 
 
 class Outside(BaseModel):
     """An object of a JSON file whose other fields are not looked at."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
-
-
-T = TypeVar("T", bound=Outside)
 
 
 def read_as(path: Path, shape: type[T], error: type[MedCareError], *, most_bytes: int = 1 << 24) -> T:
@@ -51,6 +54,32 @@ def read_object(path: Path, error: type[MedCareError], most_bytes: int = 1 << 24
     if not isinstance(tree, dict):
         raise error(f"{path} must hold a JSON object, got a {type(tree).__name__}.")
     return tree
+
+
+def tree_as(path: Path, shape: type[Outside], error: type[MedCareError]) -> dict[str, Any]:
+    """Read as `read_as`, but as plain values, those that the shape does not name among them."""
+    tree = read_object(path, error)
+    held_to(tree, shape, str(path), error)
+    return tree
+
+
+def rows_as(
+    path: Path, shape: type[Outside], error: type[MedCareError], *, torn_tail: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file, each held to a shape, as plain values.
+
+    Args:
+        path: the file.
+        shape: what is required of each row.
+        error: what is raised for a row of another shape.
+        torn_tail: as `storage.read_jsonl`.
+
+    Raises:
+        MedCareError: `error`; DataError for what is no JSONL.
+    """
+    for number, row in enumerate(read_jsonl(path, torn_tail=torn_tail), start=1):
+        held_to(row, shape, f"{path}, row {number}", error)
+        yield row
 
 
 def held_to(tree: dict[str, Any], shape: type[T], source: str, error: type[MedCareError]) -> T:

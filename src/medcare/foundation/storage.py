@@ -160,8 +160,8 @@ def refuse_device(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_atomic(path, lambda part: _write_bytes(part, text.encode("utf-8")))
+    """Write UTF-8 text atomically; half of a pair of surrogates, which UTF-8 can't write, is spelt out."""
+    write_atomic(path, lambda part: _write_bytes(part, text.encode("utf-8", "backslashreplace")))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -265,6 +265,8 @@ def _to_json(path: Path, value: Any, *, indent: int | None = None) -> str:
 def _parse_row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
+    except RecursionError as error:
+        raise DataError(f"{path}, line {number}: not JSON (nested too deeply).") from error
     except ValueError as error:
         raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
     if not isinstance(row, dict):

@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
 from medcare.foundation.errors import DataError
+from medcare.foundation.outside import Count, Outside, held_to
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
 from medcare.judging.verdict import Scores
 
@@ -33,6 +36,20 @@ class Verdict:
     replies: tuple[str, ...] = ()
     tokens_in: int = 0
     tokens_out: int = 0
+    form: str = ""
+
+
+class VerdictRow(Outside):
+    """A verdict as it is kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str
+    scores: Scores | None
+    reason: str = ""
+    replies: list[str]
+    tokens_in: Count = 0
+    tokens_out: Count = 0
     form: str = ""
 
 
@@ -75,9 +92,10 @@ class Cache:
 
     def _verdict(self, row: dict[str, Any]) -> Verdict:
         try:
-            return Verdict(**{**row, "replies": tuple(row["replies"])})
-        except (KeyError, TypeError) as error:
+            found = held_to(row, VerdictRow, str(self._path), DataError)
+        except DataError as error:
             raise DataError(
                 f"{self._path} should hold verdicts of a judge and holds something else. Move it away, or "
                 "choose another --out."
             ) from error
+        return Verdict(**{**found.model_dump(), "replies": tuple(found.replies)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -120,21 +121,23 @@ def rate(
     """
     open_ = _open(wanted, cache)
     lost: dict[str, Verdict] = {}
-    in_a_row = 0
+    in_a_row, counting = 0, threading.Lock()  # several threads ask
 
     def ask(request: RatingRequest) -> Verdict | str:
         nonlocal in_a_row
         try:
             verdict = _judge(request, judge)
         except UnansweredError as error:
-            in_a_row += 1
-            if in_a_row >= _GIVE_UP:
-                raise EvaluationError(
-                    f"{error} {in_a_row} cases in a row had none, so this stops here. What was judged is "
-                    "kept; the same command continues."
-                ) from error
+            with counting:
+                in_a_row += 1
+                if in_a_row >= _GIVE_UP:
+                    raise EvaluationError(
+                        f"{error} {in_a_row} cases in a row had none, so this stops here. What was judged is "
+                        "kept; the same command continues."
+                    ) from error
             return str(error)
-        in_a_row = 0
+        with counting:
+            in_a_row = 0
         return verdict
 
     cost = estimate(wanted, cache)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medcare.foundation.storage import write_text
-from medcare.reports.page import build_context, page, read_results, render
+from medcare.reports.page import build_context, page, render
+from medcare.reports.run_files import read_results
 from medcare.reports.story import story
 from medcare.reports.tables import results_csv
 from medcare.settings.config import STAGES

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcare.foundation.storage import Json, read_json
+from medcare.foundation.storage import Json
+from medcare.reports.run_files import read_manifest
 from medcare.reports.wording import FAMILIES, NONE, group_name, model_name, sentence
 
 
@@ -87,8 +88,7 @@ def _budget(out: Path, own: str, name: str) -> str:
 def _stages(folder: Path) -> list[str]:
     found = []
     for stage in ("aggregate", "align"):
-        path = folder / stage / "manifest.json"
-        facts = read_json(path) if path.is_file() else {}
+        facts = read_manifest(folder / stage)
         if facts.get("trained_parameters") and facts.get("result", {}).get("tokens"):
             tokens = facts["result"]["tokens"]
             found.append(f"{facts['trained_parameters']:,} parameters on {tokens:,} tokens")

@@ -69,7 +69,7 @@ def curves(title: str, series: Sequence[Series], *, kind: str, note: str) -> Plo
     drawn = [points for points in finite if points]
     if not drawn:
         return None
-    right = max(step for points in drawn for step, _ in points)
+    right = max(step for points in drawn for step, _ in points) or 1  # all at 0, as of a single layer
     y_ticks = ticks(max(value for points in drawn for _, value in points))
     top = y_ticks[-1] or 1.0
     x_ticks = [step for step in ticks(right, most=4) if step <= right]

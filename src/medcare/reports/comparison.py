@@ -177,7 +177,7 @@ def _forest(tree: Json, limit: float) -> Iterator[ForestRow]:
             yield _row(title, _count(entry), family, entry, limit, mean=True)
         for name, task in tree["tasks"].items():
             if task["family"] == family:
-                metric = wording.METRICS.get(task["metric"], task["metric"])
+                metric = wording.metric_name(task["metric"])
                 note = f"{metric}, {task['n']:,} items"
                 yield _row(wording.task_name(name), note, family, task, limit)
 

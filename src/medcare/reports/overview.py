@@ -153,9 +153,9 @@ def facts(config: Json, manifest: Json, stage: Json, benchmark: Json) -> dict[st
     """
     found = {"Base model" if stage else "Model": base_name(tested_model(config, manifest))}
     shape = stage.get("base_facts", {})
-    if shape.get("num_hidden_layers"):
+    if shape.get("num_hidden_layers") and shape.get("hidden_size"):
         found["Architecture"] = (
-            f"{shape['model_type']}, {shape['num_hidden_layers']} layers of {shape['hidden_size']:,}"
+            f"{shape.get('model_type')}, {shape['num_hidden_layers']} layers of {shape['hidden_size']:,}"
         )
     if stage:
         adapters = config["adapters"]

@@ -18,12 +18,11 @@ from markupsafe import Markup
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.results import RESULTS
 from medcare.foundation.errors import EvaluationError
-from medcare.foundation.storage import Json, missing, read_json
-from medcare.foundation.typed import command
+from medcare.foundation.storage import Json
 from medcare.reports import baselines, examples, method, overview, tables, training, wording
+from medcare.reports.run_files import read_benchmark, read_manifest, read_settings
 from medcare.reports.story import story
-from medcare.settings.config import METHODS, RunConfig
-from medcare.settings.files import read_yaml
+from medcare.settings.config import METHODS
 
 # A difference of this many points, and more, gets the strongest colour.
 _STRONGEST = 0.4
@@ -34,24 +33,6 @@ def render(template: str, context: Json) -> str:
     return _environment().get_template(template).render(context)
 
 
-def read_results(out: Path) -> Json:
-    """The scores of a folder.
-
-    Raises:
-        EvaluationError: it has none.
-        DataError: results.json can't be read.
-    """
-    if not out.is_dir():
-        raise EvaluationError(f"{missing(out, 'folder')}. Check the path.")
-    if not (out / RESULTS).is_file():
-        raise EvaluationError(
-            f"{out} has no {RESULTS}, so there is nothing to report. Finish the run first: "
-            + command("run", "--out", out)
-        )
-    results: Json = read_json(out / RESULTS)
-    return results
-
-
 def build_context(out: Path, results: Json) -> Json:
     """Everything that report.html and report.md show, read from a folder.
 
@@ -60,12 +41,7 @@ def build_context(out: Path, results: Json) -> Json:
         DataError: a file can't be read.
     """
     tasks = read_outcomes(out)
-    config = {
-        **RunConfig().to_dict(),
-        **(read_yaml(out / "config.yaml") if (out / "config.yaml").is_file() else {}),
-    }
-    manifest = _optional(out / "manifest.json")
-    benchmark = read_json(out / "data" / "benchmark.json")
+    config, manifest, benchmark = read_settings(out), read_manifest(out), read_benchmark(out)
     stages, maps = training.read_stages(out, results.get("baselines", ()))
     models = results["models"]
     _check_same(out, results, tasks)
@@ -80,8 +56,8 @@ def build_context(out: Path, results: Json) -> Json:
         "facts": overview.facts(
             config,
             manifest,
-            _optional(out / "aggregate" / "manifest.json"),
-            _optional(out / "data" / "benchmark.json"),
+            read_manifest(out / "aggregate"),
+            benchmark,
         ),
         "phases": overview.phases(manifest),
         "results": results,
@@ -101,7 +77,7 @@ def build_context(out: Path, results: Json) -> Json:
         "seed": config["seed"],
         "stages": stages,
         "maps": maps,
-        "most_load": max((map.most for map in maps), default=0.0),
+        "most_load": max((map.most for map in maps), default=0.0) or 1.0,
         "samples": examples.samples(tasks),
         "errors": examples.errors(tasks, own),
         "cause_shares": examples.cause_shares(tasks),
@@ -133,8 +109,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
         {
             name: getattr(wording, name)
             for name in (
-                "model_name", "task_name", "percent", "points", "interval", "points_interval", "evidence",
-                "p_value", "duration", "visible", "split_name",
+                "model_name", "task_name", "metric_name", "percent", "points", "interval", "points_interval",
+                "evidence", "p_value", "duration", "visible", "split_name",
             )
         }
     )  # fmt: skip
@@ -143,7 +119,6 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.filters["strength"] = _strength
     environment.globals.update(
         split_names=wording.SPLITS,
-        metric_names=wording.METRICS,
         mode_names=wording.MODES,
         test_names=wording.TESTS,
         causes=examples.CAUSES,
@@ -165,11 +140,6 @@ def _strength(comparison: Json) -> int:
 
 def _text(name: str) -> str:
     return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _optional(path: Path) -> Json:
-    tree: Json = read_json(path) if path.is_file() else {}
-    return tree
 
 
 def _check_same(out: Path, results: Json, tasks: Sequence[TaskOutcomes]) -> None:

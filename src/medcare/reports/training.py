@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from medcare.foundation.storage import read_json, read_jsonl
 from medcare.reports.charts import Plot, curves, number
+from medcare.reports.run_files import read_manifest, read_metrics
 from medcare.reports.wording import duration, model_name
 
 STAGES = ("aggregate", "align")
@@ -73,8 +73,7 @@ def read_stages(
         path = folder / "metrics.jsonl"
         if not path.is_file():
             continue
-        rows = list(read_jsonl(path, torn_tail=True))
-        manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
+        rows, manifest = read_metrics(path), read_manifest(folder)
         alone = baseline and not (out / "baselines" / baseline / "align").is_dir()
         title = ", ".join(filter(None, (model_name(baseline), "" if alone else model_name(stage))))
         plots = (*_plots(title, stage, rows), *_energies(title, stage, manifest.get("heard", {})))
@@ -105,7 +104,7 @@ def router_maps(rows: Rows) -> tuple[RouterMap, ...]:
 
 def _layer(name: str, order: int) -> int:
     """The layer's number in a module's name; the module's place where the name has none."""
-    found = re.search(r"\.(\d+)\.", name)
+    found = re.search(r"\.(\d{1,6})\.", name)
     return int(found[1]) if found else order
 
 
@@ -125,8 +124,8 @@ def _facts(rows: Rows, manifest: dict[str, Any]) -> dict[str, str]:
         facts["Tokens a second"] = f"{np.median(rates):,.0f}"
     if manifest.get("trained_parameters"):
         facts["Parameters"] = f"{manifest['trained_parameters']:,}"
-    if rows:
-        facts["Loss"] = f"{rows[0]['loss']:.2f} to {rows[-1]['loss']:.2f}"
+    if losses := [row["loss"] for row in rows if _is_number(row.get("loss"))]:
+        facts["Loss"] = f"{losses[0]:.2f} to {losses[-1]:.2f}"
     measured = [row for row in rows if "validation_loss" in row]
     if measured:
         best = min(measured, key=lambda row: float(row["validation_loss"]))
@@ -134,8 +133,9 @@ def _facts(rows: Rows, manifest: dict[str, Any]) -> dict[str, str]:
         facts["Validation"] = (
             f"{first:.2f} to {last:.2f}, least {best['validation_loss']:.2f} at {best['step']:,}"
         )
-        worst, loss = max(measured[-1]["validation_losses"].items(), key=lambda entry: float(entry[1]))
-        if len(measured[-1]["validation_losses"]) > 1:
+        by_source = measured[-1].get("validation_losses", {})
+        if len(by_source) > 1:
+            worst, loss = max(by_source.items(), key=lambda entry: float(entry[1]))
             facts["Hardest source"] = f"{worst}, {loss:.2f}"
     return facts
 

@@ -68,6 +68,11 @@ def task_name(task: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def metric_name(metric: str) -> str:
+    """`macro_f1` -> `macro-F1`, `exact_match` -> `exact match`."""
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
 def percent(value: float) -> str:
     """A share of 1 as a number of percent, `61.3`."""
     return f"{100 * value:.1f}"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from fastapi.concurrency import run_in_threadpool
 
-from medcare.foundation.errors import MedCareError
-from medcare.foundation.storage import read_jsonl
+from medcare.foundation.errors import DataError, MedCareError
+from medcare.foundation.outside import Outside, rows_as
 from medcare.serving.failures import ApiError
 from medcare.serving.protocol import ChatRequest
 from medcare.serving.runs import Runs
@@ -28,6 +28,13 @@ _MOST = 16  # that are asked
 _AT_ONCE = 4
 _TOKENS = 48
 _TRAINED = ("align", "aggregate")  # the last model of a run is the first of these that it tested
+
+
+class OutcomeRow(Outside):
+    """A row of outcomes.jsonl."""
+
+    id: str
+    score: float
 
 
 class OfferedQuestions:
@@ -46,7 +53,7 @@ class OfferedQuestions:
         return await asyncio.shield(self._finding)  # whoever leaves, it is for the others, too
 
     async def _find(self) -> list[str]:
-        candidates = await run_in_threadpool(lambda: list(_candidates(self._runs))[:_MOST])
+        candidates = await run_in_threadpool(lambda: list(candidates(self._runs))[:_MOST])
         found: list[str] = []
         for start in range(0, len(candidates), _AT_ONCE):
             asked = candidates[start : start + _AT_ONCE]
@@ -84,13 +91,13 @@ def states(answer: str, item: Item) -> bool:
     return bool(item.answers) and meant == set(item.answers)
 
 
-def _candidates(runs: Runs) -> Iterator[Item]:
+def candidates(runs: Runs) -> Iterator[Item]:
     """Taught facts that the last model of a run chose rightly, one of each task and then the next."""
     for name, folder in runs.folders().items():
         try:
             right = _chosen_rightly(folder)
             tasks = runs.questions(name)
-        except (MedCareError, KeyError):
+        except (MedCareError, ApiError):
             continue  # a run that is damaged offers none
         taught = [
             [item for item in items if item.split == "taught" and item.id in right]
@@ -103,4 +110,5 @@ def _candidates(runs: Runs) -> Iterator[Item]:
 def _chosen_rightly(folder: Path) -> set[str]:
     files = [folder / "evaluation" / model / "outcomes.jsonl" for model in _TRAINED]
     last = next((path for path in files if path.is_file()), None)
-    return {row["id"] for row in read_jsonl(last) if row["score"] == 1} if last else set()
+    rows = rows_as(last, OutcomeRow, DataError) if last else ()
+    return {row["id"] for row in rows if row["score"] == 1}

@@ -6,6 +6,7 @@ config.yaml holds the settings and is written first; manifest.json says what cam
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,34 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FolderError(f"{folder} has no {MANIFEST}: {state}. Run that stage to its end first.")
     manifest = manifest_of(folder)
     check(folder)
-    if isinstance(manifest.get("from"), str):
+    if not manifest.get("stage") or not manifest.get("base"):
+        raise FolderError(
+            f"{folder} holds no model yet: its {MANIFEST} names no finished stage and its base."
+        )
+    if manifest.get("from"):
         manifest["from"] = str((folder / manifest["from"]).resolve())
     tree = read_yaml(folder / CONFIG)
     known = RunConfig().to_dict()
     manifest["config"] = from_dict({key: value for key, value in tree.items() if key in known})
     return manifest
+
+
+def started_from(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield a finished folder, the one that it started from, and so on, each with its `read_manifest`.
+
+    Raises:
+        FolderError: one of them is not there, or comes from itself.
+        ModelError: likewise.
+    """
+    seen: set[Path] = set()
+    before: Path | None = folder
+    while before is not None:
+        if before.resolve() in seen:
+            raise FolderError(f"{folder} comes from itself, as the manifests of {before} and others say.")
+        seen.add(before.resolve())
+        manifest = read_manifest(before)
+        yield before, manifest
+        before = Path(manifest["from"]) if manifest.get("from") else None
 
 
 def check(folder: Path, *, anew: bool = False) -> int:

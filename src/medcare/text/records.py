@@ -35,7 +35,7 @@ class ToolCall:
         arguments: Any = self.arguments
         try:
             parsed = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
         function = {"name": self.name, "arguments": parsed if isinstance(parsed, dict) else arguments}
         return {"type": "function", "function": function, **({"id": self.id} if self.id else {})}

@@ -30,7 +30,8 @@ from medcare.adapters.input_directions import (
     sketching,
 )
 from medcare.adapters.tuner import adapted_layers, set_noise
-from medcare.settings.run_folder import read_manifest
+from medcare.foundation.errors import FolderError
+from medcare.settings.run_folder import started_from
 from medcare.text.batches import collate, plan, shuffled
 from medcare.text.chat_template import Rendered
 from medcare.text.corpus import as_corpus
@@ -130,9 +131,10 @@ def heard_of(loop: Loop, examples: Sequence[Rendered], start: Path) -> dict[str,
 
 def _stage_one(start: Path) -> Path:
     """The stage-1 folder behind what stage 2 starts from, which is another one where stage 2 goes on."""
-    while (manifest := read_manifest(start))["stage"] != "aggregate":
-        start = Path(manifest["from"])
-    return start
+    for folder, manifest in started_from(start):
+        if manifest["stage"] == "aggregate":
+            return folder
+    raise FolderError(f"{start} did not start from a stage 1, as its manifest says. Train it anew.")
 
 
 def _counted(rows: Sequence[Rendered], width: int) -> torch.Tensor:

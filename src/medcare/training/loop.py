@@ -499,7 +499,8 @@ class Loop:
         """Forget rows of steps after the checkpoint: they will be done, and logged, again."""
         path = self.folder / METRICS
         if path.exists() and self.accelerator.is_main_process:
-            write_jsonl(path, [row for row in read_jsonl(path, torn_tail=True) if row["step"] <= done])
+            rows = [row for row in read_jsonl(path, torn_tail=True) if isinstance(row.get("step"), int)]
+            write_jsonl(path, [row for row in rows if row["step"] <= done])
 
     def _key(self) -> str:
         """Identifies settings and data; how often to save and log, and the number of devices, don't count."""

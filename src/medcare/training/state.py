@@ -7,6 +7,7 @@ Random numbers need no saving: every step seeds its own (see `loop`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import defaultdict
@@ -15,16 +16,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import Field, Json
 from torch import Tensor, nn
 
 from medcare.adapters.shards import like, overwrite, whole
 from medcare.foundation.contents import CHECKPOINTS
 from medcare.foundation.errors import FolderError, ModelError
+from medcare.foundation.outside import Outside, held_to
 from medcare.foundation.progress import say
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
+from medcare.settings.config import Batching
 
 _HASH = "sha256"
 _GROUPS = "groups"
+
+
+class SoFar(Outside):
+    """What validation has found."""
+
+    best: float | None
+    best_step: int
+    without: int
+
+
+class Facts(Outside):
+    """What stands beside the tensors, each as a text; most of them JSON."""
+
+    step: str = Field(pattern=r"^[0-9]{1,12}$")
+    key: str
+    groups: Json[list[dict[str, bool | float]]]
+    batches: str = Field("1", pattern=r"^[0-9]{1,9}$")
+    layout: Batching | None = None
+    fused: Json[bool | None] = None
+    meter: Json[dict[str, float | None]] = Field({})
+    loads: Json[list[list[float]]] = Field([])
+    scaler: Json[dict[str, float]] = Field({})
+    validation: Json[SoFar] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +125,7 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
         except (FolderError, ModelError):
             facts, tensors = {}, {}
         digest = facts.pop(_HASH, "")
-        if tensors and digest == _digest(tensors, facts):
+        if tensors and digest == _digest(tensors, facts) and _is_sound(path, facts):
             return Checkpoint(path, facts)
         say(f"{path} is damaged or can't be read: training goes on from before it.")
     return None
@@ -122,7 +149,7 @@ def load_state(
             "choose another --out."
         )
     for group, former in zip(optimizer.param_groups, json.loads(checkpoint.facts[_GROUPS]), strict=True):
-        group.update(former)
+        group.update({name: value for name, value in former.items() if name in group.keys() - {"params"}})
     fused = any(group.get("fused") for group in optimizer.param_groups)
     kept = {name: values for name, values in _by_parameter(tensors).items() if name in parameters}
     with torch.no_grad():
@@ -173,10 +200,18 @@ def _changed(optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
     ]
 
 
+def _is_sound(path: Path, facts: dict[str, str]) -> bool:
+    """Whether all of it can be read; someone else's checkpoint may have a right hash of anything."""
+    with contextlib.suppress(FolderError):
+        held_to(facts, Facts, str(path), FolderError)
+        return True
+    return False
+
+
 def _saved(folder: Path) -> dict[int, Path]:
     """The checkpoints' files by their steps, the last first."""
     files = {
-        int(path.stem): path for path in (folder / CHECKPOINTS).glob("*.safetensors") if path.stem.isdigit()
+        int(path.stem): path for path in (folder / CHECKPOINTS).glob("*.safetensors") if path.stem.isdecimal()
     }
     return dict(sorted(files.items(), reverse=True))
 

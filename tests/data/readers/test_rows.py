@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tracemalloc
 from pathlib import Path
@@ -279,3 +280,39 @@ def test_texts_of_a_folder_are_data_where_nothing_else_is(tmp_path):
     assert expand(str(tmp_path)) == [str(tmp_path / "README.txt")]
     (tmp_path / "rows.jsonl").write_text("{}")
     assert expand(str(tmp_path)) == [str(tmp_path / "rows.jsonl")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_without_end_is_one_bad_row(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packed file may unpack to any size; of a line that is too long the beginning is held, and no more."""
+    monkeypatch.setattr("medcare.data.readers.rows._LONGEST_LINE", 1000)
+    path = tmp_path / "rows.jsonl.gz"
+    with gzip.open(path, "wt", newline="") as stream:
+        stream.write(f'{{"a": 1}}{end}{{"a": "')
+        for _ in range(40):
+            stream.write("x" * 1_000_000)
+        stream.write(f'"}}{end}{{"a": 3}}{end}')
+    tracemalloc.start()
+    rows = list(open_rows(str(path)).rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(row.number, row.value) for row in rows] == [(1, {"a": 1}), (2, None), (3, {"a": 3})]
+    assert rows[1].problem == "too long: more than 1,000 characters in a line"
+    assert peak < 10_000_000
+
+
+def test_a_table_with_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medcare.data.readers.rows._LONGEST_LINE", 1000)
+    with pytest.raises(DataError, match=r"line 3: a line of a table has at most 1,000 letters"):
+        read(tmp_path / "a.csv", "a,b\n1,2\n" + "1," * 5000)
+
+
+def test_a_workbook_that_is_far_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    """A cell in the last row and one in the last column: the library would hold all between them."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active["A1"], book.active["XFD1048576"] = "question", "x"
+    book.save(tmp_path / "far.xlsx")
+    with pytest.raises(DataError, match=r"far\.xlsx can't be read in 4 GiB of memory .* Save it as CSV"):
+        list(open_rows(str(tmp_path / "far.xlsx")).rows)

@@ -11,7 +11,8 @@ from typing import Any
 
 from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.hub import HubName
-from medcare.foundation.storage import cache_dir, read_json, write_json
+from medcare.foundation.outside import Outside, read_as
+from medcare.foundation.storage import cache_dir, write_json
 
 HUB = "hf:"
 
@@ -87,6 +88,12 @@ class HubData:
             ) from error
 
 
+class KnownCommit(Outside):
+    """Where a data set was when it was last asked for, kept in the cache."""
+
+    revision: str
+
+
 def _commit(name: HubName) -> str | None:
     from httpx import HTTPError
     from huggingface_hub import HfApi
@@ -96,8 +103,8 @@ def _commit(name: HubName) -> str | None:
     try:
         info = HfApi().dataset_info(name.repository, revision=name.revision, timeout=_SECONDS)
     except (OSError, HTTPError, HFValidationError):
-        with contextlib.suppress(DataError, KeyError):
-            return str(read_json(known)["revision"])
+        with contextlib.suppress(DataError):
+            return read_as(known, KnownCommit, DataError).revision
         return None
     write_json(known, {"name": str(name), "revision": info.sha})
     return info.sha

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
+from medcare.data.readers import sheets
 from medcare.data.readers.hub import HUB, HubData
 from medcare.data.readers.json_list import Elements
 from medcare.data.readers.opened import PACKED, DataFile, open_file
@@ -33,6 +34,7 @@ _BROKEN = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
 _LONGEST_HEADER = 1 << 16
 _BATCH = 1000
 _LONGEST_TEXT = 1 << 20  # characters of a .txt file that make one document
+_LONGEST_LINE = 1 << 26  # characters
 # A .json file of at most this many bytes may be one object over several lines.
 _ONE_OBJECT = 1 << 26
 
@@ -163,9 +165,21 @@ def _whole(file: DataFile) -> Iterator[None]:
 
 def _jsonl(file: DataFile) -> Iterator[Row]:
     with file.text() as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
+        for number, line in enumerate(_lines(stream), start=1):
+            if len(line) > _LONGEST_LINE:
+                problem = f"too long: more than {_LONGEST_LINE:,} characters in a line"
+                yield Row(number, None, problem, _BROKEN.sub("\ufffd", line[:1000]))
+            elif line.strip():
                 yield _json_line(number, line)
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """The lines of a text; of one that is too long only so much that it shows: it may unpack to any size."""
+    while line := stream.readline(_LONGEST_LINE + 1):
+        yield line
+        rest = line if len(line) > _LONGEST_LINE else "\n"
+        while rest and not rest.endswith(("\n", "\r")):
+            rest = stream.readline(_LONGEST_TEXT)
 
 
 def _txt(file: DataFile) -> Iterator[Row]:
@@ -268,7 +282,7 @@ def _csv(file: DataFile) -> Iterator[Row]:
     with file.text() as stream:
         delimiter = _delimiter(stream.readline(_LONGEST_HEADER))
     with file.text() as stream:
-        reader = csv.reader(stream, delimiter=delimiter)
+        reader = csv.reader(_short_lines(file, stream), delimiter=delimiter)
         try:
             header = next(reader, [])
         except csv.Error as error:
@@ -291,6 +305,15 @@ def _csv(file: DataFile) -> Iterator[Row]:
             elif cells:
                 problem = f"wrong number of cells: {len(cells)}, where the first line has {len(header)}"
                 yield Row(number, None, problem, delimiter.join(cells))
+
+
+def _short_lines(file: DataFile, stream: TextIO) -> Iterator[str]:
+    for number, line in enumerate(_lines(stream), start=1):
+        if len(line) > _LONGEST_LINE:
+            raise DataError(
+                f"{file.path}, line {number}: a line of a table has at most {_LONGEST_LINE:,} letters."
+            )
+        yield line
 
 
 def _delimiter(line: str) -> str:
@@ -351,27 +374,13 @@ def _batched(batches: Iterable[Any]) -> Iterator[Row]:
 
 def _sheet(path: Path) -> Iterator[Row]:
     """The first sheet of a workbook that has rows below a header."""
-    try:
-        from python_calamine import CalamineError, CalamineWorkbook
-    except ImportError as error:
-        raise DataError(
-            f"{path} needs python-calamine. Install it with: pip install python-calamine; or save it as CSV."
-        ) from error
-    try:
-        with CalamineWorkbook.from_path(str(path)) as book:
-            sheets = {name: book.get_sheet_by_name(name).to_python() for name in book.sheet_names}
-    except (CalamineError, OSError) as error:
-        raise DataError(f"{path} can't be read: {first_line(error)}.") from error
-    filled = {name: cells for name, cells in sheets.items() if len(cells) > 1}
-    if len(filled) > 1:
-        say(
-            f"{path}: the sheet '{next(iter(filled))}' is read; there are also {', '.join(list(filled)[1:])}."
-        )
-    for cells in list(filled.values())[:1]:
-        header = [str(cell).strip() for cell in cells[0]]
-        for number, row in enumerate(cells[1:], start=2):
-            if any(cell != "" for cell in row):
-                yield Row(number, {key: cell for key, cell in zip(header, row, strict=False) if key})
+    names, sheet = sheets.read(path)
+    if len(names) > 1:
+        say(f"{path}: the sheet '{names[0]}' is read; there are also {', '.join(names[1:])}.")
+    header = [str(cell).strip() for cell in next(sheet, [])]
+    for number, row in enumerate(sheet, start=2):
+        if any(cell != "" for cell in row):
+            yield Row(number, {key: cell for key, cell in zip(header, row, strict=False) if key})
 
 
 @contextmanager

@@ -1,0 +1,267 @@
+"""What the files of a scored folder must hold before a report is made of them.
+
+Anyone can edit them, and someone else's folder can be reported: each is held to a shape once, where it is
+read. results.json is held to itself besides: each table has a score for each of its models, and a difference
+for each of its pairs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from medcare.data.overlap import KINDS
+from medcare.data.task import BenchmarkFile
+from medcare.evaluation.results import ABLATION, RESULTS, pairs
+from medcare.foundation.contents import ManifestFile
+from medcare.foundation.errors import ConfigError, DataError, EvaluationError
+from medcare.foundation.outside import Count, Outside, held_to, rows_as, tree_as
+from medcare.foundation.storage import Json, missing
+from medcare.foundation.typed import command
+from medcare.settings.config import RunConfig
+from medcare.settings.files import read_yaml
+
+AtLeastOne = Annotated[int, Field(ge=1, le=2**53)]
+_ROUND_OFF = 0.01
+
+
+class Between(Outside):
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Compared(Between):
+    """A difference, and what it shows."""
+
+    p: float
+    p_holm: float
+    verdict: Literal["better", "worse", "no difference shown"]
+
+
+class Part(Outside):
+    """The scores of some items, by model."""
+
+    n: AtLeastOne
+    scores: dict[str, Between]
+
+
+class ComparedPart(Part):
+    """The same, with the differences of each pair of models as `FIRST->SECOND`."""
+
+    comparisons: dict[str, Compared]
+
+
+class TaskPart(ComparedPart):
+    """A task."""
+
+    family: str
+    metric: str
+    mode: Literal["log_likelihood", "generation"]
+    measures: str
+    source: str
+    chance: float | None
+    splits: dict[Literal["taught", "held_out"], Part]
+    subjects: dict[str, Part] | None = None
+    unparsable: dict[str, Count]
+    plain_accuracy: dict[str, Between] = Field({})
+    samples: Count | None = None
+    once: dict[str, Between] = Field({}, alias="pass@1")
+
+
+class MeanPart(ComparedPart):
+    """The mean over a family's tasks."""
+
+    tasks: Count
+
+
+class Bin(Outside):
+    """Choices of about the same confidence."""
+
+    n: Count
+    confidence: float
+    accuracy: float
+
+
+class Reliability(Outside):
+    """Whether a model's probabilities are how often it is right."""
+
+    n: AtLeastOne
+    ece: float
+    brier: float | None = None
+    bins: list[Bin]
+
+
+class Drawn(Outside):
+    """How intervals were drawn."""
+
+    seed: int
+    resamples: Count
+
+
+class ReportedResults(Outside):
+    """results.json."""
+
+    models: list[str] = Field(min_length=1)
+    baselines: list[str] = Field([])
+    statistics: Drawn
+    tasks: dict[str, TaskPart] = Field(min_length=1)
+    summary: dict[str, dict[str, MeanPart]]
+    calibration: dict[str, Reliability] = Field({})
+
+    @model_validator(mode="after")
+    def _fits_itself(self) -> ReportedResults:
+        names = set(self.models)
+        if len(names) < len(self.models) or not names - {ABLATION, *self.baselines} or "->" in "".join(names):
+            raise ValueError("names without '->' that differ are required, one of which is no baseline's")
+        if not set(self.baselines) <= names:
+            raise ValueError("baselines are among the models")
+        compared = {f"{first}->{second}" for first, second in pairs(self.models, self.baselines)}
+        if {task.family for task in self.tasks.values()} != self.summary.keys():
+            raise ValueError("the families of the tasks must be those of the summary")
+        if not all("all" in splits for splits in self.summary.values()):
+            raise ValueError("each family needs a mean over all items")
+        tasks = list(self.tasks.values())
+        means = [entry for splits in self.summary.values() for entry in splits.values()]
+        parts = [part for task in tasks for part in (*task.splits.values(), *(task.subjects or {}).values())]
+        if any(part.scores.keys() != names for part in (*tasks, *means, *parts)):
+            raise ValueError("a score is required for each model and for no other one")
+        if any(entry.comparisons.keys() != compared for entry in (*tasks, *means)):
+            raise ValueError("a comparison is required for each pair of models and for no other one")
+        if any(task.unparsable.keys() != names for task in tasks):
+            raise ValueError("a count of unreadable answers is required for each model")
+        if not self.calibration.keys() <= names:
+            raise ValueError("only models can be calibrated")
+        return self
+
+
+class SetAside(Outside):
+    """A row that was no test item."""
+
+    row: Count
+    reason: str
+
+
+class OverlapPart(Outside):
+    """What one file of training texts has in common with the test items."""
+
+    n: Count
+    train_rows: Count
+    test_rows: Count
+    short_tests: Count
+    test_hits: dict[str, Count]
+    leaked_tests: list[Count]
+
+
+class ReportedBenchmark(BenchmarkFile):
+    """benchmark.json, with what was looked for when it was written."""
+
+    overlap: dict[str, Any] | None = None
+    set_aside: list[SetAside] = Field([])
+    counts: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _overlaps(self) -> ReportedBenchmark:
+        found = self.overlap or {}
+        for part in [found] if "train_rows" in found else found.values():
+            if isinstance(part, dict) and "train_rows" in part:
+                held = OverlapPart.model_validate(part)
+                if not set(KINDS) <= held.test_hits.keys():
+                    raise ValueError("a count is required for each kind of match")
+        return self
+
+
+class MetricsRow(Outside):
+    """A row of metrics.jsonl."""
+
+    step: AtLeastOne
+    loss: float | None = None
+    memory_gib: float = 0.0
+    tokens_per_second: float = 0.0
+    validation_loss: float = 0.0
+    validation_losses: dict[str, float] = Field({})
+    validation_score: float = 0.0
+    orthogonality: float = 0.0
+    cosine: float = 0.0
+    router_load: dict[str, list[float]] = Field({})
+
+    @field_validator("router_load")
+    @classmethod
+    def _shares(cls, loads: dict[str, list[float]]) -> dict[str, list[float]]:
+        """Those of a module that saw no token are 0."""
+        for load in loads.values():
+            if min(load, default=0.0) < 0 or min(sum(load), abs(sum(load) - 1)) > _ROUND_OFF:
+                raise ValueError("shares of 1 are required")
+        if len({len(load) for load in loads.values()}) > 1:
+            raise ValueError("as many experts in one module as in all others are required")
+        return loads
+
+
+class ReportedAdapters(Outside):
+    """The adapters of a run."""
+
+    rank: int
+    experts: int
+    top_k: int
+
+
+class ReportedModel(Outside):
+    """The base of a run."""
+
+    base: str
+
+
+class ReportedSettings(Outside):
+    """config.yaml of a run or an evaluation, over the defaults."""
+
+    seed: int
+    method: str
+    model: str | ReportedModel
+    adapters: ReportedAdapters
+
+
+def read_results(out: Path) -> Json:
+    """The scores of a folder.
+
+    Raises:
+        EvaluationError: it has none, or other ones than results.json holds.
+    """
+    if not out.is_dir():
+        raise EvaluationError(f"{missing(out, 'folder')}. Check the path.")
+    if not (out / RESULTS).is_file():
+        raise EvaluationError(
+            f"{out} has no {RESULTS}, so there is nothing to report. Finish the run first: "
+            + command("run", "--out", out)
+        )
+    return tree_as(out / RESULTS, ReportedResults, EvaluationError)
+
+
+def read_settings(out: Path) -> Json:
+    """The settings of a folder, with defaults for what it doesn't say; raises ConfigError."""
+    path = out / "config.yaml"
+    config = {**RunConfig().to_dict(), **(read_yaml(path) if path.is_file() else {})}
+    held_to(config, ReportedSettings, str(path), ConfigError)
+    return config
+
+
+def read_manifest(folder: Path) -> Json:
+    """The manifest of a folder, empty if it has none; raises DataError if it is damaged."""
+    path = folder / "manifest.json"
+    return tree_as(path, ManifestFile, DataError) if path.is_file() else {}
+
+
+def read_benchmark(out: Path) -> Json:
+    """The benchmark.json of a folder; raises DataError."""
+    return tree_as(out / "data" / "benchmark.json", ReportedBenchmark, DataError)
+
+
+def read_metrics(path: Path) -> list[Json]:
+    """The rows of a metrics.jsonl; raises DataError."""
+    rows = list(rows_as(path, MetricsRow, DataError, torn_tail=True))
+    if len({len(load) for row in rows for load in row.get("router_load", {}).values()}) > 1:
+        raise DataError(f"{path} has rows with different numbers of experts. Train the stage anew.")
+    return rows
