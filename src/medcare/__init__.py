@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from medcare.foundation.processors import settle_threads
+
 if TYPE_CHECKING:
     from medcare.adapters.loading import load_model
     from medcare.api import attach, chat, check, evaluate, generate, merge, run, save_stage, train
@@ -39,6 +41,9 @@ _HOME = {
     "load_config": "data.given",
     "load_model": "adapters.loading",
 }
+
+
+settle_threads()  # in a container with a quota, as far as torch is not loaded yet
 
 
 def __dir__() -> list[str]:

@@ -48,6 +48,16 @@ def test_c_eval_by_subject_and_id(tmp_path, capsys):
     assert "1 of 3 answers name no one option" in capsys.readouterr().err
 
 
+def test_all_subjects_of_c_eval_in_one_file(tmp_path):
+    folder = tmp_path / "test"
+    folder.mkdir()
+    for subject in ("physician", "nurse"):
+        (folder / f"{subject}_test.csv").write_text(CEVAL, encoding="utf-8")
+    written = answered(folder, ["A", "B", "A", "C", "D", "B"])
+    letters = (("nurse", "ABA"), ("physician", "CDB"))
+    assert read_json(written) == {name: dict(zip("017", said, strict=True)) for name, said in letters}
+
+
 @pytest.mark.parametrize("key", [{}, {"cop": None}, {"cop": -1}])
 def test_medmcqa_by_id_and_number_from_1(tmp_path, key):
     source = tmp_path / "test.json"

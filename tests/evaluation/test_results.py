@@ -116,9 +116,15 @@ def test_scores_are_broken_down_by_subject_where_there_are_subjects(fresh_run):
     # The first two items are those of the taught split.
     for model, score in subjects["Anatomy"]["scores"].items():
         assert score["value"] == found["tasks"]["synonym"]["splits"]["taught"]["scores"][model]["value"]
-    assert "subjects" not in found["tasks"]["intent"]
+    mean = found["tasks"]["synonym"]["subject_mean"]
+    for model, score in mean.items():
+        parts = [part["scores"][model]["value"] for part in subjects.values()]
+        assert score["value"] == pytest.approx(sum(parts) / 2, abs=1e-6)
+        assert score["low"] <= score["value"] <= score["high"]
+    assert not {"subjects", "subject_mean"} & found["tasks"]["intent"].keys()
     page = write_report(fresh_run).read_text(encoding="utf-8")
     assert "Synonym by subject" in page
+    assert "Mean over subjects" in page
     assert "| Genetics | 2 |" in (fresh_run / "report.md").read_text(encoding="utf-8")
     assert ",Anatomy," in (fresh_run / "results.csv").read_text(encoding="utf-8")
 

@@ -48,6 +48,8 @@ def test_subjects_add_up():
     found = score(EXAM, items, ["A", "B", "不知道"])
     tree = found.to_dict()
     children, internal = tree.pop("by_subject").values()
+    mean = tree.pop("subject_mean")
+    assert (mean["value"], mean["low"] < mean["high"]) == (0.25, True)
     for entry in (tree, children, internal):
         assert 0 <= entry.pop("low") <= entry["value"] <= entry.pop("high") <= 1
     assert tree == {

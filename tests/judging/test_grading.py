@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+from medcare.data.files import read_items
 from medcare.evaluation.results import write_results
 from medcare.evaluation.test_set import adopt
 from medcare.foundation.errors import ConfigError, DataError, EvaluationError
 from medcare.foundation.storage import read_json, read_jsonl, write_jsonl
 from medcare.judging.grading import grade
+from medcare.reports import write_report
 from tests.fake_server import content, fake_server, in_turn, verdict
 
 CRITERIA = [
@@ -70,6 +72,52 @@ def test_without_criteria_it_is_the_mean_of_the_four_grades(tmp_path):
         run = folder_of(tmp_path, [{"prompt": "Write a letter."}], judge.url, "Dear colleague")
         grade(run, "model")
     assert value(run) == pytest.approx(2.5 / 4)
+
+
+def test_tags_of_items_and_of_criteria_are_scored_as_healthbench_does(tmp_path):
+    """A tag of criteria counts their points alone, and nothing where none of these is positive."""
+    tags = [["axis:accuracy"], ["axis:context"], ["axis:accuracy", "axis:harm"]]
+    tagged = [{**entry, "tags": own} for entry, own in zip(CRITERIA, tags, strict=True)]
+    rows = [
+        {**CHILD, "rubrics": tagged, "example_tags": ["theme:emergency"]},
+        {**CHILD, "rubrics": tagged, "example_tags": ["theme:hedging"]},
+        CHILD,
+    ]
+    replies = {"First answer.": met(1, 3), "Second answer.": content("no idea"), "Third answer.": met(1, 2)}
+
+    def reply(_number, body):
+        return next(said for text, said in replies.items() if text in body["messages"][0]["content"])
+
+    with fake_server(reply) as judge:
+        run = folder_of(tmp_path, rows, judge.url, *replies)
+        grade(run, "model")
+    grades = {row["id"]: row for row in read_jsonl(run / "evaluation/model/grades.jsonl")}
+    unjudged = [name for name, row in grades.items() if row["grade"] is None]
+    written = read_json(write_results(run, resamples=50))["tasks"]["bench"]
+    assert unjudged == ["bench/2"]
+    assert grades["bench/1"]["tags"] == {
+        "axis:accuracy": pytest.approx(1 / 5), "axis:context": 0, "theme:emergency": pytest.approx(1 / 8),
+    }  # fmt: skip
+    assert set(grades["bench/2"]["tags"].values()) == {0}
+    assert "tags" not in grades["bench/3"]
+    found = {tag: (part["n"], part["scores"]["model"]["value"]) for tag, part in written["tags"].items()}
+    assert found == {
+        "axis:accuracy": (2, pytest.approx(0.1)), "axis:context": (2, 0), "theme:emergency": (1, 0.125),
+        "theme:hedging": (1, 0),
+    }  # fmt: skip
+    for part in written["tags"].values():
+        assert part["scores"]["model"]["low"] <= part["scores"]["model"]["value"]
+    assert "Bench by tag" in write_report(run).read_text()
+    assert "axis:accuracy" in (run / "results.csv").read_text()
+    assert read_items(run / "data/items.jsonl")[0].tags == (
+        ("axis:accuracy", (0, 2)), ("axis:context", (1,)), ("axis:harm", (2,)), ("theme:emergency", ()),
+    )  # fmt: skip
+
+
+def test_odd_tags_are_refused(tmp_path):
+    for row in ({**CHILD, "example_tags": "theme:a"}, {**CHILD, "example_tags": [1]}):
+        with pytest.raises(DataError, match="The tags of 'bench/1' must be a list of texts"):
+            folder_of(tmp_path, [row], "http://x/v1")
 
 
 def test_what_is_judged_is_not_asked_for_again_and_what_is_not_counts_nothing(tmp_path):

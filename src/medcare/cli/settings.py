@@ -87,8 +87,9 @@ def init(
     measured = tested[0] if tested else None
     plan = draft.courses(found, found_align)
     told = most_items = None
+    rate = 0.0
     if minutes is not None:
-        plan, most_items, told = _within(minutes, base, plan, measured)
+        plan, most_items, told, rate = _within(minutes, base, plan, measured)
 
     written: dict[Path, str] = {}
     recipes: dict[Stage, str] = {}
@@ -119,6 +120,7 @@ def init(
         items=names[0] if names else "",
         most_items=most_items or 0,
         positions=positions,
+        rate=rate,
     )
     if not force and (there := [str(path) for path in written if path.exists()]):
         raise ConfigError(f"{', '.join(there)} exists. Name another --out, or replace it with --force.")
@@ -144,8 +146,8 @@ def init(
 
 def _within(
     minutes: float, base: str, plan: dict[Stage, Course], tested: Tested | None
-) -> tuple[dict[Stage, Course], int | None, str]:
-    """The stages and the number of test items for so many minutes, and a sentence about them."""
+) -> tuple[dict[Stage, Course], int | None, str, float]:
+    """For so many minutes: the stages, the number of test items, a sentence, and tokens a second."""
     from medcare.planning import budget, draft
     from medcare.settings.fitting import FEW_STEPS
 
@@ -160,7 +162,7 @@ def _within(
         + (f" with a LoRA to compare with, {work.testing(pace) / 60:.0f} of tests." if tested else ".")
     )
     if work == whole:
-        return plan, None, told
+        return plan, None, told, pace.training
     told += f" All of the data and tests would take {whole.seconds(pace) / 60:,.0f}; left are"
     for stage, course in shorter.items():
         every = sum(found.good for found in course.sources)
@@ -173,7 +175,7 @@ def _within(
         told += (
             " That is too little for anything to be learned: allow more minutes, or name a smaller --base."
         )
-    return shorter, work.items if work.items < whole.items else None, told
+    return shorter, work.items if work.items < whole.items else None, told, pace.training
 
 
 @commands.command(epilog="Example: medcare config --preset paper --set align.epochs=2")

@@ -53,6 +53,7 @@ def _row(record: Conversation | Item) -> dict[str, Any]:
     if isinstance(record, Conversation):
         return record.to_dict()
     row = asdict(record)
-    if not row.get("choices", True):  # so that items without any are the same bytes as ever
-        del row["choices"]
+    for name in ("choices", "tags"):  # so that items without any are the same bytes as ever
+        if not row[name]:
+            del row[name]
     return row

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medcare.data.readers import open_data
+from medcare.data.readers import expand, open_data
 from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.marking import Prediction, chosen_answer
@@ -46,7 +46,10 @@ def write_submission(
     """
     if read_own(source):
         return None
-    form = open_data(source, columns=columns, gold=False).format
+    files = expand(source)
+    (form, *others) = {open_data(file, columns=columns, gold=False).format for file in files}
+    if others or (form == "promptcblue" and len(files) > 1):
+        return None
     rows = read_predictions(predictions, items)
     if form == "promptcblue":
         return _promptcblue(source, columns, items, rows, predictions.with_name("test_predictions.json"))

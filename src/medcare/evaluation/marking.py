@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Outcome:
         choice: the option ranked first, None for text.
         plain_choice: the option that the model finds likeliest: its log-likelihood is not divided by length.
         plain_right: whether that one is right.
+        tags: of a judged answer, its grade for each tag of the item.
         shares: the model's own probability of each option, if it answers with one of them: the softmax of
             the log-likelihoods, not divided by length; empty for text.
     """
@@ -49,6 +50,7 @@ class Outcome:
     plain_choice: int | None = None
     plain_right: bool = False
     shares: tuple[float, ...] = ()
+    tags: Mapping[str, float] = field(default_factory=dict)
 
 
 Marks = dict[str, tuple[Outcome, ...]]
@@ -155,6 +157,7 @@ def _written(
                 text or "",
                 thought=(one or {}).get("thought") or thought,
                 drawn=tuple(float(values[place]) for values in each) if most > 1 else (),
+                tags=(one or {}).get("tags", {}),
             )
         )
     return rows, tuple(outcomes)

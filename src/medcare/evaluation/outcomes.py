@@ -59,6 +59,7 @@ class GradeRow(Outside):
 
     id: str
     grade: float | None
+    tags: dict[str, float] = Field({})
 
 
 class PromptsFile(Outside):
@@ -193,8 +194,8 @@ def read_predictions(path: Path, items: Sequence[Item]) -> Predictions:
         )
     if path.with_name(GRADES).is_file():
         found = rows_as(path.with_name(GRADES), GradeRow, EvaluationError)
-        grades = {row["id"]: row["grade"] for row in found}
-        return {key: {**row, "grade": grades[key]} if key in grades else row for key, row in rows.items()}
+        grades = {row["id"]: {"grade": row["grade"], "tags": row.get("tags", {})} for row in found}
+        return {key: {**row, **grades.get(key, {})} for key, row in rows.items()}
     return rows
 
 

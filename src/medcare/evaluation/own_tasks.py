@@ -44,7 +44,9 @@ class ItemSource:
         prompt: what is asked, with columns in braces: `{question}`. Empty: as the format says.
         target: the right answer, likewise.
         options: what every item's answer is chosen from, where that is no column.
-        criteria: for the form `judged`, the column of what an answer is held against: `{criterion, points}`.
+        criteria: for the form `judged`, the column of what an answer is held against: `{criterion, points}`,
+            and perhaps `tags`.
+        tags: the column of an item's own tags, a list of texts.
     """
 
     data: str
@@ -53,6 +55,7 @@ class ItemSource:
     target: str = ""
     options: tuple[str, ...] = ()
     criteria: str = "rubrics"
+    tags: str = "example_tags"
 
 
 def read_own(source: str) -> tuple[list[Item], list[Task]] | None:
@@ -170,7 +173,12 @@ def _templated(source: ItemSource, task: Task) -> Iterator[Item]:
                 )
             filled.append(_filled(template, row.value, task.nothing))
         item = _item(task, opened.name, row.number, row.value, filled[0], filled[1], source.options)
-        yield replace(item, choices=_criteria(row.value.get(source.criteria), item.id))
+        criteria = row.value.get(source.criteria)
+        yield replace(
+            item,
+            choices=_criteria(criteria, item.id),
+            tags=_tags(row.value.get(source.tags), criteria, item.id),
+        )
 
 
 def _filled(template: str, columns: Mapping[str, Any], nothing: str) -> str:
@@ -213,6 +221,20 @@ def _criteria(value: Any, name: str) -> tuple[str, ...]:
             )
         found.append(f"{points:+g} {entry['criterion']}")
     return tuple(found)
+
+
+def _tags(own: Any, criteria: Any, name: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The item's own tags, and those of its criteria with the places of these."""
+    lists = [own or [], *(entry.get("tags") or [] for entry in criteria or ())]
+    for tags in lists:
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise DataError(f"The tags of '{name}' must be a list of texts, got {tags!r:.60}.")
+    places: dict[str, list[int]] = {}
+    for place, tags in enumerate(lists[1:]):
+        for tag in dict.fromkeys(tags):
+            places.setdefault(tag, []).append(place)
+    whole = dict.fromkeys(lists[0], ())
+    return tuple({**{tag: tuple(found) for tag, found in places.items()}, **whole}.items())
 
 
 def _with_chance(task: Task, items: Sequence[Item]) -> Task:

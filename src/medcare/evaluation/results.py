@@ -3,6 +3,7 @@
     {"models": [...], "baselines": [...], "statistics": {...},
      "tasks": {NAME: {"family", "form", "metric", "mode", "n", "facts", "scores": {MODEL: {value, low, high}},
                       "splits": {SPLIT: {"n", "scores"}}, "subjects": {SUBJECT: {"n", "scores"}},
+                      "subject_mean": {MODEL: {value, low, high}}, "tags": {TAG: {"n", "scores"}},
                       "unparsable": {MODEL: count},
                       "ranked_by": "acc" or "acc_bytes", "plain_accuracy": {MODEL: ...},
                       "samples": n, "pass@1": {MODEL: {value, low, high}}, "maj@n": the same as "scores",
@@ -152,23 +153,58 @@ class _Scored:
         }
 
     def _resample(
-        self, metric: Metric, rows: dict[str, Floats], inside: list[int], compared: Sequence[Pair]
+        self,
+        metric: Metric,
+        rows: dict[str, Floats],
+        inside: list[int],
+        compared: Sequence[Pair],
+        *,
+        part: str = "",
     ) -> Resampled:
+        """Of the items at some places; parts of a task with another name are drawn independently."""
         facts = [self.task.items[index].fact or self.task.items[index].id for index in inside]
         chosen = {model: entry[inside] for model, entry in rows.items()}
-        return resample(self.task.card.name, metric, chosen, facts, compared, **self.options)
+        return resample(self.task.card.name + part, metric, chosen, facts, compared, **self.options)
 
     def _by_subject(self) -> Json:
-        """Scores by field of medicine, where an exam tells it for some items."""
+        """Scores by field of medicine, where an exam tells it for some items, and their mean."""
         by_subject = _indices([item.subject for item in self.task.items])
         by_subject.pop("", None)
         if not by_subject:
             return {}
-        parts = {}
-        for subject, inside in sorted(by_subject.items()):
-            resampled = self._resample(self.task.metric, self.task.rows, inside, ())
-            parts[subject] = {"n": len(inside), "scores": _scores(resampled)}
-        return {"subjects": parts}
+        parts = {
+            subject: self._resample(self.task.metric, self.task.rows, inside, (), part=f"/{subject}")
+            for subject, inside in sorted(by_subject.items())
+        }
+        found: Json = {
+            "subjects": {
+                subject: {"n": len(by_subject[subject]), "scores": _scores(resampled)}
+                for subject, resampled in parts.items()
+            }
+        }
+        if len(parts) > 1:
+            mean = mean_of(list(parts.values()), seed=self.options["seed"])
+            found["subject_mean"] = _scores(mean)
+        return found
+
+    def _by_tag(self) -> Json:
+        """Scores by theme or by kind of criterion, where a judged task has such tags."""
+        outcomes = self.task.outcomes
+        tags = sorted({tag for answers in outcomes.values() for entry in answers for tag in entry.tags})
+        parts: Json = {}
+        for tag in tags:
+            inside = [
+                place
+                for place in self.members["all"]
+                if all(tag in answers[place].tags for answers in outcomes.values())
+            ]
+            rows = {
+                model: mean_rows([entry.tags.get(tag, 0.0) for entry in answers])
+                for model, answers in outcomes.items()
+            }
+            if inside:
+                parts[tag] = {"n": len(inside), "scores": _scores(self._resample(MEAN, rows, inside, ()))}
+        return {"tags": parts} if parts else {}
 
     def to_dict(self) -> Json:
         card, outcomes = self.task.card, self.task.outcomes
@@ -186,6 +222,7 @@ class _Scored:
                 if split != "all"
             },
             **self._by_subject(),
+            **self._by_tag(),
             "unparsable": {
                 model: sum(not entry.parsable for entry in answers) for model, answers in outcomes.items()
             },

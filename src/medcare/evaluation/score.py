@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medcare.data.files import read_items
+from medcare.data.readers import expand, open_data
 from medcare.data.readers import items as read_published
-from medcare.data.readers import open_data
 from medcare.data.readers.reading import Bad
 from medcare.data.task import Task
 from medcare.evaluation.answer_files import answer_text, is_order, pair_rows, read_rows, row_id
@@ -20,7 +20,7 @@ from medcare.evaluation.metrics import Floats
 from medcare.evaluation.outcomes import read_cards
 from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.questions import LETTERS
-from medcare.evaluation.resampling import resample
+from medcare.evaluation.resampling import Resampled, mean_of, resample
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.progress import say
 from medcare.settings.config import RunConfig
@@ -64,15 +64,21 @@ class Score:
         """Plain values, ready for JSON, with the 95 % interval; by subject only where items have subjects."""
         tree = {"task": self.task.name, "metric": self.task.metric, **self._numbers()}
         subjects = sorted({item.subject for item in self.items if item.subject})
-        if subjects:
-            tree["by_subject"] = {subject: self._of(subject)._numbers() for subject in subjects}
+        parts = {subject: self._of(subject) for subject in subjects}
+        if parts:
+            tree["by_subject"] = {subject: part._numbers(f"/{subject}") for subject, part in parts.items()}
+        if len(parts) > 1:
+            drawn = [part._drawn(f"/{subject}") for subject, part in parts.items()]
+            tree["subject_mean"] = mean_of(drawn, seed=RunConfig.seed).estimate("").to_dict()
         return tree
 
-    def _numbers(self) -> dict[str, Any]:
+    def _drawn(self, part: str) -> Resampled:
+        metric, facts = metric_of(self.task), [item.fact or item.id for item in self.items]
+        return resample(self.task.name + part, metric, {"": self.rows}, facts, (), seed=RunConfig.seed)
+
+    def _numbers(self, part: str = "") -> dict[str, Any]:
         metric = metric_of(self.task)
-        facts = [item.fact or item.id for item in self.items]
-        drawn = resample(self.task.name, metric, {"": self.rows}, facts, (), seed=RunConfig.seed)
-        estimate = drawn.estimate("").to_dict()
+        estimate = self._drawn(part).estimate("").to_dict()
         return {
             "value": self.value,
             "low": estimate["low"],
@@ -166,7 +172,7 @@ def _read_gold(name: str, gold: Path | None) -> tuple[Task, list[Item], set[str]
 def _read_exam(gold: Path) -> tuple[list[Item], set[str]]:
     """The questions of a published format as the data readers read it, else of plain rows."""
     try:
-        open_data(str(gold))
+        open_data(expand(str(gold))[0])
     except DataError:
         return [read_question(row, gold) for row in read_rows(gold)], set()
     bad: list[Bad] = []

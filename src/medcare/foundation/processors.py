@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+import sys
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container, in cgroup version 2: "200000 100000" are two cores
+from medcare.foundation.limits import cpu_quota
 
 
 def cores() -> int:
@@ -28,22 +28,25 @@ def free_cores() -> int:
     return max(1, cores() // 2, min(cores(), round(cores() - load())))
 
 
-def settle_threads() -> None:
-    """Set OpenMP's threads for this machine, where the user has set nothing.
+def settle_threads(*, answers: bool = False) -> None:
+    """Set OpenMP's threads for this machine, where the user has set nothing and torch is not loaded yet.
 
-    Threads that find nothing to do spin for a while in the hope of more. On a machine with other work that
-    takes the cores from whoever has some: there they go to sleep instead. A container's quota is not seen by
-    OpenMP, which starts a thread for every core of the machine.
+    A container's quota is not seen by OpenMP, which starts a thread for every core of the machine. Threads
+    that find nothing to do spin for a while in the hope of more. On a machine with other work, that takes the
+    cores from whoever has some: models that answer let them sleep instead, which costs next to no time;
+    training does not, for it would take up to a quarter longer (docs/performance.md).
+
+    Args:
+        answers: whether models will answer only.
     """
-    if _quota() and "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(cores())
-    if load() > cores() / 2 and "GOMP_SPINCOUNT" not in os.environ:
+    if "torch" in sys.modules:
+        return
+    if _quota():
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+    if answers and load() > cores() / 2 and "GOMP_SPINCOUNT" not in os.environ:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _quota() -> int | None:
-    try:
-        quota, _, period = _QUOTA.read_text().partition(" ")
-        return max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # another system, or no limit ("max")
-        return None
+    quota = cpu_quota()
+    return None if quota is None else max(1, math.ceil(quota))

@@ -2,12 +2,13 @@
 
 An item with criteria (as of HealthBench) is held against each of them: its grade is the points of those that
 are met, as a share of all positive points. It may be negative; the mean over items is kept within 0 and 1, as
-HealthBench's own evaluator does. Without criteria it is the mean of the four grades.
+HealthBench's own evaluator does. Items and criteria that have tags (themes, axes) are also graded for each of
+them. Without criteria it is the mean of the four grades.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medcare.data.task import Task
@@ -73,10 +74,12 @@ def _graded(task: Task, items: Sequence[Item], answers: AnswerFile) -> list[dict
         title = f"grades of {answers.name}"
         found = rate(wanted, Judge(client, name), cache, concurrency=_CONCURRENCY, agree=tell, title=title)
     verdicts = {request.case.id: found[request.key] for request in wanted}
-    return [
-        {"id": item.id, "grade": grade_of(item, verdicts[item.id]), "reason": verdicts[item.id].reason}
-        for item in items
-    ]
+    rows: list[dict[str, object]] = []
+    for item in items:
+        verdict = verdicts[item.id]
+        row = {"id": item.id, "grade": grade_of(item, verdict), "reason": verdict.reason}
+        rows.append(row | ({"tags": grades_by_tag(item, verdict)} if item.tags else {}))
+    return rows
 
 
 def grade_of(item: Item, verdict: Verdict) -> float | None:
@@ -86,10 +89,31 @@ def grade_of(item: Item, verdict: Verdict) -> float | None:
         return None
     if not item.choices:
         return (sum(scores.values()) / len(scores) - LOWEST) / (HIGHEST - LOWEST)
-    points = [float(choice.partition(" ")[0]) for choice in item.choices]
-    reached = sum(scores[str(number)] * value for number, value in enumerate(points, start=1))
-    most = sum(value for value in points if value > 0)
+    reached, most = _points(item, verdict, range(len(item.choices)))
     return reached / most if most else float(reached == 0)
+
+
+def grades_by_tag(item: Item, verdict: Verdict) -> dict[str, float]:
+    """The grade for each of an item's tags: the item's own, or that of the criteria which have the tag.
+
+    As HealthBench does, a tag without a positive criterion among these is left out. Without a verdict
+    every grade is 0.
+    """
+    grades = {}
+    for tag, places in item.tags:
+        if not places:
+            grades[tag] = grade_of(item, verdict) or 0.0
+        elif (points := _points(item, verdict, places))[1]:
+            grades[tag] = points[0] / points[1]
+    return grades
+
+
+def _points(item: Item, verdict: Verdict, places: Iterable[int]) -> tuple[float, float]:
+    """Points that are reached with the criteria at some places, and those that can be."""
+    points = {place: float(item.choices[place].partition(" ")[0]) for place in places}
+    met = verdict.scores or {}
+    reached = sum(met.get(str(place + 1), 0) * value for place, value in points.items())
+    return reached, sum(value for value in points.values() if value > 0)
 
 
 def _criterion(choice: str) -> str:

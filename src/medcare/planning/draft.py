@@ -288,6 +288,7 @@ def draft(
     items: str = "",
     most_items: int = 0,
     positions: int | None = None,
+    rate: float = 0.0,
 ) -> str:
     """A commented YAML of settings.
 
@@ -302,6 +303,7 @@ def draft(
         items: the test set as the settings name it, where that is another file than `test.source`.
         most_items: how many of its items are drawn, where not all are.
         positions: the longest input that the model is made for, if it is known.
+        rate: tokens a second that are foreseen for training on this machine; 0 if none are.
     """
     recipes = recipes or {}
     embedded = base == EMBEDDED
@@ -315,11 +317,11 @@ def draft(
         + ("  # SmolLM2-135M; rather a larger one: a folder or a hub id" if embedded else ""),
         "",
         "aggregate:  # stage 1 takes up knowledge",
-        *_stage(plan["aggregate"], recipes.get("aggregate"), columns, positions),
+        *_stage(plan["aggregate"], recipes.get("aggregate"), columns, positions, rate),
         *([f"  learning_rate: 1.0e-3{_RATE}"] if embedded else []),
         "",
         "align:  # stage 2 learns the form of answers" + ("" if own_forms else ", here of the same rows"),
-        *_stage(plan["align"], recipes.get("align"), columns, positions),
+        *_stage(plan["align"], recipes.get("align"), columns, positions, rate),
         *([f"  learning_rate: 1.2e-3{_RATE}"] if embedded else []),
     ]
     if own_forms:
@@ -362,7 +364,11 @@ def seen_from(home: Path, source: str) -> str:
 
 
 def _stage(
-    course: Course, recipe: str | None, columns: Mapping[str, str] | None, positions: int | None
+    course: Course,
+    recipe: str | None,
+    columns: Mapping[str, str] | None,
+    positions: int | None,
+    rate: float,
 ) -> Iterator[str]:
     stage, longest = course.settings, max(found.longest for found in course.sources)
     yield (
@@ -377,6 +383,8 @@ def _stage(
         every = max(1, course.steps // _MEASUREMENTS)
         each = " of each source" if len(course.sources) > 1 else ""
         yield f"  validation: {{rows: {held_out}, every: {every}}}  # held out{each}; the best model is kept"
+    if rate:
+        yield f"  foreseen_rate: {max(1, round(rate))}  # tokens a second; a quarter of them is told, once"
     most = positions or longest
     if longest > min(stage.max_length, most):
         yield f"  max_length: {min(-(-longest // 64) * 64, most)}  # tokens; longer rows are left out"

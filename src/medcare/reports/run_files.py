@@ -67,6 +67,8 @@ class TaskPart(ComparedPart):
     chance: float | None
     splits: dict[Literal["taught", "held_out"], Part]
     subjects: dict[str, Part] | None = None
+    subject_mean: dict[str, Between] | None = None
+    tags: dict[str, Part] | None = None
     unparsable: dict[str, Count]
     plain_accuracy: dict[str, Between] = Field({})
     samples: Count | None = None
@@ -127,8 +129,14 @@ class ReportedResults(Outside):
             raise ValueError("each family needs a mean over all items")
         tasks = list(self.tasks.values())
         means = [entry for splits in self.summary.values() for entry in splits.values()]
-        parts = [part for task in tasks for part in (*task.splits.values(), *(task.subjects or {}).values())]
-        if any(part.scores.keys() != names for part in (*tasks, *means, *parts)):
+        parts = [
+            part
+            for task in tasks
+            for part in (*task.splits.values(), *(task.subjects or {}).values(), *(task.tags or {}).values())
+        ]
+        scores = [part.scores for part in (*tasks, *means, *parts)]
+        scores += [task.subject_mean for task in tasks if task.subject_mean is not None]
+        if any(score.keys() != names for score in scores):
             raise ValueError("a score is required for each model and for no other one")
         if any(entry.comparisons.keys() != compared for entry in (*tasks, *means)):
             raise ValueError("a comparison is required for each pair of models and for no other one")

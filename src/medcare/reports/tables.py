@@ -10,7 +10,7 @@ from medcare.data.overlap import KINDS
 from medcare.foundation.storage import Json
 
 COLUMNS = (
-    "kind", "family", "task", "split", "subject", "metric", "n", "model", "value", "low", "high",
+    "kind", "family", "task", "split", "subject", "tag", "metric", "n", "model", "value", "low", "high",
     "unparsable", "p", "p_holm", "verdict",
 )  # fmt: skip
 
@@ -47,10 +47,14 @@ def _rows(results: Json) -> Iterator[Json]:
             yield from _scores({**whole, "metric": "plain_accuracy"}, task["plain_accuracy"])
         if "pass@1" in task:
             yield from _scores({**whole, "metric": "pass@1"}, task["pass@1"])
+        if "subject_mean" in task:
+            yield from _scores({**whole, "metric": "subject_mean"}, task["subject_mean"])
         for split, part in task["splits"].items():
             yield from _scores({**place, "split": split, "n": part["n"]}, part["scores"])
         for subject, part in task.get("subjects", {}).items():
             yield from _scores({**place, "subject": subject, "n": part["n"]}, part["scores"])
+        for tag, part in task.get("tags", {}).items():
+            yield from _scores({**place, "tag": tag, "n": part["n"]}, part["scores"])
         yield from _differences(whole, task["comparisons"])
 
 

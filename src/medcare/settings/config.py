@@ -227,6 +227,8 @@ class StageConfig:
         checkpoint_seconds: time between two checkpoints.
         stall_seconds: of several processes, the time without any progress after which all print where they
             stand and end; 0 for never.
+        foreseen_rate: tokens a second that were foreseen for this machine, as `init --minutes` writes them; a
+            training four times slower says so, once. 0: none were, and it is compared with its own beginning.
         keep: how many checkpoints are kept while the stage trains; a damaged one falls back to the one
             before.
         log_every: steps between two rows of metrics.jsonl.
@@ -261,6 +263,7 @@ class StageConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint_seconds: float = 300.0
     stall_seconds: float = 1800.0
+    foreseen_rate: float = 0.0
     keep: int = 2
     log_every: int = 10
 
@@ -271,7 +274,7 @@ class StageConfig:
         _require(self.epochs <= MOST_EPOCHS, "epochs", f"at most {MOST_EPOCHS}", self.epochs)
         _require(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
         _require(self.clip > 0, "clip", "above 0", self.clip)
-        for name in ("weight_decay", "orthogonality_weight", "neftune"):
+        for name in ("weight_decay", "orthogonality_weight", "neftune", "foreseen_rate"):
             _require(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
         for name in ("checkpoint_seconds", "stall_seconds"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))

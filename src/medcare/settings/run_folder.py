@@ -28,6 +28,7 @@ _DATA = ("data/aggregate.jsonl", "data/align.jsonl", "data/items.jsonl", "data/b
 # These change nothing that is computed.
 _INERT = (
     "tracking", "aggregate.stall_seconds", "align.stall_seconds",
+    "aggregate.foreseen_rate", "align.foreseen_rate",
     "evaluation.api_key_env", "evaluation.concurrency", "evaluation.retries",
 )  # fmt: skip
 

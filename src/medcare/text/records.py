@@ -138,6 +138,8 @@ class Item:
         subject: the field of medicine, where an exam tells it.
         choices: what its answer is read with: the `answer_choices` of a PromptCBLUE row, or a judge's
             criteria.
+        tags: what else its score counts for, such as a theme; each with the places in `choices` of the
+            criteria that it is about, or with none where it is about the whole answer.
     """
 
     id: str
@@ -151,6 +153,7 @@ class Item:
     target: str = ""
     subject: str = ""
     choices: tuple[str, ...] = ()
+    tags: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 def fixed_options(items: Sequence[Item]) -> bool:

@@ -24,7 +24,6 @@ from medcare.adapters.shards import gathered, whole
 from medcare.adapters.tuner import router_load, set_noise
 from medcare.foundation import processes
 from medcare.foundation.errors import ConfigError, FolderError, ModelError, TrainingError
-from medcare.foundation.processors import cores, load
 from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
 from medcare.models.quantized import place_scales
@@ -54,6 +53,7 @@ from medcare.training.optimizers import (
     set_rate,
     training_mode,
 )
+from medcare.training.pace import likely_reason
 from medcare.training.state import best_parameters, last_checkpoint, load_state, save_state
 from medcare.training.tracking import scalars
 from medcare.training.validation import Validation, Validator
@@ -264,13 +264,15 @@ class Loop:
                 loss = self._step(done, meter)
                 done += 1
                 task.advance(detail=f"loss {loss:.3f}, {meter.rate():.0f} tokens/s")
+                self._tell_pace(name, meter)
                 measured = self._measure(done, meter)
                 if measured or done % self.stage.log_every == 0 or done == steps:
                     self._log(done, meter, measured)
                 due = time.monotonic() - saved_at > self.stage.checkpoint_seconds
                 stop, due = agree(self.accelerator, interrupt.asked, due)
                 if stop or due:
-                    self._save(done, key, meter)
+                    with meter.paused():
+                        self._save(done, key, meter)
                     saved_at = time.monotonic()
                 if stop:
                     raise KeyboardInterrupt
@@ -287,6 +289,13 @@ class Loop:
         validated = self.validator.result() if self.validator else {}
         spent = {"seconds": meter.seconds(), "tokens": meter.all_tokens}
         return {"steps": done, **last, **spent, **validated}
+
+    def _tell_pace(self, name: str, meter: Meter) -> None:
+        """Say so, once, if training is four times slower than foreseen or than before."""
+        if expected := meter.pace.slowed():
+            why = likely_reason(self.accelerator.device, torch.get_num_threads(), name)
+            rate = f"{meter.pace.rate:,.0f} tokens a second"
+            say(f"{name}: {rate}, less than a quarter of the {expected}: {why}")
 
     def _measure(self, done: int, meter: Meter) -> dict[str, Any]:
         """What validation says of the model after so many steps; empty if it is not its turn."""
@@ -387,6 +396,7 @@ class Loop:
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         meter.skipped += blamed
+        meter.pace.restart()
         say(f"Step {step + 1} is left out: loss {loss}, gradient norm {gradient}, {_rows(blamed)}.")
 
     @torch.no_grad()
@@ -436,12 +446,6 @@ class Loop:
         return replace(batch, taught=spread(batch, chosen, taught)) if taught.any() else batch
 
     def _log(self, done: int, meter: Meter, measured: dict[str, Any]) -> None:
-        if meter.has_slowed():
-            say(
-                f"Training is more than four times slower than it was: {meter.rate():.0f} tokens a second, "
-                f"and {meter.fastest:.0f} at its fastest. Other programs may be using this machine (load "
-                f"{load():.1f} on {cores()} cores); medcare doctor says what would help."
-            )
         noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))
         row: dict[str, Any] = {"step": done, **meter.take(), "learning_rate": self._rate(done - 1)}
         if (memory := peak_memory(self.accelerator.device)) is not None:
@@ -460,7 +464,7 @@ class Loop:
 
     def _meter(self) -> Meter:
         """What was counted since the last row of metrics.jsonl, as of the checkpoint."""
-        meter, former = Meter(), self.checkpoint.facts if self.checkpoint else {}
+        meter, former = Meter(self.stage.foreseen_rate), self.checkpoint.facts if self.checkpoint else {}
         if "scaler" in former:
             self.scaler.load_state_dict(json.loads(former["scaler"]))
         meter.restore(json.loads(former.get("meter", "{}")))
@@ -508,6 +512,7 @@ class Loop:
         for name in (
             "checkpoint_seconds",
             "stall_seconds",
+            "foreseen_rate",
             "keep",
             "log_every",
             "data",

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from medcare.training.pace import Pace
+
 _SUMS = {
     "last_loss", "all_tokens", "nll", "norm", "steps", "supervised",
-    "recent", "spikes", "skipped", "left_out", "fastest", "told_slow",
+    "recent", "spikes", "skipped", "left_out",
 }  # fmt: skip
 _RECENT = 32  # steps that a loss is compared with
-_SLOW = 4.0  # times
-_LONG = 5.0  # seconds, over which a rate is more than chance
 _SPIKE = 6.0  # standard deviations above their mean
 
 
 class Meter:
     """Sums between two rows of metrics.jsonl.
+
+    Args:
+        foreseen: tokens a second, as of `Pace`.
+        clock: seconds that only grow.
 
     Attributes:
         last_loss: mean NLL of the supervised tokens in the last row taken, if there was one.
@@ -27,24 +31,23 @@ class Meter:
         recent: the losses of the last steps.
         spikes: steps since the last row whose loss was far above those before.
         skipped: ids of the rows in steps that were left out since the last row.
-        fastest: the largest rate of a row that took long enough to tell.
-        told_slow: whether training was found to be far slower than that.
         left_out: how many steps were left out since the last one that was not.
+        pace: whether training is far slower than foreseen.
     """
 
-    def __init__(self) -> None:
-        self.start = self.since = time.monotonic()
+    def __init__(self, foreseen: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.pace = Pace(foreseen, clock)
+        self.start = self.since = clock()
         self.before = 0.0
         self.last_loss: float | None = None
         self.all_tokens = 0
         self.recent: list[float] = []
         self.left_out = 0
-        self.fastest = 0.0
-        self.told_slow = False
         self._clear()
 
     def _clear(self) -> None:
-        self.since = time.monotonic()
+        self.since = self.clock()
         self.nll = self.norm = 0.0
         self.steps = self.tokens = 0
         self.supervised: float = 0
@@ -61,6 +64,7 @@ class Meter:
         self.all_tokens += tokens
         self.recent = [*self.recent, loss][-_RECENT:]
         self.left_out = 0
+        self.pace.count(tokens)
 
     def is_spike(self, loss: float) -> bool:
         """Whether a loss is far above those of the last steps, of which there must be enough."""
@@ -71,37 +75,32 @@ class Meter:
 
     def state(self) -> dict[str, Any]:
         """The sums as they are, for `restore`."""
-        return {**{name: getattr(self, name) for name in _SUMS}, "seconds": self.seconds()}
+        pace = {"fastest": self.pace.fastest, "told_slow": self.pace.told}
+        return {**{name: getattr(self, name) for name in _SUMS}, **pace, "seconds": self.seconds()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from the sums of an earlier call; the rate counts from this one's start."""
         self.before = state.get("seconds", 0.0)
         for name in _SUMS & state.keys():
             setattr(self, name, state[name])
-
-    def has_slowed(self) -> bool:
-        """Whether the steps since the last row were far slower than others before; true once at most."""
-        if time.monotonic() - self.since < _LONG:
-            return False
-        rate = self.rate()
-        slow = not self.told_slow and rate * _SLOW < self.fastest
-        self.told_slow, self.fastest = self.told_slow or slow, max(self.fastest, rate)
-        return slow
+        self.pace.fastest, self.pace.told = state.get("fastest", 0.0), state.get("told_slow", False)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time spent in the block does not count for the rate."""
-        begun = time.monotonic()
+        begun = self.clock()
         yield
-        self.since += time.monotonic() - begun
+        passed = self.clock() - begun
+        self.since += passed
+        self.pace.pause(passed)
 
     def rate(self) -> float:
         """Real tokens a second since the last row."""
-        return self.tokens / max(time.monotonic() - self.since, 1e-9)
+        return self.tokens / max(self.clock() - self.since, 1e-9)
 
     def seconds(self) -> float:
         """Seconds of training in all calls, without what a kill has undone."""
-        return self.before + time.monotonic() - self.start
+        return self.before + self.clock() - self.start
 
     def take(self) -> dict[str, Any]:
         """The row since the last one; counting starts afresh."""

@@ -84,6 +84,49 @@ def test_subjects_are_kept(name: str, file: str, subject: str, tmp_path: Path) -
     assert next(items(str(write(tmp_path / file, SAMPLES[name][1])))).subject == subject
 
 
+def test_files_of_one_subject_each_are_one_exam(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "ceval-exam" / "val"
+    folder.mkdir(parents=True)
+    header = "id,question,A,B,C,D,answer\n"
+    for subject in ("physician", "nurse"):
+        (folder / f"{subject}_val.csv").write_text(f"{header}0,Q?,a,b,c,d,B\n1,R?,a,b,c,d,C\n")
+    monkeypatch.chdir(tmp_path)
+    for source in ("ceval-exam/val", "ceval-exam/val/*_val.csv", "ceval-exam/val/*"):
+        found = list(items(source))
+        assert {item.task for item in found} == {"ceval-exam_val"}
+        assert [item.subject for item in found] == ["nurse"] * 2 + ["physician"] * 2
+        assert len({item.id for item in found}) == 4
+    assert {item.task for item in items("ceval-exam")} == {"ceval-exam"}
+    assert {item.task for item in items("ceval-exam/val/nurse_val.csv")} == {"nurse_val"}
+    monkeypatch.chdir(folder)
+    assert {item.task for item in items("*.csv")} == {"ceval-exam_val"}
+    # What is no exam of many subjects has a task for each file, as ever.
+    for name in ("one", "two"):
+        (tmp_path / "others").mkdir(exist_ok=True)
+        row = {"question": "Which?", "options": ["x", "y"], "answer": "A"}
+        (tmp_path / "others" / f"{name}.jsonl").write_text(json.dumps(row))
+    assert {item.task for item in items(str(tmp_path / "others"))} == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "advice"),
+    [
+        ("mmlu/nurse_dev.csv", "mmlu/nurse_test.csv", "mmlu/*_test.csv"),
+        ("cmmlu/dev/nurse.csv", "cmmlu/test/nurse.csv", "cmmlu/test"),
+    ],
+)
+def test_splits_of_one_exam_are_not_tested_together(first, second, advice, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (first, second):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("Which?,a,b,c,d,B\n")
+    with pytest.raises(DataError, match=f"of one subject, such as {first} and {second}") as told:
+        list(items(Path(first).parts[0]))
+    assert f"'{advice}'" in str(told.value)
+    assert len(list(items(advice))) == 1
+    assert len(list(conversations(Path(first).parts[0]))) == 2, "all of them train"
+
+
 def test_mmlu_as_published_in_csv_without_a_header(tmp_path: Path) -> None:
     path = tmp_path / "anatomy_test.csv"
     path.write_text(f'{QUESTION},"皮肤",肝脏,小肠,肺,A\n另一题,1,2,3,4,C\n', encoding="utf-8")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from medcare.data.readers.exams import ExamColumns, Question
@@ -27,7 +29,8 @@ _SILENCE = 15.0
 # are what Windows-1252's quotes and dashes became in many published files: odd, but no reason to lose a row.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 # anatomy_test.csv and physician_val.csv are of the subjects anatomy and physician.
-_SPLIT_ENDING = re.compile("_(train|dev|val|test)$")
+_SPLITS = ("train", "dev", "val", "test")
+_SPLIT_ENDING = re.compile(f"_({'|'.join(_SPLITS)})$")
 
 
 _MIXED = (FORMATS["messages"], FORMATS["text"])
@@ -73,6 +76,7 @@ class Reading:
         format: the format's name, a key of `FORMATS`.
         form: the format, with everything settled that the first rows tell.
         rows: the rows, to be read once, their columns called as in the format.
+        exam: what the exam is called that the file is a subject of; empty: as the file.
     """
 
     source: str
@@ -81,6 +85,7 @@ class Reading:
     format: str
     form: Format
     rows: Iterator[Row]
+    exam: str = ""
 
     def conversations(self, thoughts: ThoughtsKept = "keep") -> Iterator[tuple[int, Conversation | Bad]]:
         """Every row's number and its training example, or what is wrong with it; in order.
@@ -133,8 +138,9 @@ class Reading:
         if self.format == "items":
             return _own_item(columns, messages)
         _check_turns(messages)
-        # An exam is called like its file; PromptCBLUE's rows without a task name none.
-        task = _task(form, row, self.name if isinstance(form.shape, ExamColumns) else self.format)
+        # An exam is called like its file or folder; PromptCBLUE's rows without a task name none.
+        named = self.exam or self.name
+        task = _task(form, row, named if isinstance(form.shape, ExamColumns) else self.format)
         fact = f"{self.name}/{identity}"
         if not isinstance(form.shape, ExamColumns):
             prompt, target = (message.content for message in messages)
@@ -146,7 +152,7 @@ class Reading:
         """What a row asks, whatever its answer is."""
         shape = form.shape
         if isinstance(shape, ExamColumns):
-            task, fact = _task(form, row, self.name), f"{self.name}/{_identity(form, row)}"
+            task, fact = _task(form, row, self.exam or self.name), f"{self.name}/{_identity(form, row)}"
             item = self._exam_item(form, columns, fact, task, shape.read(columns, gold=False))
         else:
             assert isinstance(shape, Pair)
@@ -273,10 +279,46 @@ def items(
 
     Without `gold` they have no right answers, and the rows need none.
     """
-    readings = _each(source, lambda file: open_data(file, format, columns=columns, gold=gold))
+    files = expand(source)
+    exam = _exam_of(source) if len(files) > 1 else ""
+
+    def open_file(file: str) -> Reading:
+        reading = open_data(file, format, columns=columns, gold=gold)
+        return replace(reading, exam=exam) if reading.form.by_subject else reading
+
+    first = open_file(files[0])
+    if first.exam:
+        _check_one_split(source, files)
+    readings = itertools.chain([first], map(open_file, files[1:]))
     return itertools.chain.from_iterable(
         sort_out(reading, reading.items(gold=gold), on_bad) for reading in readings
     )
+
+
+def _exam_of(source: str) -> str:
+    """What the exam is called whose subjects are the files of a folder or a pattern: as their folder."""
+    folder = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(source).parts)).resolve()
+    name = folder.name or "exam"
+    return f"{folder.parent.name}_{name}" if name in _SPLITS else name
+
+
+def _check_one_split(source: str, files: Sequence[str]) -> None:
+    """Raise DataError where a subject has several files: an exam's examples are no test items."""
+    found: dict[str, str] = {}
+    for file in files:
+        subject = _SPLIT_ENDING.sub("", Path(file).name.partition(".")[0])
+        if (other := found.setdefault(subject, file)) != file:
+            raise DataError(
+                f"{source} holds several files of one subject, such as {other} and {file}: splits of one "
+                f"exam. Test on one of them: '{_split_of(file)}', or another."
+            )
+
+
+def _split_of(file: str) -> str:
+    """A pattern, or the folder, of the files that belong to the same split as one of them."""
+    path = Path(file)
+    ending = _SPLIT_ENDING.search(path.name.partition(".")[0])
+    return str(path.parent / f"*{ending[0]}{path.suffix}") if ending else str(path.parent)
 
 
 def _each(source: str, open_file: Callable[[str], Reading]) -> Iterator[Reading]:
@@ -414,8 +456,22 @@ def _own_item(row: Columns, messages: Sequence[Message]) -> Item:
         options=tuple(options),
         answers=tuple(answers),
         choices=_texts(row.get("choices")),
+        tags=_tags(row.get("tags") or []),
         **texts,
     )
+
+
+def _tags(value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names with places, as `Item.tags`."""
+    try:
+        found = tuple((name, tuple(places)) for name, places in value)
+    except (TypeError, ValueError):
+        found = ((None, ()),)
+    if not all(
+        isinstance(name, str) and all(type(place) is int for place in places) for name, places in found
+    ):
+        raise RowError("wrong type: 'tags' must be a list of pairs of a name and places")
+    return found
 
 
 def _texts(value: Any) -> tuple[str, ...]:
