@@ -1,17 +1,23 @@
-"""Small random models of every supported family, made on the spot."""
+"""Small random models of every supported family, made on the spot.
+
+torch is imported by those who need it: the process that hands out the tests does not.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from medcare.foundation.storage import cache_dir
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TESTS = Path(__file__).parent
 # A busy machine is no fault. For more cases: pytest --hypothesis-profile=thorough
@@ -57,6 +63,9 @@ FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma")
 
 
 def tiny_model(family: str, *, seed: int = 0, hidden: int = 32, vocab: int = 96) -> PreTrainedModel:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
         family,
@@ -100,7 +109,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Models this small run faster on one thread, and tests that run beside each other don't starve."""
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

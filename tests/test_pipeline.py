@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -18,6 +16,7 @@ from medcare.pipeline import evaluate_model, run_pipeline
 from medcare.settings.files import load_config
 from medcare.settings.run_folder import read_manifest
 from medcare.training import stages
+from tests.forked import command_line, started
 
 SETTINGS = (
     "model.dtype=float32", "model.device=cpu", "benchmark.facts_per_task=1", "benchmark.items_per_task=1",
@@ -29,6 +28,10 @@ SETTINGS = (
 
 def settings(base, *more):
     return [f"model.base={base}", *SETTINGS, *more]
+
+
+def command(out, settings):
+    return ["run", "--out", str(out), *(part for setting in settings for part in ("--set", setting))]
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +129,10 @@ def test_another_run_is_not_overwritten(finished, tiny_base):
 @pytest.mark.parametrize("phase", ["answers of base", "aggregate:", "align:"])
 def test_a_killed_run_ends_with_the_results_of_one_that_was_not(finished, tiny_base, tmp_path, phase):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "medcare", "run", "--out", str(out)]
-    for setting in settings(tiny_base):
-        command += ["--set", setting]
-    child = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.startswith(phase):
-            child.kill()
-            break
-    child.wait()
-    child.stderr.close()
+    with started(command_line, *command(out, settings(tiny_base))) as (process, told):
+        assert any(line.startswith(phase) for line in told)
+        process.kill()
+        process.join()
     assert not (out / "manifest.json").exists()
     run_pipeline(load_config(settings=settings(tiny_base)), out)
     assert (out / "data" / "items.jsonl").read_bytes() == (finished / "data" / "items.jsonl").read_bytes()
@@ -160,18 +154,17 @@ def assert_close(got, expected):
 
 
 def test_ctrl_c_says_how_to_go_on(tiny_base, tmp_path):
-    command = [sys.executable, "-m", "medcare", "run", "--out", str(tmp_path / "run")]
-    for setting in settings(tiny_base, "aggregate.epochs=500"):
-        command += ["--set", setting]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run" / "aggregate" / "metrics.jsonl").exists():
-        assert child.poll() is None
-        time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
-    _, told = child.communicate(timeout=60)
-    assert child.returncode == 130
-    assert told.strip().endswith("Stopped. The same command continues where this one stopped.")
-    assert "Traceback" not in told
+    long = command(tmp_path / "run", settings(tiny_base, "aggregate.epochs=500"))
+    with started(command_line, *long) as (process, told):
+        while not (tmp_path / "run" / "aggregate" / "metrics.jsonl").exists():
+            assert process.exitcode is None
+            time.sleep(0.1)
+        os.kill(process.pid, signal.SIGINT)
+        said = told.read()
+        process.join()
+        assert process.exitcode == 130
+    assert said.strip().endswith("Stopped. The same command continues where this one stopped.")
+    assert "Traceback" not in said
     assert list((tmp_path / "run" / "aggregate" / "checkpoints").glob("*.safetensors"))
 
 

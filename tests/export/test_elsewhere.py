@@ -6,6 +6,7 @@ is shown this environment's other packages at each call, so that torch is not in
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -31,6 +32,7 @@ TABLE = Path(__file__).parents[2] / "docs" / "transformers_4.json"
 COMMAND = "python -m tests.export.test_elsewhere"
 IDS = torch.randint(3, 300, (1, 24), generator=torch.Generator().manual_seed(0))
 TEXTS = ["Fever, 38.5 °C;  it's J45.909.\n\n  next\tline", "高血压 140/90mmHg。", " <|im_end|> </s> x", ""]
+DTYPES = ("bfloat16", "float32")
 MESSAGES = [{"role": "user", "content": "Which code?"}, {"role": "assistant", "content": "R50.9"}]
 
 
@@ -121,7 +123,7 @@ def verdicts(root: Path) -> tuple[dict[str, str], dict[str, str]]:
         except ValueError:
             of_5[family] = "fails here"
         else:
-            logits[family] = written(model, tokenizer, root / "ours" / family, {})
+            logits[family] = written(model, tokenizer, root / "ours" / family, {"saved": True})
     read = read_in_4(root / "ours")
     of_5 |= {family: verdict(read[family], logits[family]) for family in logits}
     of_4, logits = {}, {}
@@ -189,7 +191,17 @@ SCALINGS = {
 }
 
 
-def test_scaled_positions_compute_the_same(tmp_path):
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A folder, the logits here of scaled positions, and what 4.57 reads of these and of tokenizers."""
+    root = tmp_path_factory.mktemp("others")
+    logits = write_scaled(root)
+    for dtype, family in itertools.product(DTYPES, TOKENIZERS):
+        write_tokenizer(root, dtype, family)
+    return root, logits, read_in_4(root / "ours")
+
+
+def write_scaled(root: Path) -> dict[str, torch.Tensor]:
     logits = {}
     for family, rope in SCALINGS.items():
         settings = tiny_config(family).to_dict() | {"rope_parameters": rope}
@@ -197,29 +209,34 @@ def test_scaled_positions_compute_the_same(tmp_path):
             settings["original_max_position_embeddings"] = 64
         config = type(tiny_config(family)).from_dict(settings)
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base" / family)
-        model = loaded(tmp_path / "base" / family)
-        logits[family] = written(model, tokenizer_of("chatml"), tmp_path / "ours" / family, {})
-    read = read_in_4(tmp_path / "ours")
+        AutoModelForCausalLM.from_config(config).save_pretrained(root / "base" / family)
+        model = loaded(root / "base" / family)
+        logits[family] = written(model, tokenizer_of("chatml"), root / "ours" / family, {})
+    return logits
+
+
+def write_tokenizer(root: Path, dtype: str, family: str) -> None:
+    base = root / "base" / f"{dtype}-{family}"
+    tokenizer_of(family).save_pretrained(base)
+    config = tiny_config("llama")
+    config.vocab_size = len(tokenizer_of(family))
+    AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(base)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    written(model, tokenizer, root / "ours" / base.name, {"texts": TEXTS, "messages": MESSAGES})
+
+
+def test_scaled_positions_compute_the_same(others):
+    _, logits, read = others
     told = {family: verdict(read[family], logits[family]) for family in SCALINGS}
     assert set(told.values()) == {"yes"}, [read[name].get("error", told[name]) for name in SCALINGS]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_tokenizers_ends_and_dtype(dtype, tmp_path):
-    told = {}
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tokenizers_ends_and_dtype(dtype, others):
+    root, _, reads = others
     for family in TOKENIZERS:
-        tokenizer_of(family).save_pretrained(tmp_path / "base" / family)
-        config = tiny_config("llama")
-        config.vocab_size = len(tokenizer_of(family))
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-        model.save_pretrained(tmp_path / "base" / family)
-        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base" / family)
-        told[family] = tokenizer
-        model = AutoModelForCausalLM.from_pretrained(tmp_path / "base" / family)
-        written(model, tokenizer, tmp_path / "ours" / family, {"texts": TEXTS, "messages": MESSAGES})
-    for family, read in read_in_4(tmp_path / "ours").items():
-        tokenizer = told[family]
+        tokenizer = AutoTokenizer.from_pretrained(root / "base" / f"{dtype}-{family}")
+        read = reads[f"{dtype}-{family}"]
         assert read["tokens"] == [tokenizer(text)["input_ids"] for text in TEXTS], family
         assert read["rendered"] == tokenizer.apply_chat_template(MESSAGES, tokenize=False)
         assert read["special"] == sorted(tokenizer.all_special_tokens)
@@ -227,7 +244,7 @@ def test_tokenizers_ends_and_dtype(dtype, tmp_path):
         ends = read["eos"] if isinstance(read["eos"], list) else [read["eos"]]
         assert tokenizer.convert_tokens_to_ids(end_of_turn(family)) in ends
         assert 2 in ends  # the base's own
-        here = AutoTokenizer.from_pretrained(tmp_path / "ours" / family)
+        here = AutoTokenizer.from_pretrained(root / "ours" / f"{dtype}-{family}")
         assert [here(text)["input_ids"] for text in TEXTS] == read["tokens"]
 
 

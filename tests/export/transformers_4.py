@@ -1,6 +1,6 @@
 """Run by another environment's Python, with transformers 4.57: what it makes of every folder in a folder.
 
-python transformers_4.py FOLDER PACKAGES    writes FOLDER/read.json; beside it, FOLDER-4/NAME as 4.57 saves it
+python transformers_4.py FOLDER PACKAGES    writes FOLDER/read.json; FOLDER-4/NAME as 4.57 saves it, if asked
 
 What is not pinned there (torch, numpy, ...) comes from PACKAGES, the site-packages of whoever asks.
 """
@@ -40,9 +40,11 @@ def read(folder: Path, resaved: Path) -> dict:
         answer["missing"] = sorted(info["missing_keys"])[:3]
         with torch.no_grad():
             answer["logits"] = model.eval()(torch.tensor([asked["ids"]]), use_cache=False).logits[0].tolist()
-        answer["dtype"] = str(AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype)
-        answer["eos"] = model.generation_config.eos_token_id
-        model.save_pretrained(resaved)
+        if "texts" in asked:
+            answer["dtype"] = str(AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype)
+            answer["eos"] = model.generation_config.eos_token_id
+        if "saved" in asked:
+            model.save_pretrained(resaved)
     except Exception as error:  # whatever it is, it is the answer
         answer["error"] = f"{type(error).__name__}: {error}"[:300]
     if "texts" in asked:
@@ -51,7 +53,6 @@ def read(folder: Path, resaved: Path) -> dict:
         answer["tokens"] = [tokenizer(text)["input_ids"] for text in asked["texts"]]
         answer["rendered"] = tokenizer.apply_chat_template(asked["messages"], tokenize=False)
         answer["special"] = sorted(tokenizer.all_special_tokens)
-        tokenizer.save_pretrained(resaved)
     return answer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -17,7 +16,18 @@ from medcare.evaluation.predictions import unanswered
 from medcare.foundation.locks import LOCK
 from medcare.foundation.storage import read_jsonl
 from medcare.text.records import Item
-from tests.training.two_processes import CASES, STOP, answers, both_stages, finish, make, stop_early
+from tests.forked import in_two_processes
+from tests.training.two_processes import (
+    CASES,
+    STOP,
+    answers,
+    both_stages,
+    ddp_and_fsdp2_cases,
+    finish,
+    make,
+    stop_early,
+    zero3_cases,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,17 +47,6 @@ def environment(name: str) -> dict[str, str]:
     return {key: value for key, value in made.items() if key.startswith(("ACCELERATE_", "FSDP_"))}
 
 
-def launch(*arguments: str, **environment: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    made = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name("two_processes.py")), *arguments],
-        env=made | environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-12000:]
-
-
 @pytest.fixture(scope="module")
 def one(tiny_base, tmp_path_factory):
     """Every case on this process alone."""
@@ -59,12 +58,12 @@ def one(tiny_base, tmp_path_factory):
     return folder
 
 
-def run_both(folder, base, modes, told, **variables):
+def run_both(folder, base, modes, program, told, **variables):
     """Every case on two processes; runs begun here and ended there, and the reverse."""
     resumed = [(mode, case) for mode in modes for case in ("aggregate", "l1")]
     for mode, case in resumed:
         stop_early(make(case, folder / mode / f"{case}_from_one", processes=1), signalled=True)
-    launch(str(folder), str(base), json.dumps(told), **variables)
+    in_two_processes(program, folder, base, told, **variables)
     for mode, case in resumed:
         finish(make(case, folder / mode / f"{case}_from_two", processes=1))
     return folder
@@ -73,15 +72,15 @@ def run_both(folder, base, modes, told, **variables):
 @pytest.fixture(scope="module")
 def ddp_and_fsdp2(tiny_base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    return run_both(folder, tiny_base, ("ddp", "fsdp2"), environment("fsdp2"), ACCELERATE_USE_CPU="true")
+    modes, told = ("ddp", "fsdp2"), environment("fsdp2")
+    return run_both(folder, tiny_base, modes, ddp_and_fsdp2_cases, told, ACCELERATE_USE_CPU="true")
 
 
 @pytest.fixture(scope="module")
 def zero3(tiny_base, tmp_path_factory):
     pytest.importorskip("deepspeed", reason="needs deepspeed")
-    return run_both(
-        tmp_path_factory.mktemp("zero"), tiny_base, ("zero3",), environment("zero3"), DS_ACCELERATOR="cpu"
-    )
+    folder, told = tmp_path_factory.mktemp("zero"), environment("zero3")
+    return run_both(folder, tiny_base, ("zero3",), zero3_cases, told, DS_ACCELERATOR="cpu")
 
 
 @pytest.fixture(params=["ddp", "fsdp2", "zero3"])

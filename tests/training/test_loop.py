@@ -7,8 +7,8 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -28,6 +28,7 @@ from medcare.training.meter import Meter
 from medcare.training.optimizers import learning_rate
 from medcare.training.state import last_checkpoint
 from tests.conftest import tiny_model
+from tests.forked import started
 from tests.models.families import tiny_family
 
 ADAPTERS = AdapterConfig(rank=2, alpha=4, experts=4, top_k=2, dropout=0.0)
@@ -305,33 +306,25 @@ def test_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(tmp_p
     assert all(torch.isfinite(t).all() for t in load_file(kept.path).values())
 
 
-_KILLED = """
-import sys, pathlib
-from dataclasses import replace
-from tests.training import test_loop as t
-made = t.loop(t.stage_one(dropout=0.1), replace(t.STAGE, checkpoint_seconds=0), pathlib.Path(sys.argv[1]))
-step = made._step
-def report(number, meter):
-    if number == 6:
-        print("now", flush=True)
-        import time; time.sleep(60)
-    return step(number, meter)
-made._step = report
-made.run("killed")
-"""
+def wait_in_step_6(folder):
+    made = loop(stage_one(dropout=0.1), replace(STAGE, checkpoint_seconds=0.0), folder)
+    step = made._step
+
+    def report(number, meter):
+        if number == 6:
+            print("now", file=sys.stderr)
+            time.sleep(60)
+        return step(number, meter)
+
+    made._step = report
+    made.run("killed")
 
 
 def test_a_killed_run_is_continued_exactly(tmp_path):
     stage = replace(STAGE, checkpoint_seconds=0.0)
     whole = run(stage_one(dropout=0.1), stage, tmp_path / "whole")
-    child = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, str(tmp_path / "killed")], stdout=subprocess.PIPE
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == b"now\n"
-    child.kill()
-    child.wait()
-    child.stdout.close()
+    with started(wait_in_step_6, tmp_path / "killed") as (_, told):
+        assert "now\n" in told
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 7, "lo')  # what a kill in the middle of a write leaves
     assert_same(whole, run(stage_one(dropout=0.1), stage, tmp_path / "killed"))

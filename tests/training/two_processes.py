@@ -1,11 +1,9 @@
-"""What the tests start as two processes that talk over gloo, on processors alone."""
+"""What the tests do in two processes that talk over gloo, on processors alone."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -236,7 +234,7 @@ def every_case(folder: Path, base: Path, wrapper: type[nn.Module]) -> None:
     answers(folder, base)
 
 
-def main(folder: Path, base: Path, fsdp2: dict[str, str]) -> None:
+def ddp_and_fsdp2_cases(folder: Path, base: Path, fsdp2: dict[str, str]) -> None:
     """Every case under DDP, answers of a model cut in two, and every case under FSDP2.
 
     accelerate is told of FSDP2 by these environment variables.
@@ -244,6 +242,7 @@ def main(folder: Path, base: Path, fsdp2: dict[str, str]) -> None:
     from accelerate.state import AcceleratorState
     from torch.distributed.fsdp import FSDPModule
 
+    torch.set_num_threads(1)
     shard_on_processors()
     every_case(folder / "ddp", base, nn.parallel.DistributedDataParallel)
     answers(folder / "split", base, "split")
@@ -252,17 +251,12 @@ def main(folder: Path, base: Path, fsdp2: dict[str, str]) -> None:
     every_case(folder / "fsdp2", base, FSDPModule)
 
 
-def main_zero3(folder: Path, base: Path, zero3: dict[str, str]) -> None:
+def zero3_cases(folder: Path, base: Path, zero3: dict[str, str]) -> None:
     """Every case under DeepSpeed's ZeRO-3; accelerate does not offer it on processors, but deepspeed does."""
+    torch.set_num_threads(1)
     os.environ.update(zero3)
     from accelerate import PartialState
     from deepspeed import DeepSpeedEngine
 
     PartialState(cpu=False, backend="gloo")
     every_case(folder / "zero3", base, DeepSpeedEngine)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    launched = main_zero3 if "ACCELERATE_USE_DEEPSPEED" in sys.argv[3] else main
-    launched(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

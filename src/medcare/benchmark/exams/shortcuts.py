@@ -56,7 +56,8 @@ def overlap(one: frozenset[str], other: frozenset[str]) -> int:
 
 def similarity(one: frozenset[str], other: frozenset[str]) -> float:
     """Jaccard similarity of two texts; 0 if both are empty."""
-    return len(one & other) / len(one | other) if one or other else 0.0
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared) if one or other else 0.0
 
 
 def credit(scores: Scores, answer: int) -> float:
