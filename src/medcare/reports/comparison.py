@@ -152,8 +152,7 @@ _MINUS = "\u2212"
 
 
 def _count(entry: Json) -> str:
-    tasks = f"{entry['tasks']} task{'s' if entry['tasks'] != 1 else ''}"
-    return f"{tasks}, {entry['n']:,} item{'s' if entry['n'] != 1 else ''}"
+    return f"{wording.counted(entry['tasks'], 'task')}, {wording.counted(entry['n'], 'item')}"
 
 
 def _axis(tree: Json) -> tuple[float, list[Tick]]:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from medcare.evaluation.results import ABLATION
 from medcare.foundation.storage import Json
-from medcare.reports.wording import FAMILIES, NONE, duration, group_name, model_name, percent, sentence
+from medcare.reports.wording import (
+    FAMILIES,
+    NONE,
+    counted,
+    duration,
+    group_name,
+    model_name,
+    percent,
+    sentence,
+)
 from medcare.settings.config import METHODS
 
 _EMBEDDED = "SmolLM2-135M-Instruct"
@@ -136,10 +145,12 @@ def lede(results: Json) -> str:
         for family, name in FAMILIES.items()
         if family in results["summary"]
     ]
-    items = sum(task["n"] for task in tasks)
+    items = counted(sum(task["n"] for task in tasks), "test item")
     *others, last = [model_name(model) for model in results["models"]]
     models = f"{', '.join(others)} and {last}" if others else last
-    return f"{items:,} test items of {' and '.join(counts)} tasks, answered by {models}."
+    return (
+        f"{items} of {' and '.join(counts)} {'task' if len(tasks) == 1 else 'tasks'}, answered by {models}."
+    )
 
 
 def facts(config: Json, manifest: Json, stage: Json, benchmark: Json) -> dict[str, str]:
@@ -196,9 +207,8 @@ def _phase_name(name: str) -> str:
 
 
 def _counted(entry: Json, chance: float | None) -> str:
-    tasks = f"{entry['tasks']} task{'s' if entry['tasks'] != 1 else ''}"
     guessing = "" if chance is None else f"; guessing: {percent(chance)} %"
-    return f"{tasks}, {entry['n']:,} item{'s' if entry['n'] != 1 else ''}{guessing}"
+    return f"{counted(entry['tasks'], 'task')}, {counted(entry['n'], 'item')}{guessing}"
 
 
 def _chance(results: Json, family: str, split: str) -> float | None:

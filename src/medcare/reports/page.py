@@ -110,7 +110,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
             name: getattr(wording, name)
             for name in (
                 "model_name", "task_name", "metric_name", "percent", "points", "interval", "points_interval",
-                "evidence", "p_value", "duration", "visible", "split_name",
+                "evidence", "p_value", "duration", "visible", "split_name", "counted",
             )
         }
     )  # fmt: skip

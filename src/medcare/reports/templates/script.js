@@ -25,7 +25,7 @@
         if (wanted.length) table.closest("details").open = found > 0;
         shown += found;
       });
-      count.textContent = shown + " of " + total + " tasks";
+      count.textContent = shown + " of " + total + (total === 1 ? " task" : " tasks");
     };
     tables.forEach((table) => {
       const body = table.tBodies[0];
