@@ -12,7 +12,8 @@ last too long is killed.
 Which lines each test reaches is measured once a test file. What is known stands in --out, a line a mutant;
 stopped and called again, it goes on with what is missing. `--again` tries those once more that survived.
 `--write` writes the table and all survivors, with the reasons given for them there, to
-benchmarks/results/mutation.json.
+benchmarks/results/mutation.json, beside the samples of other seeds: tests written for the survivors of one
+sample say more of it than of the rest, so that what they are worth is the share killed of a later one.
 
 Left alone are what only readers or type checkers see: annotations, docstrings, errors' texts, decorators,
 assertions, and the `strict` of zip.
@@ -65,6 +66,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "adapters/test_adapted_linear.py",
             "adapters/test_branches.py",
             "adapters/test_budget.py",
+            "adapters/test_experts.py",
             "adapters/test_noise_aggregator.py",
             "adapters/test_orthogonality.py",
             "adapters/test_tuner.py",
@@ -661,36 +663,52 @@ def row_key(row: dict[str, Any]) -> str:
     return " | ".join(str(row[name]) for name in ("module", "function", "before", "after", "nth"))
 
 
-def report(rows: list[dict[str, Any]], write: bool) -> None:
-    """Print the table; with `write`, keep it with the survivors and the reasons that are known for them."""
-    former = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"survivors": []}
-    reasons = {row_key(row): row["reason"] for row in former["survivors"]}
-    modules: dict[str, Counter[str]] = {}
+def share_of(count: Counter[str]) -> str:
+    """How many were killed, of all and of those that could be."""
+    possible = count["mutants"] - count["equivalent"]
+    return f"{count['killed'] / max(1, count['mutants']):9.1%}{count['killed'] / max(1, possible):22.1%}"
+
+
+def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Print the table; with `--write`, keep it with the survivors and the reasons that are known for them."""
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"samples": {}}
+    reasons = {
+        row_key(row): row["reason"]
+        for sample in kept["samples"].values()
+        for row in sample["survivors"]
+        if row["reason"]
+    }
+    counts: dict[str, dict[str, Counter[str]]] = {"modules": {}, "rooms": {}, "all": {}}
     survivors = []
     for row in rows:
-        count = modules.setdefault(row["module"], Counter())
-        count["mutants"] += 1
         survived = row["fate"] == "survived"
         reason = reasons.get(row_key(row), "") if survived else ""
-        count["killed"] += not survived
-        count["equivalent"] += reason.startswith("equivalent")
+        room = next(room for room, (modules, _) in ROOMS.items() if row["module"] in modules)
+        for part, name in (("modules", row["module"]), ("rooms", room), ("all", "all")):
+            count = counts[part].setdefault(name, Counter())
+            count["mutants"] += 1
+            count["killed"] += not survived
+            count["equivalent"] += reason.startswith("equivalent")
         if survived:
             places = ("module", "function", "before", "after", "nth")
             survivors.append({**{name: row[name] for name in places}, "reason": reason})
-    total = sum(modules.values(), Counter())
-    print(f"{'module':34}{'mutants':>9}{'killed':>8}{'equivalent':>12}{'killed of the others':>22}")
-    for name, count in [*sorted(modules.items()), ("all", total)]:
-        share = count["killed"] / max(1, count["mutants"] - count["equivalent"])
-        print(f"{name:34}{count['mutants']:9}{count['killed']:8}{count['equivalent']:12}{share:22.1%}")
-    if write:
-        table = {
-            name: {key: count[key] for key in ("mutants", "killed", "equivalent")}
-            for name, count in sorted(modules.items())
+    for part, named in counts.items():
+        print(f"{part:34}{'mutants':>9}{'killed':>8}{'equivalent':>12}{'share':>9}{'share of the others':>22}")
+        for name, count in named.items():
+            line = f"{name:34}{count['mutants']:9}{count['killed']:8}{count['equivalent']:12}"
+            print(line + share_of(count))
+    if args.write:
+        keys = ("mutants", "killed", "equivalent")
+        kept["samples"][f"seed {args.seed}"] = {
+            "mutants_a_module_at_most": args.sample,
+            "seconds_of_tests_a_mutant": args.budget,
+            **{
+                part: {name: {key: count[key] for key in keys} for name, count in named.items()}
+                for part, named in counts.items()
+            },
+            "survivors": sorted(survivors, key=row_key),
         }
-        survivors.sort(key=row_key)
-        RESULTS.write_text(
-            json.dumps({"modules": table, "survivors": survivors}, indent=1, ensure_ascii=False) + "\n"
-        )
+        RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
 def try_all(queue: list[Mutant], files: list[str], args: argparse.Namespace) -> None:
@@ -750,7 +768,7 @@ def main() -> int:
             try_all(queue, [str(path) for path in paths], args)
         done = known(args.out)
         rows += [done[mutant.key] for mutant in queue if mutant.key in done]
-    report(rows, args.write)
+    report(rows, args)
     return 0
 
 
