@@ -666,7 +666,7 @@ def row_key(row: dict[str, Any]) -> str:
 def share_of(count: Counter[str]) -> str:
     """How many were killed, of all and of those that could be."""
     possible = count["mutants"] - count["equivalent"]
-    return f"{count['killed'] / max(1, count['mutants']):9.1%}{count['killed'] / max(1, possible):22.1%}"
+    return f"{count['killed'] / max(1, count['mutants']):9.1%}{count['killed'] / max(1, possible):15.1%}"
 
 
 def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
@@ -693,7 +693,7 @@ def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
             places = ("module", "function", "before", "after", "nth")
             survivors.append({**{name: row[name] for name in places}, "reason": reason})
     for part, named in counts.items():
-        print(f"{part:34}{'mutants':>9}{'killed':>8}{'equivalent':>12}{'share':>9}{'share of the others':>22}")
+        print(f"{part:34}{'mutants':>9}{'killed':>8}{'equivalent':>12}{'share':>9}{'of the others':>15}")
         for name, count in named.items():
             line = f"{name:34}{count['mutants']:9}{count['killed']:8}{count['equivalent']:12}"
             print(line + share_of(count))
