@@ -7,7 +7,7 @@ import json
 import pytest
 
 from medcare.evaluation.exam_reading import extract_letters
-from tests.evaluation.exam_questions import DISEASES, DRUGS, EFFECTS, GROUPS
+from tests.evaluation.exam_questions import DISEASES, DOSES, DRUGS, EFFECTS, GROUPS
 
 STUDY = ("yes", "no", "maybe")
 SHARED = ("Cyanosis", "Clubbing", "Dyspnoea", "All of the above")
@@ -73,6 +73,10 @@ def test_the_key_of_an_answer_is_read(key, value):
         (DRUGS, '{"A": false, "B": true, "C": false, "D": false, "E": false}', "B"),
         (DRUGS, '{"answer": "D. calcium antagonist"}', "D"),
         (DRUGS, '{"answer": "Calcium channel blocker (amlodipine)"}', "D"),
+        (DRUGS, r'{"answer": "A. Aspirin\nC. Beta blocker"}', "AC"),
+        (DRUGS, r'{"answer": "B. Ibuprofen\nIt relieves pain, unlike C."}', "B"),
+        (DRUGS, r'{"answer": "\"B\""}', "B"),
+        (DOSES, '{"answer": "50mg"}', "A"),
         # Boxes and tags.
         (DRUGS, r"\boxed{A}、\boxed{B}", "AB"),
         (DRUGS, r"Both fit: \boxed{A} and \boxed{C}.", "AC"),
@@ -143,6 +147,7 @@ def test_the_key_of_an_answer_is_read(key, value):
             "Cyanosis, clubbing and dyspnoea all occur. Therefore, all of the options are correct.",
             "D",
         ),
+        (SHARED, "Cyanosis and dyspnoea may occur. Most likely, clubbing is seen.", "B"),
         (JOINTLY, "以上都是", "D"),
         (JOINTLY, "A、B、C均正确，故选D。", "D"),
         (JOINTLY, "A、B、C均正确", "D"),
@@ -180,6 +185,7 @@ def test_the_key_of_an_answer_is_read(key, value):
         (DRUGS, "The best choice here is warfarin.", "E"),
         (DRUGS, "Beta blockers are the drugs of choice here.", "C"),
         (DRUGS, "Aspirin, because it inhibits platelets.", "A"),
+        (DRUGS, "The answer is ibuprofen because aspirin and warfarin raise the risk of bleeding.", "B"),
         (TOXINS, "C. botulinum", "D"),
         (TOXINS, "The organism is most likely C. botulinum.", "D"),
         (TOXINS, "C", "C"),
@@ -191,6 +197,8 @@ def test_the_key_of_an_answer_is_read(key, value):
         (DRUGS, f"{REASONS} Hence, C is correct.", "C"),
         (DRUGS, f"{REASONS} Therefore, the drug that should be given is C. Beta blocker.", "C"),
         (DRUGS, f"{REASONS} So we are left with option C.", "C"),
+        (DRUGS, "Aspirin bleeds. A beta blocker slows the heart. This is best given early.", "C"),
+        (DRUGS, "Aspirin bleeds. Therefore, a beta blocker is given. She stopped warfarin.", "C"),
         (DRUGS, f"{REASONS} Based on this, I would choose option C for her.", "C"),
         (DRUGS, "A, B, D and E are ruled out, leaving C.", "C"),
         (DRUGS, "Options A, B, D and E are incorrect.", "C"),
@@ -258,6 +266,7 @@ EXCEPT = "All of the following are used except:"
         (EXCEPT, "The exception is C.", "C"),
         (EXCEPT, "Hence, beta blockers are not used.", "C"),
         (TRUE_ONE, "A is true. B is false.", "A"),
+        (TRUE_ONE, "A is true. B is false. C is true.", "AC"),
         (TRUE_ONE, "The incorrect statements are A and B; C is true.", "C"),
         ("关于肺炎的叙述，正确的是", "A对，B错，C错", "A"),
     ],
@@ -304,6 +313,11 @@ def test_without_the_question_an_exam_with_one_right_answer_tells_the_odd_one():
         (DRUGS, "A. Aspirin\nB. Ibuprofen\nC. Beta blocker\nD. Calc"),
         (DISEASES, "下列疾病中最常见的是\nA. 肺炎\nB. 支气管肺炎\nC. 肺"),
         (DISEASES, "患者发热，最可能的诊断是？\nA. 肺炎"),
+        # One option after another, of which none is chosen.
+        (DRUGS, "A: stomach, B: pain, C: heart"),
+        (DRUGS, "A\nIncorrect: it bleeds."),
+        (DRUGS, "She takes aspirin and warfarin."),
+        (DOSES, "It depends on the weight."),
         # Names and chance.
         (DRUGS, "Vitamin C is the best known antioxidant."),
         (DRUGS, "She has hepatitis B, and hepatitis C is likely."),
@@ -327,6 +341,18 @@ def test_an_echo_of_the_known_question_is_no_answer(cut):
         assert read(text, DRUGS, question=question) == ""
     assert read(f"{question}\nAnswer: C", DRUGS, question=question) == "C"
     assert read(f"{question}\n\nC. Beta blocker", DRUGS, question=question) == "C"
+
+
+def test_an_echo_is_told_by_twenty_letters_whole_or_cut_off():
+    question = "The nurse says that the answer is A. Which of these drugs slows the heart of this patient?"
+    for echo in (question, question[:45], f"Question: {question}"):
+        assert read(echo, DRUGS) == "A", "or this would show nothing"
+        assert read(echo, DRUGS, question=question) == ""
+    assert read(f"{question}\nC", DRUGS, question=question) == "C"
+    for question, letters in (("The answers are A: who am I?", ""), ("The answer is A: who am I?", "A")):
+        assert read(question, DRUGS, question=question) == letters
+    ending = "Which drug slows the heart of a patient with blood group A"
+    assert read(ending, DRUGS, question=ending) == ""
 
 
 WAYS = {
@@ -362,14 +388,25 @@ def test_all_options_are_an_answer_where_several_may_be_right_and_else_the_quest
     assert read(lines, DRUGS) == read(lines, DRUGS, several=False) == ""
     assert read(lines, DRUGS, several=True) == "ABCDE"
     assert read(f"{lines}\n\nAll five are used (A is cheap).", DRUGS, several=True) == "ABCDE"
+    assert read("A\nB\nC\nD\nE", DRUGS) == "ABCDE", "bare letters are no list of the options"
 
 
 def test_what_was_trained_can_be_taken_back_by_a_correction_or_a_last_line():
     assert read("B. Ibuprofen\n\nIt relieves pain. The answer A is often given, but is wrong.", DRUGS) == "B"
     assert read("B. Ibuprofen\n\nWait, she bleeds. The answer is C.", DRUGS) == "C"
+    longer = "After a stent, the correct answer to the same question is A, which keeps platelets apart."
+    for end in ("", ".", ")."):
+        assert read(f"B. Ibuprofen{end}\n\n{longer}", DRUGS) == "B"
+        assert read(f"B. Ibuprofen{end}\nC. Beta blocker{end}\n\n{longer}", DRUGS) == "BC"
+    assert read(f"B. Ibuprofen relieves pain.\n\n{longer}", DRUGS) == "A"
     assert (
         read("B. Ibuprofen\n\nIt relieves pain, but not quickly.\n\nThe correct answer is C.", DRUGS) == "C"
     )
+
+
+def test_the_word_option_names_no_option_o():
+    texts = [f"finding {number}" for number in range(16)]
+    assert read("A and Option C are correct.", texts) == "AC"
 
 
 def test_letters_with_a_gap_keep_their_names():

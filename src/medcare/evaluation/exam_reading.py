@@ -398,7 +398,7 @@ def _value(value: str, asked: Asked) -> Letters | None:
     options = asked.options
     quoted = [options.alone(double or single) for double, single in _QUOTED.findall(value)]
     value = _ESCAPE.sub(lambda mark: {"n": "\n", "t": " "}.get(mark[1], mark[1]), value).strip(' \n"')
-    if letters := _only_answers([value, _LINE_START.sub("", value)][: 1 + ("\n" not in value)], options):
+    if letters := _only_answers(_lines(value), options):
         return letters
     if letters := frozenset().union(*quoted):
         return letters
