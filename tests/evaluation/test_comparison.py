@@ -9,6 +9,7 @@ import yaml
 from medcare.evaluation.comparison import compare
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import read_json, read_jsonl, write_json, write_jsonl, write_text
+from medcare.settings.config import RunConfig
 from tests.evaluation.made_up_run import write_run
 
 
@@ -130,10 +131,29 @@ def test_other_prompts_and_settings_are_compared_with_a_warning(fresh_run, other
     for name in ("seed", "evaluation.max_new_tokens", "version of torch", "evaluation.shots"):
         assert f"{name} differs: " in told
     assert "tokens_per_batch" not in told  # it changes the speed alone
+    reasons = {
+        "evaluation.max_new_tokens": "The models were not asked in the same way.",
+        "version of torch": "Part of a difference may come from the software.",
+        "seed": "Training and the embedded benchmark depend on it.",
+    }
+    for name, reason in reasons.items():
+        assert f" {reason}" in next(line for line in tree["warnings"] if line.startswith(f"{name} differs"))
+    assert (tree["items"]["n"], tree["items"]["reworded"]) == (112, 112)
     rows = {row["name"]: row for row in tree["settings"]}
     assert (rows["evaluation.max_new_tokens"]["a"], rows["evaluation.max_new_tokens"]["b"]) == ("64", "8")
     assert rows["evaluation.tokens_per_batch"]["differs"]
     assert not rows["evaluation.tokens_per_batch"]["matters"]
+
+
+def test_the_draws_are_those_of_the_first_sides_seed(fresh_run, other):
+    set_config(other, seed=18)
+    assert compare(str(other), str(fresh_run), resamples=5)["statistics"]["seed"] == 18
+    set_config(other, seed=None)
+    tree = compare(str(other), str(fresh_run), resamples=5)
+    assert tree["statistics"]["seed"] == RunConfig.seed
+    assert [row for row in tree["settings"] if row["name"] == "seed"] == [
+        {"name": "seed", "a": "not recorded", "b": str(RunConfig.seed), "differs": True, "matters": True}
+    ]
 
 
 def test_a_folder_from_before_a_setting_was_made_by_its_default(fresh_run, other):

@@ -88,6 +88,8 @@ from tests.evaluation.exam_questions import (
         (DRUGS, "The correct answer is: B", "B"),
         (DRUGS, "The correct answer is:\n\nB. Ibuprofen", "B"),
         (DRUGS, "Answer: C", "C"),
+        (DRUGS, "The answer is\u00a0C.", "C"),
+        (DISEASES, "答案为\u3000C", "C"),
         (DRUGS, "ANSWER: D", "D"),
         (DRUGS, "**Answer:** **E**", "E"),
         (DRUGS, "The answers are A, C, and D.", "ACD"),
