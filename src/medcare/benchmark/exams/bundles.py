@@ -78,11 +78,6 @@ class Fact:
         """Word stems that they share."""
         return overlap(self.subject_stems, self.answer_stems)
 
-    @cached_property
-    def own_letters(self) -> float:
-        """How alike they are in letters."""
-        return similarity(trigrams(self.subject), trigrams(self.answer))
-
     def reversed(self) -> Fact:
         """The same fact, asked for the other way round."""
         return Fact(self.entity, self.answer_id, self.subject_id, self.answer, self.subject, self.near)
@@ -171,34 +166,27 @@ def _gather(seed: Fact, index: dict[str, list[Fact]], used: set[str], wrong: Wro
         fresh = (fact for fact in index[key] if id(fact) not in seen and fact.subject_id not in used)
         for other in islice(fresh, tries):
             seen.add(id(other))
-            if _fits(members, other, wrong):
+            if all(_fit(member, other, wrong) for member in members):
                 members.append(other)
                 if len(members) == BUNDLE:
                     return members
     return members
 
 
-def _fits(members: list[Fact], other: Fact, wrong: Wrong) -> bool:
-    """Whether a fact can be in one bundle with all of these; asked a million times, so it wastes no call.
-
-    A question *leads* if it is more like its own answer than like another's. If of any two members one leads
-    and the other trails, or neither does, then all members whose own answer nobody beats tie with one
-    another, so that choosing the likest answer, or the least like, wins at most one question in four. In
-    letters there are few ties, and only the likest answer is a temptation: there both may trail.
-    """
-    for one in members:
-        lead = one.own_words - len(one.subject_words & other.answer_words)
-        rival = other.own_words - len(other.subject_words & one.answer_words)
-        if lead * rival > 0 or (lead == 0) != (rival == 0) or not _fit(one, other, wrong):
-            return False
-    return True
-
-
 def _fit(one: Fact, other: Fact, wrong: Wrong) -> bool:
-    """Whether two facts whose words are even can be in one bundle."""
+    """Whether two facts can be in one bundle.
+
+    A question *leads* by 1 if it is more like its own answer than like the other's, by -1 if it is less.
+    If the leads of any two members add up to 0, then all members whose own answer nobody beats tie with one
+    another, so that choosing the likest answer, or the least like, wins at most one question in four. In
+    letters there are few ties, and only the likest answer is a temptation: there the sum may be below 0.
+    """
     return (
-        _sign(one.own_stems - overlap(one.subject_stems, other.answer_stems))
-        + _sign(other.own_stems - overlap(other.subject_stems, one.answer_stems))
+        _lead(one.own_words, overlap(one.subject_words, other.answer_words))
+        + _lead(other.own_words, overlap(other.subject_words, one.answer_words))
+        == 0
+        and _lead(one.own_stems, overlap(one.subject_stems, other.answer_stems))
+        + _lead(other.own_stems, overlap(other.subject_stems, one.answer_stems))
         == 0
         and one.subject_id != other.subject_id
         and one.answer.lower() != other.answer.lower()
@@ -209,12 +197,14 @@ def _fit(one: Fact, other: Fact, wrong: Wrong) -> bool:
     )
 
 
-def _sign(lead: float) -> int:
-    return (lead > 0) - (lead < 0)
+def _lead(own: float, rival: float) -> int:
+    return (own > rival) - (own < rival)
 
 
 def _lead_in_letters(fact: Fact, other: Fact) -> int:
-    return _sign(fact.own_letters - similarity(trigrams(fact.subject), trigrams(other.answer)))
+    subject = trigrams(fact.subject)
+    own = similarity(subject, trigrams(fact.answer))
+    return _lead(own, similarity(subject, trigrams(other.answer)))
 
 
 def is_even(prompt: str, options: tuple[str, ...]) -> bool:

@@ -56,8 +56,7 @@ def overlap(one: frozenset[str], other: frozenset[str]) -> int:
 
 def similarity(one: frozenset[str], other: frozenset[str]) -> float:
     """Jaccard similarity of two texts; 0 if both are empty."""
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared) if one or other else 0.0
+    return len(one & other) / len(one | other) if one or other else 0.0
 
 
 def credit(scores: Scores, answer: int) -> float:
