@@ -80,6 +80,7 @@ _UNSHAPED = {
     "study/plan.py": "a copy of what it has",
     "study/run_cells.py": "cells of a grid of one's own",
     "study/small_cells.py": "likewise",
+    "study/results.py": "likewise",
     "training/loop.py": "facts of a checkpoint, held to `Facts`; metrics that it goes on with",
     "training/state.py": "facts of a checkpoint, held to `Facts`",
 }

@@ -23,6 +23,7 @@ from torch.nn.modules import module as hooks
 
 from medcare.foundation.errors import ModelError
 from medcare.foundation.outside import Outside, check_file, held_to, read_as
+from medcare.models.tokenizer_file import TokenizerFile
 
 TEXT, _TABLE, _WEIGHTS = 1 << 24, 1 << 29, 1 << 45
 """Most bytes: of settings, of a vocabulary or an index, of weights."""
@@ -91,6 +92,7 @@ _SHAPES: dict[str, type[Outside]] = {
     "generation_config.json": GenerationFile,
     "tokenizer_config.json": Outside,
     "special_tokens_map.json": Outside,
+    "tokenizer.json": TokenizerFile,
     INDEX: IndexFile,
 }
 

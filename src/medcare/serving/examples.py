@@ -53,10 +53,10 @@ class OfferedQuestions:
         return await asyncio.shield(self._finding)  # whoever leaves, it is for the others, too
 
     async def _find(self) -> list[str]:
-        candidates = await run_in_threadpool(lambda: list(candidates(self._runs))[:_MOST])
+        chosen = await run_in_threadpool(lambda: list(candidates(self._runs))[:_MOST])
         found: list[str] = []
-        for start in range(0, len(candidates), _AT_ONCE):
-            asked = candidates[start : start + _AT_ONCE]
+        for start in range(0, len(chosen), _AT_ONCE):
+            asked = chosen[start : start + _AT_ONCE]
             answers = await asyncio.gather(*(self._ask(item.prompt) for item in asked))
             right = zip(asked, answers, strict=True)
             found += [item.prompt for item, answer in right if states(answer, item)]

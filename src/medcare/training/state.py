@@ -48,7 +48,7 @@ class Facts(Outside):
     batches: str = Field("1", pattern=r"^[0-9]{1,9}$")
     layout: Batching | None = None
     fused: Json[bool | None] = None
-    meter: Json[dict[str, float | None]] = Field({})
+    meter: Json[dict[str, bool | float | list[float | str] | None]] = Field({})
     loads: Json[list[list[float]]] = Field([])
     scaler: Json[dict[str, float]] = Field({})
     validation: Json[SoFar] | None = None
