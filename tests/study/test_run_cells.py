@@ -26,6 +26,7 @@ def test_whole_runs_share_what_they_can_and_are_tabled(tiny_base, tmp_path):
                 "items_per_task": 1,
                 "align_per_task": 2,
                 "aggregate_forms": 1,
+                "tasks": ["definition_to_finding", "code_to_chapter", "query_intent", "note_sections"],
             },
             "align": {"epochs": 1, "orthogonality": "none"},
             "evaluation": {"max_new_tokens": 2},
