@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from medcare.foundation.processors import settle_threads
+from medcare.foundation.unasked import leave_out_unasked
 
 if TYPE_CHECKING:
     from medcare.adapters.loading import load_model
@@ -43,6 +44,7 @@ _HOME = {
 }
 
 
+leave_out_unasked()
 settle_threads()  # in a container with a quota, as far as torch is not loaded yet
 
 

@@ -6,7 +6,7 @@ The functions take the same settings as the commands and write the same folders.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -152,12 +152,19 @@ def evaluate(
 
 
 @in_python
-def check(data: Data, *, format: str | None = None, model: str | Path | None = None) -> dict[str, Any]:
+def check(
+    data: Data,
+    *,
+    format: str | None = None,
+    map: Mapping[str, str] | None = None,
+    model: str | Path | None = None,
+) -> dict[str, Any]:
     """Check every row of training or test data, as `medcare data check`.
 
     Args:
         data: as of `train`.
         format: its format's name; by default it is recognised.
+        map: what its columns are called, by their name in the format: `{"question": "Frage"}`.
         model: a base name or a folder with a model, which renders the rows: lengths are in its tokens then.
 
     Returns:
@@ -171,7 +178,8 @@ def check(data: Data, *, format: str | None = None, model: str | Path | None = N
     tokenizer = positions = None
     if model is not None:
         tokenizer, positions = tokenizer_of(str(model), ""), positions_of(base_source(str(model)))
-    return check_data(source_of(data), format, tokenizer=tokenizer, positions=positions).to_dict()
+    source = source_of(data)
+    return check_data(source, format, columns=map, tokenizer=tokenizer, positions=positions).to_dict()
 
 
 @in_python

@@ -72,7 +72,7 @@ def test_errors_are_one_sentence_and_scoring_loads_no_torch(tmp_path):
     assert good.returncode == 0
     assert good.stdout.splitlines()[-1] == "False False"
     assert bad.returncode == 8
-    assert bad.stderr.startswith("error: 'nothing' is no PromptCBLUE task.")
+    assert bad.stderr.startswith("error: 'nothing' is neither 'exam' nor a PromptCBLUE task.")
     assert bad.stderr.count("\n") == 1
 
 

@@ -116,7 +116,7 @@ def test_guessing_among_options_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "error", "message"),
     [
-        ([{"task_dataset": "Poems"}], EvaluationError, "'Poems' is no PromptCBLUE task"),
+        ([{"task_dataset": "Poems"}], EvaluationError, "'Poems' is neither 'exam' nor a PromptCBLUE task"),
         ([{"answer_choices": None}], EvaluationError, "needs the answer_choices"),
         ([{}, {}], DataError, "1 ids occur more than once"),
         ([{"answer_choices": "a"}], DataError, "the choices must be a list"),

@@ -12,7 +12,6 @@ Which branch is where in a stage folder says the table in branches.py.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import defaultdict
@@ -367,8 +366,7 @@ def _by_pattern(patterns: Mapping[str, float], names: Iterable[str], folder: Pat
 
 
 def peft() -> ModuleType:
-    """PEFT. It imports bitsandbytes where there is one, which warns that a kernel for CPUs is missing."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    """PEFT, which takes a second to import."""
     import peft as found
 
     module: ModuleType = found

@@ -13,7 +13,7 @@ from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
 from medcare.foundation.outside import read_as
 from medcare.foundation.progress import say
-from medcare.foundation.typed import argument, command
+from medcare.foundation.typed import argument, command, takes_kinds
 from medcare.models.base_model import (
     TEMPLATE,
     choose_device,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+@takes_kinds
 def load_model(
     folder: str | Path,
     *,

@@ -48,6 +48,12 @@ class _WithSettings(TyperCommand):
         except Exception as error:
             option = str(getattr(error, "option_name", ""))
             name = option.lstrip("-").replace("-", "_")
+            if name == "config":
+                raise ConfigError("There is no option --config. Name the file of settings alone.") from error
+            if "." in name:
+                raise ConfigError(
+                    f"There is no option {option}, but a setting: --set {name}=VALUE"
+                ) from error
             tree = RunConfig().to_dict()
             groups = [
                 group for group, settings in tree.items() if isinstance(settings, dict) and name in settings

@@ -122,6 +122,8 @@ def init(
         positions=positions,
         rate=rate,
     )
+    if folder := next((path for path in written if path.is_dir()), None):
+        raise ConfigError(f"{folder} is a folder. --out names the YAML, such as {folder / 'mine.yaml'}.")
     if not force and (there := [str(path) for path in written if path.exists()]):
         raise ConfigError(f"{', '.join(there)} exists. Name another --out, or replace it with --force.")
     for data in (*found, *found_align):
@@ -131,6 +133,8 @@ def init(
     _print_leaked([*files, *forms], tests)
     if told:
         typer.echo(told)
+    else:
+        _print_few(plan)
     for path, text in written.items():
         write_text(path, text)
     run = Path("runs") / out.stem
@@ -244,6 +248,18 @@ def _print_found(found: DraftResult, positions: int | None) -> None:
             f"  {found.too_long:,} of the first rows are longer than the model's {positions:,} positions."
         )
     print_rows(found.shown)
+
+
+def _print_few(plan: dict[Stage, Course]) -> None:
+    """Say so where data make too few steps, however small these are."""
+    from medcare.settings.fitting import FEW_STEPS
+
+    for stage, course in plan.items():
+        if course.steps < FEW_STEPS:
+            typer.echo(
+                f"{course.rows:,} rows make about {course.steps} steps of {stage}: too few for anything to "
+                "be learned. Add rows."
+            )
 
 
 def _print_tested(tested: Tested) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medcare.foundation.errors import ConfigError, DataError, first_line
+from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.storage import cache_dir, is_forgotten, write_atomic
 from medcare.foundation.typed import in_python
 from medcare.settings import files
@@ -82,10 +82,6 @@ def load_config(
         DataError: rows in memory that are none.
     """
     given = _named(settings) if isinstance(settings, Mapping) else settings
-    if isinstance(given, str):
-        raise ConfigError(
-            f"settings must be a list or a mapping, got the text {given!r}. Put it into a list."
-        )
     return files.load_config(None if path is None else Path(path), preset=preset, settings=given)
 
 

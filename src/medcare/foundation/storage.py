@@ -7,8 +7,11 @@ and only then take the real name. A crash, a full disk or Ctrl-C leaves the form
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
+import glob
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -22,6 +25,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcare.foundation.errors import DataError, MedCareError, StorageError
+
+_BESIDE = 1000  # names in a folder that one is compared with
 
 Json = dict[str, Any]
 """A JSON object as it is read and written."""
@@ -148,7 +153,24 @@ def missing(path: Path, required: Literal["file", "folder"]) -> str:
     if path.exists():
         found = "a folder" if path.is_dir() else "a file" if path.is_file() else "a device or a pipe"
         return f"{path} is {found}; a {required} is required"
-    return f"{path} does not exist" if required == "file" else f"There is no folder {path}"
+    return (f"{path} does not exist" if required == "file" else f"There is no folder {path}") + clue(path)
+
+
+def clue(path: Path | str) -> str:
+    """Why a name may lead nowhere, to be added to the sentence that says so; empty if nothing tells."""
+    name = str(path)
+    if re.match(r"https?:/", name):
+        return ", for it is an address: download the file, and name that"
+    if (bare := name.strip("\"'`“”„‟‘’‚«»")) != name:
+        return f", for quotation marks are a part of that name: {bare}"
+    if glob.has_magic(name):
+        return ", for it is a pattern, and one file is wanted"
+    with contextlib.suppress(OSError):
+        path = Path(path)
+        beside = [entry.name for entry in itertools.islice(path.parent.iterdir(), _BESIDE)]
+        if close := difflib.get_close_matches(path.name, beside, n=1, cutoff=0.8):
+            return f"; there is {path.with_name(close[0])}"
+    return ""
 
 
 def refuse_device(path: Path) -> None:
@@ -202,7 +224,7 @@ def read_json(path: Path) -> Any:
     except RecursionError as error:
         raise DataError(f"{path} should be a JSON file but is nested too deeply for one.") from error
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist. Check the path.") from error
+        raise DataError(f"{missing(Path(path), 'file')}. Check the path.") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} should be a JSON file but can't be read as one: {error}.") from error
 
@@ -224,7 +246,7 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[dict[str, Any
                 if line.strip() and not (torn_tail and not line.endswith("\n")):
                     yield _parse_row(path, number, line)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist. Check the path.") from error
+        raise DataError(f"{missing(Path(path), 'file')}. Check the path.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} should be UTF-8 text: {error}.") from error
     except OSError as error:

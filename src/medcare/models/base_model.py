@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import tempfile
@@ -18,7 +19,7 @@ from safetensors import safe_open
 from medcare.foundation.errors import ConfigError, MedCareError, ModelError, StorageError, first_line
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import check_file
-from medcare.foundation.storage import as_umask_says, cache_dir, missing
+from medcare.foundation.storage import as_umask_says, cache_dir, clue, missing
 from medcare.models.model_files import TEXT, check_files, check_generation, measured
 from medcare.models.placement import Placed, Placement, input_device
 from medcare.models.soundness import check_finite, check_loaded, fit_tokenizer, quiet_loading, unpacked
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_ADDRESS = re.compile(r"[\w.-]+:\d+(?:/\S*)?")  # localhost:8000
 TEMPLATE = "chat_template.jinja"
 """The file that holds the chat template of a folder; the name is transformers'."""
 
@@ -106,6 +108,9 @@ def resolve_base(name: str) -> str:
     path = Path(name).expanduser()
     try:
         problem = missing(path, "folder") if name and path.exists() else f"There is no model folder {name}"
+        problem += "" if path.exists() else clue(name)
+        if _ADDRESS.fullmatch(name):
+            problem += f"; a model behind a server is named http://{name.partition('/')[0]}/v1#MODEL"
     except OSError:  # longer than any path
         problem = "A model folder of that name can't exist"
     else:

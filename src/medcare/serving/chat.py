@@ -197,7 +197,7 @@ class Chat:
                     answer += piece
                     self.terminal.show(piece)
                     if isinstance(event, Finished) and event.reason == "length":
-                        cut = f"its limit of {sampling.max_new_tokens} tokens; --max-new-tokens sets another"
+                        cut = f"its limit of {sampling.max_new_tokens} tokens; max_new_tokens sets another"
                 events.clear()
         except KeyboardInterrupt:
             request.cancelled = True

@@ -7,8 +7,11 @@ suits data of thousands of rows; `presets/` beside it has the paper's own and th
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from functools import cache
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from medcare.foundation.errors import ConfigError
 
@@ -36,8 +39,20 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
+class Checked:
+    """Settings whose values are of the kinds that their annotations name, also where Python makes them."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a value of another kind."""
+        hints = _hints(type(self))
+        for name, value in vars(self).items():
+            if not _is_kind(value, hints[name]):
+                kind, got = _kind_in_words(hints[name]), f"{type(value).__name__}: {value!r:.60}"
+                raise ConfigError(f"{type(self).__name__}({name}=..) must be {kind}, got {got}.")
+
+
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """The base model and where it runs.
 
     Attributes:
@@ -60,7 +75,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class AdapterConfig:
+class AdapterConfig(Checked):
     """Shapes of the branches (paper section 4.1).
 
     Attributes:
@@ -98,7 +113,8 @@ class AdapterConfig:
         return self.alpha / self.rank
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check kinds and ranges."""
+        super().__post_init__()
         _require(self.rank >= 1, "adapters.rank", "at least 1", self.rank)
         _require(0 < self.alpha < math.inf, "adapters.alpha", "above 0 and finite", self.alpha)
         _require(0 <= self.dropout < 1, "adapters.dropout", "from 0 to below 1", self.dropout)
@@ -120,7 +136,7 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True)
-class ValidationConfig:
+class ValidationConfig(Checked):
     """What is measured while a stage trains, on rows that it does not train on (docs/training.md).
 
     Attributes:
@@ -159,7 +175,8 @@ class ValidationConfig:
         return bool(self.share or self.rows)
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check kinds and ranges."""
+        super().__post_init__()
         _require(0 <= self.share <= 0.5, "validation.share", "from 0 to 0.5", self.share)
         for name in ("rows", "every", "patience"):
             _require(getattr(self, name) >= 0, f"validation.{name}", "at least 0", getattr(self, name))
@@ -178,7 +195,7 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
-class StageConfig:
+class StageConfig(Checked):
     """How one stage trains.
 
     Attributes:
@@ -268,7 +285,8 @@ class StageConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check kinds and ranges."""
+        super().__post_init__()
         for name in ("epochs", "tokens_per_batch", "accumulation", "max_length", "keep", "log_every"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         _require(self.epochs <= MOST_EPOCHS, "epochs", f"at most {MOST_EPOCHS}", self.epochs)
@@ -299,7 +317,7 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig:
+class BenchmarkConfig(Checked):
     """Size of the embedded benchmark (see docs/benchmark.md).
 
     Attributes:
@@ -317,14 +335,15 @@ class BenchmarkConfig:
     tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check kinds and ranges."""
+        super().__post_init__()
         for name in ("facts_per_task", "items_per_task", "align_per_task"):
             _require(getattr(self, name) >= 1, f"benchmark.{name}", "at least 1", getattr(self, name))
         _require(self.aggregate_forms >= 0, "benchmark.aggregate_forms", "at least 0", self.aggregate_forms)
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Checked):
     """How models are tested.
 
     Attributes:
@@ -374,7 +393,8 @@ class EvaluationConfig:
     retries: int = 4
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check kinds and ranges."""
+        super().__post_init__()
         for name in ("max_new_tokens", "samples", "tokens_per_batch", "concurrency"):
             _require(getattr(self, name) >= 1, f"evaluation.{name}", "at least 1", getattr(self, name))
         for name in ("most_items", "shots", "thinking", "retries"):
@@ -389,7 +409,7 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class TrackingConfig:
+class TrackingConfig(Checked):
     """Where else the metrics of training go, beside metrics.jsonl.
 
     Attributes:
@@ -402,7 +422,7 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Checked):
     """A whole run: data, both stages, merge, evaluation.
 
     Attributes:
@@ -429,7 +449,8 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check kinds and ranges."""
+        super().__post_init__()
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2^32 - 1", self.seed)
 
     def is_embedded(self) -> bool:
@@ -456,9 +477,39 @@ class RunConfig:
         return tree
 
 
+@cache
+def _hints(settings: type) -> dict[str, Any]:
+    return get_type_hints(settings)
+
+
+def _is_kind(value: Any, hint: Any) -> bool:
+    """Whether a value is of the kind that a hint names; numbers may be numpy's."""
+    origin, kinds = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in kinds
+    if origin is tuple:
+        return isinstance(value, tuple | list) and all(_is_kind(part, kinds[0]) for part in value)
+    if origin is dict:
+        return isinstance(value, Mapping)
+    if hint in (int, float):
+        number = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _kind_in_words(hint: Any) -> str:
+    origin, kinds = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(kinds)}"
+    if origin is tuple:
+        return "a tuple"
+    named = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+    return "a dictionary" if origin is dict else named.get(hint) or f"of the class {hint.__name__}"
+
+
 def as_stage(name: str) -> Stage:
     """The stage of that name; raises ConfigError if there is none."""
-    return one_of(name, STAGES, "The stage")
+    return one_of(name, STAGES, "The stage (1 is aggregate, 2 is align)")
 
 
 def as_method(name: str) -> Method:

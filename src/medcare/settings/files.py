@@ -14,11 +14,14 @@ import yaml
 
 from medcare.foundation.errors import ConfigError, first_line
 from medcare.foundation.outside import check_file
+from medcare.foundation.storage import missing
+from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig
 
 PRESETS = ("demo", "smoke", "paper")
 
 T = TypeVar("T")
+_DATA = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".xlsx", ".ods", ".txt")
 _MOST_BYTES, _MOST_VALUES, _DEEPEST, _DIGITS = 1 << 20, 100_000, 64, 40
 
 
@@ -79,15 +82,28 @@ def read_yaml(path: Path, *, texts: bool = False) -> dict[str, Any]:
         if Path(path).exists():
             check_file(Path(path), ConfigError, _MOST_BYTES)
         tree = parsed(Path(path).read_text(encoding="utf-8"), texts=texts)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{missing(Path(path), 'file')}. Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The config file {path} can't be read: {error}. Check the path.") from error
+        raise ConfigError(
+            f"The config file {path} can't be read: {error}. Check the path.{_if_data(path)}"
+        ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
-        raise ConfigError(f"{path} is not valid YAML: {_in_one_line(error)}.") from error
+        raise ConfigError(f"{path} is not valid YAML: {_in_one_line(error)}.{_if_data(path)}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys to values, got a {type(tree).__name__}.")
+        raise ConfigError(
+            f"{path} must hold a mapping of keys to values, got a {type(tree).__name__}.{_if_data(path)}"
+        )
     return tree
+
+
+def _if_data(path: Path) -> str:
+    """What to do with a file that looks like data rather than settings."""
+    if Path(path).suffix.lower() not in _DATA:
+        return ""
+    return f" If it is data, settings for it are written by: {command('init', Path(path))}"
 
 
 def parsed(text: str, *, texts: bool = False) -> Any:

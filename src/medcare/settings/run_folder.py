@@ -128,10 +128,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelError(f"{missing(folder, 'folder')}. Check the path.")
     if not (folder / MANIFEST).is_file():
-        state = (
-            "its stage is not finished" if (folder / CONFIG).is_file() else "this package did not write it"
-        )
-        raise FolderError(f"{folder} has no {MANIFEST}: {state}. Run that stage to its end first.")
+        state = "this package did not write it. Name a folder that medcare train or medcare run has finished"
+        if (folder / CONFIG).is_file():
+            state = "its stage is not finished. Run that stage to its end first"
+        elif (folder / "config.json").is_file():
+            state = "it is a whole model, with nothing trained beside it. As a base it is named by model.base"
+        raise FolderError(f"{folder} has no {MANIFEST}: {state}.")
     manifest = manifest_of(folder)
     check(folder)
     if not manifest.get("stage") or not manifest.get("base"):

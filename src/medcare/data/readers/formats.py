@@ -11,6 +11,7 @@ from typing import Any
 from medcare.data.readers.exams import ExamColumns
 from medcare.data.readers.shapes import Columns, Pair, PlainText, Turns
 from medcare.foundation.errors import DataError
+from medcare.foundation.typed import argument, command
 
 Shape = Turns | Pair | PlainText | ExamColumns
 
@@ -55,6 +56,8 @@ class Format:
         return self.required - {self.shape.answer} if self.tests else frozenset()  # type: ignore[union-attr]
 
 
+_BESIDE = {"id", "source", "split", "subject", "task"}  # columns that need not be an answer
+_TITLES = 20  # lines that may stand above a header
 _ABCD = ("A", "B", "C", "D")
 _OP = ("opa", "opb", "opc", "opd")
 _ENDINGS = ("ending0", "ending1", "ending2", "ending3")
@@ -182,6 +185,21 @@ def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recogn
         return Recognised(
             name, {c: called[_folded(c)] for c in wanted if c not in columns and _folded(c) in called}
         )
+    if gold and any(
+        form.asked and form.asked <= columns <= form.asked | _BESIDE for form in FORMATS.values()
+    ):
+        answered = command("predict", "MODEL", argument(source), "--out", "DIR")
+        raise DataError(
+            f"{source} has the columns {found}: an exam without right answers, which can be neither "
+            f"trained on nor scored. Have it answered with: {answered}"
+        )
+    for row in rows[:_TITLES]:
+        cells = {str(value).strip() for value in row.values()}
+        if _fitting(cells):
+            raise DataError(
+                f"{source} begins with a line that is no header; the names of the columns stand below it: "
+                f"{', '.join(sorted(cells)[:20])}. Take out what is above them."
+            )
     raise DataError(
         f"{source} has the columns {found}: no known format. Say which column is which, as in "
         f"--map question=COLUMN --map answer=COLUMN, or name a format with --format: {', '.join(FORMATS)}."

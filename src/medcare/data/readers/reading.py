@@ -58,6 +58,8 @@ class Bad:
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
+# What pandas, polars and spreadsheets write where a cell has no value.
+_NOTHING = {"", "nan", "NaN", "NaT", "<NA>", "#N/A"}
 # Stands in for the answer that a test split doesn't have.
 _NO_ANSWER = "-"
 
@@ -122,7 +124,8 @@ class Reading:
         if not form.tests:
             raise DataError(
                 f"{self.source} is in the format {self.format}, which trains but does not test: an exam, "
-                "promptcblue or the package's own items are required."
+                "promptcblue or the package's own items are required. A small YAML says how its answers are "
+                "scored (docs/evaluation.md); 'medcare init DATA --test FILE' writes one."
             )
         for row in self.rows:
             try:
@@ -400,8 +403,11 @@ def _check_turns(messages: Sequence[Message]) -> None:
             raise RowError(
                 f"roles out of order: turn {place} is the {message.role}'s, not the {' or '.join(expected)}'s"
             )
-        if not message.content.strip() and not message.tool_calls and message.role != "tool":
-            raise RowError(f"empty {'answer' if message.role == 'assistant' else 'prompt'}: turn {place}")
+        if message.content.strip() in _NOTHING and not message.tool_calls and message.role != "tool":
+            kind = "answer" if message.role == "assistant" else "prompt"
+            said = message.content.strip()
+            told = f" is '{said}', as of a cell without a value" if said else ""
+            raise RowError(f"empty {kind}: turn {place}{told}")
         before = message
     if before is None or before.role != "assistant":
         role = "tool" if before and before.role == "tool" else "user"

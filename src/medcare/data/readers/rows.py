@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import csv
 import glob
+import itertools
 import json
 import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ IsRow = Callable[[dict[str, Any]], bool]
 _BROKEN = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
 _LONGEST_HEADER = 1 << 16
 _BATCH = 1000
+_TITLES = 20  # rows that may stand above the names of a sheet's columns
 _LONGEST_TEXT = 1 << 20  # characters of a .txt file that make one document
 _LONGEST_LINE = 1 << 26  # characters
 # A .json file of at most this many bytes may be one object over several lines.
@@ -126,7 +129,8 @@ def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) ->
         return Rows(source, data.config or data.name.repository.rpartition("/")[2], "row", rows)
     path = Path(source)
     if path.is_dir():
-        raise DataError(f"{path} is a folder. Give a file, or a pattern such as '{path}/*.jsonl'.")
+        first = next(iter(expand(source)))  # raises where there is none
+        raise DataError(f"{path} is a folder, and one file is wanted here, such as {first}.")
     if not path.is_file():
         raise DataError(f"{missing(path, 'file')}. Check the path; a hub data set is written hf:owner/name.")
     file = open_file(path, ENDINGS, encoding)
@@ -209,7 +213,7 @@ def _json_line(number: int, line: str) -> Row:
     try:
         value = json.loads(line)
     except ValueError as error:
-        problem = f"not JSON: {error}"
+        problem = f"not JSON: {error}{_likely_fault(line)}"
     except RecursionError:
         problem = "not JSON: nested too deeply"
     else:
@@ -221,6 +225,15 @@ def _json_line(number: int, line: str) -> Row:
         else:
             return Row(number, value)
     return Row(number, None, problem, _BROKEN.sub("\ufffd", line).rstrip("\r\n"))
+
+
+def _likely_fault(line: str) -> str:
+    """What people write in the place of JSON, if a line looks like it."""
+    if re.match(r"\s*\{\s*[“”„]", line):
+        return "; typographic quotation marks stand in the place of straight ones"
+    if re.match(r"\s*\{\s*'", line):
+        return "; JSON has double quotation marks, as json.dumps writes them"
+    return "; a comma stands before a closing bracket" if re.search(r",\s*[}\]]\s*$", line) else ""
 
 
 def _is_list(file: DataFile) -> bool:
@@ -282,13 +295,15 @@ def _csv(file: DataFile) -> Iterator[Row]:
     with file.text() as stream:
         delimiter = _delimiter(stream.readline(_LONGEST_HEADER))
     with file.text() as stream:
-        reader = csv.reader(_short_lines(file, stream), delimiter=delimiter)
+        # Strict: a quotation mark that is never closed would take the rest of the file for one cell.
+        reader = csv.reader(_short_lines(file, stream), delimiter=delimiter, strict=True)
         try:
             header = next(reader, [])
         except csv.Error as error:
             yield Row(1, None, f"not CSV: {error}")
             return
         headless = _is_mmlu(header)
+        _tell_twins(file.path, header)
         if headless:
             yield Row(1, _mmlu(header))
         while True:
@@ -298,13 +313,20 @@ def _csv(file: DataFile) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(number, None, f"not CSV: {error}")
+                yield Row(number, None, f"not CSV: {error}; a quotation mark within a cell is written twice")
                 continue
             if len(cells) == len(header):
                 yield Row(number, _mmlu(cells) if headless else dict(zip(header, cells, strict=True)))
             elif cells:
                 problem = f"wrong number of cells: {len(cells)}, where the first line has {len(header)}"
                 yield Row(number, None, problem, delimiter.join(cells))
+
+
+def _tell_twins(path: Path, header: Sequence[str]) -> None:
+    """Say so where two columns have one name: a row is read by names."""
+    twins = [name for name, count in Counter(header).items() if name.strip() and count > 1]
+    if twins and not _is_mmlu(list(header)):
+        say(f"{path} has several columns '{twins[0]}'; the last of them is read.", once=True)
 
 
 def _short_lines(file: DataFile, stream: TextIO) -> Iterator[str]:
@@ -377,10 +399,39 @@ def _sheet(path: Path) -> Iterator[Row]:
     names, sheet = sheets.read(path)
     if len(names) > 1:
         say(f"{path}: the sheet '{names[0]}' is read; there are also {', '.join(names[1:])}.")
-    header = [str(cell).strip() for cell in next(sheet, [])]
-    for number, row in enumerate(sheet, start=2):
+    header, sheet, number = _header(path, sheet)
+    _tell_twins(path, header)
+    empty = dict.fromkeys(name for name in header if name)
+    first = number
+    for number, row in enumerate(sheet, start=first + 1):
         if any(cell != "" for cell in row):
-            yield Row(number, {key: cell for key, cell in zip(header, row, strict=False) if key})
+            cells = {key: _cell(cell) for key, cell in zip(header, row, strict=False) if key}
+            empty = {name: None for name in empty if not cells.get(name)}
+            yield Row(number, cells)
+    if empty and number > first:
+        say(
+            f"{path}: the column '{next(iter(empty))}' is empty in every row. If it holds formulas, open the "
+            "file in a spreadsheet program and save it there, or as CSV: their results are not in it."
+        )
+
+
+def _header(path: Path, sheet: Iterator[list[Any]]) -> tuple[list[str], Iterator[list[Any]], int]:
+    """The names of the columns, the rows below them, and their own row; titles may stand above."""
+    above = []
+    for row in itertools.islice(sheet, _TITLES):
+        above.append([str(cell).strip() for cell in row])
+        if sum(map(bool, above[-1])) > 1:
+            if len(above) > 1:
+                say(f"{path}: the columns are named in row {len(above)}; what stands above is left out.")
+            return above[-1], sheet, len(above)
+    return (above[0] if above else []), itertools.chain(above[1:], sheet), 1
+
+
+def _cell(value: Any) -> str:
+    """What a cell shows: numbers as they are typed, so that a table says the same as its CSV."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else str(value)
 
 
 @contextmanager

@@ -96,4 +96,6 @@ def find_task(name: str) -> Task:
     for task in _ALL:
         if name == task.name or name in task.aliases:
             return task
-    raise EvaluationError(f"'{name}' is no PromptCBLUE task. Choose one of: {', '.join(TASKS)}.")
+    raise EvaluationError(
+        f"'{name}' is neither 'exam' nor a PromptCBLUE task. Choose one of: {', '.join(TASKS)}."
+    )

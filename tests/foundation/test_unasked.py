@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+from medcare.foundation import unasked
+
+
+def test_one_message_is_left_out_and_no_other(caplog):
+    logger = logging.getLogger(unasked._LOGGER)
+    unasked.leave_out_unasked()
+    unasked.leave_out_unasked()
+    assert logger.filters.count(unasked._is_asked) == 1
+    logger.warning(
+        "Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "No module named 'kernels'"
+    )
+    logger.warning("Another thing failed.")
+    assert caplog.messages == ["Another thing failed."]
+
+
+def test_what_imports_bitsandbytes_says_nothing():
+    """transformers' Trainer does, by way of PEFT; on a processor with bfloat16 it would speak of a kernel."""
+    program = "import medcare; medcare.KeepOrthogonal; from medcare.adapters.branch_files import peft; peft()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "gemm_4bit_forward" not in done.stdout + done.stderr
