@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import is_dataclass
 
 import pytest
 
@@ -10,19 +11,7 @@ import medcare
 from medcare.foundation.errors import ConfigError, MedCareError
 from medcare.settings.config import RunConfig, StageConfig
 
-FUNCTIONS = (
-    "attach",
-    "chat",
-    "check",
-    "evaluate",
-    "generate",
-    "load_config",
-    "load_model",
-    "merge",
-    "run",
-    "save_stage",
-    "train",
-)
+FUNCTIONS = [name for name in medcare.__all__ if inspect.isfunction(getattr(medcare, name))]
 
 
 class Odd:
@@ -38,13 +27,7 @@ def arguments():
 
 def fitting(name):
     """For each parameter that must be given, something of its kind that leads nowhere."""
-    values = {
-        "model": "./none",
-        "stage": "aggregate",
-        "out": "out",
-        "folder": "./none",
-        "data": "./none.jsonl",
-    }
+    values = {"model": "./none", "stage": "aggregate", "folder": "./none", "data": "./none.jsonl"}
     needed = [
         parameter.name
         for parameter in inspect.signature(getattr(medcare, name)).parameters.values()
@@ -64,10 +47,8 @@ def test_an_argument_of_another_kind_is_told(name, parameter, value, tmp_path, m
 
 
 def settings():
-    for cls in (
-        RunConfig,
-        *(type(value) for value in vars(RunConfig()).values() if hasattr(value, "__dataclass_fields__")),
-    ):
+    groups = [type(value) for value in vars(RunConfig()).values() if is_dataclass(value)]
+    for cls in (RunConfig, *groups, type(StageConfig().validation)):
         for name in cls.__dataclass_fields__:
             yield cls, name
 

@@ -97,7 +97,7 @@ def test_overlap_is_told_and_removed(tmp_path: Path) -> None:
         (("check", "a.jsonl", "--format", "alpacca"), 3, "Did you mean 'alpaca'?"),
         (("check", "a.jsonl", "--tokenizer", "./none"), 4, "error: There is no model folder none."),
         (("build", "r.yaml", "--out", "m.jsonl"), 2, "Did you mean 'sources'?"),
-        (("build", "none.yaml", "--out", "m.jsonl"), 2, "error: The config file none.yaml can't be read"),
+        (("build", "none.yaml", "--out", "m.jsonl"), 2, "error: none.yaml does not exist"),
         (("overlap", "--train", "a.jsonl", "--test", "a.jsonl", "--near", "2"), 3, "must be in (0, 1]"),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_wrong_setting(medcare, tmp_path, setting, words):
 
 def test_a_config_file_that_is_missing_or_no_mapping(medcare, tmp_path):
     done = medcare("run", tmp_path / "none.yaml", "--out", tmp_path / "run")
-    assert_one_sentence(done, ConfigError.exit_code, "none.yaml", "can't be read")
+    assert_one_sentence(done, ConfigError.exit_code, "none.yaml does not exist")
     (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
     done = medcare("run", tmp_path / "list.yaml", "--out", tmp_path / "run")
     assert_one_sentence(done, ConfigError.exit_code, "must hold a mapping")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -39,14 +39,14 @@ def world(tiny_base: Path, tmp_path_factory) -> Path:
     return here
 
 
-def command(here: Path, line: str) -> None:
-    """Run a command in a folder, as the command line does."""
+def command(here: Path, line: str, settings: Sequence[str] = (*SMALL, "model.base=base")) -> None:
+    """Run a command in a folder, as the command line does, with some settings where it takes any."""
     words = line.split()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         patch.setenv("HF_HUB_OFFLINE", "1")
         if words[0] in ("run", "train", "evaluate", "predict"):
-            words[1:1] = [word for setting in (*SMALL, "model.base=base") for word in ("--set", setting)]
+            words[1:1] = [word for setting in settings for word in ("--set", setting)]
         app(words, standalone_mode=False)
 
 

@@ -75,10 +75,17 @@ def test_a_long_list_is_read_in_pieces(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("missing.jsonl", "does not exist"), ("folder", "is a folder"), ("notes.pdf", "no known kind")],
+    [
+        ("missing.jsonl", "does not exist"),
+        ("folder", "is a folder, .* such as .*one.csv"),
+        ("empty", "holds no data file"),
+        ("notes.pdf", "no known kind"),
+    ],
 )
 def test_a_source_that_is_none_is_refused(name: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
+    for folder in ("folder", "empty"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "folder" / "one.csv").write_text("question,answer")
     (tmp_path / "notes.pdf").write_text("x")
     with pytest.raises(DataError, match=message):
         open_rows(str(tmp_path / name))

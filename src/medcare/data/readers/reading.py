@@ -58,8 +58,6 @@ class Bad:
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
-# What pandas, polars and spreadsheets write where a cell has no value.
-_NOTHING = {"", "nan", "NaN", "NaT", "<NA>", "#N/A"}
 # Stands in for the answer that a test split doesn't have.
 _NO_ANSWER = "-"
 
@@ -403,11 +401,8 @@ def _check_turns(messages: Sequence[Message]) -> None:
             raise RowError(
                 f"roles out of order: turn {place} is the {message.role}'s, not the {' or '.join(expected)}'s"
             )
-        if message.content.strip() in _NOTHING and not message.tool_calls and message.role != "tool":
-            kind = "answer" if message.role == "assistant" else "prompt"
-            said = message.content.strip()
-            told = f" is '{said}', as of a cell without a value" if said else ""
-            raise RowError(f"empty {kind}: turn {place}{told}")
+        if not message.content.strip() and not message.tool_calls and message.role != "tool":
+            raise RowError(f"empty {'answer' if message.role == 'assistant' else 'prompt'}: turn {place}")
         before = message
     if before is None or before.role != "assistant":
         role = "tool" if before and before.role == "tool" else "user"

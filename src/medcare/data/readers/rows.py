@@ -35,6 +35,7 @@ IsRow = Callable[[dict[str, Any]], bool]
 _BROKEN = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
 _LONGEST_HEADER = 1 << 16
 _BATCH = 1000
+_NO_VALUE = {"nan", "NaN", "NaT", "<NA>", "#N/A"}  # what pandas and spreadsheets write into an empty cell
 _TITLES = 20  # rows that may stand above the names of a sheet's columns
 _LONGEST_TEXT = 1 << 20  # characters of a .txt file that make one document
 _LONGEST_LINE = 1 << 26  # characters
@@ -316,6 +317,7 @@ def _csv(file: DataFile) -> Iterator[Row]:
                 yield Row(number, None, f"not CSV: {error}; a quotation mark within a cell is written twice")
                 continue
             if len(cells) == len(header):
+                cells = ["" if cell in _NO_VALUE else cell for cell in cells]
                 yield Row(number, _mmlu(cells) if headless else dict(zip(header, cells, strict=True)))
             elif cells:
                 problem = f"wrong number of cells: {len(cells)}, where the first line has {len(header)}"
@@ -431,7 +433,7 @@ def _cell(value: Any) -> str:
     """What a cell shows: numbers as they are typed, so that a table says the same as its CSV."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return value if isinstance(value, str) else str(value)
+    return "" if value in _NO_VALUE else str(value)
 
 
 @contextmanager
