@@ -44,7 +44,8 @@ class Checked:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value of another kind."""
-        hints = _hints(type(self))
+        kind_of: Any = type(self)
+        hints = _hints(kind_of)
         for name, value in vars(self).items():
             if not _is_kind(value, hints[name]):
                 kind, got = _kind_in_words(hints[name]), f"{type(value).__name__}: {value!r:.60}"
