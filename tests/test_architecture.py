@@ -39,6 +39,15 @@ def test_every_file_that_is_named_is_there():
     assert not [name for name in names if not (ROOT / name).exists()]
 
 
+def test_every_function_that_is_named_is_in_its_file():
+    named = re.findall(r"`(?:src/medcare/)?([a-z_]+/[\w./]+\.py)`:? `([\w.]+)`", TEXT)
+    assert len(named) > 5
+    for file, name in named:
+        tree = ast.parse((ROOT / "src/medcare" / file).read_text(encoding="utf-8"))
+        defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert set(name.split(".")) <= defined, f"{file} has no {name}"
+
+
 def test_a_class_name_means_one_thing() -> None:
     modules: dict[str, list[str]] = {}
     for path in sorted((ROOT / "src").rglob("*.py")):

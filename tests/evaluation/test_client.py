@@ -15,7 +15,7 @@ import pytest
 
 from medcare.evaluation.client import (
     Client,
-    Pace,
+    RateLimit,
     ServerError,
     UnansweredError,
     ask_all,
@@ -122,10 +122,10 @@ def test_retry_after_is_honoured():
 
 
 def test_one_request_that_is_told_to_wait_makes_all_wait():
-    pace = Pace()
-    pace.hold(0.2)
+    limit = RateLimit()
+    limit.hold(0.2)
     start = time.monotonic()
-    pace.turn()
+    limit.turn()
     assert time.monotonic() - start >= 0.19
 
 

@@ -123,7 +123,7 @@ class Client:
         self._key = key
         self._tries = tries
         self._timeout = timeout
-        self._pace = Pace(per_minute)
+        self._limit = RateLimit(per_minute)
         self._draw = random.Random()
         self._lock = threading.Lock()
         self._under_way, self._closed = 0, False
@@ -147,7 +147,7 @@ class Client:
     @property
     def calls(self) -> int:
         """Requests sent so far."""
-        return self._pace.turns
+        return self._limit.turns
 
     def close(self) -> None:
         """Hang up: nothing more is asked, and the last request under way closes the connections."""
@@ -201,7 +201,7 @@ class Client:
         streaming = resource.with_streaming_response
         send = streaming.list if isinstance(resource, openai.resources.Models) else streaming.create
         for failures in range(1, self._tries + 1):
-            self._pace.turn()
+            self._limit.turn()
             try:
                 with self._counted():
                     return self._try(send, read, body)
@@ -209,7 +209,7 @@ class Client:
                 said = str(trouble)
                 if trouble.wait > _LONGEST_PAUSE:
                     break
-                self._pace.hold(trouble.wait)
+                self._limit.hold(trouble.wait)
                 if failures < self._tries:
                     time.sleep(max(trouble.wait, backoff(failures, self._draw)))
         raise UnansweredError(f"{self.url} gave no answer: {said}.")
@@ -278,7 +278,7 @@ class Client:
         return clean.replace(self._key, "[key]") if self._key else clean
 
 
-class Pace:
+class RateLimit:
     """When requests start: so many a minute, and not while the server asks for a pause.
 
     Attributes:
