@@ -32,6 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from medcare.serving.examples import candidates
+from medcare.serving.runs import Runs
 from safetensors.torch import load_file, save_file
 
 from medcare.__main__ import main as medcare
@@ -46,8 +48,6 @@ from medcare.generation.requests import Failed
 from medcare.generation.sampling import Sampling
 from medcare.pipeline import run_pipeline
 from medcare.reports import write_report
-from medcare.serving.examples import candidates
-from medcare.serving.runs import Runs
 from medcare.serving.served_model import ServedModel, load_one
 from medcare.settings.files import load_config
 from medcare.text.records import Message

@@ -18,7 +18,19 @@ def locked():  # type: ignore[no-untyped-def]
         yield server
 
 
-CLOSED = ["/v1/models", "/v1/models/tiny", "/metrics", "/api/page", "/reports/x", "/api/runs/x/tasks"]
+CLOSED = [
+    "/v1/models",
+    "/v1/models/tiny",
+    "/metrics",
+    "/api/page",
+    "/reports/x",
+    "/api/runs/x/tasks",
+    "/api/runs",
+    "/api/runs/events",
+    "/api/comparison?side=a/b&side=c/d",
+    "/api/comparison/0/html",
+    "/api/own-exams/x",
+]
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -85,7 +97,7 @@ def test_an_open_address_without_key_is_warned_of(
 ) -> None:
     monkeypatch.setattr("medcare.serving.server._Server.run", lambda self, sockets: sockets[0].close())
     service = Service([served()], Limits())
-    options = {"port": 0, "reports": None, "drain_seconds": 1}
+    options = {"port": 0, "drain_seconds": 1}
     serve(service, host="0.0.0.0", api_key=None, **options)
     assert "Warning: 0.0.0.0 can be reached from other machines" in capsys.readouterr().err
     serve(service, host="0.0.0.0", api_key="x", **options)
@@ -101,7 +113,6 @@ def test_a_port_in_use_is_one_sentence(tiny: Running) -> None:
             host="127.0.0.1",
             port=port,
             api_key=None,
-            reports=None,
             drain_seconds=1,
         )
 

@@ -147,7 +147,6 @@ def test_a_crowd_at_a_server_of_few_files(tmp_path: Path) -> None:
                 host="127.0.0.1",
                 port=0,
                 api_key=None,
-                reports=None,
                 drain_seconds=1,
             )
         os._exit(0)

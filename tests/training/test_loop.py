@@ -328,9 +328,9 @@ def test_a_killed_run_is_continued_exactly(tmp_path):
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 7, "lo')  # what a kill in the middle of a write leaves
     assert_same(whole, run(stage_one(dropout=0.1), stage, tmp_path / "killed"))
-    assert [row["step"] for row in rows(tmp_path / "killed")] == [
-        row["step"] for row in rows(tmp_path / "whole")
-    ]
+    ours, theirs = ([(row["step"], row["steps"]) for row in rows(tmp_path / n)] for n in ("killed", "whole"))
+    assert ours == theirs
+    assert {steps for _, steps in ours} == {ours[-1][0]}, "each row says how many steps there will be"
 
 
 def test_a_checkpoint_of_other_settings_or_data_is_refused(tmp_path):

@@ -111,7 +111,7 @@ def test_an_unknown_tracker_is_a_wrong_setting():
 
 
 def test_balance_of_the_router():
-    even = scalars({"step": 3, "loss": 1.0, "router_load": {"a": [0.25] * 4, "b": [0.25] * 4}})
+    even = scalars({"step": 3, "steps": 9, "loss": 1.0, "router_load": {"a": [0.25] * 4, "b": [0.25] * 4}})
     assert even == {"loss": 1.0, "router_balance": pytest.approx(1.0), "router_top_share": 0.25}
     one = scalars({"router_load": {"a": [1.0, 0.0, 0.0, 0.0]}})
     assert one == {"router_balance": pytest.approx(0.0), "router_top_share": 1.0}

@@ -12,6 +12,7 @@ from medcare.adapters.loading import load_model
 from medcare.benchmark.build import write_records
 from medcare.evaluation.spot_check import SpotCheck
 from medcare.foundation.errors import ConfigError, DataError
+from medcare.foundation.storage import read_jsonl
 from medcare.models.base_model import load_tokenizer
 from medcare.settings.config import EvaluationConfig, ValidationConfig
 from medcare.settings.run_folder import read_manifest
@@ -19,6 +20,7 @@ from medcare.text.corpus import as_corpus
 from medcare.text.records import Conversation, Message
 from medcare.training import stages
 from medcare.training.loop import Loop
+from medcare.training.samples import Samples
 from medcare.training.state import last_checkpoint
 from medcare.training.tracking import scalars
 from medcare.training.validation import Validation, held_out
@@ -283,6 +285,30 @@ def test_a_stage_is_measured_as_its_settings_say(tiny_base, tmp_path, exam, caps
     result = read_manifest(tmp_path / "one")["result"]
     assert result["validation_loss"] == min(row["validation_loss"] for row in found)
     assert not (tmp_path / "one" / "checkpoints").exists()
+
+
+def test_a_few_rows_are_answered_for_a_reader_and_again_by_a_run_that_goes_on(tmp_path, tiny_base):
+    """Of each source one, at every measurement; after a stop there is each of them once."""
+    tokenizer = load_tokenizer(str(tiny_base))
+    document = replace(sourced()[15], document=True, source="text")
+    apart = [*sourced()[12:15], document]
+
+    def made(name):
+        return validated(tmp_path / name, EVERY_TWO, apart=apart, samples=Samples(apart, tokenizer, 2))
+
+    made("whole").run("whole")
+    interrupted_at(made("stopped"), 3)
+    with (tmp_path / "stopped" / "samples.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "id": "row-12"}\n{"step": 8, "an')  # what a kill later than that leaves
+    made("stopped").run("resumed")
+    whole, stopped = (list(read_jsonl(tmp_path / n / "samples.jsonl")) for n in ("whole", "stopped"))
+    assert whole == stopped
+    steps = [row["step"] for row in measured(tmp_path / "whole")]
+    assert [(row["step"], row["id"]) for row in whole] == [
+        (s, i) for s in steps for i in ("row-12", "row-13")
+    ]
+    right = apart[0].ids[apart[0].mask.index(True) :]
+    assert whole[0]["right"] == tokenizer.decode(right, skip_special_tokens=True).strip()
 
 
 def test_validation_rows_of_a_file_leave_the_training_rows_alone(tiny_base, tmp_path):

@@ -92,7 +92,8 @@ def serve(
         str, typer.Option(metavar="NAME", help="The environment variable that holds the API key.")
     ] = "",
     reports: Annotated[
-        Path | None, typer.Option(help="A folder of runs, whose reports and questions the page shows.")
+        Path | None,
+        typer.Option(help="A folder of runs, which the page shows: live, their reports, their questions."),
     ] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Most answers written at once, by model.")] = 16,
     max_waiting: Annotated[int, typer.Option(min=0, help="Most answers waiting, by model.")] = 64,
@@ -113,6 +114,7 @@ def serve(
 ) -> Next:
     """Serve models with OpenAI's API and a web page. For research only, never for clinical decisions."""
     try:
+        from medcare.page.routes import page_routes
         from medcare.serving.server import serve as serve_models
         from medcare.serving.service import Limits, Service
     except ModuleNotFoundError as error:
@@ -137,7 +139,7 @@ def serve(
         host=host,
         port=port,
         api_key=key,
-        reports=reports,
+        routes=page_routes(service, reports),
         drain_seconds=drain_seconds,
         origins=_origins(allow_origin or []),
     )

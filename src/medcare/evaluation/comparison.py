@@ -14,6 +14,8 @@ A difference is b - a.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medcare.evaluation.outcomes import TaskOutcomes, outcomes_of
 from medcare.evaluation.resampling import RESAMPLES
 from medcare.evaluation.results import results, settle
@@ -72,6 +74,30 @@ def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Json:
     # One table shows all tasks, so what stands out in it is judged among all of them.
     settle(task["difference"] for task in tree["tasks"].values())
     return tree
+
+
+def compare_all(first: str, others: Sequence[str], *, resamples: int = RESAMPLES) -> list[Json]:
+    """Compare each of several models with one; what stands out is judged among all that is shown together.
+
+    Args:
+        first: a name of answers, see `sides`; what the others are compared with.
+        others: further ones, at least one.
+        resamples: as of `compare`.
+
+    Returns:
+        The trees of `compare`, one for each of the others. With one other that is what `compare` gives.
+
+    Raises:
+        MedCareError: as `compare`.
+    """
+    trees = [compare(first, other, resamples=resamples) for other in others]
+    if len(trees) > 1:
+        settle(task["difference"] for tree in trees for task in tree["tasks"].values())
+        families = [splits for tree in trees for splits in tree["families"].values()]
+        settle(entry["difference"] for splits in families for entry in splits.values())
+        for tree in trees:
+            tree["statistics"]["correction"] += f"; over all of {len(trees)} comparisons with {first}"
+    return trees
 
 
 def _task(scored: Json, task: TaskOutcomes) -> Json:

@@ -10,7 +10,7 @@ Imports no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,12 @@ class ItemSource:
     tags: str = "example_tags"
 
 
-def read_own(source: str) -> tuple[list[Item], list[Task]] | None:
+def read_own(source: str, *, forms: Collection[str] = FORMS) -> tuple[list[Item], list[Task]] | None:
     """The items and tasks of a YAML file, or of a file whose rows have a `form`; None for other test sets.
+
+    Args:
+        source: the file.
+        forms: those that are taken of a file whose rows have one; nothing of others is read or run.
 
     Raises:
         ConfigError: the YAML can't be read, or has an unknown key or a value of the wrong type.
@@ -73,7 +77,7 @@ def read_own(source: str) -> tuple[list[Item], list[Task]] | None:
     if source.startswith(HUB) or not path.is_file():
         return None
     first = next((row.value for row in open_rows(source).rows if row.value is not None), {})
-    return _carried(source) if isinstance(first.get("form"), str) else None
+    return _carried(source, forms) if isinstance(first.get("form"), str) else None
 
 
 def rows_of(path: Path) -> Path:
@@ -95,7 +99,7 @@ def _declared(path: Path) -> tuple[list[Item], Task]:
     return items, _with_chance(task, items)
 
 
-def _carried(source: str) -> tuple[list[Item], list[Task]]:
+def _carried(source: str, forms: Collection[str]) -> tuple[list[Item], list[Task]]:
     """Rows with a `form`; those of one `task` have the same form, metric and so on."""
     tasks: dict[str, Task] = {}
     items: list[Item] = []
@@ -107,6 +111,11 @@ def _carried(source: str) -> tuple[list[Item], list[Task]]:
         name = str(columns.get("task") or opened.name)
         said = {key: value for key, value in columns.items() if key in _TASK - {"source"}}
         task = _task({**said, "name": name}, source)
+        if task.form in FORMS and task.form not in forms:
+            raise DataError(
+                f"{source}, {opened.unit} {row.number}: the form '{task.form}' is not taken here; rows of "
+                f"the form {' or '.join(sorted(forms))} are required."
+            )
         if tasks.setdefault(name, task) != task:
             raise DataError(
                 f"{source}, {opened.unit} {row.number}: the rows of '{name}' say different things about how "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from medcare.data.readers import items as read_any
 from medcare.data.readers.reading import Bad
 from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.cblue.tasks import find_task
-from medcare.evaluation.forms import read_gold
+from medcare.evaluation.forms import FORMS, read_gold
 from medcare.evaluation.own_tasks import read_own
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.progress import say
@@ -103,9 +103,13 @@ def read_test_set(
     exams: str = "likelihood",
     columns: Mapping[str, str] | None = None,
     strict: bool = False,
+    forms: Collection[str] = FORMS,
 ) -> tuple[list[Item], list[Task], list[Bad]]:
-    """The items of a file or hub data set, their tasks, and the rows that were set aside; see `adopt`."""
-    if own := read_own(source):
+    """The items of a file or hub data set, their tasks, and the rows that were set aside.
+
+    Arguments are as of `adopt`, and `forms` as of `read_own`.
+    """
+    if own := read_own(source, forms=forms):
         return *own, []
     items, bad = _sound(source, columns, strict=strict)
     return items, list(_tasks(items, source, exams)), bad

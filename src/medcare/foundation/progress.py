@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -90,6 +91,7 @@ def progress_columns(width: int) -> list[ProgressColumn]:
 
 
 _said: set[str] = set()
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 
 def say(text: str, *, once: bool = False) -> None:
@@ -99,7 +101,7 @@ def say(text: str, *, once: bool = False) -> None:
         text: the line.
         once: whether it is left out where this process has said it before, `once`, too.
     """
-    if not is_main() or (once and text in _said):
+    if _silent.get() or not is_main() or (once and text in _said):
         return
     if once:
         _said.add(text)
@@ -107,6 +109,16 @@ def say(text: str, *, once: bool = False) -> None:
         console.print(text, highlight=False, markup=False, emoji=False)  # names may look like either
     else:
         print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """In the block nothing is said: what there is to tell goes to someone else than who sits here."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 _raised: list[bool] = []

@@ -61,8 +61,13 @@ def write_comparison(tree: Json, out: Path) -> Path:
     write_json(out / "comparison.json", tree)
     write_text(out / "comparison.csv", comparison_csv(tree))
     write_text(out / "comparison.md", comparison_markdown(tree))
-    write_text(out / "comparison.html", page(_context(tree), "comparison.html.j2"))
+    write_text(out / "comparison.html", comparison_html(tree))
     return out / "comparison.html"
+
+
+def comparison_html(tree: Json) -> str:
+    """What the comparison shows, as a page with a forest plot."""
+    return page(_context(tree), "comparison.html.j2")
 
 
 def comparison_markdown(tree: Json) -> str:

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +15,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import format_sse_event
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from medcare.serving import NOTICE, failures
@@ -23,7 +23,6 @@ from medcare.serving.access import Access
 from medcare.serving.answers import Answers
 from medcare.serving.failures import ApiError
 from medcare.serving.formats import ChatFormat, CompletionFormat, EndpointFormat
-from medcare.serving.page import add_page
 from medcare.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest
 from medcare.serving.service import Service
 
@@ -32,7 +31,7 @@ def create_app(
     service: Service,
     *,
     api_key: str | None = None,
-    reports: Path | None = None,
+    routes: Sequence[BaseRoute] = (),
     loopback: bool = True,
     origins: Sequence[str] = (),
 ) -> FastAPI:
@@ -41,7 +40,7 @@ def create_app(
     Args:
         service: the models and limits; the application starts and stops its worker.
         api_key: what clients must send; None lets everyone in.
-        reports: a folder of runs whose reports and questions the page shows.
+        routes: more of them, such as those of the web page.
         loopback: answer only to the names of the loopback device.
         origins: of pages elsewhere that may ask, such as `https://example.org`.
     """
@@ -58,13 +57,13 @@ def create_app(
         title="MedCare",
         description=NOTICE,
         lifespan=lifespan,
+        routes=list(routes),
         docs_url=None,
         redoc_url=None,
     )
     failures.install(app)
     _add_openai(app, service)
     _add_operations(app, service, open_to_all=api_key is None)
-    add_page(app, service, reports)
     app.add_middleware(Access, service=service, api_key=api_key, loopback=loopback, origins=origins)
     if origins:
         app.add_middleware(

@@ -8,11 +8,11 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 
 from medcare.foundation.errors import ConfigError
 from medcare.foundation.progress import say
@@ -29,7 +29,7 @@ def serve(
     host: str,
     port: int,
     api_key: str | None,
-    reports: Path | None,
+    routes: Sequence[BaseRoute] = (),
     drain_seconds: int,
     origins: Sequence[str] = (),
 ) -> None:
@@ -40,7 +40,7 @@ def serve(
         host: the address to listen on.
         port: the port; 0 takes a free one.
         api_key: what clients must send; None lets everyone in.
-        reports: a folder of runs whose reports and questions the page shows.
+        routes: as of `create_app`.
         drain_seconds: how long answers under way may still take after the signal.
         origins: of pages elsewhere that may ask.
 
@@ -53,7 +53,7 @@ def serve(
             f"Warning: {host} can be reached from other machines, and no API key is set: everyone who can "
             "reach this port may use the models. Set --api-key-env NAME, or leave --host out."
         )
-    app = create_app(service, api_key=api_key, reports=reports, loopback=loopback, origins=origins)
+    app = create_app(service, api_key=api_key, routes=routes, loopback=loopback, origins=origins)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=1024)

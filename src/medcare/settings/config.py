@@ -148,6 +148,8 @@ class ValidationConfig(Checked):
             half of them.
         items: a test set, as `evaluation.items`, that is answered at every measurement.
         most_items: how many of its items, evenly over its tasks.
+        samples: how many of the rows that are held out, or of `data`, the model answers in words at every
+            measurement, for samples.jsonl and the page of `medcare serve`.
         every: steps between two measurements; 0 makes ten of them. There is always one at the end.
         measure: what says which model is the best: the mean `loss`, or the mean `score` of the items' tasks.
         patience: measurements without a better one after which training stops; 0 never stops it.
@@ -160,6 +162,7 @@ class ValidationConfig(Checked):
     rows: int = 0
     items: str = ""
     most_items: int = 32
+    samples: int = 2
     every: int = 0
     measure: Literal["loss", "score"] = "loss"
     patience: int = 0
@@ -179,7 +182,7 @@ class ValidationConfig(Checked):
         """Check kinds and ranges."""
         super().__post_init__()
         _require(0 <= self.share <= 0.5, "validation.share", "from 0 to 0.5", self.share)
-        for name in ("rows", "every", "patience"):
+        for name in ("rows", "samples", "every", "patience"):
             _require(getattr(self, name) >= 0, f"validation.{name}", "at least 0", getattr(self, name))
         _require(self.most_items >= 1, "validation.most_items", "at least 1", self.most_items)
         given = [name for name in ("data", "share", "rows") if getattr(self, name)]

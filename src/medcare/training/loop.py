@@ -54,6 +54,7 @@ from medcare.training.optimizers import (
     training_mode,
 )
 from medcare.training.pace import likely_reason
+from medcare.training.samples import SAMPLES
 from medcare.training.state import best_parameters, last_checkpoint, load_state, save_state
 from medcare.training.tracking import scalars
 from medcare.training.validation import Validation, Validator
@@ -447,7 +448,8 @@ class Loop:
 
     def _log(self, done: int, meter: Meter, measured: dict[str, Any]) -> None:
         noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))
-        row: dict[str, Any] = {"step": done, **meter.take(), "learning_rate": self._rate(done - 1)}
+        row: dict[str, Any] = {"step": done, "steps": len(self.schedule.steps), **meter.take()}
+        row["learning_rate"] = self._rate(done - 1)
         if (memory := peak_memory(self.accelerator.device)) is not None:
             row["memory_gib"] = memory
         if noise is not None:
@@ -501,10 +503,10 @@ class Loop:
 
     def _trim_metrics(self, done: int) -> None:
         """Forget rows of steps after the checkpoint: they will be done, and logged, again."""
-        path = self.folder / METRICS
-        if path.exists() and self.accelerator.is_main_process:
-            rows = [row for row in read_jsonl(path, torn_tail=True) if isinstance(row.get("step"), int)]
-            write_jsonl(path, [row for row in rows if row["step"] <= done])
+        for path in (self.folder / METRICS, self.folder / SAMPLES):
+            if path.exists() and self.accelerator.is_main_process:
+                rows = [row for row in read_jsonl(path, torn_tail=True) if isinstance(row.get("step"), int)]
+                write_jsonl(path, [row for row in rows if row["step"] <= done])
 
     def _key(self) -> str:
         """Identifies settings and data; how often to save and log, and the number of devices, don't count."""
@@ -520,7 +522,8 @@ class Loop:
             "batching",
         ):
             settings.pop(name)
-        settings["validation"].pop("data")  # the rows themselves count
+        for name in ("data", "samples"):  # the rows themselves count
+            settings["validation"].pop(name)
         weights = hashlib.sha256(self.weights.tobytes()).hexdigest()
         data = [self.examples.digest, len(self.examples), weights, self.steps_before]
         if self.validator is not None:

@@ -20,6 +20,7 @@ from medcare.text.chat_template import Rendered, render_all
 from medcare.text.corpus import Corpus, as_corpus
 from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded
+from medcare.training.samples import Samples
 from medcare.training.validation import HeldOut, Validation, held_out
 
 if TYPE_CHECKING:
@@ -120,7 +121,9 @@ def _validation(
         examples, apart = held_out(examples, settings, config.seed)
     say(f"{stage}: {len(apart)} rows are for validation, {len(examples)} train")
     answer = None if test is None else functools.partial(test, tokenizer=tokenizer)
-    return Validation(apart, answer), examples
+    # Where the model is cut, all processes would have to take part in every token.
+    samples = None if is_sharded() else Samples(apart, tokenizer, settings.samples)
+    return Validation(apart, answer, samples), examples
 
 
 def _without(apart: HeldOut, rows: Corpus, stage: Stage) -> Corpus:

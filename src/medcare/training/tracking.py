@@ -73,7 +73,10 @@ def scalars(row: dict[str, Any]) -> dict[str, float]:
         entropy of the experts' shares over its largest possible value, 1 for equal shares, averaged over
         layers; `router_top_share`: the busiest expert's share, averaged over layers.
     """
-    values = {key: value for key, value in row.items() if isinstance(value, int | float) and key != "step"}
+    counts = ("step", "steps")
+    values = {
+        key: value for key, value in row.items() if isinstance(value, int | float) and key not in counts
+    }
     for group in ("validation_losses", "validation_scores"):
         values |= {f"{group}/{name}": value for name, value in row.get(group, {}).items()}
     loads = list(row.get("router_load", {}).values())

@@ -8,7 +8,8 @@ decides how training goes on is in `Validator.state`, so that a continued run de
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,11 +24,12 @@ from medcare.adapters.shards import overwrite, whole
 from medcare.adapters.tuner import set_noise
 from medcare.foundation.errors import DataError, FolderError, TrainingError
 from medcare.foundation.outside import Outside, read_as
-from medcare.foundation.storage import write_json
+from medcare.foundation.storage import append_jsonl, write_json
 from medcare.settings.config import StageConfig, ValidationConfig
 from medcare.text.batches import collate, plan
 from medcare.text.chat_template import Rendered
 from medcare.text.corpus import Corpus, as_corpus
+from medcare.training.samples import SAMPLES, Samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,10 +50,12 @@ class Validation:
         examples: rows that are not trained on.
         test: answers a few items with the model as it is, and gives each task's score; every process calls
             it.
+        samples: rows that are answered for a reader.
     """
 
     examples: Sequence[Rendered] = ()
     test: Test | None = None
+    samples: Samples | None = None
 
 
 def held_out(examples: Corpus, settings: ValidationConfig, seed: int) -> tuple[Corpus, Corpus]:
@@ -185,15 +189,13 @@ class Validator:
         set_noise(loop.model, enabled=False)
         if self.validation.examples:
             row |= _losses(loop, self.validation.examples, self.budget)
-        if self.validation.test is not None:
-            # Answers take passes that the loop doesn't see: its watchdog must not take them for a hang.
-            embeddings = loop.model.get_input_embeddings()
-            hook = embeddings.register_forward_pre_hook(lambda *_: loop.watchdog.alive())
-            try:
+        with _seen(loop):
+            if self.validation.test is not None:
                 scores = self.validation.test(loop.model)
-            finally:
-                hook.remove()
-            row |= {"validation_score": sum(scores.values()) / len(scores), "validation_scores": scores}
+                row |= {"validation_score": sum(scores.values()) / len(scores), "validation_scores": scores}
+            if self.validation.samples is not None and loop.accelerator.is_main_process:
+                for sample in self.validation.samples.answered(loop.model, done):
+                    append_jsonl(loop.folder / SAMPLES, sample)
         set_noise(loop.model, enabled=True)
         value = row[f"validation_{self.settings.measure}"]
         if value != value:
@@ -241,6 +243,17 @@ class Validator:
         if self.best is None:
             return {}
         return {f"validation_{self.settings.measure}": self.best, "best_step": self.best_step}
+
+
+@contextmanager
+def _seen(loop: Loop) -> Iterator[None]:
+    """Answers take passes that the loop doesn't see: its watchdog must not take them for a hang."""
+    embeddings = loop.model.get_input_embeddings()
+    hook = embeddings.register_forward_pre_hook(lambda *_: loop.watchdog.alive())
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import pytest
 
 from medcare.data.files import write_records
 from medcare.foundation.storage import write_jsonl
-from medcare.serving.examples import states
+from medcare.page.examples import states
 from medcare.serving.served_model import ServedModel
 from medcare.text.records import Item
 from tests.generation.chain_model import chain_model

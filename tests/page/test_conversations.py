@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.conftest import Running, needs_browser, running, said, served, settle
+from tests.page.conftest import needs_browser, said, settle
+from tests.serving.conftest import Running, running, served
 
 pytestmark = needs_browser
 
@@ -157,8 +158,9 @@ def test_everything_begins_at_one_edge(page, server: Running, width: int) -> Non
     lefts = f"elements => elements.map(e => Math.round({inner}))"
     for view, names in {
         "ask": ".brand, #turns, #turns > .turn, #composer, .entry",
-        "exam": ".brand, #exam h1",
-        "reports": ".brand, #reports h1",
+        "exam": ".brand, #exam-kind",
+        "runs": ".brand, #runs h1",
+        "compare": ".brand, #compare h1",
     }.items():
         page.goto(f"{server.url}/#{view}")
         found = page.eval_on_selector_all(f":is({names}, .notice)", lefts)

@@ -1,4 +1,4 @@
-"""The finished runs in a folder: their reports, and their questions put to the served models."""
+"""Finished runs: their reports, and their questions put to the served models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from medcare.data.files import read_items
 from medcare.generation.options import score_options
+from medcare.page.folders import RunFolders, is_inside
 from medcare.serving.failures import ApiError
 from medcare.serving.served_model import ServedModel
 from medcare.text.chat_template import render_answer
@@ -18,21 +19,17 @@ from medcare.text.records import Item, Message, fixed_options
 REPORT, ITEMS = "report.html", Path("data", "items.jsonl")
 
 
-class Runs:
-    """The runs below a folder, or the folder itself if it is one; looked up anew at every request."""
+class FinishedRuns:
+    """The runs that have a report."""
 
-    def __init__(self, folder: Path | None) -> None:
-        """Without a folder there are no runs."""
-        self._folder = folder
+    def __init__(self, folders: RunFolders) -> None:
+        """Prepare; nothing is read yet."""
+        self._folders = folders
         self._items: dict[tuple[Path, float], list[Item]] = {}
 
     def folders(self) -> dict[str, Path]:
-        """The folders with a report, by name."""
-        if self._folder is None or not self._folder.is_dir():
-            return {}
-        folder = self._folder.resolve()
-        candidates = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())]
-        return {path.name: path for path in candidates if _is_inside(path / REPORT, folder)}
+        """The folders, by name."""
+        return self._folders.holding(REPORT)
 
     def report(self, name: str) -> Path:
         """The report of a run; raises ApiError if there is no such run."""
@@ -42,7 +39,7 @@ class Runs:
         """The exam questions of a run by task; raises ApiError if there is no such run."""
         folder = self._folder_of(name)
         path = folder / ITEMS
-        if not _is_inside(path, folder):
+        if not is_inside(path, folder):
             return {}
         key = (path, path.stat().st_mtime)
         if key not in self._items:
@@ -64,16 +61,7 @@ class Runs:
         return not fixed_options(self.questions(name).get(task, []))
 
     def _folder_of(self, name: str) -> Path:
-        # Looked up, never joined: a name can't lead out of the folder.
-        folder = self.folders().get(name)
-        if folder is None:
-            raise ApiError(404, f"There is no finished run '{name}'.")
-        return folder
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path is a file in a folder, wherever links lead."""
-    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+        return self._folders.named(name, REPORT)
 
 
 def describe(item: Item) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 // Exam questions of a finished run, put to the models that are served.
 
 import { getJson, postJson } from "./api.js";
-import { element } from "./elements.js";
+import { element, make } from "./elements.js";
 import { chosenModels, colour, fillModels } from "./models.js";
 
-const letter = (index) => String.fromCharCode(65 + index);
+export const letter = (index) => String.fromCharCode(65 + index);
 
 let names = [];
 let tasks = {};
@@ -23,12 +23,21 @@ export function startExam(models, runs) {
   element("score").addEventListener("click", () => attempt(score));
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, select, textarea");
-    if (element("exam").hidden || typing || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (element("exam").hidden || element("exam-runs").hidden || typing || event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "ArrowLeft") element("previous").click();
     if (event.key === "ArrowRight") element("next").click();
   });
+  for (const choice of document.querySelectorAll("#exam-kind input")) choice.addEventListener("change", showKind);
+  showKind();
   if (runs.length) attempt(showRun);
   else none();
+}
+
+/** The questions of a run, or an exam of one's own. */
+function showKind() {
+  const own = document.querySelector("#exam-kind input:checked").value === "own";
+  element("exam-runs").hidden = own;
+  element("own-exam").hidden = !own;
 }
 
 async function showRun() {
@@ -99,26 +108,23 @@ function reveal(models, results) {
       item.querySelector(".head").append(mark);
     }
     for (const [place, model] of models.entries()) {
-      item.append(bar(model, results[place].options[index], results[place].chosen === index));
+      const { share, log_likelihood: value } = results[place].options[index];
+      const row = bar(names, model, share, results[place].chosen === index);
+      row.title = `Log-likelihood ${value.toFixed(2)} nats`;
+      item.append(row);
     }
   }
 }
 
-function bar(model, { share, log_likelihood: value }, chosen) {
-  const row = document.createElement("div");
-  row.className = `share ${colour(names, model)}`;
+/** How likely an option is to a model, as a bar. */
+export function bar(all, model, share, chosen) {
+  const row = make("div", { className: `share ${colour(all, model)}` });
   row.classList.toggle("chosen", chosen);
-  row.title = `Log-likelihood ${value.toFixed(2)} nats`;
-  const name = Object.assign(document.createElement("span"), { className: "name" });
-  name.textContent = chosen ? `${model} ◂` : model;
-  if (chosen) name.append(Object.assign(document.createElement("span"), { className: "hidden", textContent: " chooses this" }));
-  const track = Object.assign(document.createElement("span"), { className: "track" });
-  const fill = Object.assign(document.createElement("span"), { className: "fill" });
+  const name = make("span", { className: "name", textContent: chosen ? `${model} ◂` : model });
+  if (chosen) name.append(make("span", { className: "hidden", textContent: " chooses this" }));
+  const fill = make("span", { className: "fill" });
   fill.style.setProperty("--share", share);
-  track.append(fill);
-  const percent = Object.assign(document.createElement("span"), { className: "value" });
-  percent.textContent = `${(100 * share).toFixed(1)} %`;
-  row.append(name, track, percent);
+  row.append(name, make("span", { className: "track" }, fill), make("span", { className: "value", textContent: `${(100 * share).toFixed(1)} %` }));
   return row;
 }
 

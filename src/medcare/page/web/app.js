@@ -2,10 +2,14 @@
 
 import { getJson, openSession } from "./api.js";
 import { focusQuestion, startAsk } from "./ask.js";
+import { showCompare, startCompare } from "./compare.js";
 import { element } from "./elements.js";
 import { startExam } from "./exam.js";
+import { startOwnExam } from "./own-exam.js";
+import { startRuns, watchRuns } from "./runs.js";
 
-const VIEWS = ["ask", "exam", "reports"];
+const VIEWS = ["ask", "exam", "runs", "compare"];
+
 async function start() {
   let page;
   try {
@@ -18,7 +22,9 @@ async function start() {
   element("notice").textContent = page.notice.replace(/^For research only\. /, "");
   startAsk(page.models);
   startExam(page.models, page.runs);
-  listRuns(page.runs);
+  startOwnExam(page.models);
+  startRuns();
+  startCompare();
   window.addEventListener("hashchange", showView);
   showView();
   return undefined;
@@ -32,20 +38,9 @@ function showView() {
     if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  watchRuns(view === "runs");
+  if (view === "compare") showCompare();
   if (view === "ask") focusQuestion();
-}
-
-function listRuns(runs) {
-  element("runs-none").hidden = runs.length > 0;
-  for (const run of runs) {
-    const link = Object.assign(document.createElement("a"), {
-      href: `/reports/${encodeURIComponent(run)}`, target: "_blank", rel: "noopener", textContent: run,
-    });
-    link.append(Object.assign(document.createElement("span"), { textContent: "Open the report" }));
-    const item = document.createElement("li");
-    item.append(link);
-    element("runs").append(item);
-  }
 }
 
 /** What opens over the page closes when one goes on elsewhere. */

@@ -16,9 +16,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from medcare.foundation.errors import DataError, MedCareError
 from medcare.foundation.outside import Outside, rows_as
+from medcare.page.questions import FinishedRuns
 from medcare.serving.failures import ApiError
 from medcare.serving.protocol import ChatRequest
-from medcare.serving.runs import Runs
 from medcare.serving.service import Service
 from medcare.text.records import Item
 from medcare.text.words import normalise
@@ -40,7 +40,7 @@ class OutcomeRow(Outside):
 class OfferedQuestions:
     """The examples of a server, found once, when the page first asks for them."""
 
-    def __init__(self, service: Service, runs: Runs) -> None:
+    def __init__(self, service: Service, runs: FinishedRuns) -> None:
         """Prepare; `get` finds them."""
         self._service = service
         self._runs = runs
@@ -91,7 +91,7 @@ def states(answer: str, item: Item) -> bool:
     return bool(item.answers) and meant == set(item.answers)
 
 
-def candidates(runs: Runs) -> Iterator[Item]:
+def candidates(runs: FinishedRuns) -> Iterator[Item]:
     """Taught facts that the last model of a run chose rightly, one of each task and then the next."""
     for name, folder in runs.folders().items():
         try:

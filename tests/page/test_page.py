@@ -13,11 +13,13 @@ import pytest
 
 from medcare.data.files import write_records
 from medcare.generation import generate
-from medcare.serving.runs import Runs, score
+from medcare.page.folders import RunFolders
+from medcare.page.questions import FinishedRuns, score
 from medcare.serving.served_model import ServedModel
 from medcare.text.records import Item, Message
 from tests.generation.chain_model import chain_model
-from tests.serving.conftest import Running, needs_browser, running, said, served, settle, slow_down
+from tests.page.conftest import needs_browser, said, settle
+from tests.serving.conftest import Running, running, served, slow_down
 from tests.text.tokenizers_by_family import tokenizer_of
 
 ITEMS = [
@@ -75,7 +77,7 @@ def test_options_that_differ_are_ranked_by_length(server: Running, tmp_path: Pat
     ]
     write_records(tmp_path / "run" / "data" / "items.jsonl", others)
     (tmp_path / "run" / "report.html").write_text(REPORT)
-    assert Runs(tmp_path).by_length("run", "definition_to_finding")
+    assert FinishedRuns(RunFolders(tmp_path)).by_length("run", "definition_to_finding")
     model = server.service.models["stage1"]
     found = score(model, ITEMS[1], by_length=True)
     values = [
@@ -228,9 +230,9 @@ def test_an_exam(page, server: Running) -> None:  # type: ignore[no-untyped-def]
 
 @needs_browser
 def test_a_report_opens(page, server: Running) -> None:  # type: ignore[no-untyped-def]
-    page.goto(f"{server.url}/#reports")
+    page.goto(f"{server.url}/#runs")
     with page.context.expect_page() as opened:
-        page.click("#runs a")
+        page.click("#runs-rows a")
     assert opened.value.inner_text("h1") == "Scores"
     assert opened.value.title() == "Report of demo!", "its own script runs"
 
@@ -245,7 +247,7 @@ def test_a_phone(browser, server: Running) -> None:  # type: ignore[no-untyped-d
     settle(page, 3)
     boxes = [card.bounding_box() for card in page.query_selector_all(".answer")]
     assert len({round(box["x"]) for box in boxes}) == 1, "one below the other"
-    for view in ("ask", "exam", "reports"):
+    for view in ("ask", "exam", "runs", "compare"):
         page.goto(f"{server.url}/#{view}")
         page.wait_for_selector(f"#{view}")
         assert page.evaluate("document.documentElement.scrollWidth") == 360, f"{view} scrolls sideways"
@@ -288,6 +290,6 @@ def test_links_out_of_the_reports_are_not_followed(server: Running, tmp_path: Pa
     (reports / "linked" / "report.html").symlink_to(elsewhere / "report.html")
     (reports / "inside" / "report.html").write_text("shown")
     (reports / "inside" / "data" / "items.jsonl").symlink_to(elsewhere / "data" / "items.jsonl")
-    found = Runs(reports)
+    found = FinishedRuns(RunFolders(reports))
     assert set(found.folders()) == {"inside"}
     assert found.questions("inside") == {}

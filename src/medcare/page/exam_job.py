@@ -1,0 +1,253 @@
+"""Served models answer a user's own exam: one at a time on a server, between the answers of chats."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+
+from medcare.evaluation.engines import LocalEngine
+from medcare.evaluation.marking import Prediction
+from medcare.evaluation.outcomes import Predictions, TaskOutcomes, outcomes_of
+from medcare.evaluation.predictions import answer
+from medcare.evaluation.prompts import Prompt, build_prompts
+from medcare.evaluation.results import results
+from medcare.foundation.errors import EvaluationError, MedCareError
+from medcare.foundation.storage import Json
+from medcare.page.own_exam import OwnExam, OwnExamRequest, read_exam
+from medcare.reports.wording import sentence, visible
+from medcare.serving.failures import ApiError
+from medcare.serving.served_model import ServedModel
+from medcare.serving.service import Service
+from medcare.settings.config import EvaluationConfig, RunConfig
+from medcare.text.chat_template import render_answer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_LONGEST_QUESTION = 4096  # tokens, with its options: what they see of each other is a square of it
+_SETTINGS = EvaluationConfig(tokens_per_batch=2048)
+_PIECE_SECONDS = 0.5  # for which the worker does nothing else
+_MOST_AT_ONCE = 32  # questions
+_FORSAKEN = 300.0  # seconds without a question how far it is, after which a job ends
+_MOST_KEPT = 4
+log = logging.getLogger(__name__)
+
+
+class ExamJob:
+    """An exam that is answered, or was.
+
+    Attributes:
+        id: known only to who has sent it.
+        state: `running`, `finished`, `failed` or `cancelled`.
+        done: answers so far.
+        total: answers there will be.
+        error: why it has failed.
+        result: see `_told`; None before the end.
+        asked: when its state was last asked for.
+    """
+
+    def __init__(self, exam: OwnExam, models: Sequence[ServedModel]) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.exam, self.models = exam, models
+        self.state, self.error = "running", ""
+        self.done, self.total = 0, len(exam.items) * len(models)
+        self.result: Json | None = None
+        self.asked = time.monotonic()
+        self.task: asyncio.Task[None] | None = None
+
+    def view(self) -> Json:
+        """What the page is told."""
+        told = {"id": self.id, "state": self.state, "done": self.done, "total": self.total}
+        return {**told, "error": self.error, "set_aside": list(self.exam.set_aside), "result": self.result}
+
+
+class ExamDesk:
+    """Takes exams, one at a time, and keeps the last results."""
+
+    def __init__(self, service: Service) -> None:
+        """Prepare; nothing is loaded twice but tokenizers."""
+        self._service = service
+        self._jobs: dict[str, ExamJob] = {}
+        self._reading = False
+        self._engines: dict[str, tuple[LocalEngine, _Length]] = {}
+
+    async def take(self, body: OwnExamRequest) -> ExamJob:
+        """Read an exam and begin to answer it; raises ApiError."""
+        models = [self._service.model(name) for name in dict.fromkeys(body.models)]
+        if not self._service.healthy:
+            raise ApiError(503, "The server is stopping. Try again later.", retry_after=10)
+        self._refuse_a_second()
+        self._reading = True
+        try:
+            job = ExamJob(await run_in_threadpool(read_exam, body.name, body.content), models)
+        finally:
+            self._reading = False
+        self._jobs[job.id] = job
+        for old in list(self._jobs)[:-_MOST_KEPT]:
+            del self._jobs[old]
+        job.task = asyncio.create_task(self._run(job))
+        return job
+
+    def _refuse_a_second(self) -> None:
+        running = next((job for job in self._jobs.values() if job.state == "running"), None)
+        if running is not None or self._reading:
+            far = f" ({running.done:,} of {running.total:,} answers are there)" if running else ""
+            raise ApiError(
+                409,
+                f"Another exam is being answered on this server{far}, and only one can be at a time. Try "
+                "again when it is done.",
+                code="busy",
+                retry_after=10,
+            )
+
+    def job(self, name: str) -> ExamJob:
+        """The job of an id; raises ApiError if there is none, or none any more."""
+        if name not in self._jobs:
+            raise ApiError(404, "There is no such exam here any more. Send it again.")
+        self._jobs[name].asked = time.monotonic()
+        return self._jobs[name]
+
+    def cancel(self, job: ExamJob) -> None:
+        """End a job after the questions under way."""
+        if job.state == "running" and job.task is not None:
+            job.task.cancel()
+            job.state = "cancelled"
+
+    async def _run(self, job: ExamJob) -> None:
+        try:
+            answers = {model.name: await self._answers(job, model) for model in job.models}
+            job.result = await run_in_threadpool(_told, job.exam, answers)
+            job.state = "finished"
+        except asyncio.CancelledError:  # by the user, or by the worker's end
+            job.state = "cancelled"
+        except MedCareError as error:
+            job.state, job.error = "failed", visible(str(error), 500)
+        except Exception as error:
+            log.exception("An exam could not be answered.")
+            job.state, job.error = "failed", f"The model could not go on: {type(error).__name__}."
+
+    async def _answers(self, job: ExamJob, model: ServedModel) -> Predictions:
+        """One model's answers to all questions, computed in pieces by the server's worker."""
+        engine, length = await run_in_threadpool(self._engine, model)
+        left = list(build_prompts(job.exam.items, _SETTINGS, tasks=job.exam.cards).all)
+        await run_in_threadpool(length.check, left)
+        rows: Predictions = {}
+        size = 1
+        while left:
+            piece, left = left[:size], left[size:]
+            began = time.monotonic()
+            work = self._service.worker.run(partial(_answered, engine, piece))
+            for row in await asyncio.wrap_future(work):
+                rows[row["id"]] = row
+            job.done += len(piece)
+            took = time.monotonic() - began
+            size = min(_MOST_AT_ONCE, max(1, round(size * min(2.0, _PIECE_SECONDS / max(took, 1e-3)))))
+            if time.monotonic() - job.asked > _FORSAKEN:
+                raise asyncio.CancelledError
+        return rows
+
+    def _engine(self, model: ServedModel) -> tuple[LocalEngine, _Length]:
+        if model.name not in self._engines:
+            # A tokenizer of its own: that of the chats may not be called by two threads at once.
+            tokenizer = copy.deepcopy(model.tokenizer)
+            engine = LocalEngine(model.model, tokenizer, _SETTINGS)
+            self._engines[model.name] = (
+                engine,
+                _Length(tokenizer, min(_LONGEST_QUESTION, model.engine.longest)),
+            )
+        return self._engines[model.name]
+
+
+class _Length:
+    """How long a question may be for a model."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, most: int) -> None:
+        self._tokenizer, self._most = tokenizer, most
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raise EvaluationError for a question that is too long, before any is answered."""
+        for prompt in prompts:
+            pairs = [render_answer(self._tokenizer, prompt.messages, option) for option in prompt.options]
+            tokens = len(pairs[0][0]) + sum(len(option) for _, option in pairs)
+            if tokens > self._most:
+                raise EvaluationError(
+                    f"The question '{visible(prompt.item.id, 60)}' and its options have {tokens:,} tokens; "
+                    f"at most {self._most:,} are taken. Shorten it, or leave it out."
+                )
+
+
+def _answered(engine: LocalEngine, prompts: Sequence[Prompt]) -> list[Prediction]:
+    return [row for rows in answer(engine, prompts) for row in rows]
+
+
+def _told(exam: OwnExam, answers: dict[str, Predictions]) -> Json:
+    """The scores as `medcare evaluate` has them, and what each model chose.
+
+    Returns:
+        `scores`, a row for each task and model with `value`, `low` and `high`; `compared`, sentences; and
+        `questions` with `options`, the index that is `right`, and of each model the `choice` and the `shares`
+        of the options.
+    """
+    tasks = outcomes_of(exam.items, exam.cards, answers)
+    tree = results(tasks, seed=RunConfig.seed)
+    scores = [
+        {"task": name, "model": model, "n": entry["n"], **score}
+        for name, entry in tree["tasks"].items()
+        for model, score in entry["scores"].items()
+    ]
+    compared = [
+        sentence(comparison, *pair.split("->"))
+        for splits in tree["summary"].values()
+        for pair, comparison in splits["all"]["comparisons"].items()
+    ]
+    return {
+        "scores": scores,
+        "compared": compared,
+        "questions": [row for task in tasks for row in _rows(task)],
+    }
+
+
+def _rows(task: TaskOutcomes) -> list[Json]:
+    return [
+        {
+            "id": item.id,
+            "task": item.task,
+            "subject": item.subject,
+            "question": item.prompt,
+            "options": list(item.options),
+            "right": item.answers[0],
+            "answers": {
+                model: {"choice": outcomes[place].choice, "shares": list(outcomes[place].shares)}
+                for model, outcomes in task.outcomes.items()
+            },
+        }
+        for place, item in enumerate(task.items)
+    ]
+
+
+def add_own_exams(routes: APIRouter, service: Service) -> None:
+    """Add the routes of an exam of one's own."""
+    desk = ExamDesk(service)
+
+    @routes.post("/api/own-exams", status_code=202)
+    async def send(body: OwnExamRequest) -> Json:
+        return (await desk.take(body)).view()
+
+    @routes.get("/api/own-exams/{name}")
+    async def state(name: str) -> Json:
+        return desk.job(name).view()
+
+    @routes.delete("/api/own-exams/{name}")
+    async def cancel(name: str) -> Json:
+        job = desk.job(name)
+        desk.cancel(job)
+        return job.view()

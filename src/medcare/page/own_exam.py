@@ -1,0 +1,132 @@
+"""An exam of a user's own, as the page sends it: questions with options, in the formats of docs/data.md.
+
+What is sent is hostile until it was read: it is held to a size and to texts (no packed files, no tables that
+libraries unpack), names no file, runs nothing, and of what its rows say about themselves nothing is taken but
+questions, options and right answers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from medcare.data.task import Task
+from medcare.evaluation.questions import LETTERS
+from medcare.evaluation.test_set import read_test_set
+from medcare.foundation.errors import MedCareError
+from medcare.foundation.progress import silence
+from medcare.foundation.storage import Json
+from medcare.page.paths import without_paths
+from medcare.reports.wording import visible
+from medcare.serving.failures import ApiError
+from medcare.text.records import Item
+
+ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+MOST_QUESTIONS = 1000
+_MOST_NAMED = 50  # rows that were set aside
+_LONGEST_TOLD = 500
+_SIMPLEST = "The simplest exam is a table with the columns question, A, B, C, D and answer."
+log = logging.getLogger(__name__)
+
+
+class OwnExamRequest(BaseModel):
+    """An exam, and who is to answer it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    content: Annotated[str, Field(min_length=1, description="The file's bytes in Base64.")]
+    models: Annotated[list[str], Field(min_length=1, max_length=3)]
+
+
+@dataclass(frozen=True)
+class OwnExam:
+    """Questions that were read.
+
+    Attributes:
+        items: the questions.
+        cards: the task of each name in them.
+        set_aside: rows that are no questions, as `row` and `reason`.
+    """
+
+    items: tuple[Item, ...]
+    cards: dict[str, Task]
+    set_aside: tuple[Json, ...]
+
+
+def read_exam(name: str, content: str) -> OwnExam:
+    """Read what was sent.
+
+    Args:
+        name: of the file, whose ending tells what it is; else nothing is made of it.
+        content: the file in Base64.
+
+    Raises:
+        ApiError: it is no exam, or a larger one than is taken.
+    """
+    ending = Path(name).suffix.lower()
+    if ending not in ENDINGS:
+        raise ApiError(
+            400,
+            f"A file with one of the endings {', '.join(ENDINGS)} is required, got '{visible(name, 60)}'. "
+            "Save a spreadsheet as CSV.",
+            param="name",
+        )
+    try:
+        data = base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ApiError(400, "The content must be the file in Base64.", param="content") from error
+    with tempfile.TemporaryDirectory() as folder, silence():
+        path = Path(folder) / f"exam{ending}"
+        path.write_bytes(data)
+        try:
+            items, tasks, bad = read_test_set(str(path), forms=("options",))
+        except MedCareError as error:
+            reason = visible(without_paths(str(error)), _LONGEST_TOLD)
+            raise ApiError(400, f"{reason} {_SIMPLEST}", param="content") from error
+        except Exception as error:  # whatever a file does to a reader
+            log.exception("An exam that was sent could not be read.")
+            raise ApiError(400, f"This can't be read as an exam. {_SIMPLEST}", param="content") from error
+    _check(items)
+    # Nothing else that rows say of their task is taken: no judge, no function, no other way of answering.
+    cards = {task.name: Task(task.name, task.family, "options", "accuracy") for task in tasks}
+    aside: tuple[Json, ...] = tuple(
+        {"row": row.number, "reason": visible(row.reason, _LONGEST_TOLD)} for row in bad[:_MOST_NAMED]
+    )
+    if len(bad) > _MOST_NAMED:
+        aside += ({"row": bad[_MOST_NAMED].number, "reason": f"and {len(bad) - _MOST_NAMED} rows more"},)
+    return OwnExam(tuple(items), cards, aside)
+
+
+def _check(items: Sequence[Item]) -> None:
+    if not items or not all(item.options for item in items):
+        raise ApiError(
+            400, f"Questions with options to choose from are required. {_SIMPLEST}", param="content"
+        )
+    if len(items) > MOST_QUESTIONS:
+        raise ApiError(
+            413,
+            f"At most {MOST_QUESTIONS:,} questions are taken at once, got {len(items):,}. Send a part of "
+            "them, or test with: medcare evaluate MODEL --items FILE",
+            param="content",
+        )
+    for item in items:
+        if len(item.options) > len(LETTERS):
+            shown = visible(item.id, 60)
+            raise ApiError(
+                400, f"The question '{shown}' has {len(item.options)} options; at most {len(LETTERS)} can be."
+            )
+        if len(item.answers) != 1:
+            raise ApiError(
+                400,
+                f"The question '{visible(item.id, 60)}' has {len(item.answers)} right answers; exactly one "
+                "is required, because one option is chosen.",
+            )
