@@ -32,8 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from medcare.serving.examples import candidates
-from medcare.serving.runs import Runs
 from safetensors.torch import load_file, save_file
 
 from medcare.__main__ import main as medcare
@@ -46,6 +44,10 @@ from medcare.foundation.errors import MedCareError
 from medcare.generation.engine import BatchingEngine
 from medcare.generation.requests import Failed
 from medcare.generation.sampling import Sampling
+from medcare.page.examples import candidates
+from medcare.page.folders import RunFolders
+from medcare.page.questions import FinishedRuns
+from medcare.page.watched import MARKS, WatchedFolder
 from medcare.pipeline import run_pipeline
 from medcare.reports import write_report
 from medcare.serving.served_model import ServedModel, load_one
@@ -581,7 +583,10 @@ def changed_row(path: Path, rng: random.Random) -> str:
 
 
 def _on_the_page(folder: Path) -> None:
-    runs = Runs(folder)
+    folders = RunFolders(folder)
+    for name, path in folders.holding(*MARKS).items():
+        WatchedFolder(name, path).look(time.time())
+    runs = FinishedRuns(folders)
     for name in runs.folders():
         runs.questions(name)
     list(candidates(runs))

@@ -85,6 +85,7 @@ _UNSHAPED = {
     "benchmark/task_data.py": "a file of this package",
     "data/catalogue.py": "likewise",
     "planning/shapes.py": "likewise",
+    "page/tail.py": "rows of which `progress` keeps what it has looked at",
     "study/grid.py": "cells of a grid of one's own",
     "study/plan.py": "a copy of what it has",
     "study/run_cells.py": "cells of a grid of one's own",
