@@ -71,7 +71,9 @@ class WatchedFolder:
             to show.
         """
         facts = self._facts()
-        changed = max((_changed(path) for path in self._files()), default=0.0)
+        # Of a finished run nothing changes any more: there may be hundreds of them.
+        files = (self.folder / REPORT, self.folder / MANIFEST) if facts["finished"] else self._files()
+        changed = max((_changed(path) for path in files), default=0.0)
         view = {"name": self.name, "changed": changed, "phase": "", "live": None, **facts}
         if view["finished"]:
             return {**view, "state": "finished"}
