@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medcare.evaluation.comparison import compare
+from medcare.evaluation.comparison import compare, compare_all
+from medcare.evaluation.resampling import holm
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import read_json, read_jsonl, write_json, write_jsonl, write_text
 from medcare.settings.config import RunConfig
@@ -170,3 +171,23 @@ def test_a_task_that_is_scored_in_two_ways_is_refused(fresh_run, other):
     write_json(other / "data/benchmark.json", tree)
     with pytest.raises(EvaluationError, match=r"'intent' is scored in two ways: its card differs in metric"):
         compare(str(fresh_run), str(other))
+
+
+def test_several_models_are_each_compared_with_one_and_corrected_together(scored_run):
+    names = [f"{scored_run}:{name}" for name in ("base", "aggregate", "align")]
+    alone = [compare(names[0], name, resamples=300) for name in names[1:]]
+    assert compare_all(names[0], names[1:2], resamples=300) == alone[:1], (
+        "with one it is a comparison like any"
+    )
+    trees = compare_all(names[0], names[1:], resamples=300)
+    tasks = [task["difference"] for tree in trees for task in tree["tasks"].values()]
+    families = [
+        e["difference"] for tree in trees for splits in tree["families"].values() for e in splits.values()
+    ]
+    for together in (tasks, families):
+        corrected = holm([entry["p"] for entry in together])
+        assert [entry["p_holm"] for entry in together] == pytest.approx(corrected, abs=1e-5)
+    for one, other in zip(trees, alone, strict=True):
+        for name, task in one["tasks"].items():
+            assert task["difference"]["p_holm"] >= other["tasks"][name]["difference"]["p_holm"]
+            assert task["difference"]["value"] == other["tasks"][name]["difference"]["value"]

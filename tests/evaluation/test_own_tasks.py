@@ -269,3 +269,15 @@ def test_other_test_sets_are_not_taken_for_tasks_of_one_s_own(tmp_path):
     write_jsonl(tmp_path / "exam.jsonl", [{"question": "?", "options": ["a", "b"], "answer": "A"}])
     assert read_own(str(tmp_path / "exam.jsonl")) is None
     assert read_own("hf:owner/name") is None
+
+
+def test_of_rows_with_a_form_only_those_that_are_wanted_are_read_and_nothing_is_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "read_by_function", lambda *_: pytest.fail("it was run"))
+    question = {"task": "q", "form": "options", "prompt": "?", "options": ["x", "y"], "target": "y"}
+    write_jsonl(tmp_path / "good.jsonl", [question])
+    assert read_own(str(tmp_path / "good.jsonl"), forms=("options",)) is not None
+    for form in ("function", "judged"):
+        other = {"task": "t", "form": form, "prompt": "?", "target": "y", "function": "any"}
+        write_jsonl(tmp_path / "bad.jsonl", [question, other])
+        with pytest.raises(DataError, match=f"line 2: the form '{form}' is not taken here"):
+            read_own(str(tmp_path / "bad.jsonl"), forms=("options",))

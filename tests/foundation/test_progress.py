@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from medcare.foundation import progress
-from medcare.foundation.progress import progress_columns, say
+from medcare.foundation.progress import progress_columns, say, silence
 
 NAME, DETAIL = "answers of runs/mine[x]", "loss 1.924, 56 tokens/s"
 
@@ -32,3 +32,11 @@ def test_what_is_said_is_not_taken_for_markup(monkeypatch):
     monkeypatch.setattr(progress, "console", screen)
     say("tracking.trackers=[tensorboard] :smile: [bold]")
     assert screen.file.getvalue() == "tracking.trackers=[tensorboard] :smile: [bold]\n"
+
+
+def test_in_silence_nothing_is_said_and_nothing_counts_as_said(capsys):
+    with silence():
+        say("for someone else", once=True)
+    assert capsys.readouterr().err == ""
+    say("for someone else", once=True)
+    assert "for someone else" in capsys.readouterr().err

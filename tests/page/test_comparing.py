@@ -11,8 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from medcare.evaluation.comparison import compare, compare_all
-from medcare.evaluation.resampling import holm
+from medcare.evaluation.comparison import compare
 from medcare.foundation.storage import read_jsonl, write_jsonl
 from medcare.reports.comparison import comparison_csv, comparison_table
 from tests.page.conftest import needs_browser
@@ -61,20 +60,6 @@ def test_two_models_are_compared_as_on_the_command_line(server: Running, root: P
     written = ask(server, "demo/base", "demo/align", path="/api/comparison/0/csv")
     assert written.text == comparison_csv(tree)
     assert "attachment" in written.headers["Content-Disposition"]
-
-
-def test_several_are_corrected_together(root: Path) -> None:
-    names = [f"{root}/demo:{name}" for name in ("base", "aggregate", "align")]
-    trees = compare_all(names[0], names[1:], resamples=300)
-    tasks = [task["difference"] for tree in trees for task in tree["tasks"].values()]
-    assert [entry["p_holm"] for entry in tasks] == pytest.approx(
-        holm([entry["p"] for entry in tasks]), abs=1e-5
-    )
-    alone = [compare(names[0], name, resamples=300) for name in names[1:]]
-    for one, other in zip(trees, alone, strict=True):
-        for name, task in one["tasks"].items():
-            assert task["difference"]["p_holm"] >= other["tasks"][name]["difference"]["p_holm"]
-            assert task["difference"]["value"] == other["tasks"][name]["difference"]["value"]
 
 
 def test_no_path_of_the_server_is_told(server: Running, root: Path) -> None:
