@@ -97,8 +97,8 @@ async def _connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asy
 def _page(port: int) -> str:
     """The first line of the answer, or what went wrong.
 
-    Asked in a thread: between the crowd's turns a request would come seconds after its connection, which may have
-    to make room until then as any that says nothing.
+    Asked in a thread: between the crowd's turns a request would come seconds after its connection, which may
+    have to make room until then as any that says nothing.
     """
     answer = b""
     try:
