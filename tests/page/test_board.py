@@ -221,3 +221,21 @@ def test_not_any_number_may_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 return again.status_code == 200
 
         wait_for(room)  # once the server has seen that the first one has gone
+
+
+def test_names_that_are_no_text_hide_no_other_run(tmp_path: Path) -> None:
+    """The system's names are bytes; one of an unpacked archive may be no UTF-8, which no browser takes."""
+    good = begun(tmp_path / "good")
+    write_jsonl(good / "data/items.jsonl", [])
+    odd = os.fsdecode(b"\xff")
+    for folder in (tmp_path / odd, good / "evaluation" / odd, good / "baselines" / odd / "aggregate"):
+        folder.mkdir(parents=True)
+        for name in ("report.html", "predictions.jsonl", "metrics.jsonl"):
+            (folder / name).write_text('{"step": 1}\n')
+    with running(served(), reports=tmp_path) as server, httpx.Client(base_url=server.url) as client:
+        (run,) = client.get("/api/runs").json()
+        assert (run["name"], run["models"]) == ("good", [])
+        assert client.get("/api/page").json()["runs"] == []
+        with client.stream("GET", "/api/runs/events") as response:
+            event = next(line for line in response.iter_lines() if line)
+        assert json.loads(event.removeprefix("data: "))["runs"][0]["name"] == "good"

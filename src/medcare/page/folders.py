@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 from medcare.serving.failures import ApiError
@@ -27,7 +28,7 @@ class RunFolders:
         found = {}
         with contextlib.suppress(OSError):  # a folder that goes while it is looked at
             for path in [root, *sorted(entry for entry in root.iterdir() if entry.is_dir())]:
-                if any(is_inside(path / file, root) for file in files):
+                if is_text(path.name) and any(is_inside(path / file, root) for file in files):
                     found[path.name] = path
         return found
 
@@ -37,6 +38,11 @@ class RunFolders:
         if folder is None:
             raise ApiError(404, f"There is no run '{name}' here that is so far. Look at the list of runs.")
         return folder
+
+
+def is_text(name: str) -> bool:
+    """Whether the name of a file can be told: the system's are bytes, and some are no text."""
+    return name.isascii() or not re.search("[\ud800-\udfff]", name)
 
 
 def is_inside(path: Path, folder: Path) -> bool:

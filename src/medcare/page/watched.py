@@ -17,7 +17,7 @@ from medcare.foundation.errors import DataError, MedCareError
 from medcare.foundation.locks import LOCK
 from medcare.foundation.outside import Outside, read_as, read_object
 from medcare.foundation.storage import Json, file_hash
-from medcare.page.folders import is_inside
+from medcare.page.folders import is_inside, is_text
 from medcare.page.progress import METRICS, StageProgress
 from medcare.page.tail import Tail
 from medcare.reports import REPORT
@@ -97,12 +97,13 @@ class WatchedFolder:
     def _trained(self) -> list[Path]:
         """The metrics of the folder itself or of the stages in it, and of its baselines."""
         stages = [self.folder / stage for stage in STAGES]
-        stages += [path for path in self.folder.glob("baselines/*/*") if path.name in STAGES]
+        baselines = [path for path in self.folder.glob("baselines/*") if is_text(path.name)]
+        stages += [baseline / stage for baseline in baselines for stage in STAGES]
         return [path / METRICS for path in (self.folder, *stages) if is_inside(path / METRICS, self.folder)]
 
     def _tested(self) -> list[Path]:
         found = self.folder.glob("evaluation/*/predictions*.jsonl")
-        return [path for path in found if is_inside(path, self.folder)]
+        return [path for path in found if is_text(path.parent.name) and is_inside(path, self.folder)]
 
     @staticmethod
     def _newest(files: list[Path]) -> Path | None:

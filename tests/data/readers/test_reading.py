@@ -483,3 +483,27 @@ def test_plain_text_comes_back_also_among_conversations(tmp_path: Path) -> None:
 def test_bad_plain_text_says_what_is_wrong(row, reason: str, tmp_path: Path) -> None:
     path = str(write(tmp_path / "x.jsonl", [{"text": "good"}, row]))
     assert [bad.reason for _, bad in open_data(path).conversations() if isinstance(bad, Bad)] == [reason]
+
+
+@pytest.mark.parametrize("place", ["id", "subject_name", "opb"])
+def test_half_a_character_in_a_name_or_an_option_is_a_bad_row(place: str, tmp_path: Path) -> None:
+    """Nothing could be told of it: neither a terminal nor a browser takes it."""
+    row = {
+        "id": "1",
+        "question": "q",
+        "opa": "a",
+        "opb": "b",
+        "opc": "c",
+        "opd": "d",
+        "cop": 0,
+        "subject_name": "s",
+    }
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({**row, place: "x\ud800"}) + "\n" + json.dumps({**row, "id": "2"}))
+    (_, bad), (_, good) = open_data(str(path)).items()
+    assert isinstance(bad, Bad)
+    assert bad.reason.startswith("half a surrogate pair: U+D800 in ")
+    assert not isinstance(good, Bad)
+    path.write_text(json.dumps({"id": "\ud800", "instruction": "q", "output": "a"}))
+    ((_, bad),) = open_data(str(path)).conversations()
+    assert isinstance(bad, Bad)

@@ -28,6 +28,7 @@ _SILENCE = 15.0
 # C0 controls but tab, line feed and carriage return; halves of surrogate pairs; non-characters. C1 controls
 # are what Windows-1252's quotes and dashes became in many published files: odd, but no reason to lose a row.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_HALF = re.compile("[\ud800-\udfff]")
 # anatomy_test.csv and physician_val.csv are of the subjects anatomy and physician.
 _SPLITS = ("train", "dev", "val", "test")
 _SPLIT_ENDING = re.compile(f"_({'|'.join(_SPLITS)})$")
@@ -106,10 +107,11 @@ class Reading:
                     messages = with_thoughts(messages, thoughts)
                     _check_turns(messages)
                 offered = tools(columns) if isinstance(shape, Turns) else ""
+                identity, task = _identity(form, row), _task(form, row, self.name)
+                _check_whole(identity, task)
             except RowError as error:
                 yield row.number, _bad(row, str(error))
             else:
-                identity, task = _identity(form, row), _task(form, row, self.name)
                 yield row.number, Conversation(identity, task, messages, offered, document)
 
     def items(self, *, gold: bool = True) -> Iterator[tuple[int, Item | Bad]]:
@@ -127,9 +129,12 @@ class Reading:
             )
         for row in self.rows:
             try:
-                yield row.number, self._item(form, row, gold=gold)
+                item = self._item(form, row, gold=gold)
+                _check_whole(item.id, item.task, item.subject, *item.options, *item.choices)
             except RowError as error:
                 yield row.number, _bad(row, str(error))
+            else:
+                yield row.number, item
 
     def _item(self, form: Format, row: Row, *, gold: bool) -> Item:
         columns, identity = _columns(row), _identity(form, row)
@@ -434,6 +439,13 @@ def _forbidden(character: str, place: int) -> str:
     if "\ud800" <= character <= "\udfff":
         return f"half a surrogate pair: U+{ord(character):04X} in turn {place}"
     return f"control character: U+{ord(character):04X} in turn {place}"
+
+
+def _check_whole(*texts: str) -> None:
+    """Raise RowError for half a character in a name or an option, which nothing could be told of."""
+    for text in texts:
+        if found := _HALF.search(text):
+            raise RowError(f"half a surrogate pair: U+{ord(found[0]):04X} in '{text[: found.start()][:40]}…'")
 
 
 def _own_item(row: Columns, messages: Sequence[Message]) -> Item:
