@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -219,6 +220,8 @@ def rate(options: argparse.Namespace) -> dict[str, Any]:
         os.environ["MEDCARE_CACHE"] = f"{os.environ['CORPUS_CACHE']}/{turn}"
         before = clocks()
         tokenising.tokenised(tokenizer, tokenising.TrainingData.named(options.file))
+        for worker in multiprocessing.active_children():  # whose time counts once they have ended
+            worker.join()
         between = clocks()
         bare.map(
             lambda batch: tokenizer(batch["text"], add_special_tokens=False),

@@ -73,7 +73,7 @@ def test_other_rows_are_another_run(tiny_base, tmp_path):
     [
         ([], "no rows"),
         ([{"a": 1}], "no known format"),
-        ([*ROWS, {"messages": []}], r"given\.jsonl, line 7"),
+        ([*ROWS, {"messages": []}], "What was given, line 7"),
     ],
 )
 def test_rows_that_are_none(rows, reason, tiny_base, tmp_path):

@@ -45,7 +45,7 @@ _HOME = {
 
 
 leave_out_unasked()
-settle_threads()  # in a container with a quota, as far as torch is not loaded yet
+settle_threads()  # before torch is loaded, which reads these settings once
 
 
 def __dir__() -> list[str]:

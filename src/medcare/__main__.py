@@ -9,10 +9,8 @@ import warnings
 
 from medcare.foundation.errors import MedCareError, TrainingError, first_line
 from medcare.foundation.processes import has_lost_another, number
-from medcare.foundation.processors import settle_threads
 
 _INTERRUPTED = 130
-_TRAINING = {"run", "train", "sweep", "study"}
 
 
 def main() -> None:
@@ -22,7 +20,6 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    settle_threads(answers=not _TRAINING.intersection(sys.argv[1:2]))
     # What libraries will rename one day is nothing that a user could act on.
     warnings.simplefilter("ignore", FutureWarning)
     from medcare.cli import app

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from medcare import __main__ as entry
 from medcare.foundation import processors
 
 
@@ -31,40 +30,33 @@ def test_a_containers_quota_counts(quota, cores, threads, monkeypatch):
     assert "OMP_WAIT_POLICY" not in os.environ
 
 
-@pytest.mark.parametrize(
-    ("load", "answers", "policy"), [(5.0, True, "PASSIVE"), (5.0, False, None), (3.0, True, None)]
-)
-def test_threads_of_models_that_answer_sleep_where_others_work(load, answers, policy, monkeypatch):
+@pytest.mark.parametrize(("load", "policy"), [(5.0, "PASSIVE"), (3.0, None)])
+def test_threads_sleep_where_others_work(load, policy, monkeypatch):
     monkeypatch.setattr(processors, "cpu_quota", lambda: None)
     monkeypatch.setattr(processors, "load", lambda: load)
-    processors.settle_threads(answers=answers)
+    processors.settle_threads()
     assert os.environ.pop("OMP_WAIT_POLICY", None) == policy
-
-
-@pytest.mark.parametrize(
-    ("line", "answers"),
-    [("run --out o", False), ("train", False), ("sweep s.yaml", False), ("ask m Q", True), ("", True)],
-)
-def test_the_command_line_knows_which_commands_train(line, answers, monkeypatch):
-    asked = []
-    monkeypatch.setattr(entry, "settle_threads", lambda **kinds: asked.append(kinds))
-    monkeypatch.setattr(sys, "argv", ["medcare", *line.split(), "--help"])
-    with pytest.raises(SystemExit):
-        entry.main()
-    assert asked == [{"answers": answers}]
 
 
 def test_what_is_loaded_already_is_left_alone(monkeypatch):
     monkeypatch.setattr(processors, "cpu_quota", lambda: 2.0)
     monkeypatch.setitem(sys.modules, "torch", object())
-    processors.settle_threads(answers=True)
+    processors.settle_threads()
     assert "OMP_NUM_THREADS" not in os.environ
 
 
-@pytest.mark.parametrize(("given", "threads"), [({}, "1"), ({"OMP_NUM_THREADS": "7"}, "7")])
-def test_importing_the_package_heeds_a_containers_quota(given, threads):
-    program = """
+@pytest.mark.parametrize(
+    ("given", "load", "found"),
+    [
+        ({}, 0, ["1", "None"]),
+        ({}, 9999, ["1", "PASSIVE"]),
+        ({"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "ACTIVE"}, 9999, ["7", "ACTIVE"]),
+    ],
+)
+def test_importing_the_package_settles_threads(given, load, found):
+    program = f"""
 import os, pathlib
+os.getloadavg = lambda: ({load}, 0, 0)
 read = pathlib.Path.read_text
 pathlib.Path.read_text = lambda path, *a, **k: "1 1" if path.name == "cpu.max" else read(path, *a, **k)
 import medcare
@@ -78,7 +70,7 @@ print(os.environ["OMP_NUM_THREADS"], os.environ.get("OMP_WAIT_POLICY"))
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [threads, "None"]
+    assert done.stdout.split() == found
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
@@ -86,5 +78,5 @@ def test_what_the_user_has_set_stays(monkeypatch):
     monkeypatch.setattr(processors, "load", lambda: 9.0)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    processors.settle_threads(answers=True)
+    processors.settle_threads()
     assert (os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]) == ("5", "ACTIVE")

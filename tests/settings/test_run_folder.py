@@ -173,3 +173,11 @@ def test_without_locks_in_the_file_system_work_goes_on(tmp_path: Path, monkeypat
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert not claim(tmp_path / "run", RunConfig(), WORK)
     assert (tmp_path / "run" / CONFIG).exists()
+
+
+def test_work_of_another_kind_is_called_by_its_name(tmp_path):
+    folder = tmp_path / "run"
+    claim(folder, RunConfig(), WORK)
+    (folder / "results.json").write_text("{}")
+    with pytest.raises(FolderError, match="holds a run, and a test needs a folder of its own: another --out"):
+        claim(folder, RunConfig(), {"stage": "evaluation", "tested": "m"})

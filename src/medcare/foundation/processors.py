@@ -28,22 +28,19 @@ def free_cores() -> int:
     return max(1, cores() // 2, min(cores(), round(cores() - load())))
 
 
-def settle_threads(*, answers: bool = False) -> None:
+def settle_threads() -> None:
     """Set OpenMP's threads for this machine, where the user has set nothing and torch is not loaded yet.
 
-    A container's quota is not seen by OpenMP, which starts a thread for every core of the machine. Threads
-    that find nothing to do spin for a while in the hope of more. On a machine with other work, that takes the
-    cores from whoever has some: models that answer let them sleep instead, which costs next to no time;
-    training does not, for it would take up to a quarter longer (docs/performance.md).
-
-    Args:
-        answers: whether models will answer only.
+    Threads that find nothing to do spin for a while in the hope of more. On a machine with other work that
+    takes the cores from whoever has some: there they go to sleep instead (docs/performance.md has what it
+    costs and gains). A container's quota is not seen by OpenMP, which starts a thread for every core of the
+    machine.
     """
     if "torch" in sys.modules:
         return
     if _quota():
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
-    if answers and load() > cores() / 2 and "GOMP_SPINCOUNT" not in os.environ:
+    if load() > cores() / 2 and "GOMP_SPINCOUNT" not in os.environ:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -32,6 +32,12 @@ _INERT = (
     "evaluation.api_key_env", "evaluation.concurrency", "evaluation.retries",
 )  # fmt: skip
 
+# What a folder holds, by its `stage`.
+_WORK = {
+    "run": "a run", "aggregate": "a stage 1", "align": "a stage 2", "merged": "a merged model",
+    "lora": "an exported adapter", "gguf": "a GGUF file", "evaluation": "a test", "predictions": "answers",
+}  # fmt: skip
+
 
 def claim(folder: Path, config: RunConfig, settings: dict[str, Any]) -> bool:
     """Take a folder for a piece of work, or find it taken; no other process can have it while this one lives.
@@ -79,6 +85,9 @@ def _differ(folder: Path, former: dict[str, Any], wanted: dict[str, Any]) -> boo
     """Whether settings differ in what counts; raises FolderError if there is work of the former."""
     differing = sorted(key for key in _differences(former, wanted) if not key.startswith(_INERT))
     if differing and is_begun(folder):
+        if "stage" in differing:
+            what, other = (_WORK.get(str(tree.get("stage")), "something else") for tree in (former, wanted))
+            raise FolderError(f"{folder} holds {what}, and {other} needs a folder of its own: another --out.")
         raise FolderError(
             f"{folder} holds another run (it differs in {', '.join(differing[:5])}). "
             "Choose another --out, or repeat the former settings to continue that run."

@@ -91,6 +91,9 @@ class Guard:
         self._begun = {text[:size] for text in spellings for size in range(1, len(text))}
         self._ended = {text[size:] for text in spellings for size in range(1, len(text))}
         self._longest = max(map(len, spellings), default=1) - 1
+        # Characters that an edge needs to have for any of these to be there: few texts have them.
+        self._last_begun = {text[-1] for text in self._begun}
+        self._first_ended = {text[0] for text in self._ended}
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         self._normalises = backend.normalizer is not None and any(
             token.normalized for token in tokenizer.added_tokens_decoder.values() if token.content in control
@@ -117,9 +120,10 @@ class Guard:
         if not core:
             return text
         start = text.index(core[0])
-        if any(core[:size] in self._ended for size in range(1, min(self._longest, len(core)) + 1)):
+        sizes = range(1, min(self._longest, len(core)) + 1)
+        if core[0] in self._first_ended and any(core[:size] in self._ended for size in sizes):
             places.setdefault(start, edge)
-        if any(core[-size:] in self._begun for size in range(1, min(self._longest, len(core)) + 1)):
+        if core[-1] in self._last_begun and any(core[-size:] in self._begun for size in sizes):
             places.setdefault(start + len(core), edge)
         if not places:
             return text

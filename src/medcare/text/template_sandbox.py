@@ -250,7 +250,11 @@ def _characters(values: list[Any], most: int) -> int:
     total, left = 0, list(values)
     while left and total <= most:
         value = left.pop()
-        if isinstance(value, str | bytes):
+        if type(value) is str:  # most of all there are
+            total += len(value)
+        elif value is None or type(value) is bool:
+            continue
+        elif isinstance(value, str | bytes):
             total += len(value)
         elif isinstance(value, dict):
             total += len(value) << 8

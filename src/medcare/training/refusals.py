@@ -80,9 +80,11 @@ def check_start(stage: Stage, start: Path, config: RunConfig) -> None:
     """
     manifest = read_manifest(start)
     if manifest.get("stage") not in ("aggregate", stage):
+        inside = start / "aggregate"
+        advice = f" Name that stage in it: {inside}" if inside.is_dir() else ""
         raise FolderError(
             f"{start} holds stage '{manifest.get('stage')}', but stage '{stage}' starts from stage "
-            f"{' or '.join(dict.fromkeys(['aggregate', stage]))}."
+            f"{' or '.join(dict.fromkeys(['aggregate', stage]))}.{advice}"
         )
     if goes_on(stage, start) and config.method != "medcare":
         raise FolderError(

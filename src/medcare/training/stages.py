@@ -99,7 +99,10 @@ def train(
         if is_main():  # left by a kill between the manifest and the removal below
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         return {}
-    model = _start(stage, config, start)
+    if start is not None:
+        check_start(stage, start, config)
+    elif stage == "align":
+        raise FolderError("Stage 'align' starts from a stage-1 folder: give it with --from DIR.")
     tokenizer = load_tokenizer(config.model.base, _template(config, start))
     rows = StageRows.prepare(
         stage,
@@ -111,6 +114,7 @@ def train(
         validation=validation,
         test=test,
     )
+    model = _start(config, start, goes_on=goes_on(stage, start))  # after the rows, which may be bad
     parameters = _parameters(stage, config, model, rows, start)
     loop = _loop(stage, config, model, parameters, rows, out, pad_id=_pad_id(tokenizer), start=start)
     first = start if stage == "align" else None
@@ -134,7 +138,7 @@ def train(
     return result
 
 
-def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedModel:
+def _start(config: RunConfig, start: Path | None, *, goes_on: bool) -> PreTrainedModel:
     """The model that a stage starts from."""
     device = training_device(config.model.device)
     asked, method = config.model.dtype, METHODS[config.method]
@@ -148,15 +152,12 @@ def _start(stage: Stage, config: RunConfig, start: Path | None) -> PreTrainedMod
     loading = device if kind == "none" else torch.device("cpu")
     torch.manual_seed(config.seed)
     if start is None:
-        if stage == "align":
-            raise FolderError("Stage 'align' starts from a stage-1 folder: give it with --from DIR.")
         model = load_base(config.model.base, device=loading, dtype=dtype)
     else:
-        check_start(stage, start, config)
         # In between the stages noise is dropped, attention merged, knowledge kept; a stage that goes on keeps
         # all of them.
         named = str(dtype).removeprefix("torch.")
-        model = load_model(start, device=str(loading), dtype=named, noise=goes_on(stage, start))
+        model = load_model(start, device=str(loading), dtype=named, noise=goes_on)
         set_dropout(model, config.adapters.dropout)
     quantize(model, kind, device, for_shards=is_sharded())
     return model
