@@ -28,7 +28,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 KILLS, HOSTILE, RUNS, SECONDS = 200, 100_000, 2_000, 600
-KILLS_A_PIECE, HOSTILE_A_PIECE = 50, 5_000
+KILLS_A_PIECE, HOSTILE_A_PIECE, RUNS_A_PIECE = 50, 5_000, 500
 LONGEST = 4 * 3600
 """Seconds of a piece; one that takes longer hangs."""
 KINDS = {
@@ -65,8 +65,8 @@ def pieces(share: float, seed: int = 0) -> Iterator[tuple[str, list[str]]]:
         # A run takes a seed, and each some of the kills: so many are never used up by a piece.
         draws = ["--count", str(count), "--seed", str(1000 * first)]
         yield f"kills {first} to {first + count - 1}", [*reliability, "kills", *draws]
-    for kind, amount in (("hostile", HOSTILE), ("runs", RUNS)):
-        for first, count in _parts(seed, amount * share, HOSTILE_A_PIECE):
+    for kind, amount, most in (("hostile", HOSTILE, HOSTILE_A_PIECE), ("runs", RUNS, RUNS_A_PIECE)):
+        for first, count in _parts(seed, amount * share, most):
             command = [sys.executable, "-m", "tests.hostile", "--count", str(count), "--first", str(first)]
             yield (
                 f"{kind} {first} to {first + count - 1}",

@@ -110,7 +110,7 @@ def test_a_fault_is_told(
 
 def test_the_share_bounds_all_of_it(soak) -> None:
     names = [name for name, _ in soak.pieces(1.0)]
-    assert len(set(names)) == len(names) == 2 + 2 + 4 + 20 + 1
+    assert len(set(names)) == len(names) == 2 + 2 + 4 + 20 + 4
     assert [name for name, _ in soak.pieces(0.01)] == [
         "damage",
         "disk",
