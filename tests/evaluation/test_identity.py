@@ -103,3 +103,15 @@ def test_a_folder_of_items_counts_with_its_cards(tmp_path):
     before = identities(items=str(tmp_path))
     write_json(tmp_path / "benchmark.json", {"cards": [1]})
     assert before != identities(items=str(tmp_path)) != {}
+
+
+@pytest.mark.parametrize("base", [".", "../adapter", "../other"])
+def test_an_adapter_that_is_its_own_base_is_refused(base, tmp_path, monkeypatch):
+    for name, named in (("adapter", base), ("other", "../adapter")):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+        write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": named})
+    monkeypatch.chdir(tmp_path / "adapter")
+    with pytest.raises(FolderError, match="names itself as its base"):
+        identities(model=str(tmp_path / "adapter"))

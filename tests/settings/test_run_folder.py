@@ -16,7 +16,7 @@ import yaml
 from medcare.foundation.errors import FolderError
 from medcare.foundation.locks import LOCK
 from medcare.settings.config import EvaluationConfig, RunConfig, TrackingConfig
-from medcare.settings.run_folder import CONFIG, claim
+from medcare.settings.run_folder import CONFIG, claim, read_manifest, started_from, write_manifest
 
 WORK = {"stage": "run"}
 ANOTHER = """
@@ -181,3 +181,32 @@ def test_work_of_another_kind_is_called_by_its_name(tmp_path):
     (folder / "results.json").write_text("{}")
     with pytest.raises(FolderError, match="holds a run, and a test needs a folder of its own: another --out"):
         claim(folder, RunConfig(), {"stage": "evaluation", "tested": "m"})
+
+
+def stage(folder: Path, **facts: object) -> Path:
+    """A finished stage folder without branches."""
+    claim(folder, RunConfig(), {"stage": "align"})
+    write_manifest(folder, RunConfig(), {"stage": "align", "base": "b", **facts})
+    return folder
+
+
+def test_a_stage_tells_where_it_came_from(tmp_path: Path) -> None:
+    first = stage(tmp_path / "first")
+    second = stage(tmp_path / "second", **{"from": "../first"})
+    assert [folder for folder, _ in started_from(second)] == [second, first]
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two"), ("one", "two", "three")])
+def test_a_stage_that_comes_from_itself_is_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Whoever goes back to where it began would never come there."""
+    for name, before in zip(names, (*names[1:], names[0]), strict=True):
+        stage(tmp_path / name, **{"from": f"../{before}"})
+    with pytest.raises(FolderError, match=r"one comes from itself"):
+        list(started_from(tmp_path / "one"))
+
+
+@pytest.mark.parametrize("missing", ["stage", "base"])
+def test_a_manifest_without_its_stage_or_base_is_told(missing: str, tmp_path: Path) -> None:
+    stage(tmp_path / "stage", **{missing: None})
+    with pytest.raises(FolderError, match="names no finished stage and its base"):
+        read_manifest(tmp_path / "stage")

@@ -19,6 +19,7 @@ from torch import nn
 from medcare.adapters.tuner import add_branches, remove_branch, trainable
 from medcare.foundation.errors import ConfigError, FolderError, ModelError, TrainingError
 from medcare.foundation.storage import read_jsonl
+from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.models.traits import Traits
 from medcare.settings.config import AdapterConfig, StageConfig
 from medcare.text.chat_template import Rendered
@@ -26,7 +27,7 @@ from medcare.training.devices import expert_loads
 from medcare.training.loop import Loop, Schedule, _layout
 from medcare.training.meter import Meter
 from medcare.training.optimizers import learning_rate
-from medcare.training.state import last_checkpoint
+from medcare.training.state import _digest, last_checkpoint
 from tests.conftest import tiny_model
 from tests.forked import started
 from tests.models.families import tiny_family
@@ -378,6 +379,32 @@ def tear(path):
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("step", "-1"),
+        ("step", "\u00b2"),
+        ("groups", "[[]]"),
+        ("groups", "["),
+        ("meter", '{"nll": "x"}'),
+        ("meter", "[" * 100_000),
+        ("loads", '[["a"]]'),
+        ("layout", "sideways"),
+        ("fused", "3"),
+    ],
+)
+def test_a_checkpoint_of_someone_elses_that_says_nonsense_is_passed_over(tmp_path, capsys, name, value):
+    """Anyone can write a right hash of it."""
+    made = loop(stage_one(), STAGE, tmp_path)
+    made._save(2, made._key(), Meter())
+    checkpoint = last_checkpoint(tmp_path)
+    assert checkpoint is not None
+    facts, tensors = {**checkpoint.facts, name: value}, load_tensors(checkpoint.path)
+    save_tensors(checkpoint.path, tensors, {**facts, "sha256": _digest(tensors, facts)})
+    assert last_checkpoint(tmp_path) is None
+    assert "is damaged or can't be read" in capsys.readouterr().err
 
 
 def test_every_bit_of_a_checkpoint_counts(tmp_path):
