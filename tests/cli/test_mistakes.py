@@ -16,6 +16,7 @@ EXAM = {"question": "Which sign?", "options": {"A": "cough", "B": "rash"}}
 FILES = {
     "train.csv": QUESTIONS,
     "german.csv": "Frage;Antwort\nWas ist Asthma?;Eine Krankheit.\n",
+    "options.csv": "Frage,Option1,Option2,Option3,Richtig\nWas?,Husten,Fieber,Schmerz,Fieber\n",
     "titled.csv": f"Data of 2024,\n{QUESTIONS}",
     "unclosed.csv": 'question,answer\nWhat?,"never closed\nWho?,me\n',
     "curly.jsonl": "{“question”: “What?”, “answer”: “Flu”}\n",

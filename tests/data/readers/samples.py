@@ -98,6 +98,11 @@ SAMPLES: dict[str, tuple[str, list[dict[str, Any]], tuple[Message, ...]]] = {
         [{"": "0", "Question": QUESTION, **LETTERED, "Answer": "A"}],
         EXAM,
     ),
+    "lettered": (
+        "exam.csv",
+        [{"question": QUESTION, **LETTERED, "E": "", "answer": "A"}],
+        EXAM,
+    ),
     "ceval": (
         "physician_dev.csv",
         [

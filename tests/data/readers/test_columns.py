@@ -124,3 +124,25 @@ def test_how_a_file_is_read_is_told_once(tmp_path: Path, capsys: pytest.CaptureF
         assert len(list(conversations(str(write(tmp_path / name, rows))))) == 1
     told = [line for line in capsys.readouterr().err.splitlines() if "read as" in line]
     assert [line.split(":")[0] for line in told] == [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "columns", "options"),
+    [
+        ("question,A,B,C,D,E,answer", "Which?,a1,b1,c1,d1,e1,E", {}, ("a1", "b1", "c1", "d1", "e1")),
+        ("question,A,B,C,answer", "Which?,a1,b1,c1,C", {}, ("a1", "b1", "c1")),
+        ("Question,A,B,Answer", "Which?,a1,b1,B", {}, ("a1", "b1")),
+        ("question,A,B,C,D,E,answer", "Which?,a1,b1,,,,B", {}, ("a1", "b1")),
+        (
+            "Frage,O1,O2,O3,Richtig",
+            "Which?,a1,b1,c1,c1",
+            {"question": "Frage", "A": "O1", "B": "O2", "C": "O3", "answer": "Richtig"},
+            ("a1", "b1", "c1"),
+        ),
+    ],
+)
+def test_as_many_columns_of_options_as_there_are(header, row, columns, options, tmp_path: Path) -> None:
+    """The last option is the right one: an option that is left out would make it another one."""
+    (tmp_path / "exam.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
+    (item,) = items(str(tmp_path / "exam.csv"), columns=columns)
+    assert (item.options, item.answers) == (options, (len(options) - 1,))

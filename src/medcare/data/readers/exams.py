@@ -68,6 +68,7 @@ class ExamColumns:
         first: the number of the first option, where the answer is a number; `guess` finds out (`settled`).
         fixed: the options, where they are the same for every question and in no column.
         context: the column of what the question is about, a text or several; it is put before the question.
+        least: how many of the options' columns there must be, the first ones; by default all.
     """
 
     question: str
@@ -79,18 +80,20 @@ class ExamColumns:
     first: int | Literal["guess"] | None = None
     fixed: tuple[str, ...] = ()
     context: str | None = None
+    least: int | None = None
 
     @property
     def required(self) -> frozenset[str]:
         """Columns by which the format is recognised."""
-        options = (self.options,) if isinstance(self.options, str) else self.options
+        options = (self.options,) if isinstance(self.options, str) else self.options[: self.least]
         context = (self.context,) if self.context else ()
         return frozenset({self.question, self.answer, *options, *context})
 
     @property
     def columns(self) -> frozenset[str]:
         """All columns that are read."""
-        return self.required | {c for c in (self.explanation, self.subject, self.form) if c}
+        options = () if isinstance(self.options, str) else self.options
+        return self.required | {c for c in (*options, self.explanation, self.subject, self.form) if c}
 
     def settled(self, rows: Sequence[Columns], source: str) -> ExamColumns:
         """The same with the number of the first option known, where answers are numbers.

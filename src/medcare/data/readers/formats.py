@@ -25,6 +25,7 @@ class Format:
         identity: the column of a row's id, if there is one.
         task: the column of the task or corpus that a row comes from, if there is one.
         mark: columns that tell it from formats with the same others.
+        without: columns that it never has.
         by_subject: the set has one file or configuration for each subject, called like it.
         general: no published set's own, but what many tables look like; taken where no other format fits.
         by_name: taken only if it is asked for.
@@ -35,6 +36,7 @@ class Format:
     identity: str = "id"
     task: str = ""
     mark: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
     by_subject: bool = False
     general: bool = False
     by_name: bool = False
@@ -59,6 +61,8 @@ class Format:
 _BESIDE = {"id", "source", "split", "subject", "task"}  # columns that need not be an answer
 _TITLES = 20  # lines that may stand above a header
 _ABCD = ("A", "B", "C", "D")
+_A_TO_J = tuple("ABCDEFGHIJ")
+_E = frozenset({"E"})
 _OP = ("opa", "opb", "opc", "opd")
 _ENDINGS = ("ending0", "ending1", "ending2", "ending3")
 _LETTERS = ("answer_a", "answer_b", "answer_c", "answer_d", "answer_e")
@@ -77,8 +81,13 @@ FORMATS: dict[str, Format] = {
         Pair(("prompt",), "target"), task="task", mark=frozenset({"family", "fact"}), test_set=True
     ),
     "cmexam": Format(ExamColumns("Question", "Options", "Answer", "Explanation", "Medical Discipline")),
-    "cmmlu": Format(ExamColumns("Question", _ABCD, "Answer"), by_subject=True),
-    "ceval": Format(ExamColumns("question", _ABCD, "answer", "explanation"), by_subject=True),
+    "cmmlu": Format(ExamColumns("Question", _ABCD, "Answer"), without=_E, by_subject=True),
+    "ceval": Format(ExamColumns("question", _ABCD, "answer", "explanation"), without=_E, by_subject=True),
+    "lettered": Format(
+        ExamColumns(
+            "question", tuple("ABCDEFGHIJ"), "answer", "explanation", "subject", first="guess", least=2
+        )
+    ),
     "cmb": Format(
         ExamColumns("question", "option", "answer", "explanation", "exam_subject", "question_type")
     ),
@@ -202,7 +211,8 @@ def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recogn
             )
     raise DataError(
         f"{source} has the columns {found}: no known format. Say which column is which, as in "
-        f"--map question=COLUMN --map answer=COLUMN, or name a format with --format: {', '.join(FORMATS)}."
+        "--map question=COLUMN --map answer=COLUMN (of an exam with a column for each option also "
+        f"--map A=COLUMN --map B=COLUMN), or name a format with --format: {', '.join(FORMATS)}."
     )
 
 
@@ -212,7 +222,10 @@ def _fitting(columns: set[str], key: Callable[[str], str] = str) -> list[str]:
         fitting = {
             name: len(form.required)
             for name, form in FORMATS.items()
-            if form.general == general and not form.by_name and {key(c) for c in form.required} <= columns
+            if form.general == general
+            and not form.by_name
+            and {key(c) for c in form.required} <= columns
+            and not {key(c) for c in form.without} & columns
         }
         if fitting:
             return [name for name, size in fitting.items() if size == max(fitting.values())]
