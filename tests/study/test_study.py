@@ -10,6 +10,7 @@ from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.study import grid
 from medcare.study.grid import finished, run_study
 from medcare.study.plan import load_study
+from medcare.study.small_world import World
 from medcare.study.tables import interval, paired, write_study
 
 PLAN = {
@@ -83,6 +84,10 @@ def test_cells_run_once_and_the_tables_come_of_them_alone(tmp_path, monkeypatch)
     out = tmp_path / "out"
     with pytest.raises(EvaluationError, match="no finished cell"):
         write_study(study, out)
+    tests = World.tests  # of thousands of rows, measured at 60 moments
+    monkeypatch.setattr(
+        World, "tests", lambda *world: {name: rows.some(0.03, 0) for name, rows in tests(*world).items()}
+    )
     run_study(study, out)
     cells = {(cell["arm"], cell["seed"]): cell["result"] for cell in finished(study, out)}
     assert len(cells) == 6
