@@ -16,7 +16,8 @@ benchmarks/results/mutation.json, beside the samples of other seeds: tests writt
 sample say more of it than of the rest, so that what they are worth is the share killed of a later one.
 
 Left alone are what only readers or type checkers see: annotations, docstrings, errors' texts, decorators,
-assertions, and the `strict` of zip; and the order of the arguments of min and max, which makes no difference.
+assertions, and the `strict` of zip; and the order of the arguments of min, max and promote_types, which
+makes no difference.
 """
 
 from __future__ import annotations
@@ -94,6 +95,10 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
     ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
+
+# Calls whose arguments are not exchanged: they take a type, or it makes no difference.
+TYPED = ("cast", "isinstance")
+UNORDERED = ("min", "max", "torch.promote_types")
 
 
 @dataclass(frozen=True)
@@ -293,7 +298,7 @@ def _changed(node: ast.expr) -> Iterator[ast.expr]:
         case ast.Constant(str() as value):
             yield ast.Constant(f"{value}mutant")
         case ast.Call(function, arguments, keywords):
-            ordered = ast.unparse(function) not in ("cast", "isinstance", "min", "max")
+            ordered = ast.unparse(function) not in (*TYPED, *UNORDERED)
             if len(arguments) > 1 and ordered and not any(map(_starred, arguments[:2])):
                 yield ast.Call(function, [arguments[1], arguments[0], *arguments[2:]], keywords)
             for place, keyword in enumerate(keywords):

@@ -78,6 +78,12 @@ def test_full_training_lets_all_weights_train_in_32_bits():
     assert METHODS["full"].needs_whole_base
 
 
+def test_b_of_lora_plus_learns_sixteen_times_as_fast_and_their_product_as_of_lora():
+    rates = METHODS["loraplus"].rates
+    assert rates["lora_B"] == 16 * rates["lora_A"]
+    assert rates["lora_A"] * rates["lora_B"] == 1
+
+
 def test_two_stages_of_a_method_are_the_same_class():
     for name, method in METHODS.items():
         assert type(method) is type(METHODS[name.removesuffix("_two_stage")])

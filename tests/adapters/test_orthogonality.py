@@ -114,6 +114,19 @@ def test_what_is_measured_is_the_sum_and_the_mean_cosine_of_the_rows():
     assert penalty(tiny_model("llama"), "l1") is None
 
 
+def test_the_branches_of_each_expert_are_measured_by_themselves(monkeypatch):
+    knowledge, alignment = torch.randn(2, 3, 7), torch.randn(2, 4, 7)
+
+    def found(pairs):
+        monkeypatch.setattr("medcare.adapters.orthogonality.branch_pairs", lambda _: pairs)
+        return measure(nn.Module())
+
+    block = found([(knowledge, alignment)])
+    apart = found(list(zip(knowledge, alignment, strict=True)))
+    assert block["cosine"] == pytest.approx(apart["cosine"], rel=1e-5)
+    assert block["orthogonality"] == pytest.approx(2 * apart["orthogonality"], rel=1e-5)
+
+
 def test_given_directions_are_taken_out_of_alignment_also_without_knowledge():
     model = two_branches()
     remove_branch(model, "knowledge")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from medcare.adapters.tuner import (
     add_branches,
     attach,
     branch_parameters,
+    check_share,
     remove_branch,
     router_load,
     set_noise,
@@ -294,6 +297,14 @@ def test_a_part_of_the_feed_forward_weights_trains_only_where_that_is_asked_for(
         add_branches(llama, "aggregate", few)
     add_branches(llama, "aggregate", replace(few, partial=True))
     assert len(adapted_layers(llama, "knowledge")) == 4
+
+
+def test_nine_tenths_of_the_feed_forward_weights_are_enough(llama, monkeypatch):
+    for adapted in (89, 90):
+        share = (adapted, 100, Counter(gate_proj=100 - adapted))
+        monkeypatch.setattr("medcare.adapters.tuner.adapted_share", lambda *_, share=share: share)
+        with pytest.raises(AdapterError, match="89% would be") if adapted < 90 else nullcontext():
+            check_share(llama, {"up_proj"}, CONFIG)
 
 
 def test_layers_that_share_a_weight_are_refused(llama):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from itertools import pairwise
 from unittest.mock import patch
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcare.text import batches
-from medcare.text.batches import IGNORED, collate, plan, spread
+from medcare.text.batches import IGNORED, collate, plan, shuffled, spread
 from medcare.text.chat_template import Rendered
 from medcare.training.losses import TokenLoss
 from tests.conftest import FAMILIES, tiny_model
@@ -189,11 +190,27 @@ def test_a_plan_is_a_sequence_of_batches():
         ("packed", [3, 4, 6, 7], 10, [[3, 7], [4, 6]]),
         ("packed", [2, 3, 4, 6, 7], 10, [[2], [3, 7], [4, 6]]),  # each into the first row with room
         ("packed", [11, 5, 5], 10, [[5, 5], [11]]),
+        ("packed", [11, 12], 10, [[11], [12]]),  # no row is left empty
     ],
 )
 def test_as_many_come_together_as_the_budget_holds(layout, lengths, budget, sizes):
     made = plan(lengths, tokens_per_batch=budget, epoch=0, seed=0, layout=layout)
     assert sorted(sorted(lengths[index] for index in batch) for batch in made) == sizes
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_examples_of_one_length_stay_in_the_order_that_was_drawn(layout):
+    """Else the plan would be another one where numpy sorts in another way."""
+    lengths = [10 + index % 3 for index in range(300)]
+    drawn = shuffled(300, random.Random("1:2")).tolist()
+    longest_first = layout == "packed"
+    for batch in plan(lengths, tokens_per_batch=400, epoch=2, seed=1, layout=layout):
+        order = sorted(sorted(batch, key=drawn.index), key=lengths.__getitem__, reverse=longest_first)
+        assert list(batch) == order
+
+
+def test_what_is_ignored_is_what_torch_ignores():
+    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
