@@ -78,7 +78,8 @@ def kills(here: Path, count: int, seed: int) -> dict[str, Any]:
 
 def jobs(here: Path, count: int, seed: int) -> dict[str, Any]:
     """One of two processes harmed; seconds of the whole job, most of which its start takes."""
-    job(here / "none", "none")
+    if (alone := job(here / "none", "none")).returncode:
+        raise SystemExit(f"Two processes that nothing was done to did not end well: {alone.stderr[-2000:]}")
     found: dict[str, Any] = {}
     for kind in ("killed", "stopped", "hung"):
         told, seconds = 0, []

@@ -65,6 +65,6 @@ def train(folder: Path, kind: str, stall: float) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    watchdog.BEAT, watchdog.LOST = 0.3, 6.0
+    watchdog.BEAT, watchdog.LOST = 0.3, 15.0  # no busy machine holds a process up for so long
     medcare.cli.app = lambda: train(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
     main()
