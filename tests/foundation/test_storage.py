@@ -210,3 +210,16 @@ def test_where_no_file_can_be_there_is_no_talk_of_space(place, tmp_path):
             write(Path(place.format(here=tmp_path)))
         assert "Choose" in str(caught.value)
         assert "space" not in str(caught.value)
+
+
+def test_nothing_is_appended_to_what_a_link_leads_to(tmp_path: Path) -> None:
+    """An answer of a model would else stand in the shell's settings of whoever goes on with a folder."""
+    (own := tmp_path / "profile").write_text("mine\n")
+    (link := tmp_path / "predictions.jsonl").symlink_to(own)
+    with pytest.raises(StorageError, match=r"predictions\.jsonl"):
+        append_jsonl(link, {"text": "$(echo theirs)"})
+    assert own.read_text() == "mine\n"
+    write_jsonl(link, [{"text": "whole"}])
+    assert own.read_text() == "mine\n"
+    append_jsonl(link, {"text": "more"})
+    assert len(link.read_text().splitlines()) == 2

@@ -199,6 +199,9 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     """Append one line in a single write, so that a crash loses at most this line.
 
+    A link is not followed: in a folder that someone sent it may lead to a file of the reader's own, and what
+    is appended are answers of a model that someone sent, too.
+
     Raises:
         DataError: a number in it is not finite: JSON has no way to write nan and infinity.
         StorageError: it can't be written.
@@ -206,10 +209,15 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     line = _to_json(path, row) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
+        with open(path, "a", encoding="utf-8", opener=_itself) as stream:  # Path has none
             stream.write(line)
     except OSError as error:
         raise storage_error(path, error) from error
+
+
+def _itself(path: str, flags: int) -> int:
+    """Open a file, and not what a link leads to, where the system can tell them apart."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def read_json(path: Path) -> Any:
