@@ -117,6 +117,18 @@ def test_bad_rows_are_set_aside_and_told(server: Running) -> None:
     assert "no such option" in told["set_aside"][0]["reason"]
 
 
+def test_questions_with_several_right_answers_are_set_aside(server: Running) -> None:
+    rows = [
+        {"question": f"Q{n}?", "options": {"A": "x", "B": "y"}, "answer_idx": answer}
+        for n, answer in enumerate(("A", "AB", "B"))
+    ]
+    told = end(server, post(server, "\n".join(map(json.dumps, rows)), "exam.jsonl").json())
+    assert [question["right"] for question in told["result"]["questions"]] == [0, 1]
+    assert told["set_aside"] == [
+        {"row": "exam/2", "reason": "2 right answers; one option is chosen here, and so one has to be right"}
+    ]
+
+
 HOSTILE = {
     "a judge": ("x.jsonl", json.dumps({"form": "judged", "prompt": "Q?", "judge": "http://127.0.0.1:1/v1#m", "key_env": "HOME"})),
     "a function": ("x.jsonl", json.dumps({"form": "function", "function": "os.system", "prompt": "Q?", "target": "x"})),

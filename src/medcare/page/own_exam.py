@@ -88,29 +88,42 @@ def read_exam(name: str, content: str) -> OwnExam:
         path = Path(folder) / f"exam{ending}"
         path.write_bytes(data)
         try:
-            items, tasks, bad = read_test_set(str(path), forms=("options",))
+            items, tasks, bad = read_test_set(str(path), exams="generation", forms=("options",))
         except MedCareError as error:
             reason = visible(without_paths(str(error)), _LONGEST_TOLD)
             raise ApiError(400, f"{reason} {_SIMPLEST}", param="content") from error
         except Exception as error:  # whatever a file does to a reader
             log.exception("An exam that was sent could not be read.")
             raise ApiError(400, f"This can't be read as an exam. {_SIMPLEST}", param="content") from error
-    _check(items)
+    aside: list[Json] = [{"row": row.number, "reason": visible(row.reason, _LONGEST_TOLD)} for row in bad]
+    unfit = {item.id: reason for item in items if (reason := _unfit(item))}
+    aside += [{"row": visible(name, 60), "reason": reason} for name, reason in unfit.items()]
+    items = [item for item in items if item.id not in unfit]
+    _check(items, aside)
     # Nothing else that rows say of their task is taken: no judge, no function, no other way of answering.
-    cards = {task.name: Task(task.name, task.family, "options", "accuracy") for task in tasks}
-    aside: tuple[Json, ...] = tuple(
-        {"row": row.number, "reason": visible(row.reason, _LONGEST_TOLD)} for row in bad[:_MOST_NAMED]
-    )
-    if len(bad) > _MOST_NAMED:
-        aside += ({"row": bad[_MOST_NAMED].number, "reason": f"and {len(bad) - _MOST_NAMED} rows more"},)
-    return OwnExam(tuple(items), cards, aside)
+    names = {item.task for item in items}
+    cards = {t.name: Task(t.name, t.family, "options", "accuracy") for t in tasks if t.name in names}
+    more = len(aside) - _MOST_NAMED
+    told = aside[:_MOST_NAMED] + ([{"row": "", "reason": f"and {more:,} rows more"}] if more > 0 else [])
+    return OwnExam(tuple(items), cards, tuple(told))
 
 
-def _check(items: Sequence[Item]) -> None:
-    if not items or not all(item.options for item in items):
-        raise ApiError(
-            400, f"Questions with options to choose from are required. {_SIMPLEST}", param="content"
-        )
+def _unfit(item: Item) -> str:
+    """Why a question can't be asked here; empty if it can."""
+    if not item.options:
+        return "no options to choose from"
+    if len(item.options) > len(LETTERS):
+        return f"{len(item.options)} options; at most {len(LETTERS)} can be"
+    if len(item.answers) != 1:
+        return f"{len(item.answers)} right answers; one option is chosen here, and so one has to be right"
+    return ""
+
+
+def _check(items: Sequence[Item], aside: Sequence[Json]) -> None:
+    if not items:
+        first = f"the first row has {aside[0]['reason']}. " if aside else ""
+        reason = f"Questions with options and one right answer are required; {first}{_SIMPLEST}"
+        raise ApiError(400, reason, param="content")
     if len(items) > MOST_QUESTIONS:
         raise ApiError(
             413,
@@ -118,15 +131,3 @@ def _check(items: Sequence[Item]) -> None:
             "them, or test with: medcare evaluate MODEL --items FILE",
             param="content",
         )
-    for item in items:
-        if len(item.options) > len(LETTERS):
-            shown = visible(item.id, 60)
-            raise ApiError(
-                400, f"The question '{shown}' has {len(item.options)} options; at most {len(LETTERS)} can be."
-            )
-        if len(item.answers) != 1:
-            raise ApiError(
-                400,
-                f"The question '{visible(item.id, 60)}' has {len(item.answers)} right answers; exactly one "
-                "is required, because one option is chosen.",
-            )

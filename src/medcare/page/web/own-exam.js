@@ -118,7 +118,7 @@ function show({ result, set_aside: aside }) {
       make("thead", {}, make("tr", {}, ...["Model", "Accuracy", "95 % interval", "Right"].map((text, place) => make("th", { className: place ? "number" : "", textContent: text })))),
       make("tbody", {}, ...scores))),
     make("ul", { className: "findings" }, ...result.compared.map((text) => make("li", { textContent: text }))),
-    ...aside.map(({ row, reason }) => make("p", { className: "error small", textContent: `Row ${row} is set aside: ${reason}` })),
+    ...aside.map(({ row, reason }) => make("p", { className: "error small", textContent: row === "" ? reason : `Row ${row} is set aside: ${reason}` })),
     make("p", { className: "links" }, button("Download CSV", () => download("exam.csv", csv(result.questions, models), "text/csv")), " ",
       button("Download JSON", () => download("exam.json", JSON.stringify({ ...result, set_aside: aside }, null, 1), "application/json"))),
     make("h2", { textContent: "Questions" }), list, ...(result.questions.length > MOST_SHOWN ? [more] : []));
