@@ -13,6 +13,7 @@ from medcare.benchmark.forms.build import build_forms
 from medcare.benchmark.forms.vocabulary import Vocabulary
 from medcare.benchmark.ontology import Ontology, load_ontology
 from medcare.benchmark.task_data import TaskData
+from medcare.data.task import Task
 from medcare.settings.files import load_config
 
 
@@ -57,11 +58,16 @@ def exams(ontology: Ontology) -> dict[str, list[TaskData]]:
 
 
 @pytest.fixture(scope="session")
-def default_exams(ontology: Ontology) -> dict[int, dict[str, TaskData]]:
-    """The exams in the sizes of the preset `demo`, by seed."""
+def default_exams(ontology: Ontology, default_benchmark: Benchmark) -> dict[int, dict[str, TaskData]]:
+    """The exams in the sizes of the preset `demo`, of its seed and of another."""
     config = load_config(preset="demo")
     sizes = config.benchmark.facts_per_task, config.benchmark.items_per_task
     return {
-        seed: {task.card.name: task for task in build_exams(ontology, seed, *sizes)}
-        for seed in (1, config.seed)
+        1: {task.card.name: task for task in build_exams(ontology, 1, *sizes)},
+        config.seed: {card.name: _task_of(default_benchmark, card) for card in default_benchmark.cards},
     }
+
+
+def _task_of(made: Benchmark, card: Task) -> TaskData:
+    training = tuple(talk for talk in made.aggregate if talk.source == card.name)
+    return TaskData(card, training, tuple(item for item in made.items if item.task == card.name))
