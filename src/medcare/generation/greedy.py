@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -36,15 +37,11 @@ def generate(
     Returns:
         The new tokens of each prompt without the stop token, in the order of `prompts`.
     """
-    outputs: list[list[int]] = [[] for _ in prompts]
     stops = answer_ends(model, tokenizer) if stop_ids is None else stop_ids
     stream = stream_generate(
         model, prompts, max_new_tokens=max_new_tokens, stop_ids=stops, tokens_per_batch=tokens_per_batch
     )
-    for batch in stream:
-        for index, tokens in batch:
-            outputs[index] = tokens
-    return outputs
+    return [tokens for _, tokens in sorted(chain.from_iterable(stream))]
 
 
 def stream_generate(

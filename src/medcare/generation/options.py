@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -124,11 +125,8 @@ def score_options(
     Raises:
         EvaluationError: a prompt or an option has no tokens, or there is not one list of options a prompt.
     """
-    scores: list[list[float]] = [[] for _ in prompts]
-    for batch in stream_option_scores(model, prompts, options, tokens_per_batch=tokens_per_batch):
-        for index, values in batch:
-            scores[index] = values
-    return scores
+    stream = stream_option_scores(model, prompts, options, tokens_per_batch=tokens_per_batch)
+    return [scores for _, scores in sorted(chain.from_iterable(stream))]
 
 
 def stream_option_scores(
