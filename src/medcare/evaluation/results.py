@@ -97,16 +97,16 @@ def results(
             "unit": "items of one fact are drawn together",
             "correction": "Holm, over the tasks of a family for each pair of models, and over the summary",
         },
-        "tasks": {entry.task.card.name: entry.to_dict() for entry in scored},
+        "tasks": {one.task.card.name: one.to_dict() for one in scored},
         "summary": _summary(scored, compared, seed),
         "calibration": _calibration(tasks, models),
     }
     for family in tree["summary"]:
         for first, second in compared:
             settle(
-                entry["comparisons"][f"{first}->{second}"]
-                for entry in tree["tasks"].values()
-                if entry["family"] == family
+                task["comparisons"][f"{first}->{second}"]
+                for task in tree["tasks"].values()
+                if task["family"] == family
             )
     settle(
         comparison
@@ -115,7 +115,7 @@ def results(
         for comparison in split["comparisons"].values()
     )
     for family, splits in tree["summary"].items():
-        inside = [entry for entry in tree["tasks"].values() if entry["family"] == family]
+        inside = [task for task in tree["tasks"].values() if task["family"] == family]
         if len(inside) == 1:  # a mean of one: what is said of it is said of the task
             inside[0]["comparisons"] = splits["all"]["comparisons"]
     return tree
@@ -163,7 +163,7 @@ class _Scored:
     ) -> Resampled:
         """Of the items at some places; parts of a task with another name are drawn independently."""
         facts = [self.task.items[index].fact or self.task.items[index].id for index in inside]
-        chosen = {model: entry[inside] for model, entry in rows.items()}
+        chosen = {model: values[inside] for model, values in rows.items()}
         return resample(self.task.card.name + part, metric, chosen, facts, compared, **self.options)
 
     def _by_subject(self) -> Json:
@@ -190,7 +190,7 @@ class _Scored:
     def _by_tag(self) -> Json:
         """Scores by theme or by kind of criterion, where a judged task has such tags."""
         outcomes = self.task.outcomes
-        tags = sorted({tag for answers in outcomes.values() for entry in answers for tag in entry.tags})
+        tags = sorted({tag for answers in outcomes.values() for answer in answers for tag in answer.tags})
         parts: Json = {}
         for tag in tags:
             inside = [
@@ -199,7 +199,7 @@ class _Scored:
                 if all(tag in answers[place].tags for answers in outcomes.values())
             ]
             rows = {
-                model: mean_rows([entry.tags.get(tag, 0.0) for entry in answers])
+                model: mean_rows([answer.tags.get(tag, 0.0) for answer in answers])
                 for model, answers in outcomes.items()
             }
             if inside:
@@ -217,28 +217,28 @@ class _Scored:
             "facts": len({item.fact or item.id for item in self.task.items}),
             "scores": _scores(whole),
             "splits": {
-                split: {"n": len(self.members[split]), "scores": _scores(entry)}
-                for split, entry in self.resampled.items()
+                split: {"n": len(self.members[split]), "scores": _scores(resampled)}
+                for split, resampled in self.resampled.items()
                 if split != "all"
             },
             **self._by_subject(),
             **self._by_tag(),
             "unparsable": {
-                model: sum(not entry.parsable for entry in answers) for model, answers in outcomes.items()
+                model: sum(not answer.parsable for answer in answers) for model, answers in outcomes.items()
             },
         }
         if self.task.mode == "log_likelihood":
             rows = {
-                model: mean_rows([entry.plain_right for entry in answers])
+                model: mean_rows([answer.plain_right for answer in answers])
                 for model, answers in outcomes.items()
             }
             tree["ranked_by"] = self.task.ranked_by
             tree["plain_accuracy"] = _scores(self._resample(ACCURACY, rows, self.members["all"], ()))
-        if drawn := max(len(entry.drawn) for answers in outcomes.values() for entry in answers):
+        if drawn := max(len(answer.drawn) for answers in outcomes.values() for answer in answers):
             rows = {
-                model: mean_rows([sum(entry.drawn) / max(len(entry.drawn), 1) for entry in answers])
+                model: mean_rows([sum(answer.drawn) / max(len(answer.drawn), 1) for answer in answers])
                 for model, answers in outcomes.items()
-                if all(entry.drawn for entry in answers)
+                if all(answer.drawn for answer in answers)
             }
             tree |= {"samples": drawn, f"maj@{drawn}": tree["scores"]}
             tree["pass@1"] = _scores(self._resample(MEAN, rows, self.members["all"], ()))
@@ -248,16 +248,16 @@ class _Scored:
 def _summary(scored: Sequence[_Scored], compared: Sequence[Pair], seed: int) -> Json:
     """The mean over a family's tasks, for each split that some but not all items belong to, and for all."""
     tree: Json = {}
-    for family in dict.fromkeys(entry.task.card.family for entry in scored):
-        members = [entry for entry in scored if entry.task.card.family == family]
-        present = [split for split in SPLITS if any(split in entry.members for entry in members)]
+    for family in dict.fromkeys(one.task.card.family for one in scored):
+        members = [one for one in scored if one.task.card.family == family]
+        present = [split for split in SPLITS if any(split in one.members for one in members)]
         tree[family] = {}
         for split in [*(present if len(present) > 1 else []), "all"]:
-            inside = [entry for entry in members if split in entry.members]
-            mean = mean_of([entry.resampled[split] for entry in inside], seed=seed)
+            inside = [one for one in members if split in one.members]
+            mean = mean_of([one.resampled[split] for one in inside], seed=seed)
             tree[family][split] = {
                 "tasks": len(inside),
-                "n": sum(len(entry.members[split]) for entry in inside),
+                "n": sum(len(one.members[split]) for one in inside),
                 "scores": _scores(mean),
                 "comparisons": _comparisons(mean, compared),
             }
@@ -295,14 +295,16 @@ def settle(comparisons: Iterable[Json], words: tuple[str, str] = ("better", "wor
     leaves out 0.
     """
     together = list(comparisons)
-    for entry, corrected in zip(together, holm([entry["p"] for entry in together]), strict=True):
-        entry["p"], entry["p_holm"] = float(f"{entry['p']:.6g}"), float(f"{corrected:.6g}")
-        entry["verdict"] = "no difference shown"
+    for comparison, corrected in zip(
+        together, holm([comparison["p"] for comparison in together]), strict=True
+    ):
+        comparison["p"], comparison["p_holm"] = float(f"{comparison['p']:.6g}"), float(f"{corrected:.6g}")
+        comparison["verdict"] = "no difference shown"
         if corrected < 1 - LEVEL:
-            if entry["low"] > 0:
-                entry["verdict"] = words[0]
-            elif entry["high"] < 0:
-                entry["verdict"] = words[1]
+            if comparison["low"] > 0:
+                comparison["verdict"] = words[0]
+            elif comparison["high"] < 0:
+                comparison["verdict"] = words[1]
 
 
 def _calibration(tasks: Sequence[TaskOutcomes], models: Sequence[str]) -> Json:
@@ -310,7 +312,8 @@ def _calibration(tasks: Sequence[TaskOutcomes], models: Sequence[str]) -> Json:
     if not options:
         return {}
     return {
-        model: calibration([entry for task in options for entry in task.outcomes[model]]) for model in models
+        model: calibration([answer for task in options for answer in task.outcomes[model]])
+        for model in models
     }
 
 
