@@ -13,7 +13,6 @@ from medcare.generation.options import score_options
 from medcare.page.folders import RunFolders, is_inside
 from medcare.serving.failures import ApiError
 from medcare.serving.served_model import ServedModel
-from medcare.text.chat_template import render_answer
 from medcare.text.records import Item, Message, fixed_options
 
 REPORT, ITEMS = "report.html", Path("data", "items.jsonl")
@@ -84,9 +83,7 @@ def score(model: ServedModel, item: Item, *, by_length: bool) -> dict[str, Any]:
         answers with one of them, the softmax over log-likelihoods, which the report shows too; and the index
         of the option that counts as chosen, as in the run's scores.
     """
-    rendered = [
-        render_answer(model.tokenizer, [Message("user", item.prompt)], option) for option in item.options
-    ]
+    rendered = [model.answered([Message("user", item.prompt)], option) for option in item.options]
     prompts, answers = [rendered[0][0]], [[answer for _, answer in rendered]]
     values = score_options(model.model, prompts, answers)[0]
     shares = _softmax(values)

@@ -17,7 +17,7 @@ from medcare.generation.engine import BatchingEngine
 from medcare.generation.structure import Constraint, Grammars
 from medcare.models.placement import placement_of
 from medcare.settings.run_folder import plain_source
-from medcare.text.chat_template import encode_text, render_prompt
+from medcare.text.chat_template import encode_text, render_answer, render_prompt
 from medcare.text.control_tokens import OPEN
 from medcare.text.records import Message
 from medcare.text.thoughts import Thoughts
@@ -78,6 +78,11 @@ class ServedModel:
         """
         with self._lock:
             return render_prompt(self.tokenizer, messages, thinking=thinking)
+
+    def answered(self, messages: Sequence[Message], answer: str) -> tuple[list[int], list[int]]:
+        """Token ids up to where the answer begins, and of this answer; raises as `chat_prompt`."""
+        with self._lock:
+            return render_answer(self.tokenizer, messages, answer)
 
     def text_prompt(self, text: str) -> list[int]:
         """Token ids of a text to be continued, with the token that begins a text if the model has one."""
