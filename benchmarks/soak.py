@@ -97,7 +97,7 @@ def run(name: str, command: list[str]) -> Piece:
         counted = json.loads(text)
     except ValueError:
         counted = {"no result": done.stderr.strip()[-500:]}
-    told = before.strip().splitlines()[:100]
+    told = before.strip().splitlines()[:100] if done.returncode else []
     seconds = round(time.monotonic() - begun, 1)
     return {"piece": name, "status": done.returncode, "counted": counted, "told": told, "seconds": seconds}
 

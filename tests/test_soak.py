@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,13 @@ def test_the_totals_lose_no_fault(soak, name: str, counted: dict, status: int, f
     piece = done(soak, counted, status) | {"piece": name}
     assert +soak.totals([piece]) == found
     assert soak.table([name], {name: piece})
+
+
+def test_the_page_shows_the_table_of_the_last_soak(soak) -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    seed = re.search(r"make soak SEED=(\d+)", page)
+    assert seed, "docs/reliability.md does not say the seed of the last soak"
+    lines = (ROOT / "benchmarks/results/soak.jsonl").read_text(encoding="utf-8").splitlines()
+    found = {piece["piece"]: piece for piece in map(json.loads, lines)}
+    shown = soak.table([name for name, _ in soak.pieces(1.0, int(seed[1]))], found)
+    assert shown in page, "put the output of benchmarks/soak.py --table there"
