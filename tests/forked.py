@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any, TextIO
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch", "transformers", "accelerate", "medcare.cli", "medcare.pipeline"])
+_LONGEST = 300  # seconds, after which one that hangs ends
 
 
 @contextmanager
@@ -66,12 +68,19 @@ def _call(
     os.dup2(writer.fileno(), 2)
     os.environ.clear()
     os.environ.update(variables)
+    signal.alarm(_LONGEST)
     function(*arguments)
 
 
 def _as_both(function: Callable[..., object], *arguments: Any) -> None:
     second = os.fork()
+    signal.alarm(_LONGEST)
     os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if second else "1"
-    function(*arguments)
+    try:
+        function(*arguments)
+    except BaseException:
+        if second:
+            os.kill(second, signal.SIGKILL)
+        raise
     if second and os.waitpid(second, 0)[1]:
         sys.exit("The second process failed.")
