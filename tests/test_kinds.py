@@ -69,6 +69,8 @@ def test_a_setting_of_another_kind_is_told(cls, name):
         (lambda: medcare.check([]), "What was given holds no rows"),
         (lambda: medcare.AdapterConfig(rank="8"), "rank=..) must be a whole number, got str: '8'"),
         (lambda: StageConfig(optimizer="adam"), "must be one of adamw"),
+        (lambda: medcare.KeepOrthogonal("l3"), "must be one of l1, frobenius"),
+        (lambda: medcare.generate("embedded", " "), "The question is empty"),
     ],
 )  # fmt: skip
 def test_what_to_do_is_told(call, said, tmp_path, monkeypatch):

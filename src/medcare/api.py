@@ -200,6 +200,8 @@ def generate(
     Raises:
         MedCareError: as `chat`, or the question is longer than the model's context.
     """
+    if not question.strip():
+        raise ConfigError("The question is empty. Ask something, such as 'What is fever?'")
     return chat(model, system=system, settings=settings).answer(question)
 
 

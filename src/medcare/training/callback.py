@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
 from medcare.foundation.errors import AdapterError
-from medcare.settings.config import Orthogonality
+from medcare.settings.config import Orthogonality, one_of
 
 
 class KeepOrthogonal(TrainerCallback):
@@ -32,7 +32,7 @@ class KeepOrthogonal(TrainerCallback):
         weight: float = 1.0,
         kept_out: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.kind: Orthogonality = kind
+        self.kind: Orthogonality = one_of(kind, get_args(Orthogonality), "The kind of orthogonality")
         self.weight = weight
         self.kept_out = kept_out
 

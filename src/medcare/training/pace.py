@@ -78,7 +78,10 @@ def likely_reason(device: torch.device, threads: int, stage: str) -> str:
             f"{stage}.gradient_checkpointing=true."
         )
     if device.type != "cpu":
-        return f"other programs may be using this {device.type} device (nvidia-smi), or it is hot."
+        return (
+            f"other programs may be using this {device.type} device (nvidia-smi), it may be hot, or steps of "
+            f"{stage}.tokens_per_batch are too small to fill it."
+        )
     if wanted - threads > own / 2:
         return f"other programs use this machine (load {wanted:.1f} on {own} cores). Stop them, or wait."
     if threads > own or 4 * threads <= own:
