@@ -93,7 +93,7 @@ def doctor() -> Next:
     for name, text in rows.items():
         typer.echo(f"{name:<{width}}  {text}")
     if missing := {name: use for name, (module, use) in _EXTRAS.items() if not _has(module)}:
-        typer.echo("Not installed, and needed for nothing else than:")
+        typer.echo("Not installed, each of which one thing needs:")
         for name, use in missing.items():
             typer.echo(f"{'':<{width}}  pip install 'medcare[{name}]'  for {use}")
     for line in [*_advice(machine)] or ["Nothing needs doing."]:
@@ -123,8 +123,10 @@ def _processor() -> str:
     quota = cpu_quota()
     allowed = f" (a container or job limits them to {quota:.3g} of {os.cpu_count()})" if quota else ""
     waiting = os.environ.get("OMP_WAIT_POLICY", "ACTIVE").lower()
+    threads = torch.get_num_threads()
     return (
-        f"{cores()} cores{allowed}, load {load():.1f}, {torch.get_num_threads()} threads, {waiting} waiting"
+        f"{cores()} cores{allowed}, load {load():.1f}, {threads} thread{'s' * (threads != 1)}, "
+        f"{waiting} waiting"
     )
 
 
