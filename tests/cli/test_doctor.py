@@ -35,7 +35,7 @@ def test_it_says_what_there_is(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0, done.output
     for word in (
-        "processor", "cores", "threads", "memory", "swap", "device", "folder", "cache", "hub", "GiB in it",
+        "processor", "cores", "thread", "memory", "swap", "device", "folder", "cache", "hub", "GiB in it",
         "GiB free", "extras", "serve", f"{tmp_path / 'not' / 'made'}, 0.0 GiB in it",
     ):  # fmt: skip
         assert word in done.output, word
