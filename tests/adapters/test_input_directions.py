@@ -102,6 +102,22 @@ def test_the_first_token_and_padding_do_not_count_and_gate_and_up_share():
         assert sketch.sums[1] == 14
 
 
+def test_views_of_one_input_share_as_it_does_itself():
+    """ZeRO-3 hands each linear a view of its own."""
+    model = tiny_model("llama")
+    add_branches(model, "aggregate", AdapterConfig(rank=2, experts=0))
+    layers = adapted_layers(model, "knowledge")
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].view_as(inputs[0]),))
+        for layer in layers.values()
+    ]
+    with torch.no_grad(), sketching(model) as gathering:
+        gathering.keep = torch.ones(1, 8, dtype=torch.bool)
+        model(input_ids=torch.randint(3, 90, (1, 8)))
+    assert len(hooks) == len(gathering.same) == 6
+    assert len(gathering.sketches) == 4
+
+
 def test_projected_rows_hear_nothing_of_what_is_kept_out():
     model = tiny_model("llama")
     config = AdapterConfig(rank=2, experts=2)

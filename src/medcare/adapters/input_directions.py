@@ -122,6 +122,11 @@ def sketching(model: nn.Module) -> Iterator[_Gathering]:
             hook.remove()
 
 
+def _place(x: Tensor) -> tuple[Any, ...]:
+    """Where a tensor's numbers lie: ZeRO-3 gives each linear a view of its own of what they all read."""
+    return x.data_ptr(), x.shape, x.stride()
+
+
 class _Gathering:
     """The sketches of a model's linears; those that read the same tensor share one.
 
@@ -144,7 +149,7 @@ class _Gathering:
         def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0]
             first, tensor = self._last
-            if x is tensor:
+            if tensor is not None and _place(x) == _place(tensor):
                 self.same[name] = first
                 return
             self._last = (name, x)
