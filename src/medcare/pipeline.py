@@ -349,14 +349,11 @@ def _predict(
 def _conclude(config: RunConfig, out: Path, seconds: dict[str, float]) -> None:
     """Score what was predicted, and write down what the run was and what came of it."""
     write_results(out)
-    facts = {"stage": "run", "base": config.model.base, "phases": seconds, "data": _hashes(out / "data")}
+    data = {path.name: file_hash(path) for path in sorted((out / "data").iterdir()) if path.is_file()}
+    facts = {"stage": "run", "base": config.model.base, "phases": seconds, "data": data}
     write_manifest(out, config, facts)
     write_card(out / "model")  # again: now it has results
     write_report(out)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 class Phases(Outside):

@@ -218,7 +218,7 @@ def _role(containers: list[tuple[str, str]], weight: Weight, family: str) -> Rol
 
 
 def _with_blocks(there: dict[str, Layer], chosen: set[str]) -> dict[str, Layer]:
-    chosen = chosen | {_parent(name) for name in chosen if isinstance(there[name], ExpertWeight)}
+    chosen = chosen | {name.rpartition(".")[0] for name in chosen if isinstance(there[name], ExpertWeight)}
     return {name: layer for name, layer in there.items() if name in chosen}
 
 
@@ -317,7 +317,3 @@ def _joined(*parts: str) -> str:
 
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]

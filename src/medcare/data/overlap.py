@@ -266,7 +266,11 @@ class _NearIndex:
         if not shingles:
             return set()
         candidates = (self._known[key] for key in self._lsh.query(_sketch(shingles)))
-        return {row for row, known in candidates if _jaccard(shingles, known) >= self._threshold}
+        return {
+            row
+            for row, known in candidates
+            if len(shingles & known) / len(shingles | known) >= self._threshold
+        }
 
 
 def _rare(known: dict[_Key, Sequence[int]], most: int) -> dict[_Key, Sequence[int]]:
@@ -288,16 +292,8 @@ def _windows_of(words: Sequence[str], n: int) -> Iterator[int]:
 
 
 def _shingles(words: Sequence[str]) -> set[bytes]:
-    return set(_windows(words)) if len(words) >= _SHINGLE else set()
-
-
-def _windows(words: Sequence[str]) -> Iterator[bytes]:
-    for start in range(len(words) - _SHINGLE + 1):
-        yield " ".join(words[start : start + _SHINGLE]).encode("utf-8", "surrogatepass")
-
-
-def _jaccard(left: set[bytes], right: set[bytes]) -> float:
-    return len(left & right) / len(left | right)
+    runs = (words[start : start + _SHINGLE] for start in range(len(words) - _SHINGLE + 1))
+    return {" ".join(run).encode("utf-8", "surrogatepass") for run in runs}
 
 
 def _sketch(shingles: set[bytes]) -> Any:

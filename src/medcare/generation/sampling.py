@@ -64,12 +64,9 @@ def choose(logits: Tensor, settings: Sequence[Sampling], uniforms: Sequence[floa
             # The best logit stays 0 however small the temperature is, and no quotient is infinite.
             temperature = logits.new_tensor([row.temperature for row in chosen]).clamp(min=_COLDEST)
             uniform = logits.new_tensor([min(uniforms[index], _BELOW_ONE) for index in rows])
-            tokens[rows] = draw(_from_best(logits[rows]) / temperature[:, None], chosen, uniform)
+            below_best = logits[rows] - logits[rows].amax(-1, keepdim=True)
+            tokens[rows] = draw(below_best / temperature[:, None], chosen, uniform)
     return tokens
-
-
-def _from_best(logits: Tensor) -> Tensor:
-    return logits - logits.amax(-1, keepdim=True)
 
 
 def log_probabilities(logits: Tensor, tokens: Tensor, alternatives: int) -> tuple[Tensor, Tensor, Tensor]:

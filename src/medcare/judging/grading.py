@@ -59,10 +59,10 @@ def _graded(task: Task, items: Sequence[Item], answers: AnswerFile) -> list[dict
         raise ConfigError(
             f"The task '{task.name}' must name its judge, as in judge: http://HOST:PORT/v1#MODEL"
         )
-    cases = [
-        Case(item.id, item.prompt, item.target, criteria=tuple(map(_criterion, item.choices)))
-        for item in items
-    ]
+    cases = []
+    for item in items:
+        criteria = tuple(choice.partition(" ")[2] for choice in item.choices)
+        cases.append(Case(item.id, item.prompt, item.target, criteria=criteria))
     wanted = requests(cases, [answers], model=name, repeats=1, seed=0)
     cache = Cache(answers.path.with_name(_CACHE))
 
@@ -114,7 +114,3 @@ def _points(item: Item, verdict: Verdict, places: Iterable[int]) -> tuple[float,
     met = verdict.scores or {}
     reached = sum(met.get(str(place + 1), 0) * value for place, value in points.items())
     return reached, sum(value for value in points.values() if value > 0)
-
-
-def _criterion(choice: str) -> str:
-    return choice.partition(" ")[2]

@@ -39,16 +39,13 @@ def write_sweep(tree: Json, out: Path) -> Path:
 
 def sweep_table(tree: Json) -> tuple[list[str], list[list[str]]]:
     """Headings and rows, the best first."""
-    return _header(tree), list(map(_cells, tree["rows"]))
+    header = [*tree["grid"], f"validation {tree['measure']}", "seeds", "best step"]
+    return header, list(map(_cells, tree["rows"]))
 
 
 def as_options(settings: Json) -> str:
     """Settings as other commands take them."""
     return " ".join(f"--set {shlex.quote(f'{key}={_text(value)}')}" for key, value in settings.items())
-
-
-def _header(tree: Json) -> list[str]:
-    return [*tree["grid"], f"validation {tree['measure']}", "seeds", "best step"]
 
 
 def _cells(row: Json) -> list[str]:

@@ -97,11 +97,9 @@ def _differ(folder: Path, former: dict[str, Any], wanted: dict[str, Any]) -> boo
 
 def is_begun(folder: Path) -> bool:
     """Whether there is anything in a folder that is not made of the settings alone."""
-    return any(not _is_prepared(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
-
-
-def _is_prepared(path: Path) -> bool:
-    return path.name in (*_PREPARED, LOCK) or str(path) in _DATA
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    prepared = {*_PREPARED, LOCK}
+    return any(path.name not in prepared and str(path.relative_to(folder)) not in _DATA for path in files)
 
 
 def _clear(folder: Path) -> None:

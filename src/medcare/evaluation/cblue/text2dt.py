@@ -84,16 +84,14 @@ class Comparison:
 def read_tree(text: str) -> Answer:
     """Read the nodes; lines that are no node are left out. Never raises."""
     nodes = []
-    for line in _node_lines(text):
+    for line in text.split("\n"):
+        if "：role=" not in line or _GUIDE in line:
+            continue
         role = between(line, "：role=", "；logical_rel=") or ""
         logic = between(line, "；logical_rel=", "；triples=")
         triples = read_triples(between(line, "；triples=", "；triples=") or "")
         nodes.append(Node(role, _NO_LOGIC if logic is None else logic, triples))
     return Answer(tuple(nodes) or _LONE_DECISION, bool(nodes))
-
-
-def _node_lines(text: str) -> Iterator[str]:
-    return (line for line in text.split("\n") if "：role=" in line and _GUIDE not in line)
 
 
 def read_triples(text: str) -> tuple[Triple, ...]:
