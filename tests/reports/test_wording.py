@@ -43,7 +43,7 @@ def comparison(verdict, value):
     ],
 )
 def test_a_sentence_claims_no_more_than_the_verdict(verdict, value, start):
-    text = wording.sentence(comparison(verdict, value), "base", "aggregate").replace("\u00a0", " ")
+    text = wording.sentence(comparison(verdict, value), "Base", "Stage 1").replace("\u00a0", " ")
     assert text.startswith(start)
 
 

@@ -68,7 +68,8 @@ def _verdict(summary: Json, name: str, own: str) -> str:
 def _lines(summary: Json, name: str, method: str) -> Iterator[str]:
     for family, splits in summary.items():
         for split, entry in splits.items():
-            yield f"{group_name(family, split)}: {sentence(_difference(entry, name), name, method)}"
+            said = sentence(_difference(entry, name), model_name(name), model_name(method))
+            yield f"{group_name(family, split)}: {said}"
 
 
 def _difference(entry: Json, name: str) -> Json:

@@ -93,7 +93,7 @@ def findings(results: Json) -> list[Effect]:
     for family, splits in results["summary"].items():
         for split, entry in splits.items():
             told = {
-                models: sentence(comparison, *models.split("->"))
+                models: sentence(comparison, *map(model_name, models.split("->")))
                 for models, comparison in entry["comparisons"].items()
             }
             whole = "->".join(pair)

@@ -116,9 +116,9 @@ def evidence(difference: dict[str, Any]) -> str:
     return f"{found}, among so many comparisons perhaps by chance" if may_be_chance else found
 
 
-def sentence(comparison: dict[str, Any], first: str, second: str) -> str:
-    """What a comparison of two models shows, in one sentence with its interval."""
-    one, other, facts = model_name(first), model_name(second), evidence(comparison)
+def sentence(comparison: dict[str, Any], one: str, other: str) -> str:
+    """What a comparison of two models, by their names for readers, shows: one sentence with its interval."""
+    facts = evidence(comparison)
     if comparison["verdict"] == NONE:
         size = points(comparison["value"])
         return f"No difference between {one} and {other} was shown: {size} points ({facts})."
