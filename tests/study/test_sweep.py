@@ -108,7 +108,7 @@ def test_what_shares_stage_1_trains_it_once(tiny_base, tmp_path):
         ({"grid": {"aggregate.validation.rows": [1, 2]}}, "keep aggregate.validation out of the grid"),
         ({"grid": {"aggregate.data": ["a.jsonl", "b.jsonl"]}}, "and the data too"),
         ({"settings": {"aggregate": {"data": "a.jsonl"}}}, "aggregate: {validation: {share: 0.1}}"),
-        ({"settings": "none.yaml"}, "none.yaml can't be read"),
+        ({"settings": "none.yaml"}, "none.yaml does not exist"),
         ({"settings": [1]}, "must be a file or a mapping"),
         ({"settings": {"agregate": {}}}, "Did you mean 'aggregate'"),
         ({"stage": "third"}, "one of aggregate, align"),
