@@ -24,5 +24,5 @@ def test_every_task_can_be_scored():
 
 def test_a_task_is_found_by_name_and_alias():
     assert find_task("CMeIE-V2") is find_task("CMeIE")
-    with pytest.raises(EvaluationError, match=r"no PromptCBLUE task.*CMeEE-V2"):
+    with pytest.raises(EvaluationError, match=r"nor a PromptCBLUE task.*CMeEE-V2"):
         find_task("cmeee")
