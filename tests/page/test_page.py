@@ -60,6 +60,7 @@ def test_runs_and_questions(server: Running) -> None:
     question = httpx.get(f"{server.url}/api/runs/demo/questions/definition_to_finding/1").json()
     assert question["options"] == list(ITEMS[1].options)
     assert question["answers"] == [1]
+    assert question["split"] == "held_out"
     body = {"model": "stage1", "run": "demo", "task": "definition_to_finding", "number": 1}
     result = server.post("/api/exam", json=body).json()
     assert result == score(server.service.models["stage1"], ITEMS[1], by_length=False), (
@@ -69,6 +70,14 @@ def test_runs_and_questions(server: Running) -> None:
     assert [option["share"] for option in result["options"]] == pytest.approx(
         [weight / sum(weights) for weight in weights]
     )
+
+
+def test_of_an_exam_of_ones_own_nobody_knows_what_was_taught(tmp_path: Path) -> None:
+    write_records(
+        tmp_path / "run" / "data" / "items.jsonl", [replace(item, split="held_out") for item in ITEMS]
+    )
+    (tmp_path / "run" / "report.html").write_text(REPORT)
+    assert "split" not in FinishedRuns(RunFolders(tmp_path)).shown("run", "definition_to_finding", 0)
 
 
 def test_options_that_differ_are_ranked_by_length(server: Running, tmp_path: Path) -> None:

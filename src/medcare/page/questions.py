@@ -55,19 +55,23 @@ class FinishedRuns:
             raise ApiError(404, f"There is no question {number} of '{task}' in the run '{name}'.")
         return items[number]
 
+    def shown(self, name: str, task: str, number: int) -> dict[str, Any]:
+        """A question as the page shows it; raises as `question`.
+
+        Whether its fact was taught is said in tasks that tell taught facts from others: of an exam of one's
+        own, nobody knows.
+        """
+        row = asdict(self.question(name, task, number))
+        told = any(item.split == "taught" for item in self.questions(name)[task])
+        keys = ("id", "task", *["split"] * told, "subject", "prompt", "options", "answers")
+        return {key: row[key] for key in keys}
+
     def by_length(self, name: str, task: str) -> bool:
         """Whether the run's scores rank the options of a task by log-likelihood per byte."""
         return not fixed_options(self.questions(name).get(task, []))
 
     def _folder_of(self, name: str) -> Path:
         return self._folders.named(name, REPORT)
-
-
-def describe(item: Item) -> dict[str, Any]:
-    """A question as the page shows it."""
-    keys = ("id", "task", "split", "subject", "prompt", "options", "answers")
-    row = asdict(item)
-    return {key: row[key] for key in keys}
 
 
 def score(model: ServedModel, item: Item, *, by_length: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from medcare.page.exam_job import add_own_exams
 from medcare.page.examples import OfferedQuestions
 from medcare.page.folders import RunFolders
 from medcare.page.policy import SHUT_IN
-from medcare.page.questions import FinishedRuns, describe, score
+from medcare.page.questions import FinishedRuns, score
 from medcare.serving import NOTICE
 from medcare.serving.access import SESSION
 from medcare.serving.failures import ApiError
@@ -96,7 +96,7 @@ def _add_finished(routes: APIRouter, service: Service, runs: FinishedRuns) -> No
 
     @routes.get("/api/runs/{name}/questions/{task}/{number}")
     def question(name: str, task: str, number: int) -> dict[str, Any]:
-        return describe(runs.question(name, task, number))
+        return runs.shown(name, task, number)
 
     @routes.post("/api/exam")
     async def exam(body: ExamRequest) -> dict[str, Any]:

@@ -67,8 +67,8 @@ async function show(wanted) {
   element("position").textContent = `${number + 1} of ${count()}`;
   element("previous").disabled = number === 0;
   element("next").disabled = number === count() - 1;
-  const split = question.split === "taught" ? "a taught fact in new words" : "a fact never taught";
-  element("facts").textContent = [question.subject, split].filter(Boolean).join(" · ");
+  const splits = { taught: "a taught fact in new words", held_out: "a fact never taught" };
+  element("facts").textContent = [question.subject, splits[question.split]].filter(Boolean).join(" · ");
   element("prompt").textContent = question.prompt;
   element("options").replaceChildren(...question.options.map((text, index) => option(text, index)));
   element("paper").answers = question.answers;
