@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,3 +103,21 @@ def test_what_is_only_odd_is_reported(fresh_run: Path) -> None:
     edited(fresh_run / "aggregate/manifest.json", lambda tree: tree.update(heard=heard))
     edited(fresh_run / "data/benchmark.json", lambda tree: tree.update(counts={"\ud800": 1}))
     assert write_report(fresh_run).is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["data/items.jsonl", "evaluation/base/predictions.jsonl", "aggregate/metrics.jsonl"]
+)
+def test_a_pipe_in_the_place_of_rows_is_not_waited_for(fresh_run: Path, name: str) -> None:
+    write_results(fresh_run, resamples=50)
+    (fresh_run / name).unlink()
+    os.mkfifo(fresh_run / name)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(30)
+    try:
+        for read in (write_report, write_results):
+            with contextlib.suppress(MedCareError):
+                read(fresh_run)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

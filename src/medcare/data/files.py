@@ -12,12 +12,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from medcare.foundation.errors import DataError
+from medcare.foundation.outside import MOST_ROWS, check_file
 from medcare.foundation.storage import read_jsonl, write_jsonl
 from medcare.text.records import Conversation, Item
 
 
 def read_items(path: Path) -> list[Item]:
     """The test items of a JSONL file; raises DataError if it is missing or a row is none."""
+    check_file(path, DataError, MOST_ROWS)
     items = []
     for number, row in enumerate(read_jsonl(path), start=1):
         if unknown := row.keys() - _FIELDS:

@@ -13,13 +13,17 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medcare.foundation.errors import MedCareError, first_line
+from medcare.foundation.errors import DataError, MedCareError, first_line
 from medcare.foundation.storage import missing, read_jsonl
 
 T = TypeVar("T", bound="Outside")
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """How many of something there are, as a program that reads JSON can be sure to get it."""
 Seconds = Annotated[float, Field(ge=0, le=1e10)]
+
+
+MOST_ROWS = 1 << 36
+"""Most bytes of a file of rows in a folder."""
 
 
 class Outside(BaseModel):
@@ -77,6 +81,7 @@ def rows_as(
     Raises:
         MedCareError: `error`; DataError for what is no JSONL.
     """
+    check_file(path, DataError, MOST_ROWS)
     for number, row in enumerate(read_jsonl(path, torn_tail=torn_tail), start=1):
         held_to(row, shape, f"{path}, row {number}", error)
         yield row
