@@ -75,7 +75,16 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "losses": (("training/losses.py",), ("training/test_losses.py",)),
-    "chat": (("text/chat_template.py",), ("text/test_*.py",)),
+    "chat": (
+        ("text/chat_template.py",),
+        (
+            "text/test_chat_template.py",
+            "text/test_laws_of_rendering.py",
+            "text/test_plain_text.py",
+            "text/test_real_tokenizers.py",
+            "text/test_thoughts.py",
+        ),
+    ),
     "batches": (("text/batches.py",), ("text/test_batches.py",)),
     "statistics": (
         ("evaluation/resampling.py", "evaluation/draws.py", "evaluation/comparison.py"),
@@ -703,10 +712,13 @@ def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
             line = f"{name:34}{count['mutants']:9}{count['killed']:8}{count['equivalent']:12}"
             print(line + share_of(count))
     if args.write:
+        from medcare.foundation.provenance import git_commit
+
         keys = ("mutants", "killed", "equivalent")
         kept["samples"][f"seed {args.seed}"] = {
             "mutants_a_module_at_most": args.sample,
             "seconds_of_tests_a_mutant": args.budget,
+            "commit": git_commit(),
             **{
                 part: {name: {key: count[key] for key in keys} for name, count in named.items()}
                 for part, named in counts.items()
