@@ -92,7 +92,12 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "reading": (
         ("evaluation/reading.py", "evaluation/exam_reading.py"),
-        ("evaluation/test_reading.py", "evaluation/test_exam_reading.py", "evaluation/test_exam_answers.py"),
+        (
+            "evaluation/test_reading.py",
+            "evaluation/test_exam_reading.py",
+            "evaluation/test_exam_answers.py",
+            "evaluation/test_own_tasks.py",
+        ),
     ),
 }
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {

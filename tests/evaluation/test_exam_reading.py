@@ -404,6 +404,11 @@ def test_what_was_trained_can_be_taken_back_by_a_correction_or_a_last_line():
     )
 
 
+def test_a_single_option_is_no_list_of_all_options():
+    for text in ("A", "A. Aspirin", "Aspirin", "The answer is A. Aspirin."):
+        assert read(text, ("Aspirin",)) == "A"
+
+
 def test_the_word_option_names_no_option_o():
     texts = [f"finding {number}" for number in range(16)]
     assert read("A and Option C are correct.", texts) == "AC"
