@@ -147,7 +147,7 @@ def test_rows_say_where_a_branch_comes_from_and_goes():
         assert spec.is_lora == (name != "noise"), name
         assert spec.roles == (targets,), name
     lora = SPECS["lora"]
-    assert lora.roles == ("feed_forward", "attention")
+    assert lora.roles == SPECS["second_lora"].roles == ("feed_forward", "attention")
     assert (lora.in_align, SPECS["second_lora"].in_align) == ("merged", "trains")
     assert [[spec.name for spec in added_in(stage)] for stage in ("aggregate", "align")] == [
         ["knowledge", "noise", "attention"], ["alignment"]

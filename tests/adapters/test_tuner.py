@@ -361,3 +361,21 @@ def test_joining_and_padding_write_out_what_they_are_given():
     assert wide.down.tolist() == [[1, 2], [0, 0], [0, 0]]
     assert wide.up.tolist() == [[3, 0, 0]]
     assert wide.scale == 2.0
+
+
+def test_joining_stacks_the_pairs_of_each_expert():
+    parts = [Factors(torch.randn(3, r, 5), torch.randn(3, 4, r), scale) for r, scale in ((1, 2.0), (2, 0.5))]
+    joined = join(parts)
+    expected = sum(part.scale * part.up @ part.down for part in parts)
+    torch.testing.assert_close(joined.up @ joined.down, expected)
+
+
+@pytest.mark.parametrize(
+    "names", [("q_proj", "k_proj", "v_proj"), ("wq", "wk", "wv"), ("gate_proj", "up_proj"), ("w1", "w3")]
+)
+def test_linears_that_read_the_same_tensor_share_their_input(names):
+    block = nn.ModuleDict({name: nn.Linear(4, 4) for name in (*names, "o_proj")})
+    attach(block, {"knowledge": {name: LowRank(4, 4, 2, 1.0) for name in block}})
+    inputs = {name: layer.shared for name, layer in adapted_layers(block).items()}
+    assert len({id(inputs[name]) for name in names}) == 1
+    assert inputs["o_proj"] is not inputs[names[0]]

@@ -291,6 +291,15 @@ def test_what_a_template_can_not_write_is_refused(name, talk, told):
         render_all(templated(name), [talk])
 
 
+def test_a_template_that_fails_on_tools_is_one_without_them():
+    tokenizer = copy.deepcopy(tokenizer_of("chatml"))
+    fails = "{% if tools %}{{ raise_exception('no tools here') }}{% endif %}"
+    tokenizer.chat_template = f"{fails}{tokenizer.chat_template}"
+    assert rows(tokenizer, (QUESTION, ANSWER)) == rows(tokenizer_of("chatml"), (QUESTION, ANSWER))
+    with pytest.raises(DataError, match="leaves the tools out"):
+        render_all(tokenizer, [Conversation("", "", (QUESTION, ANSWER), TOOLS)])
+
+
 def test_a_turn_of_no_weight_is_only_context():
     tokenizer = tokenizer_of("qwen2")
     untrained = Message("assistant", "Wrong.", trained=False)
