@@ -329,7 +329,7 @@ def test_the_folder_is_ready_for_a_hub(run, tmp_path):
 
 @pytest.mark.slow
 def test_the_embedded_model_brings_its_licence(tmp_path):
-    path = export_gguf(EMBEDDED, tmp_path / "out", "q8_0").path
+    path = export_gguf(EMBEDDED, tmp_path / "out", "f16").path
     assert value(path, "general.license") == "apache-2.0"
     assert value(path, "general.base_model.0.repo_url").endswith("HuggingFaceTB/SmolLM2-135M-Instruct")
 
