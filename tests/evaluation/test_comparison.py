@@ -188,6 +188,7 @@ def test_several_models_are_each_compared_with_one_and_corrected_together(scored
         corrected = holm([entry["p"] for entry in together])
         assert [entry["p_holm"] for entry in together] == pytest.approx(corrected, abs=1e-5)
     for one, other in zip(trees, alone, strict=True):
+        assert one["statistics"]["correction"].endswith(f"; over all of 2 comparisons with {names[0]}")
         for name, task in one["tasks"].items():
             assert task["difference"]["p_holm"] >= other["tasks"][name]["difference"]["p_holm"]
             assert task["difference"]["value"] == other["tasks"][name]["difference"]["value"]

@@ -164,6 +164,8 @@ from tests.evaluation.exam_questions import (
         (DRUGS, "A. Aspirin\nC. Beta blocker", "AC"),
         (DRUGS, "B. Ibuprofen\n\nIt relieves pain. Aspirin would irritate the stomach.", "B"),
         (DRUGS, "B. The other drugs raise the risk of bleeding.", "B"),
+        (DRUGS, "- B, since it relieves pain. Aspirin and warfarin would not.", "B"),
+        (DRUGS, "- Ibuprofen, because aspirin and warfarin raise the risk of bleeding.", "B"),
         (DRUGS, "Aspirin inhibits platelets.\nWarfarin needs monitoring.\n\nC", "C"),
         (DISEASES, "B\n解析：A对，C对，此题选错误的。", "B"),
         # Denied, but then stated; the last statement wins.
