@@ -161,10 +161,18 @@ def test_a_rank_may_be_as_wide_as_its_layer_and_a_plain_lora_gives_way():
     for name, rank, told in (("attention", 5, "rank 5"), ("knowledge", 3, "rank 6")):
         with pytest.raises(AdapterError, match=f"{told} must be no wider .* 6 x 4"):
             SPECS[name].make(layer, AdapterConfig(rank=rank))
-    assert SPECS["lora"].make(layer, AdapterConfig(rank=9)).rank == 4
+    for lora in ("lora", "second_lora"):
+        assert SPECS[lora].make(layer, AdapterConfig(rank=9)).rank == 4
     assert SPECS["lora"].make(layer, AdapterConfig(rank=3), device=torch.device("meta")).down.is_meta
     assert not SPECS["lora"].make(layer, AdapterConfig(rank=3)).down.is_meta
     assert SPECS["lora"].make(nn.Linear(6, 4, device="meta"), AdapterConfig(rank=3)).down.is_meta
+
+
+def test_folders_that_were_written_are_found_by_the_same_names():
+    assert {name: spec.path for name, spec in SPECS.items()} == {
+        "knowledge": "knowledge", "noise": "noise.safetensors", "attention": "attention",
+        "alignment": "alignment", "lora": "lora", "second_lora": "second_lora",
+    }  # fmt: skip
 
 
 def test_only_branches_that_a_folder_has_are_found(tmp_path: Path):

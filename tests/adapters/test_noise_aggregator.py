@@ -176,7 +176,7 @@ def test_tensors_of_a_branch_can_be_written_to():
     assert noise.up[4, 2 * 2 + 1] == 7.0
 
 
-@pytest.mark.parametrize("factor", [1.0, 2.5])
+@pytest.mark.parametrize("factor", [1.0, 2.0, 2.5])
 def test_columns_are_weighed_by_their_experts_gate_and_a_factor(factor):
     noise = NoiseAggregator(4, 5, 2, 1.5, experts=3, top_k=1)
     with torch.no_grad():
