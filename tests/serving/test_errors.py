@@ -196,5 +196,5 @@ def test_a_fault_shows_no_details(tiny: Running, monkeypatch: pytest.MonkeyPatch
 
 def test_the_server_answers_still(tiny: Running) -> None:
     answer = tiny.client().chat.completions.create(model="tiny", messages=QUESTION, max_tokens=3)
-    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason in ("stop", "length")
     wait_for(lambda: not tiny.model.engine.busy)

@@ -86,7 +86,8 @@ FORMATS: dict[str, Format] = {
     "lettered": Format(
         ExamColumns(
             "question", tuple("ABCDEFGHIJ"), "answer", "explanation", "subject", first="guess", least=2
-        )
+        ),
+        general=True,
     ),
     "cmb": Format(
         ExamColumns("question", "option", "answer", "explanation", "exam_subject", "question_type")
