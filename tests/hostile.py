@@ -276,7 +276,7 @@ def changed(path: Path, rng: random.Random) -> str:
     told = []
     for _ in range(rng.choice((1, 1, 1, 2))):
         container, key = rng.choice(list(_places(tree)) or [(tree, "added")])
-        value = rng.choice(VALUES)
+        value = json.loads(json.dumps(rng.choice(VALUES)))  # a copy: the next change may be inside of it
         how = rng.choice(("put", "put", "put", "put", "taken out", "renamed"))
         if how == "put":
             container[key] = value

@@ -113,6 +113,22 @@ def test_numbers_of_a_config(entries: dict[str, object], said: str, material: Ma
         use(folder)
 
 
+def test_a_control_token_without_end_is_refused(material: Material) -> None:
+    folder = material.copy(material.base)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"][0]["content"] = "x" * 100_000
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelError, match="control token of 100,000 characters"):
+        use(folder)
+
+
+@pytest.mark.parametrize("number", [1_055_873, 1_063_465])
+def test_numbers_that_had_faults_have_none(number: int, material: Material) -> None:
+    tally = Tally()
+    run(case(material, number), tally)
+    assert not tally.faults
+
+
 @pytest.mark.parametrize("value", ["hot", -1, float("nan"), [1.0]])
 def test_a_temperature_that_is_none(value: object, material: Material) -> None:
     folder = material.copy(material.base)

@@ -27,6 +27,7 @@ OPEN, CLOSE = "<think>", "</think>"
 """What a thought stands between."""
 
 _ONE_CHARACTER = "A message has a character that is itself a control token. Take it out."
+_LONGEST = 1024  # characters of a control token: all its beginnings and ends are held
 _PRIVATE = range(0xE000, 0xF900)
 
 
@@ -76,7 +77,7 @@ class Guard:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raises ModelError for a tokenizer that can't tell where its tokens stand in the text."""
+        """Raises ModelError for a tokenizer that can't tell where tokens stand, or a token without end."""
         if not tokenizer.is_fast:
             raise ModelError(
                 f"{type(tokenizer).__name__} does not tell where its tokens stand in the text, which the "
@@ -87,6 +88,12 @@ class Guard:
         # A character that the vocabulary does not have becomes the unknown token, which controls nothing.
         self._ids = set(control.values()) - {tokenizer.unk_token_id}
         spellings = sorted(control, key=lambda text: (-len(text), text))
+        if spellings and len(spellings[0]) > _LONGEST:
+            raise ModelError(
+                f"The tokenizer has a control token of {len(spellings[0]):,} characters, which begins with "
+                f"{spellings[0][:20]!r}; at most {_LONGEST:,} are read. Its files are damaged: take the "
+                "model's own."
+            )
         self.pattern = re.compile("|".join(map(re.escape, spellings)) if spellings else r"(?!)")
         self._begun = {text[:size] for text in spellings for size in range(1, len(text))}
         self._ended = {text[size:] for text in spellings for size in range(1, len(text))}
