@@ -293,6 +293,9 @@ def test_an_exam_is_pasted_and_answered(page, server: Running) -> None:  # type:
     assert page.locator("#own-result tbody tr").count() == 2
     assert page.locator(".questions details").count() == 12
     page.click(".questions summary >> nth=0")
+    page.locator(
+        ".questions details >> nth=0 >> .share"
+    ).first.wait_for()  # made once the fold says it is open
     assert page.locator(".questions details >> nth=0 >> .share").count() == 8
     assert "<img src=x" in page.inner_text(".questions summary >> nth=0")
     shares = page.locator(".questions details >> nth=0 >> .share.c0 .value").all_inner_texts()
