@@ -121,7 +121,7 @@ def _ranked(items: Sequence[Item], predictions: Sequence[Prediction | None]) -> 
                 choice=choice,
                 plain_choice=plain_choice,
                 plain_right=plain_choice in item.answers,
-                shares=_softmax(np.asarray(values)),
+                shares=option_shares(values),
             )
         )
     return tuple(outcomes)
@@ -221,6 +221,8 @@ def _read(task: Task, item: Item, row: Prediction | None) -> Answer:
     return Answer(frozenset(order[place] for place in answer.content)) if answer.parsable else answer
 
 
-def _softmax(values: Floats) -> tuple[float, ...]:
+def option_shares(log_likelihoods: Sequence[float]) -> tuple[float, ...]:
+    """A model's own probability of each option, if it answers with one of them: the softmax."""
+    values = np.asarray(log_likelihoods)
     powers = np.exp(values - values.max())
     return tuple((powers / powers.sum()).tolist())

@@ -27,6 +27,7 @@ from medcare.foundation.typed import command
 from medcare.text.records import Item, fixed_options
 
 PREDICTIONS = "predictions.jsonl"
+ITEMS, CARDS = Path("data", "items.jsonl"), Path("data", "benchmark.json")
 # Beside predictions of tasks that a judge scores.
 GRADES = "grades.jsonl"
 # Beside predictions: what made the prompts.
@@ -118,12 +119,10 @@ def read_outcomes(folder: Path) -> tuple[TaskOutcomes, ...]:
 
 def read_tests(folder: Path) -> tuple[list[Item], Cards]:
     """The test items of a folder and the card of each of their tasks; raises as `read_outcomes`."""
-    items = read_items(folder / "data" / "items.jsonl")
-    cards = read_cards(folder / "data/benchmark.json")
+    items = read_items(folder / ITEMS)
+    cards = read_cards(folder / CARDS)
     if not items:
-        raise EvaluationError(
-            f"{folder / 'data/items.jsonl'} holds no test items, so there is nothing to score."
-        )
+        raise EvaluationError(f"{folder / ITEMS} holds no test items, so there is nothing to score.")
     unknown = sorted({item.task for item in items} - cards.keys())
     if unknown:
         raise EvaluationError(

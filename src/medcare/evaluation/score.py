@@ -62,23 +62,23 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON, with the 95 % interval; by subject only where items have subjects."""
-        tree = {"task": self.task.name, "metric": self.task.metric, **self._numbers()}
+        tree = {"task": self.task.name, "metric": self.task.metric, **self._numbers(self._drawn())}
         subjects = sorted({item.subject for item in self.items if item.subject})
         parts = {subject: self._of(subject) for subject in subjects}
+        drawn = {subject: part._drawn(f"/{subject}") for subject, part in parts.items()}
         if parts:
-            tree["by_subject"] = {subject: part._numbers(f"/{subject}") for subject, part in parts.items()}
+            tree["by_subject"] = {subject: part._numbers(drawn[subject]) for subject, part in parts.items()}
         if len(parts) > 1:
-            drawn = [part._drawn(f"/{subject}") for subject, part in parts.items()]
-            tree["subject_mean"] = mean_of(drawn, seed=RunConfig.seed).estimate("").to_dict()
+            tree["subject_mean"] = mean_of(list(drawn.values()), seed=RunConfig.seed).estimate("").to_dict()
         return tree
 
-    def _drawn(self, part: str) -> Resampled:
+    def _drawn(self, part: str = "") -> Resampled:
         metric, facts = metric_of(self.task), [item.fact or item.id for item in self.items]
         return resample(self.task.name + part, metric, {"": self.rows}, facts, (), seed=RunConfig.seed)
 
-    def _numbers(self, part: str = "") -> dict[str, Any]:
+    def _numbers(self, drawn: Resampled) -> dict[str, Any]:
         metric = metric_of(self.task)
-        estimate = self._drawn(part).estimate("").to_dict()
+        estimate = drawn.estimate("").to_dict()
         return {
             "value": self.value,
             "low": estimate["low"],

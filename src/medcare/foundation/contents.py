@@ -23,6 +23,8 @@ from medcare.foundation.storage import cache_dir, file_hash, is_forgotten, json_
 MANIFEST = "manifest.json"
 _SEAL = "manifest_sha256"
 _ADVICE = "Copy the folder again from where it is whole, or make it again."
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+"""The files in a stage folder that grow while it trains: measurements, and answers to validation rows."""
 CHECKPOINTS = "checkpoints"
 """The folder in a stage folder of what it goes on from; it is removed once the manifest is there."""
 _LARGE = 1 << 26  # bytes of data from which on hashing takes a while

@@ -60,15 +60,10 @@ def _seen(folder: WatchedFolder) -> Json:
         return folder.look(time.time())
     except Exception:  # whatever lies in one folder, the others are shown
         log.exception("The run '%s' can't be shown.", folder.name)
-        empty: Json = {"title": "", "base": "", "begun": 0.0, "changed": 0.0, "phase": "", "report": False}
-        empty |= {
-            "models": [],
-            "items": "",
-            "scores": {},
-            "live": None,
-            "finished": False,
-            "state": "stopped",
-        }
+        empty: Json = {
+            "title": "", "base": "", "begun": 0.0, "changed": 0.0, "phase": "", "report": False, "models": [],
+            "items": "", "scores": {}, "live": None, "finished": False, "state": "stopped",
+        }  # fmt: skip
         return {"name": folder.name, **empty, "notes": ["It can't be read; the server's log says why."]}
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
 from medcare.evaluation.comparison import compare_all
-from medcare.evaluation.outcomes import PREDICTIONS
+from medcare.evaluation.outcomes import CARDS, ITEMS, PREDICTIONS
 from medcare.foundation.errors import MedCareError
 from medcare.foundation.storage import Json
 from medcare.page.folders import RunFolders, is_inside
@@ -26,7 +26,6 @@ from medcare.reports.comparison import (
 )
 from medcare.serving.failures import ApiError
 
-_ITEMS, _CARDS = Path("data", "items.jsonl"), Path("data", "benchmark.json")
 _MOST_KEPT = 4
 Form = Literal["html", "md", "csv"]
 _FORMS: dict[Form, tuple[str, Callable[[Json], str]]] = {
@@ -91,7 +90,7 @@ class Comparisons:
 
 def _read(folder: Path, model: str) -> list[Path]:
     """The files that a comparison depends on."""
-    return [folder / "evaluation" / model / PREDICTIONS, folder / _ITEMS, folder / _CARDS]
+    return [folder / "evaluation" / model / PREDICTIONS, folder / ITEMS, folder / CARDS]
 
 
 def _told(tree: Json, root: Path | None) -> Json:

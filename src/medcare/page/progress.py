@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medcare.foundation.contents import METRICS, SAMPLES
 from medcare.foundation.storage import Json
 from medcare.page.tail import Tail
 from medcare.reports.wording import visible
 
-METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 _NUMBERS = (
     "step", "steps", "loss", "validation_loss", "validation_score", "learning_rate", "elapsed",
     "tokens_per_second",

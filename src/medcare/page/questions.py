@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from medcare.data.files import read_items
+from medcare.evaluation.marking import option_shares
+from medcare.evaluation.metrics import chosen_option
+from medcare.evaluation.outcomes import ITEMS
 from medcare.generation.options import score_options
 from medcare.page.folders import RunFolders, is_inside
+from medcare.reports import REPORT
 from medcare.serving.failures import ApiError
 from medcare.serving.served_model import ServedModel
 from medcare.text.records import Item, Message, fixed_options
-
-REPORT, ITEMS = "report.html", Path("data", "items.jsonl")
 
 
 class FinishedRuns:
@@ -90,13 +90,9 @@ def score(model: ServedModel, item: Item, *, by_length: bool) -> dict[str, Any]:
     rendered = [model.answered([Message("user", item.prompt)], option) for option in item.options]
     prompts, answers = [rendered[0][0]], [[answer for _, answer in rendered]]
     values = score_options(model.model, prompts, answers)[0]
-    shares = _softmax(values)
-    lengths = [len(option.encode()) if by_length else 1 for option in item.options]
-    ranked = [value / length for value, length in zip(values, lengths, strict=True)]
-    options = [{"log_likelihood": value, "share": share} for value, share in zip(values, shares, strict=True)]
-    return {"options": options, "chosen": ranked.index(max(ranked))}
-
-
-def _softmax(values: Sequence[float]) -> list[float]:
-    weights = [math.exp(value - max(values)) for value in values]
-    return [weight / sum(weights) for weight in weights]
+    lengths = [len(option.encode()) for option in item.options] if by_length else None
+    options = [
+        {"log_likelihood": value, "share": share}
+        for value, share in zip(values, option_shares(values), strict=True)
+    ]
+    return {"options": options, "chosen": chosen_option(values, lengths)}

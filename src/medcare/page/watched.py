@@ -9,16 +9,16 @@ from typing import Any
 
 from pydantic import Field
 
-from medcare.evaluation.outcomes import PREDICTIONS, model_names
+from medcare.evaluation.outcomes import ITEMS, PREDICTIONS, model_names
 from medcare.evaluation.results import RESULTS
 from medcare.export.card import ShownRow
-from medcare.foundation.contents import MANIFEST
+from medcare.foundation.contents import MANIFEST, METRICS
 from medcare.foundation.errors import DataError, MedCareError
 from medcare.foundation.locks import LOCK
 from medcare.foundation.outside import Outside, read_as, read_object
 from medcare.foundation.storage import Json, file_hash
 from medcare.page.folders import is_inside, is_text
-from medcare.page.progress import METRICS, StageProgress
+from medcare.page.progress import StageProgress
 from medcare.page.tail import Tail
 from medcare.reports import REPORT
 from medcare.reports.overview import base_name, tested_model
@@ -117,7 +117,7 @@ class WatchedFolder:
 
     def _test_title(self, answers: Path) -> str:
         """Which model is tested, and how many of the items it has answered."""
-        items = self.folder / "data" / "items.jsonl"
+        items = self.folder / ITEMS
         counts = []
         for path in (answers, items):
             tail = self._answers.setdefault(path, Tail(path, lambda _: {}))
@@ -171,7 +171,7 @@ class WatchedFolder:
 
     def _compared(self) -> Json:
         """The models whose answers are here, and a hash of what they answer."""
-        items = self.folder / "data" / "items.jsonl"
+        items = self.folder / ITEMS
         inside = {path.parent.name for path in self._tested() if path.name == PREDICTIONS}
         if not inside or not is_inside(items, self.folder):
             return {"models": [], "items": ""}

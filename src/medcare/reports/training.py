@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from medcare.foundation.contents import METRICS
 from medcare.reports.charts import Plot, curves, number
 from medcare.reports.run_files import read_manifest, read_metrics
 from medcare.reports.wording import duration, model_name
@@ -70,7 +71,7 @@ def read_stages(
     views: list[StageView] = []
     maps: tuple[RouterMap, ...] = ()
     for (baseline, stage), folder in folders.items():
-        path = folder / "metrics.jsonl"
+        path = folder / METRICS
         if not path.is_file():
             continue
         rows, manifest = read_metrics(path), read_manifest(folder)

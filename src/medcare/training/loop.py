@@ -23,6 +23,7 @@ from medcare.adapters.orthogonality import branch_pairs, measure, penalty, proje
 from medcare.adapters.shards import gathered, whole
 from medcare.adapters.tuner import router_load, set_noise
 from medcare.foundation import processes
+from medcare.foundation.contents import METRICS, SAMPLES
 from medcare.foundation.errors import ConfigError, FolderError, ModelError, TrainingError
 from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
@@ -54,7 +55,6 @@ from medcare.training.optimizers import (
     training_mode,
 )
 from medcare.training.pace import likely_reason
-from medcare.training.samples import SAMPLES
 from medcare.training.state import best_parameters, last_checkpoint, load_state, save_state
 from medcare.training.tracking import scalars
 from medcare.training.validation import Validation, Validator
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
-METRICS = "metrics.jsonl"
 _MOST_SKIPPED = 10  # in a row: more are no single rows' fault
 _NAMED = 5  # row ids in a message
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-SAMPLES = "samples.jsonl"
 _ROLES = ("", "system", "user", "assistant", "model")
 _LONGEST_PROMPT, _LONGEST_ANSWER = 1024, 64  # tokens
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from medcare.adapters.shards import overwrite, whole
 from medcare.adapters.tuner import set_noise
+from medcare.foundation.contents import SAMPLES
 from medcare.foundation.errors import DataError, FolderError, TrainingError
 from medcare.foundation.outside import Outside, read_as
 from medcare.foundation.storage import append_jsonl, write_json
@@ -29,7 +30,7 @@ from medcare.settings.config import StageConfig, ValidationConfig
 from medcare.text.batches import collate, plan
 from medcare.text.chat_template import Rendered
 from medcare.text.corpus import Corpus, as_corpus
-from medcare.training.samples import SAMPLES, Samples
+from medcare.training.samples import Samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

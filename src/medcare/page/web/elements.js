@@ -16,3 +16,23 @@ export function button(text, action, properties = {}) {
   made.addEventListener("click", action);
   return made;
 }
+
+/** A share of 1 in percent, with a decimal. */
+export const percent = (value) => (100 * value).toFixed(1);
+
+/** Do something that may fail, and say in an element why it did. */
+export async function attempt(told, action) {
+  element(told).textContent = "";
+  try {
+    await action();
+  } catch (error) {
+    element(told).textContent = error.message;
+  }
+}
+
+/** Have the browser save parts of a text as a file. */
+export function download(name, parts, type) {
+  const link = make("a", { href: URL.createObjectURL(new Blob(parts, { type })), download: name });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}

@@ -1,7 +1,7 @@
 // Exam questions of a finished run, put to the models that are served.
 
 import { getJson, postJson } from "./api.js";
-import { element, make } from "./elements.js";
+import { attempt, element, make, percent } from "./elements.js";
 import { chosenModels, colour, fillModels } from "./models.js";
 
 export const letter = (index) => String.fromCharCode(65 + index);
@@ -15,12 +15,12 @@ export function startExam(models, runs) {
   names = models;
   fillModels(element("exam-models"), names);
   element("exam-run").append(...runs.map((run) => new Option(run)));
-  element("exam-run").addEventListener("change", () => attempt(showRun));
-  element("exam-task").addEventListener("change", () => attempt(() => show(0)));
-  element("previous").addEventListener("click", () => attempt(() => show(number - 1)));
-  element("next").addEventListener("click", () => attempt(() => show(number + 1)));
-  element("random").addEventListener("click", () => attempt(() => show(Math.floor(Math.random() * count()))));
-  element("score").addEventListener("click", () => attempt(score));
+  element("exam-run").addEventListener("change", () => attempt("exam-error", showRun));
+  element("exam-task").addEventListener("change", () => attempt("exam-error", () => show(0)));
+  element("previous").addEventListener("click", () => attempt("exam-error", () => show(number - 1)));
+  element("next").addEventListener("click", () => attempt("exam-error", () => show(number + 1)));
+  element("random").addEventListener("click", () => attempt("exam-error", () => show(Math.floor(Math.random() * count()))));
+  element("score").addEventListener("click", () => attempt("exam-error", score));
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, select, textarea");
     if (element("exam").hidden || element("exam-runs").hidden || typing || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -29,7 +29,7 @@ export function startExam(models, runs) {
   });
   for (const choice of document.querySelectorAll("#exam-kind input")) choice.addEventListener("change", showKind);
   showKind();
-  if (runs.length) attempt(showRun);
+  if (runs.length) attempt("exam-error", showRun);
   else none();
 }
 
@@ -124,15 +124,6 @@ export function bar(all, model, share, chosen) {
   if (chosen) name.append(make("span", { className: "hidden", textContent: " chooses this" }));
   const fill = make("span", { className: "fill" });
   fill.style.setProperty("--share", share);
-  row.append(name, make("span", { className: "track" }, fill), make("span", { className: "value", textContent: `${(100 * share).toFixed(1)} %` }));
+  row.append(name, make("span", { className: "track" }, fill), make("span", { className: "value", textContent: `${percent(share)} %` }));
   return row;
-}
-
-async function attempt(action) {
-  element("exam-error").textContent = "";
-  try {
-    await action();
-  } catch (error) {
-    element("exam-error").textContent = error.message;
-  }
 }

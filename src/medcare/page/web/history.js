@@ -1,6 +1,8 @@
 // Conversations, kept in this browser and nowhere else. Each is {id, changed, turns}, where a turn is
 // {question, answers} and an answer {model, text, thought, note, failed}.
 
+import { download } from "./elements.js";
+
 const KEY = "medcare.conversations";
 const MOST = 100;
 const MOST_CHARACTERS = 2_000_000; // browsers give a page about five million
@@ -51,11 +53,7 @@ export function save(chosen) {
     return [...models].map((model) => ({ id: `${id}/${model}`, source: "chat", messages: messages(turns, model) }));
   });
   const lines = rows.filter((row) => row.messages.length).map((row) => `${JSON.stringify(row)}\n`);
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
-  link.download = chosen.length === 1 ? "conversation.jsonl" : "conversations.jsonl";
-  link.click();
-  URL.revokeObjectURL(link.href);
+  download(chosen.length === 1 ? "conversation.jsonl" : "conversations.jsonl", lines, "application/jsonl");
 }
 
 function store(all) {

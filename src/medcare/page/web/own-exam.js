@@ -1,7 +1,7 @@
 // An exam of the user's own: a file or a pasted text, answered by the served models.
 
 import { getJson, postJson } from "./api.js";
-import { button, element, make } from "./elements.js";
+import { attempt, button, download, element, make, percent } from "./elements.js";
 import { bar, letter } from "./exam.js";
 import { chosenModels, fillModels } from "./models.js";
 
@@ -34,7 +34,7 @@ export function startOwnExam(models) {
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(running ? cancel : send);
+    attempt("own-error", running ? cancel : send);
   });
 }
 
@@ -119,8 +119,8 @@ function show({ result, set_aside: aside }) {
       make("tbody", {}, ...scores))),
     make("ul", { className: "findings" }, ...result.compared.map((text) => make("li", { textContent: text }))),
     ...aside.map(({ row, reason }) => make("p", { className: "error small", textContent: row === "" ? reason : `Row ${row} is set aside: ${reason}` })),
-    make("p", { className: "links" }, button("Download CSV", () => download("exam.csv", csv(result.questions, models), "text/csv")), " ",
-      button("Download JSON", () => download("exam.json", JSON.stringify({ ...result, set_aside: aside }, null, 1), "application/json"))),
+    make("p", { className: "links" }, button("Download CSV", () => download("exam.csv", [csv(result.questions, models)], "text/csv")), " ",
+      button("Download JSON", () => download("exam.json", [JSON.stringify({ ...result, set_aside: aside }, null, 1)], "application/json"))),
     make("h2", { textContent: "Questions" }), list, ...(result.questions.length > MOST_SHOWN ? [more] : []));
 }
 
@@ -159,23 +159,4 @@ function csv(questions, models) {
 function cell(value) {
   const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-function download(name, text, type) {
-  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
-
-function percent(value) {
-  return (100 * value).toFixed(1);
-}
-
-async function attempt(action) {
-  element("own-error").textContent = "";
-  try {
-    await action();
-  } catch (error) {
-    element("own-error").textContent = error.message;
-  }
 }

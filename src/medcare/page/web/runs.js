@@ -1,7 +1,7 @@
 // All runs of the server's folder, told anew by the server whenever one changes.
 
 import { chart } from "./chart.js";
-import { element, make } from "./elements.js";
+import { element, make, percent } from "./elements.js";
 
 const STATES = { running: "Running", stopped: "Stopped", finished: "Finished" };
 const FAMILIES = { knowledge: "Knowledge", alignment: "Alignment" };
@@ -152,10 +152,6 @@ class Card {
       this.bar.hidden = true;
     } else this.bar.hidden = false;
   }
-}
-
-function percent(value) {
-  return (100 * value).toFixed(1);
 }
 
 function day(seconds) {
