@@ -46,9 +46,10 @@ def test_generated_runs(material: Material) -> None:
 
 
 def test_what_a_soak_has_found(material: Material) -> None:
-    """Numbers that were faults once: half a character in a place that nobody reads, names of 100,000 letters."""
+    """Numbers that were faults once: half a character in a place that nobody reads, names of 100,000 letters, a
+    tokenizer that makes no tokens."""
     tally = Tally()
-    for number in (1000046, 1001608, 1016508, 1017423):
+    for number in (1000046, 1001608, 1016508, 1017423, 1086818):
         run(case(material, number), tally)
     assert not tally.faults, "\n".join(tally.faults)
 

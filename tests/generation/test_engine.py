@@ -312,6 +312,14 @@ def test_a_failure_of_one_request_is_its_own(
         assert answers.end(index) == expected.end(index)
 
 
+def test_a_prompt_without_tokens_is_refused_before_it_is_anyone_s(llama: PreTrainedModel) -> None:
+    """An empty list would reach the embedding as floats, and take the requests beside it along."""
+    engine = BatchingEngine(llama)
+    with pytest.raises(DataError, match="at least one"):
+        engine.add((), Sampling(2), lambda event: None)
+    assert not engine.busy
+
+
 def test_a_token_without_a_row_is_refused_before_it_is_anyone_s(llama: PreTrainedModel) -> None:
     engine = BatchingEngine(llama)
     for token in (-1, 96):

@@ -6,6 +6,8 @@ import time
 import pytest
 import torch
 from huggingface_hub import constants
+from tokenizers import Regex, Tokenizer, normalizers
+from tokenizers.models import BPE
 
 from medcare.foundation.errors import ModelError
 from medcare.models import base_model
@@ -31,6 +33,21 @@ def test_a_damaged_download_is_one_sentence(damage, tiny_base, tmp_path):
         load(folder)
     assert "can't be loaded" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("emptied", ["vocabulary", "normalizer"])
+def test_a_tokenizer_that_makes_no_tokens_is_told(emptied, tiny_base, tmp_path):
+    """A vocabulary without the letters, or a step that takes all of a text away, says nothing by itself."""
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    file = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if emptied == "vocabulary":
+        file.model = BPE({}, [])
+    else:
+        file.normalizer = normalizers.Replace(Regex(r"[\s\S]"), "")
+    file.save(str(folder / "tokenizer.json"))
+    with pytest.raises(ModelError, match="makes no tokens of a text"):
+        load_tokenizer(str(folder))
 
 
 @pytest.mark.parametrize("name", ["nope", "./nope", "/nope", "~/nope", "a/b/c", ""])

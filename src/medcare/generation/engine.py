@@ -105,8 +105,10 @@ class BatchingEngine:
         """Put a request at the end of the queue; together with its answer it must be within `longest`.
 
         Raises:
-            DataError: a token has no row in the model's embedding.
+            DataError: there is no token, or one that has no row in the model's embedding.
         """
+        if not prompt:
+            raise DataError("There is no token to answer: a prompt needs at least one.")
         rows = self._decoder.model.get_input_embeddings().weight.shape[0]
         if not all(0 <= token < rows for token in prompt):
             raise DataError(f"Token ids must be from 0 to {rows - 1}.")

@@ -273,7 +273,13 @@ def load_tokenizer(name: str, chat_template: str = "") -> PreTrainedTokenizerBas
             **_found_by(source), trust_remote_code=False
         )
         tokenizer.name_or_path = source
-        tokenizer.decode(tokenizer("Fever?")["input_ids"])  # what is wrong with it may show only at work
+        ids = tokenizer("Fever?", add_special_tokens=False)["input_ids"]
+        tokenizer.decode(ids)  # what is wrong with it may show only at work
+        if not ids:
+            raise ModelError(
+                f"The tokenizer of {name} makes no tokens of a text. Its vocabulary, or the steps of its "
+                "tokenizer.json, leave nothing of it: take the file as it was published."
+            )
         rows = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
         if rows is not None:
             fit_tokenizer(name, tokenizer, rows)
