@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medcare.adapters.loading import load_model
-from medcare.evaluation.sides import read_side
+from medcare.evaluation.evaluated_model import read_evaluated_model
 from medcare.export.merged import merge
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import MedCareError
@@ -45,7 +45,7 @@ READERS = {
     "run": write_report,
     "lora": load_model,
     "converted": load_model,
-    "evaluation": lambda folder: read_side(str(folder)),
+    "evaluation": lambda folder: read_evaluated_model(str(folder)),
 }
 
 

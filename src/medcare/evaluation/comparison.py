@@ -16,10 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medcare.evaluation.evaluated_model import (
+    UNKNOWN,
+    EvaluatedModel,
+    check_same_cards,
+    check_same_items,
+    read_evaluated_model,
+)
 from medcare.evaluation.outcomes import TaskOutcomes, outcomes_of
 from medcare.evaluation.resampling import RESAMPLES
 from medcare.evaluation.results import results, settle
-from medcare.evaluation.sides import UNKNOWN, Side, check_same_cards, check_same_items, read_side
 from medcare.foundation.storage import Json
 from medcare.settings.config import RunConfig
 
@@ -40,7 +46,7 @@ def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Json:
     """Compare two models.
 
     Args:
-        first: a name of answers, see `sides`; the side that differences are against.
+        first: a name of answers, see `evaluated_model`; the model that differences are against.
         second: another.
         resamples: draws of each bootstrap and permutation test.
 
@@ -48,7 +54,7 @@ def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Json:
         EvaluationError: they did not answer the same items, or have no answers.
         DataError: a file is malformed.
     """
-    a, b = read_side(first), read_side(second)
+    a, b = read_evaluated_model(first), read_evaluated_model(second)
     digest, reworded = check_same_items(a, b)
     check_same_cards(a, b)
     tasks = outcomes_of(a.items, a.cards, {"a": a.predictions, "b": b.predictions})
@@ -80,7 +86,7 @@ def compare_all(first: str, others: Sequence[str], *, resamples: int = RESAMPLES
     """Compare each of several models with one; what stands out is judged among all that is shown together.
 
     Args:
-        first: a name of answers, see `sides`; what the others are compared with.
+        first: a name of answers, see `evaluated_model`; what the others are compared with.
         others: further ones, at least one.
         resamples: as of `compare`.
 
@@ -122,7 +128,7 @@ def _family(entry: Json) -> Json:
     }
 
 
-def _settings(a: Side, b: Side) -> list[Json]:
+def _settings(a: EvaluatedModel, b: EvaluatedModel) -> list[Json]:
     rows = []
     for name in {**a.facts, **b.facts}:
         one, other = a.facts.get(name, UNKNOWN), b.facts.get(name, UNKNOWN)
@@ -131,7 +137,7 @@ def _settings(a: Side, b: Side) -> list[Json]:
     return rows
 
 
-def _warnings(a: Side, b: Side, settings: list[Json], reworded: int) -> list[str]:
+def _warnings(a: EvaluatedModel, b: EvaluatedModel, settings: list[Json], reworded: int) -> list[str]:
     found = []
     if reworded:
         found.append(

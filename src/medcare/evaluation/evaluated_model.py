@@ -1,4 +1,4 @@
-"""The two sides of a comparison: which predictions a name stands for, and how they were made.
+"""One model's predictions as a comparison takes them: which ones a name stands for, and how they were made.
 
 A name is a folder that `medcare run` or `medcare evaluate` wrote, with `:NAME` behind it for one of its
 models (else its last one), or a predictions.jsonl inside of one. Imports no torch.
@@ -34,7 +34,6 @@ from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import check
 from medcare.text.records import Item
 
-_NAMED = 3
 UNKNOWN = "not recorded"
 
 
@@ -46,8 +45,8 @@ class _Settings(Outside):
 
 
 @dataclass(frozen=True)
-class Side:
-    """One model's answers, with what they answer.
+class EvaluatedModel:
+    """One model's answers to a test set, and how they were made.
 
     Attributes:
         name: as it was given, with the model's name.
@@ -70,7 +69,7 @@ class Side:
     facts: dict[str, str]
 
 
-def read_side(given: str) -> Side:
+def read_evaluated_model(given: str) -> EvaluatedModel:
     """The answers behind a name.
 
     Raises:
@@ -86,7 +85,7 @@ def read_side(given: str) -> Side:
     config = _config(folder / "config.yaml")
     name = given if given.endswith(f":{model}") or folder != Path(given) else f"{given}:{model}"
     seed = config.get("seed")
-    return Side(
+    return EvaluatedModel(
         name,
         folder,
         model,
@@ -98,8 +97,8 @@ def read_side(given: str) -> Side:
     )
 
 
-def check_same_items(first: Side, second: Side) -> tuple[str, int]:
-    """Make sure that both sides answered the same items, whatever the prompts were.
+def check_same_items(first: EvaluatedModel, second: EvaluatedModel) -> tuple[str, int]:
+    """Make sure that both models answered the same items, whatever the prompts were.
 
     Returns:
         A SHA-256 over what the items are, and how many of them were put in other words.
@@ -122,8 +121,8 @@ def check_same_items(first: Side, second: Side) -> tuple[str, int]:
     return _digest(one), sum(prompts[item.id] != item.prompt for item in first.items)
 
 
-def check_same_cards(first: Side, second: Side) -> None:
-    """Make sure that both sides read and score the answers alike; raises EvaluationError."""
+def check_same_cards(first: EvaluatedModel, second: EvaluatedModel) -> None:
+    """Make sure that both models' answers are read and scored alike; raises EvaluationError."""
     for name in dict.fromkeys(item.task for item in first.items):
         one, other = first.cards[name], second.cards[name]
         differing = [key for key in ("form", "metric", "labels") if getattr(one, key) != getattr(other, key)]
