@@ -10,19 +10,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from medcare.foundation.errors import DataError
 from medcare.generation import generate
 from medcare.generation.engine import BatchingEngine
-from medcare.generation.requests import Event, Finished, Read, Request, Token
+from medcare.generation.requests import EngineRequest, Event, Finished, PromptTokens, Token
 from medcare.generation.sampling import Sampling
 from tests.conftest import tiny_model
 
 
-class Answers:
+class EventLog:
     """Collects what an engine hands out."""
 
     def __init__(self, engine: BatchingEngine) -> None:
         self.engine = engine
         self.events: list[list[Event]] = []
 
-    def ask(self, prompt: list[int], *, score_prompt: bool = False, **settings: object) -> Request:
+    def ask(self, prompt: list[int], *, score_prompt: bool = False, **settings: object) -> EngineRequest:
         self.events.append([])
         sampling = Sampling(**{"max_new_tokens": 12, **settings})  # type: ignore[arg-type]
         return self.engine.add(prompt, sampling, self.events[-1].append, score_prompt=score_prompt)
@@ -68,7 +68,7 @@ def check_as_alone(model: PreTrainedModel, engine: BatchingEngine, *, seed: int 
     alone = [generate(model, None, [row], max_new_tokens=14, stop_ids=[])[0] for row in rows]
     stop = alone[0][5]
     limits = [3, 14, 1, 9, 14, 14, 5, 14, 2]
-    answers, waiting = Answers(engine), list(zip(rows, limits, strict=True))
+    answers, waiting = EventLog(engine), list(zip(rows, limits, strict=True))
     while waiting or engine.busy:
         for row, limit in waiting[: 1 + len(waiting) % 3]:
             answers.ask(row, max_new_tokens=limit, stop_ids=(stop,))
@@ -100,7 +100,7 @@ def test_a_recurrent_model_serves_one_at_a_time() -> None:
 
 def test_a_small_cache_makes_requests_wait(llama: PreTrainedModel) -> None:
     engine = BatchingEngine(llama, max_rows=8, cache_tokens=80)
-    answers = Answers(engine)
+    answers = EventLog(engine)
     rows = prompts(6)
     for row in rows:
         answers.ask(row)
@@ -115,7 +115,7 @@ def test_a_small_cache_makes_requests_wait(llama: PreTrainedModel) -> None:
 
 def test_a_long_prompt_does_not_hold_up_the_others(llama: PreTrainedModel) -> None:
     engine = BatchingEngine(llama, prefill_tokens=8)
-    answers = Answers(engine)
+    answers = EventLog(engine)
     answers.ask([5, 6, 7], max_new_tokens=40)
     answers.run(steps=1)
     answers.ask([9] * 64, max_new_tokens=2)
@@ -128,7 +128,7 @@ def test_a_long_prompt_does_not_hold_up_the_others(llama: PreTrainedModel) -> No
 
 def test_a_cancelled_request_frees_its_row_and_says_no_more(llama: PreTrainedModel) -> None:
     engine = BatchingEngine(llama, max_rows=2)
-    answers = Answers(engine)
+    answers = EventLog(engine)
     requests = [answers.ask(row) for row in prompts(4)]
     answers.run(steps=2)
     requests[0].cancelled = requests[3].cancelled = True
@@ -145,7 +145,7 @@ def test_a_cancelled_request_frees_its_row_and_says_no_more(llama: PreTrainedMod
 
 def test_log_probabilities_equal_a_direct_forward_pass(any_model: PreTrainedModel) -> None:
     engine = BatchingEngine(any_model, prefill_tokens=16)
-    answers = Answers(engine)
+    answers = EventLog(engine)
     rows = prompts(3)
     for row, count in zip(rows, (0, 4, 2), strict=True):
         answers.ask(row, alternatives=count, temperature=1.3, seed=4)
@@ -167,7 +167,7 @@ def test_log_probabilities_equal_a_direct_forward_pass(any_model: PreTrainedMode
 
 def test_a_seed_gives_the_same_answer_whoever_shares_the_batch(llama: PreTrainedModel) -> None:
     def answer(company: int, seed: int | None) -> list[int]:
-        answers = Answers(BatchingEngine(llama))
+        answers = EventLog(BatchingEngine(llama))
         answers.ask([7, 8, 9], temperature=1.5, seed=seed)
         for row in prompts(company):
             answers.ask(row, temperature=0.7)
@@ -181,7 +181,7 @@ def test_a_seed_gives_the_same_answer_whoever_shares_the_batch(llama: PreTrained
 
 def test_what_has_begun_can_be_dropped(llama: PreTrainedModel) -> None:
     engine = BatchingEngine(llama, max_rows=2)
-    answers = Answers(engine)
+    answers = EventLog(engine)
     requests = [answers.ask(row) for row in prompts(4)]
     answers.run(steps=1)
     requests[1].cancelled = True
@@ -194,7 +194,7 @@ def test_what_has_begun_can_be_dropped(llama: PreTrainedModel) -> None:
 
 def test_cancelled_requests_do_not_wait(llama: PreTrainedModel) -> None:
     engine = BatchingEngine(llama, max_rows=1, cache_tokens=60)
-    answers = Answers(engine)
+    answers = EventLog(engine)
     requests = [answers.ask(row) for row in prompts(4)]
     answers.run(steps=1)
     requests[1].cancelled = requests[2].cancelled = True
@@ -217,7 +217,7 @@ def logarithms(model: PreTrainedModel, row: list[int]) -> torch.Tensor:
 
 def check_prompt(model: PreTrainedModel, row: list[int], events: list[Event], alternatives: int) -> None:
     """What was read of a prompt is what one forward pass says."""
-    read = [token for event in events if isinstance(event, Read) for token in event.tokens]
+    read = [token for event in events if isinstance(event, PromptTokens) for token in event.tokens]
     expected = logarithms(model, row)
     assert [token.id for token in read] == row
     assert (read[0].log_probability, read[0].alternatives) == (None, ())
@@ -229,7 +229,7 @@ def check_prompt(model: PreTrainedModel, row: list[int], events: list[Event], al
 
 def test_prompts_are_scored_while_others_are_answered(any_model: PreTrainedModel) -> None:
     engine = BatchingEngine(any_model, max_rows=5, prefill_tokens=16)
-    answers, rows = Answers(engine), prompts(9, longest=40)
+    answers, rows = EventLog(engine), prompts(9, longest=40)
     for index, row in enumerate(rows):
         if index % 3:
             answers.ask(row, score_prompt=True, max_new_tokens=index % 4, alternatives=index % 3)
@@ -244,17 +244,19 @@ def test_prompts_are_scored_while_others_are_answered(any_model: PreTrainedModel
         assert answers.end(index) == "length"
         if index % 3:
             check_prompt(any_model, row, answers.events[index], index % 3)
-            first = next(n for n, event in enumerate(answers.events[index]) if not isinstance(event, Read))
-            assert not any(isinstance(event, Read) for event in answers.events[index][first:])
+            first = next(
+                n for n, event in enumerate(answers.events[index]) if not isinstance(event, PromptTokens)
+            )
+            assert not any(isinstance(event, PromptTokens) for event in answers.events[index][first:])
         else:
-            assert not any(isinstance(event, Read) for event in answers.events[index])
+            assert not any(isinstance(event, PromptTokens) for event in answers.events[index])
 
 
 @pytest.mark.parametrize("make", [sliding, recurrent])
 def test_prompts_are_scored_by_other_kinds_of_cache(make: Callable[[], PreTrainedModel]) -> None:
     model = make()
     answers, rows = (
-        Answers(BatchingEngine(model, prefill_tokens=7)),
+        EventLog(BatchingEngine(model, prefill_tokens=7)),
         [*prompts(3, longest=30), [4], [5] * 300],
     )
     for row in rows:
@@ -268,7 +270,7 @@ def test_prompts_are_scored_by_other_kinds_of_cache(make: Callable[[], PreTraine
 def test_the_token_that_ends_an_answer_comes_with_its_end(llama: PreTrainedModel) -> None:
     row = prompts(1)[0]
     stop = generate(llama, None, [row], max_new_tokens=1, stop_ids=[])[0][0]
-    answers = Answers(BatchingEngine(llama))
+    answers = EventLog(BatchingEngine(llama))
     answers.ask(row, stop_ids=(stop,), alternatives=1)
     answers.run()
     expected = float(logarithms(llama, row)[-1, stop])
@@ -285,12 +287,12 @@ def test_a_failure_of_one_request_is_its_own(
 ) -> None:
     """Whether while its prompt is read or in the middle: the others get the answers that they get alone."""
     rows = prompts(4)
-    expected = Answers(BatchingEngine(llama))
+    expected = EventLog(BatchingEngine(llama))
     for row in rows:
         expected.ask(row, temperature=1.0, seed=5)
     expected.run()
     engine = BatchingEngine(llama)
-    answers = Answers(engine)
+    answers = EventLog(engine)
     requests = [answers.ask(row, temperature=1.0, seed=5) for row in rows]
     forward = engine._forward
 

@@ -7,9 +7,9 @@ import torch
 
 from medcare.generation import generate
 from medcare.generation.engine import BatchingEngine
-from medcare.generation.options import score_options
+from medcare.generation.option_scoring import score_options
 from medcare.models.traits import Traits
-from tests.generation.test_engine import Answers
+from tests.generation.test_engine import EventLog
 from tests.models.families import FAMILIES, NOT_CAUSAL, lively_family, tiny_family
 
 LIMIT = 4
@@ -44,7 +44,7 @@ def test_answers_are_those_of_whole_rows(family):
     model = lively_family(family, **({"alibi": True} if alibi else {}))
     expected = [continued(model, prompt) for prompt in prompts()]
     assert generate(model, None, prompts(), max_new_tokens=LIMIT, stop_ids=[]) == expected
-    answers = Answers(BatchingEngine(model, max_rows=2, prefill_tokens=6))
+    answers = EventLog(BatchingEngine(model, max_rows=2, prefill_tokens=6))
     for prompt in prompts():
         answers.ask(prompt, max_new_tokens=LIMIT)
     answers.run()

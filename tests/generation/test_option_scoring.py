@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from medcare.foundation.errors import EvaluationError
-from medcare.generation import options as scoring
+from medcare.generation import option_scoring as scoring
 from medcare.generation import score_options, stream_option_scores
 
 Questions = tuple[list[list[int]], list[list[list[int]]]]

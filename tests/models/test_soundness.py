@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from medcare.foundation.errors import ModelError
 from medcare.generation.engine import BatchingEngine
 from medcare.generation.greedy import generate
-from medcare.generation.options import score_options
+from medcare.generation.option_scoring import score_options
 from medcare.generation.sampling import Sampling
 from medcare.models.base_model import load_base, load_tokenizer
 from medcare.models.tensor_files import load_tensors

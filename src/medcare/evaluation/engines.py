@@ -137,7 +137,7 @@ class LocalEngine:
 
     def rank(self, prompts: Sequence[Prompt]) -> Iterator[Scores]:
         """As `Engine.rank`."""
-        from medcare.generation.options import stream_option_scores
+        from medcare.generation.option_scoring import stream_option_scores
 
         for chosen in _by_examples(prompts):
             pairs = [

@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer
 
 from medcare.foundation.errors import DataError, MedCareError
 from medcare.generation.decoder import Decoder, keep_rows
-from medcare.generation.requests import Failed, Finished, Read, Request, Sink, Token
+from medcare.generation.requests import EngineRequest, Failed, Finished, PromptTokens, Sink, Token
 from medcare.generation.sampling import Sampling, choose
 from medcare.generation.scored_tokens import chosen_tokens, prompt_tokens
 from medcare.models.soundness import check_answer
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class _Group:
     """Requests whose keys and values are in one cache of `width` columns."""
 
-    requests: list[Request]
+    requests: list[EngineRequest]
     cache: Any  # a `DynamicCache`, or what `Decoder.read` remembers of its only row
     width: int
     alone: bool = False  # its only request was in a step that failed
@@ -63,12 +63,12 @@ class BatchingEngine:
         """
         self._decoder = Decoder.of(model)
         self.max_rows = max_rows if self._decoder.plain_cache else 1
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[EngineRequest] = deque()
         self._prefill_tokens = prefill_tokens
         self._cache_tokens = cache_tokens
         self._joining: _Group | None = None
         self._running: _Group | None = None
-        self._suspects: deque[Request] = deque()
+        self._suspects: deque[EngineRequest] = deque()
         self._reading: _Group | None = None  # what a step is at, if it failed in the middle
 
     @property
@@ -78,13 +78,13 @@ class BatchingEngine:
         return min(self._cache_tokens, limit or self._cache_tokens)
 
     @property
-    def active(self) -> list[Request]:
+    def active(self) -> list[EngineRequest]:
         """The requests that have begun."""
         groups = [group.requests for group in (self._joining, self._running) if group]
         return [request for group in (*groups, self._suspects) for request in group]
 
     @property
-    def waiting(self) -> list[Request]:
+    def waiting(self) -> list[EngineRequest]:
         """The requests that have not begun, oldest first."""
         return [request for request in tuple(self._waiting) if not request.cancelled]
 
@@ -101,7 +101,7 @@ class BatchingEngine:
         *,
         score_prompt: bool = False,
         constraint: Constraint | None = None,
-    ) -> Request:
+    ) -> EngineRequest:
         """Put a request at the end of the queue; together with its answer it must be within `longest`.
 
         Raises:
@@ -112,18 +112,18 @@ class BatchingEngine:
         rows = self._decoder.model.get_input_embeddings().weight.shape[0]
         if not all(0 <= token < rows for token in prompt):
             raise DataError(f"Token ids must be from 0 to {rows - 1}.")
-        request = Request(tuple(prompt), sampling, sink, score_prompt, constraint)
+        request = EngineRequest(tuple(prompt), sampling, sink, score_prompt, constraint)
         self._waiting.append(request)
         return request
 
-    def drop_active(self) -> list[Request]:
+    def drop_active(self) -> list[EngineRequest]:
         """Drop the requests that have begun, for example after a step failed, and return them."""
         dropped = [request for request in self.active if not (request.cancelled or request.ended)]
         self._joining = self._running = self._reading = None
         self._suspects.clear()
         return dropped
 
-    def part(self) -> list[Request]:
+    def part(self) -> list[EngineRequest]:
         """After a step that failed, part the request at fault from the others, which go on.
 
         Nobody knows which it was. So each is read anew, by itself, up to its next token, before it goes on
@@ -170,7 +170,7 @@ class BatchingEngine:
 
     def _next_group(self) -> _Group | None:
         """Take from the queue, in its order, what fits into a prefill, the batch and the cache."""
-        chosen: list[Request] = []
+        chosen: list[EngineRequest] = []
         rows = self._running.requests if self._running else []
         while self._waiting and len(rows) + len(chosen) < self.max_rows:
             request = self._waiting[0]
@@ -207,7 +207,7 @@ class BatchingEngine:
                 and not request.answer
                 and (tokens := prompt_tokens(request, row, column))
             ):
-                request.sink(Read(tokens))
+                request.sink(PromptTokens(tokens))
         if end < longest:
             return
         for request in group.requests:
@@ -316,12 +316,12 @@ class BatchingEngine:
         return _Group(requests, cache, width)
 
 
-def _is_sent_in_part(request: Request) -> bool:
+def _is_sent_in_part(request: EngineRequest) -> bool:
     """Whether some of its prompt's log-probabilities may be under way, and would come twice."""
     return request.score_prompt and not request.answer
 
 
-def _restricted(requests: Sequence[Request], logits: Tensor) -> tuple[Tensor, dict[int, str]]:
+def _restricted(requests: Sequence[EngineRequest], logits: Tensor) -> tuple[Tensor, dict[int, str]]:
     """The logits [b, v] of the tokens that each row's constraint allows, and why rows can't go on."""
     allowed, failed = logits, {}
     for index, request in enumerate(requests):

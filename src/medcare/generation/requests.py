@@ -30,8 +30,8 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Read:
-    """The next tokens of a prompt whose log-probabilities were asked for."""
+class PromptTokens:
+    """The next tokens of a prompt, with the log-probabilities that were asked for."""
 
     tokens: tuple[Token, ...]
 
@@ -56,7 +56,7 @@ class Failed:
     reason: str
 
 
-Event = Read | Token | Finished | Failed
+Event = PromptTokens | Token | Finished | Failed
 
 Sink = Callable[[Event], None]
 """Takes the prompt's tokens if they are wanted, then the answer's and its end; called by the thread that
@@ -64,8 +64,8 @@ calls `BatchingEngine.step`."""
 
 
 @dataclass(eq=False)
-class Request:
-    """An answer that is wanted.
+class EngineRequest:
+    """One answer that the engine is asked for, and how far it has come.
 
     Attributes:
         prompt: token ids, at least one.

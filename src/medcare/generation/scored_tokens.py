@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from medcare.generation.requests import Request, Token
+from medcare.generation.requests import EngineRequest, Token
 from medcare.generation.sampling import log_probabilities
 
 # Columns of logits made float32 at once: a model without a plain cache computes a prompt in one piece.
 _COLUMNS = 256
 
 
-def chosen_tokens(requests: Sequence[Request], logits: Tensor, tokens: Tensor) -> dict[int, Token]:
+def chosen_tokens(requests: Sequence[EngineRequest], logits: Tensor, tokens: Tensor) -> dict[int, Token]:
     """The chosen tokens of the rows that ask for log-probabilities, by row.
 
     Args:
@@ -33,7 +33,7 @@ def chosen_tokens(requests: Sequence[Request], logits: Tensor, tokens: Tensor) -
     }
 
 
-def prompt_tokens(request: Request, logits: Tensor, start: int) -> tuple[Token, ...]:
+def prompt_tokens(request: EngineRequest, logits: Tensor, start: int) -> tuple[Token, ...]:
     """What some columns of a prompt tell: its first token, and those that the columns predict.
 
     Args:

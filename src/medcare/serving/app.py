@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from medcare.serving import NOTICE, failures
 from medcare.serving.access import Access
-from medcare.serving.answers import Answers
+from medcare.serving.answer_stream import AnswerStream
 from medcare.serving.failures import ApiError
 from medcare.serving.formats import ChatFormat, CompletionFormat, EndpointFormat
 from medcare.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest
@@ -130,7 +130,7 @@ def _add_operations(app: FastAPI, service: Service, *, open_to_all: bool) -> Non
 
 async def _respond(
     service: Service,
-    answers: Answers,
+    answers: AnswerStream,
     format_: EndpointFormat,
     body: GenerationRequest,
     request: Request,
@@ -142,7 +142,7 @@ async def _respond(
     return await _whole(answers, format_, request)
 
 
-async def _whole(answers: Answers, format_: EndpointFormat, request: Request) -> Response:
+async def _whole(answers: AnswerStream, format_: EndpointFormat, request: Request) -> Response:
     """All of it at once; a client that leaves frees its rows."""
 
     async def collect() -> Response:
@@ -166,7 +166,7 @@ async def _whole(answers: Answers, format_: EndpointFormat, request: Request) ->
 
 
 async def _chunks(
-    answers: Answers, format_: EndpointFormat, count: int, *, with_usage: bool
+    answers: AnswerStream, format_: EndpointFormat, count: int, *, with_usage: bool
 ) -> AsyncIterator[bytes]:
     """The events of a stream."""
     for opening in format_.opening(answers, count):
@@ -191,7 +191,7 @@ class _Stream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncIterator[bytes], answers: Answers) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], answers: AnswerStream) -> None:
         super().__init__(chunks, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._answers = answers
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from medcare.foundation.storage import Json
 from medcare.generation.requests import Token
 from medcare.generation.text_stream import token_bytes
-from medcare.serving.answers import Answers, Piece
+from medcare.serving.answer_stream import AnswerStream, Piece
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 class EndpointFormat(Protocol):
     """How one endpoint writes its answers."""
 
-    def whole(self, answers: Answers, pieces: Sequence[Piece]) -> Json:
+    def whole(self, answers: AnswerStream, pieces: Sequence[Piece]) -> Json:
         """The body of a response that is not streamed."""
 
-    def opening(self, answers: Answers, count: int) -> list[Json]:
+    def opening(self, answers: AnswerStream, count: int) -> list[Json]:
         """The chunks before the first piece."""
 
-    def chunk(self, answers: Answers, piece: Piece) -> Json:
+    def chunk(self, answers: AnswerStream, piece: Piece) -> Json:
         """A piece as a chunk of a stream."""
 
-    def usage(self, answers: Answers) -> Json:
+    def usage(self, answers: AnswerStream) -> Json:
         """The last chunk of a stream whose client asks for token counts."""
 
 
@@ -47,7 +47,7 @@ class _Envelope:
     def __post_init__(self) -> None:
         self.id = f"{self.prefix}-{uuid.uuid4().hex}"
 
-    def wrap(self, kind: str, answers: Answers, choices: list[Json], **more: Any) -> Json:
+    def wrap(self, kind: str, answers: AnswerStream, choices: list[Json], **more: Any) -> Json:
         return {
             "id": self.id,
             "object": kind,
@@ -57,7 +57,7 @@ class _Envelope:
             **more,
         }
 
-    def usage(self, answers: Answers) -> Json:
+    def usage(self, answers: AnswerStream) -> Json:
         return self.wrap(self.kind, answers, [], usage=_usage(answers))
 
 
@@ -68,7 +68,7 @@ class ChatFormat(_Envelope):
         """Write log-probabilities or not."""
         super().__init__("chatcmpl", "chat.completion.chunk", with_logprobs)
 
-    def whole(self, answers: Answers, pieces: Sequence[Piece]) -> Json:
+    def whole(self, answers: AnswerStream, pieces: Sequence[Piece]) -> Json:
         """The body of a response that is not streamed."""
         choices = [
             {
@@ -81,24 +81,24 @@ class ChatFormat(_Envelope):
         ]
         return self.wrap("chat.completion", answers, choices, usage=_usage(answers))
 
-    def opening(self, answers: Answers, count: int) -> list[Json]:
+    def opening(self, answers: AnswerStream, count: int) -> list[Json]:
         """The chunks that name the role."""
         delta = {"role": "assistant", "content": ""}
         return [self._chunk(answers, index, delta, None, None) for index in range(count)]
 
-    def chunk(self, answers: Answers, piece: Piece) -> Json:
+    def chunk(self, answers: AnswerStream, piece: Piece) -> Json:
         """A piece as a chunk of a stream."""
         delta = {"reasoning_content": piece.thought} if piece.thought else {}
         delta |= {"content": piece.text} if piece.text else {}
         return self._chunk(answers, piece.index, delta, self._logprobs(answers, piece.tokens), piece.finish)
 
     def _chunk(
-        self, answers: Answers, index: int, delta: Json, logprobs: Json | None, finish: str | None
+        self, answers: AnswerStream, index: int, delta: Json, logprobs: Json | None, finish: str | None
     ) -> Json:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return self.wrap(self.kind, answers, [choice])
 
-    def _logprobs(self, answers: Answers, tokens: Sequence[Token]) -> Json | None:
+    def _logprobs(self, answers: AnswerStream, tokens: Sequence[Token]) -> Json | None:
         if not self.with_logprobs:
             return None
         tokenizer = answers.model.tokenizer
@@ -122,7 +122,7 @@ class CompletionFormat(_Envelope):
         super().__init__("cmpl", "text_completion", with_logprobs)
         self._offsets: dict[int, _Offsets] = {}
 
-    def whole(self, answers: Answers, pieces: Sequence[Piece]) -> Json:
+    def whole(self, answers: AnswerStream, pieces: Sequence[Piece]) -> Json:
         """The body of a response that is not streamed."""
         choices = [
             self._choice(answers, index, text, tokens, finish)
@@ -130,17 +130,17 @@ class CompletionFormat(_Envelope):
         ]
         return self.wrap(self.kind, answers, choices, usage=_usage(answers))
 
-    def opening(self, answers: Answers, count: int) -> list[Json]:
+    def opening(self, answers: AnswerStream, count: int) -> list[Json]:
         """Nothing comes before the text."""
         return []
 
-    def chunk(self, answers: Answers, piece: Piece) -> Json:
+    def chunk(self, answers: AnswerStream, piece: Piece) -> Json:
         """A piece as a chunk of a stream."""
         choice = self._choice(answers, piece.index, piece.text, piece.tokens, piece.finish)
         return self.wrap(self.kind, answers, [choice])
 
     def _choice(
-        self, answers: Answers, index: int, text: str, tokens: Sequence[Token], finish: str | None
+        self, answers: AnswerStream, index: int, text: str, tokens: Sequence[Token], finish: str | None
     ) -> Json:
         return {
             "index": index,
@@ -149,7 +149,7 @@ class CompletionFormat(_Envelope):
             "finish_reason": finish,
         }
 
-    def _logprobs(self, answers: Answers, index: int, text: str, tokens: Sequence[Token]) -> Json:
+    def _logprobs(self, answers: AnswerStream, index: int, text: str, tokens: Sequence[Token]) -> Json:
         tokenizer = answers.model.tokenizer
         if index not in self._offsets:
             self._offsets[index] = _Offsets(tokenizer, text)
@@ -201,7 +201,7 @@ def _message(text: str, thought: str) -> Json:
     return {"role": "assistant", "content": text, **reasoning, "refusal": None}
 
 
-def _usage(answers: Answers) -> Json:
+def _usage(answers: AnswerStream) -> Json:
     prompt, written = answers.prompt_tokens, answers.written_tokens
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from medcare.foundation.errors import MedCareError
 from medcare.generation.sampling import Sampling
-from medcare.serving.answers import Answers
+from medcare.serving.answer_stream import AnswerStream
 from medcare.serving.failures import ApiError
 from medcare.serving.metrics import Metrics
 from medcare.serving.protocol import ChatRequest, CompletionRequest, GenerationRequest
@@ -78,7 +78,7 @@ class Service:
             raise ApiError(404, message, param="model", code="model_not_found")
         return self.models[name]
 
-    async def chat(self, body: ChatRequest) -> Answers:
+    async def chat(self, body: ChatRequest) -> AnswerStream:
         """Start to answer a conversation; raises ApiError, or MedCareError for a template that refuses it."""
         model = self.model(body.model)
         # OpenAI's newer name of the system role is unknown to templates.
@@ -101,7 +101,7 @@ class Service:
         thinking = partial(model.thoughts, prompt)
         return self._start(model, [prompt], body, thinking=thinking, constraint=constraint)
 
-    async def complete(self, body: CompletionRequest) -> Answers:
+    async def complete(self, body: CompletionRequest) -> AnswerStream:
         """Start to continue texts; raises ApiError."""
         model = self.model(body.model)
         prompts, echoes = [], []
@@ -125,7 +125,7 @@ class Service:
         *,
         thinking: Callable[[], Thoughts] | None = None,
         constraint: Callable[[], Constraint] | None = None,
-    ) -> Answers:
+    ) -> AnswerStream:
         sampling = Sampling(
             temperature=model.temperature if body.temperature is None else body.temperature,
             top_k=max(model.top_k if body.top_k is None else body.top_k, 0),
@@ -147,7 +147,7 @@ class Service:
             self._check_size(sum(map(len, rows)), body)
         self._check_room(model, len(rows))
         prompt_tokens = sum(map(len, prompts))
-        answers = Answers(model, self.metrics, prompt_tokens)
+        answers = AnswerStream(model, self.metrics, prompt_tokens)
         repeated = None if echoes is None else [echo for echo in echoes for _ in range(body.n)]
         answers.start(rows, samplings, body.stops, repeated, thinking=thinking, constraint=constraint)
         self.metrics.began(model.name, prompt_tokens)

@@ -55,7 +55,7 @@ def of_plain_text(model: str, text: str) -> float:
         text: long enough for one token after the first.
     """
     from medcare.adapters.loading import load_model, tokenizer_of
-    from medcare.generation.options import score_options
+    from medcare.generation.option_scoring import score_options
     from medcare.text.chat_template import encode_text
 
     ids = encode_text(tokenizer_of(model), text)

@@ -1,10 +1,10 @@
 """Log-likelihoods of answer options, each prompt computed once for all of its options.
 
-One row holds a prompt and, after it, its options as a tree: what several begin with alike is there once. A
-mask lets every token see the prompt and what it follows, but no other option, and positions count on from the
-prompt, so that the numbers are those of encoding `prompt + option` anew. Prompts are padded on the left and
-trees on the right: all trees of a batch start at the same column, and only the columns from there on go
-through the LM head.
+One row holds a prompt and, after it, its options as a prefix tree: what several begin with alike is there
+once. A mask lets every token see the prompt and what it follows, but no other option, and positions count on
+from the prompt, so that the numbers are those of encoding `prompt + option` anew. Prompts are padded on the
+left and trees on the right: all trees of a batch start at the same column, and only the columns from there on
+go through the LM head.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _LOGITS = 1 << 27
 Options = Sequence[Sequence[int]]
 
 
-class _Tree:
-    """The options of one question, what they begin with alike once.
+class _PrefixTree:
+    """The options of one question as a prefix tree.
 
     The last token of an option is only predicted, never read, and so has no place here.
 
@@ -94,9 +94,9 @@ class _Question:
     options: list[list[int]]
 
     @cached_property
-    def tree(self) -> _Tree:
+    def tree(self) -> _PrefixTree:
         """The options as they are computed."""
-        return _Tree(self.options)
+        return _PrefixTree(self.options)
 
     @property
     def width(self) -> int:

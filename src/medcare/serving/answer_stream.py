@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from medcare.generation.requests import Event, Failed, Finished, Read, Request, Token
+from medcare.generation.requests import EngineRequest, Event, Failed, Finished, PromptTokens, Token
 from medcare.generation.sampling import Sampling
 from medcare.generation.text_stream import TextStream
 from medcare.serving.failures import ApiError
@@ -41,7 +41,7 @@ class Piece:
 
 
 @dataclass
-class _Answer:
+class _OpenAnswer:
     """One answer under way.
 
     `echo` is the prompt's text, if it is to be repeated; `thoughts` parts thought and answer, if wanted.
@@ -50,15 +50,15 @@ class _Answer:
     stream: TextStream
     echo: str | None = None
     thoughts: Thoughts | None = None
-    request: Request | None = None
+    request: EngineRequest | None = None
     tokens: int = 0
     unsent: list[Token] = field(default_factory=list)
     ended: bool = False
 
-    def take(self, index: int, event: Read | Token | Finished) -> Piece | None:
+    def take(self, index: int, event: PromptTokens | Token | Finished) -> Piece | None:
         """The piece that an event completes, if it does."""
         finish: str | None
-        if isinstance(event, Read):
+        if isinstance(event, PromptTokens):
             assert self.request is not None
             self.unsent += event.tokens
             if len(self.unsent) < len(self.request.prompt):
@@ -90,7 +90,7 @@ class _Answer:
         return piece
 
 
-class Answers:
+class AnswerStream:
     """The answers to one HTTP request.
 
     Attributes:
@@ -103,7 +103,7 @@ class Answers:
         self.model = model
         self.prompt_tokens = prompt_tokens
         self._metrics = metrics
-        self._answers: list[_Answer] = []
+        self._answers: list[_OpenAnswer] = []
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._start = time.perf_counter()
 
@@ -136,7 +136,7 @@ class Answers:
         for index, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True)):
             stream = TextStream(self.model.tokenizer, stop)
             thoughts = thinking() if thinking else None
-            answer = _Answer(stream, echoes[index] if echoes else None, thoughts)
+            answer = _OpenAnswer(stream, echoes[index] if echoes else None, thoughts)
             self._answers.append(answer)
 
             def sink(event: Event, index: int = index) -> None:
@@ -170,7 +170,7 @@ class Answers:
                 continue  # tokens that were on their way when a stop string was found
             if isinstance(event, Failed):
                 raise ApiError(500, event.reason, code="generation_failed")
-            if first and not isinstance(event, Read):
+            if first and not isinstance(event, PromptTokens):
                 self._metrics.first_token.labels(self.model.name).observe(time.perf_counter() - self._start)
                 first = False
             piece = answer.take(index, event)
@@ -188,7 +188,7 @@ class Answers:
                 answer.ended = True
                 self._end(answer, "cancelled")
 
-    def _end(self, answer: _Answer, reason: str) -> None:
+    def _end(self, answer: _OpenAnswer, reason: str) -> None:
         assert answer.request is not None
         answer.request.cancelled = True
         self._metrics.ended(self.model.name, reason, answer.tokens, time.perf_counter() - self._start)
