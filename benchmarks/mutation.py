@@ -87,8 +87,8 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "batches": (("text/batches.py",), ("text/test_batches.py",)),
     "statistics": (
-        ("evaluation/resampling.py", "evaluation/draws.py", "evaluation/comparison.py"),
-        ("evaluation/test_draws.py", "evaluation/test_resampling.py", "evaluation/test_comparison.py"),
+        ("evaluation/resampling.py", "evaluation/comparison.py"),
+        ("evaluation/test_resampling.py", "evaluation/test_comparison.py"),
     ),
     "reading": (
         ("evaluation/reading.py", "evaluation/exam_reading.py"),

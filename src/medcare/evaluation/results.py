@@ -22,10 +22,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from medcare.evaluation.calibration import calibration
-from medcare.evaluation.draws import Pair
 from medcare.evaluation.metrics import ACCURACY, MEAN, Floats, Metric, mean_rows
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
-from medcare.evaluation.resampling import LEVEL, RESAMPLES, Resampled, holm, mean_of, resample
+from medcare.evaluation.resampling import LEVEL, RESAMPLES, Pair, Resampled, holm, mean_of, resample
 from medcare.foundation.errors import ConfigError
 from medcare.foundation.storage import Json, write_json, write_jsonl
 from medcare.settings.config import METHODS, RunConfig

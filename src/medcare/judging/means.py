@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from medcare.evaluation.draws import Pair
 from medcare.evaluation.metrics import MEAN, mean_rows
-from medcare.evaluation.resampling import RESAMPLES, Estimate, Resampled, mean_of, resample
+from medcare.evaluation.resampling import RESAMPLES, Estimate, Pair, Resampled, mean_of, resample
 from medcare.evaluation.results import settle
 from medcare.foundation.storage import Json
 from medcare.judging.cases import Case
