@@ -55,6 +55,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "adapters": (
         (
             "adapters/adapted_linear.py",
+            "adapters/fused_products.py",
             "adapters/branches.py",
             "adapters/low_rank.py",
             "adapters/noise_aggregator.py",
@@ -68,6 +69,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "adapters/test_branches.py",
             "adapters/test_budget.py",
             "adapters/test_experts.py",
+            "adapters/test_fused_products.py",
             "adapters/test_noise_aggregator.py",
             "adapters/test_orthogonality.py",
             "adapters/test_tuner.py",

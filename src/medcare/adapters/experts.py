@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medcare.adapters.adapted_linear import Adapted, Branch, SharedInput, add_update
+from medcare.adapters.adapted_linear import Adapted, Branch, add_update
+from medcare.adapters.fused_products import SharedInput
 
 # What configurations call the number of experts that a token is sent to.
 _CHOSEN = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k", "moe_k", "num_experts_per_token")

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
 
-from medcare.adapters.adapted_linear import Adapted, AdaptedLinear, Branch, SharedInput, check_fits, widths
+from medcare.adapters.adapted_linear import Adapted, AdaptedLinear, Branch, check_fits, widths
 from medcare.adapters.branches import BRANCHES, BranchSpec, added_in
 from medcare.adapters.experts import AdaptedExperts, ExpertWeight
+from medcare.adapters.fused_products import SharedInput
 from medcare.adapters.noise_aggregator import NoiseAggregator
 from medcare.adapters.targets import Layer, Role, adapted_share, find_layers, layers_at
 from medcare.foundation.errors import AdapterError
