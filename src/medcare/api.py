@@ -20,6 +20,7 @@ from medcare.adapters.tuner import trainable as let_train
 from medcare.data.check import check as check_data
 from medcare.data.given import Data, load_config, source_of
 from medcare.evaluation.engines import LocalEngine
+from medcare.evaluation.results import RESULTS
 from medcare.export import merged
 from medcare.foundation.errors import ConfigError, DataError, FolderError, ModelError
 from medcare.foundation.outside import read_object
@@ -58,7 +59,7 @@ def run(out: str | Path, config: RunConfig | None = None, *, baselines: Sequence
         config or load_config(), Path(out), [as_method(name) for name in baselines]
     )
     wait()
-    return read_object(report.parent / "results.json", DataError)
+    return read_object(report.parent / RESULTS, DataError)
 
 
 @in_python
@@ -148,7 +149,7 @@ def evaluate(
         with _engine(model, tokenizer, config, Path(out)) as engine:
             report = pipeline.evaluate_model(engine, config, Path(out))
     wait()
-    return read_object(report.parent / "results.json", DataError)
+    return read_object(report.parent / RESULTS, DataError)
 
 
 @in_python

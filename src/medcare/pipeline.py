@@ -30,7 +30,7 @@ from medcare.evaluation.engines import Engine, check_model, open_engine
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.identity import identities
 from medcare.evaluation.leaderboards import write_submission
-from medcare.evaluation.outcomes import Cards, read_cards
+from medcare.evaluation.outcomes import CARDS, ITEMS, PREDICTIONS, Cards, read_cards
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import RESULTS, write_results
@@ -47,7 +47,7 @@ from medcare.foundation.storage import file_hash, write_json
 from medcare.foundation.typed import command
 from medcare.judging.grading import grade
 from medcare.models.base_model import load_tokenizer
-from medcare.reports import write_report
+from medcare.reports import REPORT, write_report
 from medcare.settings.config import STAGES, Method, RunConfig, Stage, StageConfig, as_method
 from medcare.settings.run_folder import claim, refuse_other, write_manifest
 from medcare.text.records import Item
@@ -84,12 +84,12 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
     with main_first():
         finished = claim(out, config, {"stage": "run", **known}) and _is_reported(out, compared)
     if finished:
-        say(f"{out} holds this run already, finished. The report is {out / 'report.html'}.")
-        return out / "report.html"
+        say(f"{out} holds this run already, finished. The report is {out / REPORT}.")
+        return out / REPORT
     for method in (config.method, *compared):
         _foresee(replace(config, method=method))
     if is_main():
-        (out / "report.html").unlink(missing_ok=True)  # until it is made again, the run is not finished
+        (out / REPORT).unlink(missing_ok=True)  # until it is made again, the run is not finished
     clock = _Clock(out / PHASES)
     data = out / "data"
     with clock.phase("data"):
@@ -99,8 +99,8 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
 
     def test(name: str, model: str | Path, *, noise: bool = False) -> None:
         with clock.phase(f"evaluate {name}"):
-            path = out / "evaluation" / name / "predictions.jsonl"
-            tasks = read_cards(data / "benchmark.json")
+            path = out / "evaluation" / name / PREDICTIONS
+            tasks = read_cards(data / CARDS.name)
             _predict(str(model), config, items, path, name=name, noise=noise, tasks=tasks)
 
     test("base", config.model.base)
@@ -123,8 +123,8 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
     if is_main():
         with clock.phase("report"):
             _conclude(config, out, clock.seconds)
-        say(f"Report: {out / 'report.html'}")
-    return out / "report.html"
+        say(f"Report: {out / REPORT}")
+    return out / REPORT
 
 
 def _foresee(config: RunConfig) -> None:
@@ -145,7 +145,7 @@ def _foresee(config: RunConfig) -> None:
 
 def _is_reported(out: Path, baselines: Sequence[Method]) -> bool:
     results = out / RESULTS
-    reported = (out / "report.html").is_file() and results.is_file()
+    reported = (out / REPORT).is_file() and results.is_file()
     return reported and set(baselines) <= set(read_as(results, ResultsFile, FolderError).models)
 
 
@@ -173,9 +173,9 @@ def prepare_data(config: RunConfig, folder: Path) -> Path:
 
 def _is_built(config: RunConfig, folder: Path) -> bool:
     """Whether the embedded benchmark of these settings is there; an adopted test set may lie over its own."""
-    if not (folder / "benchmark.json").is_file():
+    if not (folder / CARDS.name).is_file():
         return False
-    there = BenchmarkFile.read(folder / "benchmark.json")
+    there = BenchmarkFile.read(folder / CARDS.name)
     sizes = {**asdict(config.benchmark), "tasks": list(config.benchmark.tasks)}
     return there.seed is None or (there.seed, there.sizes) == (config.seed, sizes)
 
@@ -264,7 +264,7 @@ def prepare_items(config: RunConfig, folder: Path) -> list[Item]:
                     most=settings.most_items,
                     seed=config.seed,
                 )
-    return read_items(folder / "items.jsonl")
+    return read_items(folder / ITEMS.name)
 
 
 def evaluate_model(model: str | Engine, config: RunConfig, out: Path) -> Path:
@@ -281,13 +281,13 @@ def evaluate_model(model: str | Engine, config: RunConfig, out: Path) -> Path:
     with main_first():
         claim(out, config, {"stage": "evaluation", "tested": name, **known})
     items = prepare_items(config, out / "data")
-    path, tasks = out / "evaluation" / "model" / "predictions.jsonl", read_cards(out / "data/benchmark.json")
+    path, tasks = out / "evaluation" / "model" / PREDICTIONS, read_cards(out / CARDS)
     _predict(model, config, items, path, name=name, tasks=tasks)
     if is_main():
         write_results(out)
         write_manifest(out, config, {"stage": "evaluation", "base": name})
         write_report(out)
-    return out / "report.html"
+    return out / REPORT
 
 
 def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
@@ -313,7 +313,7 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
     known = identities(model=model, items=source)
     with main_first():
         claim(out, config, {"stage": "predictions", "tested": model, "source": source, **known})
-    path = out / "predictions.jsonl"
+    path = out / PREDICTIONS
     _predict(model, config, items, path.absolute(), name=model)
     if is_main():
         if written := write_submission(source, items, path, columns=settings.map):

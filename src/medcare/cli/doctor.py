@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from medcare.cli.next_step import Next
+from medcare.foundation.counted import counted
 
 if TYPE_CHECKING:
     import torch
@@ -123,11 +124,8 @@ def _processor() -> str:
     quota = cpu_quota()
     allowed = f" (a container or job limits them to {quota:.3g} of {os.cpu_count()})" if quota else ""
     waiting = os.environ.get("OMP_WAIT_POLICY", "ACTIVE").lower()
-    threads = torch.get_num_threads()
-    return (
-        f"{cores()} cores{allowed}, load {load():.1f}, {threads} thread{'s' * (threads != 1)}, "
-        f"{waiting} waiting"
-    )
+    threads = counted(torch.get_num_threads(), "thread")
+    return f"{cores()} cores{allowed}, load {load():.1f}, {threads}, {waiting} waiting"
 
 
 def _memory(found: Memory | None) -> str:
@@ -200,7 +198,7 @@ def _advice_on_computing(device: torch.device) -> Iterator[str]:
     # By default there is one for each real core, which may show itself as two.
     if device.type == "cpu" and (threads > cores() or 4 * threads <= cores()):
         yield (
-            f"torch computes with {threads} thread{'s' * (threads != 1)} on {cores()} cores: set "
+            f"torch computes with {counted(threads, 'thread')} on {cores()} cores: set "
             f"OMP_NUM_THREADS={cores()}, or leave it out."
         )
     if device.type == "cpu" and not torch.cpu._is_amx_tile_supported():

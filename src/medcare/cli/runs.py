@@ -274,7 +274,10 @@ def _compare(first: str, second: str, out: Path | None) -> Next:
 
 def _use(folder: Path) -> Next:
     """One talks to a model; what was tested is compared."""
-    tested = any((folder / name).is_file() for name in ("results.json", "predictions.jsonl"))
+    from medcare.evaluation.outcomes import PREDICTIONS
+    from medcare.evaluation.results import RESULTS
+
+    tested = any((folder / name).is_file() for name in (RESULTS, PREDICTIONS))
     if tested and not (folder / "model").is_dir():
         return ["evaluate", "--compare", "OTHER", folder]
     return ["chat", folder]

@@ -16,6 +16,7 @@ from medcare.cli.next_step import Next, options
 from medcare.cli.runs import Preset, Settings
 from medcare.cli.tables import on_terminal, print_table
 from medcare.cli.training_rows import print_rows
+from medcare.foundation.counted import counted
 from medcare.foundation.typed import argument, command
 from medcare.settings.config import EMBEDDED, RunConfig
 from medcare.settings.files import PRESETS
@@ -170,7 +171,7 @@ def _within(
     told += f" All of the data and tests would take {whole.seconds(pace) / 60:,.0f}; left are"
     for stage, course in shorter.items():
         every = sum(found.good for found in course.sources)
-        passes = f"{course.settings.epochs} time{'s' * (course.settings.epochs > 1)}"
+        passes = counted(course.settings.epochs, "time")
         told += f" {course.rows:,} of {every:,} rows, {passes}, for {stage},"
     if work.items < whole.items:
         told += f" and {work.items:,} of {whole.items:,} test items,"

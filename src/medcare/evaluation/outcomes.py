@@ -21,6 +21,7 @@ from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import metric_of
 from medcare.evaluation.marking import Outcome, Prediction, mark
 from medcare.evaluation.metrics import Floats, Metric
+from medcare.foundation.counted import counted
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.outside import Outside, read_as, rows_as
 from medcare.foundation.typed import command
@@ -242,7 +243,7 @@ def _some(names: Sequence[str], kind: str) -> str:
     """`3 items ('a', 'b', 'c')`, with at most five named."""
     listed = ", ".join(f"'{name}'" for name in names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} {kind}{'s' if len(names) != 1 else ''} ({listed}{more})"
+    return f"{counted(len(names), kind)} ({listed}{more})"
 
 
 def _short(value: Any) -> str:

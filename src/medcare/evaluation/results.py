@@ -29,6 +29,7 @@ from medcare.foundation.errors import ConfigError
 from medcare.foundation.storage import Json, write_json, write_jsonl
 from medcare.settings.config import METHODS, RunConfig
 from medcare.settings.files import read_yaml
+from medcare.settings.run_folder import CONFIG
 
 RESULTS, OUTCOMES = "results.json", "outcomes.jsonl"
 SPLITS = ("taught", "held_out")
@@ -56,7 +57,7 @@ def write_results(out: Path, *, resamples: int = RESAMPLES) -> Path:
         StorageError: the folder can't be written.
     """
     tasks = read_outcomes(out)
-    seed, own = _seed_and_method(out / "config.yaml")
+    seed, own = _seed_and_method(out / CONFIG)
     baselines = [model for model in tasks[0].outcomes if model in METHODS and model != own]
     for model in tasks[0].outcomes:
         write_jsonl(out / "evaluation" / model / OUTCOMES, _outcome_rows(tasks, model))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fastapi.concurrency import run_in_threadpool
 
+from medcare.evaluation.results import OUTCOMES
 from medcare.foundation.errors import DataError, MedCareError
 from medcare.foundation.outside import Outside, rows_as
 from medcare.page.questions import FinishedRuns
@@ -108,7 +109,7 @@ def candidates(runs: FinishedRuns) -> Iterator[Item]:
 
 
 def _chosen_rightly(folder: Path) -> set[str]:
-    files = [folder / "evaluation" / model / "outcomes.jsonl" for model in _TRAINED]
+    files = [folder / "evaluation" / model / OUTCOMES for model in _TRAINED]
     last = next((path for path in files if path.is_file()), None)
     rows = rows_as(last, OutcomeRow, DataError) if last else ()
     return {row["id"] for row in rows if row["score"] == 1}

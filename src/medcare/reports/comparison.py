@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from medcare.foundation.counted import counted
 from medcare.foundation.storage import Json, write_json, write_text
 from medcare.reports import wording
 from medcare.reports.charts import Tick, ticks
@@ -157,7 +158,7 @@ _MINUS = "\u2212"
 
 
 def _count(entry: Json) -> str:
-    return f"{wording.counted(entry['tasks'], 'task')}, {wording.counted(entry['n'], 'item')}"
+    return f"{counted(entry['tasks'], 'task')}, {counted(entry['n'], 'item')}"
 
 
 def _axis(tree: Json) -> tuple[float, list[Tick]]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medcare.evaluation.results import ABLATION
+from medcare.foundation.counted import counted
 from medcare.foundation.storage import Json
 from medcare.reports.wording import (
     FAMILIES,
     NONE,
-    counted,
     duration,
     group_name,
     model_name,

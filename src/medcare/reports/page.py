@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.results import RESULTS
+from medcare.foundation.counted import counted
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import Json
 from medcare.reports import baselines, examples, method, overview, tables, training, wording
@@ -110,10 +111,11 @@ def _environment() -> ImmutableSandboxedEnvironment:
             name: getattr(wording, name)
             for name in (
                 "model_name", "task_name", "metric_name", "percent", "points", "interval", "points_interval",
-                "evidence", "p_value", "duration", "visible", "split_name", "counted",
+                "evidence", "p_value", "duration", "visible", "split_name",
             )
         }
     )  # fmt: skip
+    environment.filters["counted"] = counted
     environment.filters["family_name"] = lambda family: wording.FAMILIES.get(family, family)
     environment.filters["model_class"] = _model_class
     environment.filters["strength"] = _strength

@@ -14,14 +14,16 @@ from pydantic import Field, field_validator, model_validator
 
 from medcare.data.overlap import KINDS
 from medcare.data.task import BenchmarkFile
+from medcare.evaluation.outcomes import CARDS
 from medcare.evaluation.results import ABLATION, RESULTS, pairs
-from medcare.foundation.contents import ManifestFile
+from medcare.foundation.contents import MANIFEST, ManifestFile
 from medcare.foundation.errors import ConfigError, DataError, EvaluationError
 from medcare.foundation.outside import Count, Outside, held_to, rows_as, tree_as
 from medcare.foundation.storage import Json, missing
 from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
+from medcare.settings.run_folder import CONFIG
 
 AtLeastOne = Annotated[int, Field(ge=1, le=2**53)]
 _ROUND_OFF = 0.01
@@ -250,7 +252,7 @@ def read_results(out: Path) -> Json:
 
 def read_settings(out: Path) -> Json:
     """The settings of a folder, with defaults for what it doesn't say; raises ConfigError."""
-    path = out / "config.yaml"
+    path = out / CONFIG
     config = {**RunConfig().to_dict(), **(read_yaml(path) if path.is_file() else {})}
     held_to(config, ReportedSettings, str(path), ConfigError)
     return config
@@ -258,13 +260,13 @@ def read_settings(out: Path) -> Json:
 
 def read_manifest(folder: Path) -> Json:
     """The manifest of a folder, empty if it has none; raises DataError if it is damaged."""
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     return tree_as(path, ManifestFile, DataError) if path.is_file() else {}
 
 
 def read_benchmark(out: Path) -> Json:
     """The benchmark.json of a folder; raises DataError."""
-    return tree_as(out / "data" / "benchmark.json", ReportedBenchmark, DataError)
+    return tree_as(out / CARDS, ReportedBenchmark, DataError)
 
 
 def read_metrics(path: Path) -> list[Json]:

@@ -43,11 +43,6 @@ _GAP = "\u00a0"  # keeps a number and its sign on one line
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
-def counted(count: int, noun: str) -> str:
-    """A number of things, as `1 task` and `1,200 tasks`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
 def model_name(model: str) -> str:
     """A model's name for readers."""
     kind = model.removesuffix("_two_stage")

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from medcare import pipeline
 from medcare.data.files import read_items
 from medcare.evaluation.engines import open_engine
+from medcare.evaluation.outcomes import ITEMS, PREDICTIONS
 from medcare.evaluation.results import OUTCOMES, RESULTS
 from medcare.export.merged import merge
 from medcare.foundation.locks import hold
@@ -121,8 +122,8 @@ def _once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _test(config: RunConfig, model: str, out: Path, text: str) -> dict[str, Any]:
     with open_engine(model, config) as engine:
         pipeline.evaluate_model(engine, config, out)
-        items = read_items(out / "data" / "items.jsonl")
-        answers = read_jsonl(out / "evaluation" / "model" / "predictions.jsonl")
+        items = read_items(out / ITEMS)
+        answers = read_jsonl(out / "evaluation" / "model" / PREDICTIONS)
         ranked = {row["id"]: row["log_likelihoods"] for row in answers if "log_likelihoods" in row}
         rows = right_answers(engine, items, ranked)
     scores = {row["id"]: row["score"] for row in read_jsonl(out / "evaluation" / "model" / OUTCOMES)}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from medcare.foundation.counted import counted
 from medcare.foundation.memory import own_swap
 from medcare.foundation.processors import cores, load
 
@@ -86,7 +87,7 @@ def likely_reason(device: torch.device, threads: int, stage: str) -> str:
         return f"other programs use this machine (load {wanted:.1f} on {own} cores). Stop them, or wait."
     if threads > own or 4 * threads <= own:
         return (
-            f"torch computes with {threads} thread{'s' * (threads != 1)} on {own} cores. Stop with Ctrl-C, "
+            f"torch computes with {counted(threads, 'thread')} on {own} cores. Stop with Ctrl-C, "
             f"set OMP_NUM_THREADS={own}, and give the same command again; it goes on from here."
         )
     return (
