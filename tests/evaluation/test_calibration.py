@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcare.evaluation.calibration import calibration
-from medcare.evaluation.marking import Outcome
+from medcare.evaluation.scoring import ScoredAnswer
 
 
 def outcome(share, right):
-    return Outcome(score=0.0, parsable=True, text="", plain_right=right, shares=(share, 1 - share))
+    return ScoredAnswer(score=0.0, parsable=True, text="", plain_right=right, shares=(share, 1 - share))
 
 
 def test_a_model_that_is_as_often_right_as_it_is_sure_has_no_error():

@@ -10,7 +10,7 @@ import pytest
 
 from medcare.data.readers import items
 from medcare.evaluation.leaderboards import write_submission
-from medcare.evaluation.score import score_files
+from medcare.evaluation.score_files import score_files
 from medcare.evaluation.test_set import read_questions
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import read_json, read_jsonl, write_jsonl

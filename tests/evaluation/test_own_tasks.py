@@ -17,7 +17,7 @@ from medcare.evaluation.identity import identities
 from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import write_results
-from medcare.evaluation.score import score
+from medcare.evaluation.score_files import score
 from medcare.evaluation.test_set import adopt
 from medcare.foundation.errors import ConfigError, DataError, EvaluationError
 from medcare.foundation.storage import read_json, write_jsonl

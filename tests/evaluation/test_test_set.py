@@ -11,7 +11,7 @@ import pytest
 from medcare.data.files import read_items
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.results import write_results
-from medcare.evaluation.score import score
+from medcare.evaluation.score_files import score
 from medcare.evaluation.test_set import adopt, adopted
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.storage import read_json, write_jsonl

@@ -29,7 +29,7 @@ def score(
     ] = False,
 ) -> Next:
     """Score a file of answers and print one line of JSON."""
-    from medcare.evaluation.score import score_files
+    from medcare.evaluation.score_files import score_files
 
     found = score_files(task, gold, predictions, allow_missing=allow_missing).to_dict()
     typer.echo(json.dumps(found, ensure_ascii=False))

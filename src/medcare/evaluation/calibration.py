@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from medcare.evaluation.marking import Outcome
+from medcare.evaluation.scoring import ScoredAnswer
 
 BINS = 10
 
 
-def calibration(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def calibration(outcomes: Sequence[ScoredAnswer]) -> dict[str, Any]:
     """Reliability of the model's own probabilities of options.
 
     Confidence is the probability of the option that the model finds likeliest, if it answers with one of

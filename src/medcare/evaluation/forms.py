@@ -1,6 +1,6 @@
 """Every form of answers: its reader, its metrics, and what its right answers must be.
 
-This table and the declarations (`medcare.data.task.Task`) are all that the package knows of tasks; `marking`
+This table and the declarations (`medcare.data.task.Task`) are all that the package knows of tasks; `scoring`
 is the one way from answers to scores.
 """
 

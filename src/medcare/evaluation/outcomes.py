@@ -19,8 +19,8 @@ from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.answer_files import is_order
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import metric_of
-from medcare.evaluation.marking import Outcome, Prediction, mark
 from medcare.evaluation.metrics import Floats, Metric
+from medcare.evaluation.scoring import Prediction, ScoredAnswer, score_answers
 from medcare.foundation.counted import counted
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.outside import Outside, read_as, rows_as
@@ -83,7 +83,7 @@ class TaskOutcomes:
 
     card: Task
     items: tuple[Item, ...]
-    outcomes: dict[str, tuple[Outcome, ...]]
+    outcomes: dict[str, tuple[ScoredAnswer, ...]]
     rows: dict[str, Floats]
 
     @property
@@ -151,7 +151,7 @@ def outcomes_of(
         chosen = tuple(item for item in items if item.task == name)
         if chosen:
             answers = {model: [rows[item.id] for item in chosen] for model, rows in predictions.items()}
-            rows, outcomes = mark(card, chosen, answers)
+            rows, outcomes = score_answers(card, chosen, answers)
             found.append(TaskOutcomes(card, chosen, outcomes, rows))
     return tuple(found)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from medcare.data.files import read_items
 from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.forms import metric_of
-from medcare.evaluation.marking import Prediction, mark
 from medcare.evaluation.outcomes import read_cards
 from medcare.evaluation.predictions import answer
 from medcare.evaluation.prompts import build_prompts
+from medcare.evaluation.scoring import Prediction, score_answers
 from medcare.evaluation.test_set import adopt
 from medcare.foundation import processes
 from medcare.foundation.errors import ConfigError
@@ -69,7 +69,7 @@ class SpotCheck:
 
     def _score(self, task: str, items: list[Item], answers: dict[str, Prediction]) -> float:
         card = self.tasks[task]
-        rows, _ = mark(card, items, {"model": [answers[item.id] for item in items]})
+        rows, _ = score_answers(card, items, {"model": [answers[item.id] for item in items]})
         return float(metric_of(card)(rows["model"].sum(0, keepdims=True))[0])
 
 

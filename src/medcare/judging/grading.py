@@ -1,4 +1,4 @@
-"""Answers to tasks that a judge scores: grades beside the predictions, which `evaluation.marking` reads.
+"""Answers to tasks that a judge scores: grades beside the predictions, which `evaluation.scoring` reads.
 
 An item with criteria (as of HealthBench) is held against each of them: its grade is the points of those that
 are met, as a share of all positive points. It may be negative; the mean over items is kept within 0 and 1, as

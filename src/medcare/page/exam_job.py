@@ -15,11 +15,11 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from medcare.evaluation.engines import LocalEngine
-from medcare.evaluation.marking import Prediction
 from medcare.evaluation.outcomes import Predictions, TaskOutcomes, outcomes_of
 from medcare.evaluation.predictions import answer
 from medcare.evaluation.prompts import Prompt, build_prompts
 from medcare.evaluation.results import results
+from medcare.evaluation.scoring import Prediction
 from medcare.foundation.errors import EvaluationError, MedCareError
 from medcare.foundation.storage import Json
 from medcare.page.own_exam import OwnExam, OwnExamRequest, read_exam

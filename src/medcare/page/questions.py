@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from medcare.data.files import read_items
-from medcare.evaluation.marking import option_shares
 from medcare.evaluation.metrics import chosen_option
 from medcare.evaluation.outcomes import ITEMS
+from medcare.evaluation.scoring import option_shares
 from medcare.generation.option_scoring import score_options
 from medcare.page.folders import RunFolders, is_inside
 from medcare.reports import REPORT

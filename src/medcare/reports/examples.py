@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcare.evaluation.marking import Outcome
 from medcare.evaluation.outcomes import TaskOutcomes
+from medcare.evaluation.scoring import ScoredAnswer
 
 # Errors shown of each task and cause.
 _SHOWN = 1
@@ -34,7 +34,7 @@ class MarkedReply:
     """
 
     model: str
-    outcome: Outcome
+    outcome: ScoredAnswer
     cause: str
 
 
@@ -80,7 +80,7 @@ class ErrorCase:
     text: str
 
 
-def cause(task: TaskOutcomes, outcome: Outcome) -> str:
+def cause(task: TaskOutcomes, outcome: ScoredAnswer) -> str:
     """A key of `CAUSES`."""
     if not outcome.parsable:
         return "format"

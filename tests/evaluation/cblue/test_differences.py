@@ -6,7 +6,7 @@ import pytest
 
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.cblue.text2dt import read_tree
-from medcare.evaluation.score import score
+from medcare.evaluation.score_files import score
 from medcare.foundation.errors import EvaluationError
 from tests.evaluation.cblue.goldens import cblue_item
 

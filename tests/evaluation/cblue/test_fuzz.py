@@ -8,7 +8,7 @@ import time
 import pytest
 
 from medcare.evaluation.cblue.tasks import TASKS
-from medcare.evaluation.score import score
+from medcare.evaluation.score_files import score
 from tests.evaluation.cblue.goldens import read_golden
 
 ANSWERS = 10_000

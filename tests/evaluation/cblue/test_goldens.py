@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medcare.evaluation.cblue.tasks import TASKS
-from medcare.evaluation.score import score
+from medcare.evaluation.score_files import score
 from tests.evaluation.cblue.goldens import read_golden
 
 # The official ROUGE adds 1e-8 to a denominator; here the right text scores 1, and not 0.999999995.

@@ -9,7 +9,7 @@ from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.forms import metric_of
 from medcare.evaluation.metrics import ClassF1
 from medcare.evaluation.resampling import resample
-from medcare.evaluation.score import score
+from medcare.evaluation.score_files import score
 from tests.evaluation.cblue.goldens import cblue_item, read_golden
 
 

@@ -13,7 +13,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from medcare.data.task import Task
 from medcare.evaluation.forms import metric_of
-from medcare.evaluation.marking import mark
+from medcare.evaluation.scoring import score_answers
 from medcare.text.records import Item
 
 _MARK = "\uf8ff"
@@ -69,7 +69,9 @@ class HarnessForm(_Configured):
     def _score(self, answered: Sequence[tuple[Document, str]]) -> float:
         card = Task.from_dict(self.config.metadata["card"])
         items = [_item(doc) for doc, _ in answered]
-        rows, _ = mark(card, items, {"model": [{"id": doc["id"], "text": text} for doc, text in answered]})
+        rows, _ = score_answers(
+            card, items, {"model": [{"id": doc["id"], "text": text} for doc, text in answered]}
+        )
         return float(metric_of(card)(rows["model"].sum(0)[None])[0])
 
 

@@ -10,8 +10,8 @@ import pytest
 from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.forms import metric_of
-from medcare.evaluation.marking import mark
-from medcare.evaluation.score import score
+from medcare.evaluation.score_files import score
+from medcare.evaluation.scoring import score_answers
 from medcare.foundation.errors import EvaluationError
 from medcare.text.records import Item
 from tests.evaluation.cblue.goldens import read_golden
@@ -25,7 +25,7 @@ def exam_item(*answers):
 
 
 def marked(item, **row):
-    rows, outcomes = mark(EXAM, [item], {"model": [{"id": "q", **row}]})
+    rows, outcomes = score_answers(EXAM, [item], {"model": [{"id": "q", **row}]})
     assert rows["model"].tolist() == [[outcomes["model"][0].score, 1]]
     return outcomes["model"][0]
 
@@ -84,20 +84,22 @@ def test_of_several_answers_the_first_of_those_that_most_agree_on_counts():
 def test_answers_of_any_form_are_voted_on(task):
     for row in read_golden(task).rows[:20]:
         right, other = {"text": row.item.target}, {"text": row.prediction}
-        alone = mark(TASKS[task], [row.item], {"m": [right]})[0]["m"].tolist()
+        alone = score_answers(TASKS[task], [row.item], {"m": [right]})[0]["m"].tolist()
         answers = [{**other, "samples": [other, right, right]}]
-        assert mark(TASKS[task], [row.item], {"m": answers})[0]["m"].tolist() == alone
+        assert score_answers(TASKS[task], [row.item], {"m": answers})[0]["m"].tolist() == alone
 
 
 def test_a_thought_is_left_out_and_one_without_an_answer_is_no_answer():
     assert marked(exam_item(1), text="<think>A or C?</think>B").score == 1
-    inline = mark(TASKS["KUAKE-IR"], [relevant()], {"m": [{"text": "<think>嗯</think>\n相关"}]})[1]["m"][0]
+    inline = score_answers(TASKS["KUAKE-IR"], [relevant()], {"m": [{"text": "<think>嗯</think>\n相关"}]})[1][
+        "m"
+    ][0]
     assert (inline.score, inline.text, inline.thought) == (1.0, "相关", "嗯")
     # An empty answer is the first label to the official evaluator; a thought that was cut off is none at all.
     for row in ({"text": "<think>嗯"}, {"text": "", "thought": "嗯"}):
-        cut = mark(TASKS["KUAKE-IR"], [relevant()], {"m": [row]})[1]["m"][0]
+        cut = score_answers(TASKS["KUAKE-IR"], [relevant()], {"m": [row]})[1]["m"][0]
         assert (cut.score, cut.parsable, cut.thought) == (0.0, False, "嗯")
-    assert mark(TASKS["KUAKE-IR"], [relevant()], {"m": [{"text": ""}]})[1]["m"][0].score == 1
+    assert score_answers(TASKS["KUAKE-IR"], [relevant()], {"m": [{"text": ""}]})[1]["m"][0].score == 1
 
 
 def relevant():
@@ -112,7 +114,7 @@ def ranked(*options, log_likelihoods, right=0):
         {"id": item.id, "log_likelihoods": values, "bytes": [len(option) for option in options]}
         for item, values in zip(items, log_likelihoods, strict=True)
     ]
-    return mark(EXAM, items, {"model": rows})[1]["model"]
+    return score_answers(EXAM, items, {"model": rows})[1]["model"]
 
 
 def test_options_that_all_items_share_are_not_divided_by_their_length():
@@ -139,7 +141,7 @@ def test_probabilities_are_the_models_own():
 def test_ranked_and_written_answers_are_not_mixed():
     ranked = {"log_likelihoods": [-1.0, -2.0, -3.0, -4.0], "bytes": [7, 9, 8, 7]}
     with pytest.raises(EvaluationError, match=r"texts were generated for base 0, align 1.*evaluation\.exams"):
-        mark(EXAM, [exam_item(1)], {"base": [ranked], "align": [{"text": "B"}]})
+        score_answers(EXAM, [exam_item(1)], {"base": [ranked], "align": [{"text": "B"}]})
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -150,7 +152,7 @@ def test_cblue_tasks_are_scored_as_medcare_score_does(name):
         for gold in (row.item for row in golden)
     ]
     card = TASKS[name]
-    rows, outcomes = mark(card, items, {"model": [{"text": row.prediction} for row in golden]})
+    rows, outcomes = score_answers(card, items, {"model": [{"text": row.prediction} for row in golden]})
     whole = score(TASKS[name], [row.item for row in golden], [row.prediction for row in golden])
     value = metric_of(card)(rows["model"].sum(0, keepdims=True))[0]
     assert value == pytest.approx(whole.value, abs=1e-12)
@@ -162,5 +164,5 @@ def test_finding_nothing_where_there_is_nothing_is_right():
     task = "CMeEE-V2"
     nothing = "上述句子中的实体包含：\n"
     item = Item("1", task, "alignment", "held_out", "1", "?", target=nothing, choices=("疾病",))
-    _, outcomes = mark(TASKS[task], [item], {"model": [{"text": nothing}]})
+    _, outcomes = score_answers(TASKS[task], [item], {"model": [{"text": nothing}]})
     assert outcomes["model"][0].score == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medcare.evaluation.metrics import METRICS
-from medcare.evaluation.score import EXAM, read_question, score, score_files
+from medcare.evaluation.score_files import EXAM, read_question, score, score_files
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import write_jsonl
 from medcare.text.records import Item

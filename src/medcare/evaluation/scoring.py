@@ -23,7 +23,7 @@ Prediction = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScoredAnswer:
     """What one model did with one item.
 
     Attributes:
@@ -53,13 +53,10 @@ class Outcome:
     tags: Mapping[str, float] = field(default_factory=dict)
 
 
-Marks = dict[str, tuple[Outcome, ...]]
-
-
-def mark(
+def score_answers(
     task: Task, items: Sequence[Item], answers: Mapping[str, Sequence[Prediction | None]]
-) -> tuple[dict[str, Floats], Marks]:
-    """Mark the answers of several models to one task.
+) -> tuple[dict[str, Floats], dict[str, tuple[ScoredAnswer, ...]]]:
+    """Score the answers of several models to one task.
 
     Args:
         task: the task.
@@ -69,7 +66,7 @@ def mark(
             and read from the text where it holds one.
 
     Returns:
-        The metric's numbers for each model, [n, k] (see `metrics`), and the outcomes, [n].
+        The metric's numbers for each model, [n, k] (see `metrics`), and the scored answers, [n].
 
     Raises:
         EvaluationError: the metric does not fit the form, a right answer can't be read, or some models
@@ -80,14 +77,14 @@ def mark(
         task = replace(task, several=any(len(item.answers) > 1 for item in items))
     ranked = task.form == "options" and _are_ranked(task, answers)
     rows: dict[str, Floats] = {}
-    outcomes: Marks = {}
+    scored: dict[str, tuple[ScoredAnswer, ...]] = {}
     for model, predictions in answers.items():
         if ranked:
-            outcomes[model] = _ranked(items, predictions)
-            rows[model] = mean_rows([outcome.score for outcome in outcomes[model]])
+            scored[model] = _ranked(items, predictions)
+            rows[model] = mean_rows([answer.score for answer in scored[model]])
         else:
-            rows[model], outcomes[model] = _written(task, items, gold, predictions)
-    return rows, outcomes
+            rows[model], scored[model] = _written(task, items, gold, predictions)
+    return rows, scored
 
 
 def _are_ranked(task: Task, answers: Mapping[str, Sequence[Prediction | None]]) -> bool:
@@ -104,17 +101,17 @@ def _are_ranked(task: Task, answers: Mapping[str, Sequence[Prediction | None]]) 
     return any(ranked.values())
 
 
-def _ranked(items: Sequence[Item], predictions: Sequence[Prediction | None]) -> tuple[Outcome, ...]:
+def _ranked(items: Sequence[Item], predictions: Sequence[Prediction | None]) -> tuple[ScoredAnswer, ...]:
     """Right is a choice among the item's right options; the harness decides alike."""
-    outcomes = []
+    scored = []
     by_length = not fixed_options(items)
     for item, row in zip(items, predictions, strict=True):
         assert row is not None
         values, lengths = row["log_likelihoods"], row["bytes"]
         plain_choice = chosen_option(values)
         choice = chosen_option(values, lengths) if by_length else plain_choice
-        outcomes.append(
-            Outcome(
+        scored.append(
+            ScoredAnswer(
                 score=float(choice in item.answers),
                 parsable=True,
                 text=item.options[choice],
@@ -124,12 +121,12 @@ def _ranked(items: Sequence[Item], predictions: Sequence[Prediction | None]) -> 
                 shares=option_shares(values),
             )
         )
-    return tuple(outcomes)
+    return tuple(scored)
 
 
 def _written(
     task: Task, items: Sequence[Item], gold: Sequence[Answer], predictions: Sequence[Prediction | None]
-) -> tuple[Floats, tuple[Outcome, ...]]:
+) -> tuple[Floats, tuple[ScoredAnswer, ...]]:
     metric = metric_of(task)
     drawn = [_drawn(row) for row in predictions]
     read = [[_read(task, item, row) for row in rows] for item, rows in zip(items, drawn, strict=True)]
@@ -146,12 +143,12 @@ def _written(
     rows, scores = marked([answers[place] for answers, place in zip(read, chosen, strict=True)])
     most = max(map(len, read))
     each = [marked([answers[min(n, len(answers) - 1)] for answers in read])[1] for n in range(most)]
-    outcomes = []
+    scored = []
     for place, (answers, said, index) in enumerate(zip(read, drawn, chosen, strict=True)):
         one = said[index]
         thought, text = ("", "") if one is None else parted(one["text"])
-        outcomes.append(
-            Outcome(
+        scored.append(
+            ScoredAnswer(
                 float(scores[place]),
                 answers[index].parsable,
                 text or "",
@@ -160,7 +157,7 @@ def _written(
                 tags=(one or {}).get("tags", {}),
             )
         )
-    return rows, tuple(outcomes)
+    return rows, tuple(scored)
 
 
 def voted(answers: Sequence[Answer]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medcare.evaluation.cblue.tasks import TASKS
-from medcare.evaluation.score import score, score_files
+from medcare.evaluation.score_files import score, score_files
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.storage import write_jsonl
 from tests.evaluation.cblue.goldens import cblue_item

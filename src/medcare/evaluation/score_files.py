@@ -15,12 +15,12 @@ from medcare.data.task import Task
 from medcare.evaluation.answer_files import answer_text, is_order, pair_rows, read_rows, row_id
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import metric_of
-from medcare.evaluation.marking import Outcome, Prediction, mark
 from medcare.evaluation.metrics import Floats
 from medcare.evaluation.outcomes import read_cards
 from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.questions import LETTERS
 from medcare.evaluation.resampling import Resampled, mean_of, resample
+from medcare.evaluation.scoring import Prediction, ScoredAnswer, score_answers
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.progress import say
 from medcare.settings.config import RunConfig
@@ -42,7 +42,7 @@ class Score:
 
     task: Task
     items: tuple[Item, ...]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ScoredAnswer, ...]
     rows: Floats
 
     @property
@@ -110,7 +110,7 @@ def score(task: Task, items: Sequence[Item], answers: Sequence[Prediction | str 
         EvaluationError: there are no items, or a right answer can't be read.
     """
     given = [{"text": answer} if isinstance(answer, str) else answer for answer in answers]
-    rows, outcomes = mark(task, items, {"": given})
+    rows, outcomes = score_answers(task, items, {"": given})
     return Score(task, tuple(items), outcomes[""], rows[""])
 
 
