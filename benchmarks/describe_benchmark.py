@@ -28,8 +28,8 @@ from medcare.benchmark.forms.vocabulary import Vocabulary
 from medcare.benchmark.ontology import load_ontology
 from medcare.benchmark.task_data import TaskData
 from medcare.data.task import Task
+from medcare.evaluation.evaluation_folder import ScoredTask, read_scored_tasks
 from medcare.evaluation.metrics import METRICS
-from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.foundation.storage import write_jsonl, write_text
 from medcare.settings.files import load_config
 from medcare.text.records import Conversation, Item
@@ -161,7 +161,7 @@ def form_scores(
         for model, texts in guesses.items():
             rows = [prediction(item, texts.get(item.id, "")) for item in made.items]
             write_jsonl(folder / "evaluation" / model / "predictions.jsonl", rows)
-        found = {entry.card.name: entry for entry in read_outcomes(folder)}
+        found = {entry.card.name: entry for entry in read_scored_tasks(folder)}
     return {
         name: f"Majority {score(entry, 'majority'):.1f}; string matching "
         f"{max(score(entry, model) for model in guesses if model != 'majority'):.1f}."
@@ -206,7 +206,7 @@ def prediction(item: Item, text: str) -> dict[str, object]:
     return {"id": item.id, "text": text}
 
 
-def score(entry: TaskOutcomes, model: str) -> float:
+def score(entry: ScoredTask, model: str) -> float:
     """The task's metric in per cent."""
     return 100 * float(METRICS[entry.card.metric](entry.rows[model].sum(axis=0, keepdims=True))[0])
 

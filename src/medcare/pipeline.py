@@ -27,10 +27,10 @@ from medcare.data.mixed import without_recipe
 from medcare.data.task import BenchmarkFile
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.evaluation.engines import Engine, check_model, open_engine
+from medcare.evaluation.evaluation_folder import CARDS, ITEMS, PREDICTIONS, Cards, read_cards
 from medcare.evaluation.examples import Examples, training_pool
 from medcare.evaluation.identity import identities
 from medcare.evaluation.leaderboards import write_submission
-from medcare.evaluation.outcomes import CARDS, ITEMS, PREDICTIONS, Cards, read_cards
 from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import RESULTS, write_results

@@ -22,7 +22,7 @@ def item(name: str, answers: str, subject: str = "") -> Item:
 
 
 def correct(found) -> list[bool]:
-    return [outcome.score == 1 for outcome in found.outcomes]
+    return [outcome.score == 1 for outcome in found.answers]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import openai
 import pytest
 
 from medcare.evaluation.engines import LocalEngine
-from medcare.evaluation.outcomes import outcomes_of
+from medcare.evaluation.evaluation_folder import score_tasks
 from medcare.evaluation.predictions import answer
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import results
@@ -78,7 +78,7 @@ def test_it_is_answered_and_scored_as_by_evaluate(server: Running, tmp_path: Pat
         engine = LocalEngine(model.model, model.tokenizer)
         prompts = build_prompts(items, EvaluationConfig()).all
         answers[name] = {row["id"]: row for rows in answer(engine, prompts) for row in rows}
-    marked = outcomes_of(items, {task.name: task for task in tasks}, answers)
+    marked = score_tasks(items, {task.name: task for task in tasks}, answers)
     tree = results(marked, seed=RunConfig.seed)
     [task] = tree["tasks"].values()
     assert {
@@ -87,7 +87,7 @@ def test_it_is_answered_and_scored_as_by_evaluate(server: Running, tmp_path: Pat
     assert len(told["compared"]) == 1
     for place, question in enumerate(told["questions"]):
         assert question["right"] == place % 4
-        for name, outcomes in marked[0].outcomes.items():
+        for name, outcomes in marked[0].answers.items():
             assert question["answers"][name]["choice"] == outcomes[place].choice
             assert question["answers"][name]["shares"] == pytest.approx(outcomes[place].shares, abs=1e-4)
 

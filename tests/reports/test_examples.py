@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from medcare.evaluation.outcomes import read_outcomes
+from medcare.evaluation.evaluation_folder import read_scored_tasks
 from medcare.reports import examples
 
 
 @pytest.fixture(scope="module")
 def tasks(scored_run):
-    return read_outcomes(scored_run)
+    return read_scored_tasks(scored_run)
 
 
 def test_samples_are_the_first_item_of_each_task_and_split(tasks):
@@ -40,7 +40,7 @@ def test_the_worst_errors_come_first(tasks):
     assert shown
     for name, scores in shown.items():
         task = next(task for task in tasks if task.card.name == name)
-        wrong = sorted(o.score for o in task.outcomes["align"] if o.parsable and o.score < 1)
+        wrong = sorted(o.score for o in task.answers["align"] if o.parsable and o.score < 1)
         assert scores == wrong[: len(scores)]
 
 
@@ -48,7 +48,7 @@ def test_the_shares_of_causes_add_up_and_agree_with_the_outcomes(tasks):
     for row in examples.cause_shares(tasks):
         assert sum(row["shares"].values()) == pytest.approx(1)
         inside = [
-            o for task in tasks if task.card.family == row["family"] for o in task.outcomes[row["model"]]
+            o for task in tasks if task.card.family == row["family"] for o in task.answers[row["model"]]
         ]
         assert row["n"] == len(inside)
         assert row["shares"]["format"] == pytest.approx(sum(not o.parsable for o in inside) / len(inside))

@@ -274,7 +274,7 @@ def _compare(first: str, second: str, out: Path | None) -> Next:
 
 def _use(folder: Path) -> Next:
     """One talks to a model; what was tested is compared."""
-    from medcare.evaluation.outcomes import PREDICTIONS
+    from medcare.evaluation.evaluation_folder import PREDICTIONS
     from medcare.evaluation.results import RESULTS
 
     tested = any((folder / name).is_file() for name in (RESULTS, PREDICTIONS))

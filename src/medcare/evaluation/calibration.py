@@ -12,24 +12,24 @@ from medcare.evaluation.scoring import ScoredAnswer
 BINS = 10
 
 
-def calibration(outcomes: Sequence[ScoredAnswer]) -> dict[str, Any]:
+def calibration(answers: Sequence[ScoredAnswer]) -> dict[str, Any]:
     """Reliability of the model's own probabilities of options.
 
     Confidence is the probability of the option that the model finds likeliest, if it answers with one of
     them: its share of the softmax over log-likelihoods. These are not divided by length, as they are where a
-    choice is made (see `scores.chosen_option`): that would measure the division. So `accuracy` is that of
+    choice is made (see `metrics.chosen_option`): that would measure the division. So `accuracy` is that of
     the likeliest option, `plain_accuracy` in results.json.
 
     Args:
-        outcomes: at least one, all of items with options.
+        answers: at least one, all of items with options.
 
     Returns:
         `n`; `ece`, the expected calibration error: |accuracy - confidence| by bin, weighted by its choices;
         `brier`, the mean of (right - confidence)^2, with `right` 0 or 1;
         `bins` of equal width that hold a choice: `low`, `high`, `n`, mean `confidence`, `accuracy`.
     """
-    confidence = np.array([max(outcome.shares) for outcome in outcomes])
-    correct = np.array([float(outcome.plain_right) for outcome in outcomes])
+    confidence = np.array([max(answer.shares) for answer in answers])
+    correct = np.array([float(answer.plain_right) for answer in answers])
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     bins = []
     for number in sorted(set(place.tolist())):
@@ -45,8 +45,8 @@ def calibration(outcomes: Sequence[ScoredAnswer]) -> dict[str, Any]:
         )
     gaps = sum(entry["n"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
     return {
-        "n": len(outcomes),
-        "ece": round(gaps / len(outcomes), 6),
+        "n": len(answers),
+        "ece": round(gaps / len(answers), 6),
         "brier": round(float(((correct - confidence) ** 2).mean()), 6),
         "bins": bins,
     }

@@ -23,7 +23,7 @@ from medcare.evaluation.evaluated_model import (
     check_same_items,
     read_evaluated_model,
 )
-from medcare.evaluation.outcomes import TaskOutcomes, outcomes_of
+from medcare.evaluation.evaluation_folder import ScoredTask, score_tasks
 from medcare.evaluation.resampling import RESAMPLES
 from medcare.evaluation.results import results, settle
 from medcare.foundation.storage import Json
@@ -57,7 +57,7 @@ def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Json:
     a, b = read_evaluated_model(first), read_evaluated_model(second)
     digest, reworded = check_same_items(a, b)
     check_same_cards(a, b)
-    tasks = outcomes_of(a.items, a.cards, {"a": a.predictions, "b": b.predictions})
+    tasks = score_tasks(a.items, a.cards, {"a": a.predictions, "b": b.predictions})
     scored = results(tasks, seed=RunConfig.seed if a.seed is None else a.seed, resamples=resamples)
     rows = _settings(a, b)
     tree: Json = {
@@ -106,8 +106,8 @@ def compare_all(first: str, others: Sequence[str], *, resamples: int = RESAMPLES
     return trees
 
 
-def _task(scored: Json, task: TaskOutcomes) -> Json:
-    pairs = list(zip(task.outcomes["a"], task.outcomes["b"], strict=True))
+def _task(scored: Json, task: ScoredTask) -> Json:
+    pairs = list(zip(task.answers["a"], task.answers["b"], strict=True))
     difference = scored["comparisons"][_PAIR]
     return {
         **{key: scored[key] for key in ("family", "metric", "mode", "n", "facts")},

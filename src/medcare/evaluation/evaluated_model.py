@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from medcare.evaluation.outcomes import (
+from medcare.evaluation.evaluation_folder import (
     PREDICTIONS,
     Cards,
     Predictions,

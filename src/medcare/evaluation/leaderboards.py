@@ -18,7 +18,7 @@ from pathlib import Path
 from medcare.data.readers import expand, open_data
 from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import TASKS
-from medcare.evaluation.outcomes import read_predictions
+from medcare.evaluation.evaluation_folder import read_predictions
 from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.questions import letters_of
 from medcare.evaluation.scoring import Prediction, chosen_answer

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from medcare.evaluation.engines import Engine, Written
-from medcare.evaluation.outcomes import PROMPTS, read_prompt_settings
+from medcare.evaluation.evaluation_folder import PROMPTS, read_prompt_settings
 from medcare.evaluation.prompts import Prompt, Prompts
 from medcare.foundation import processes
 from medcare.foundation.errors import FolderError

@@ -22,8 +22,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from medcare.evaluation.calibration import calibration
+from medcare.evaluation.evaluation_folder import ScoredTask, read_scored_tasks
 from medcare.evaluation.metrics import ACCURACY, MEAN, Floats, Metric, mean_rows
-from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Pair, Resampled, holm, mean_of, resample
 from medcare.foundation.errors import ConfigError
 from medcare.foundation.storage import Json, write_json, write_jsonl
@@ -44,7 +44,7 @@ def write_results(out: Path, *, resamples: int = RESAMPLES) -> Path:
     whether it could be read, and the option chosen.
 
     Args:
-        out: a run or evaluation folder (see `outcomes.read_outcomes`).
+        out: a run or evaluation folder (see `evaluation_folder.read_scored_tasks`).
         resamples: draws of each bootstrap and permutation test.
 
     Returns:
@@ -56,10 +56,10 @@ def write_results(out: Path, *, resamples: int = RESAMPLES) -> Path:
         DataError: a file is missing or malformed.
         StorageError: the folder can't be written.
     """
-    tasks = read_outcomes(out)
+    tasks = read_scored_tasks(out)
     seed, own = _seed_and_method(out / CONFIG)
-    baselines = [model for model in tasks[0].outcomes if model in METHODS and model != own]
-    for model in tasks[0].outcomes:
+    baselines = [model for model in tasks[0].answers if model in METHODS and model != own]
+    for model in tasks[0].answers:
         write_jsonl(out / "evaluation" / model / OUTCOMES, _outcome_rows(tasks, model))
     write_json(out / RESULTS, results(tasks, seed=seed, resamples=resamples, baselines=baselines))
     return out / RESULTS
@@ -74,7 +74,7 @@ def _seed_and_method(path: Path) -> tuple[int, str]:
 
 
 def results(
-    tasks: Sequence[TaskOutcomes], *, seed: int, resamples: int = RESAMPLES, baselines: Sequence[str] = ()
+    tasks: Sequence[ScoredTask], *, seed: int, resamples: int = RESAMPLES, baselines: Sequence[str] = ()
 ) -> Json:
     """The tree of results.json; see `write_results`.
 
@@ -84,7 +84,7 @@ def results(
         resamples: how many.
         baselines: those of the models that the last of the others is compared with.
     """
-    models = list(tasks[0].outcomes)
+    models = list(tasks[0].answers)
     compared = pairs(models, baselines)
     scored = [_Scored(task, compared, seed, resamples) for task in tasks]
     tree: Json = {
@@ -139,7 +139,7 @@ def pairs(models: Sequence[str], baselines: Sequence[str] = ()) -> list[Pair]:
 class _Scored:
     """One task's scores, resampled: on all items and on each split that is a true part of them."""
 
-    def __init__(self, task: TaskOutcomes, compared: Sequence[Pair], seed: int, resamples: int) -> None:
+    def __init__(self, task: ScoredTask, compared: Sequence[Pair], seed: int, resamples: int) -> None:
         self.task = task
         self.compared = compared
         self.members: dict[str, list[int]] = {"all": list(range(len(task.items)))}
@@ -189,7 +189,7 @@ class _Scored:
 
     def _by_tag(self) -> Json:
         """Scores by theme or by kind of criterion, where a judged task has such tags."""
-        outcomes = self.task.outcomes
+        outcomes = self.task.answers
         tags = sorted({tag for answers in outcomes.values() for answer in answers for tag in answer.tags})
         parts: Json = {}
         for tag in tags:
@@ -207,7 +207,7 @@ class _Scored:
         return {"tags": parts} if parts else {}
 
     def to_dict(self) -> Json:
-        card, outcomes = self.task.card, self.task.outcomes
+        card, outcomes = self.task.card, self.task.answers
         whole = self.resampled["all"]
         tree: Json = {
             **{key: getattr(card, key) for key in ("family", "form", "metric")},
@@ -307,20 +307,19 @@ def settle(comparisons: Iterable[Json], words: tuple[str, str] = ("better", "wor
                 comparison["verdict"] = words[1]
 
 
-def _calibration(tasks: Sequence[TaskOutcomes], models: Sequence[str]) -> Json:
+def _calibration(tasks: Sequence[ScoredTask], models: Sequence[str]) -> Json:
     options = [task for task in tasks if task.mode == "log_likelihood"]
     if not options:
         return {}
     return {
-        model: calibration([answer for task in options for answer in task.outcomes[model]])
-        for model in models
+        model: calibration([answer for task in options for answer in task.answers[model]]) for model in models
     }
 
 
-def _outcome_rows(tasks: Sequence[TaskOutcomes], model: str) -> list[Json]:
+def _outcome_rows(tasks: Sequence[ScoredTask], model: str) -> list[Json]:
     rows = []
     for task in tasks:
-        for item, outcome in zip(task.items, task.outcomes[model], strict=True):
+        for item, outcome in zip(task.items, task.answers[model], strict=True):
             row: Json = {
                 "id": item.id,
                 "task": item.task,

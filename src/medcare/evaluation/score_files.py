@@ -14,9 +14,9 @@ from medcare.data.readers.reading import Bad
 from medcare.data.task import Task
 from medcare.evaluation.answer_files import answer_text, is_order, pair_rows, read_rows, row_id
 from medcare.evaluation.cblue.tasks import find_task
+from medcare.evaluation.evaluation_folder import read_cards
 from medcare.evaluation.forms import metric_of
 from medcare.evaluation.metrics import Floats
-from medcare.evaluation.outcomes import read_cards
 from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.questions import LETTERS
 from medcare.evaluation.resampling import Resampled, mean_of, resample
@@ -36,13 +36,13 @@ class Score:
     Attributes:
         task: the task.
         items: its items, [n].
-        outcomes: what each answer is worth, [n].
+        answers: what each answer is worth, [n].
         rows: [n, k], the metric's numbers.
     """
 
     task: Task
     items: tuple[Item, ...]
-    outcomes: tuple[ScoredAnswer, ...]
+    answers: tuple[ScoredAnswer, ...]
     rows: Floats
 
     @property
@@ -58,7 +58,7 @@ class Score:
     @property
     def unparsable(self) -> int:
         """How many answers have no part in the task's form."""
-        return sum(not outcome.parsable for outcome in self.outcomes)
+        return sum(not answer.parsable for answer in self.answers)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON, with the 95 % interval; by subject only where items have subjects."""
@@ -93,7 +93,7 @@ class Score:
         return Score(
             self.task,
             tuple(self.items[place] for place in inside),
-            tuple(self.outcomes[place] for place in inside),
+            tuple(self.answers[place] for place in inside),
             self.rows[inside],
         )
 
@@ -110,8 +110,8 @@ def score(task: Task, items: Sequence[Item], answers: Sequence[Prediction | str 
         EvaluationError: there are no items, or a right answer can't be read.
     """
     given = [{"text": answer} if isinstance(answer, str) else answer for answer in answers]
-    rows, outcomes = score_answers(task, items, {"": given})
-    return Score(task, tuple(items), outcomes[""], rows[""])
+    rows, scored = score_answers(task, items, {"": given})
+    return Score(task, tuple(items), scored[""], rows[""])
 
 
 def score_files(name: str, gold: Path | None, predictions: Path, *, allow_missing: bool = False) -> Score:

@@ -10,7 +10,7 @@ from typing import Any
 from medcare.data.files import read_items
 from medcare.evaluation.answer_files import answer_text, pair_rows, read_rows, row_id
 from medcare.evaluation.evaluated_model import find_answers
-from medcare.evaluation.outcomes import PREDICTIONS
+from medcare.evaluation.evaluation_folder import PREDICTIONS
 from medcare.foundation.errors import EvaluationError
 
 # The names of each field in the formats that are read, the most telling first.

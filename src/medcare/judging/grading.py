@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medcare.data.task import Task
 from medcare.evaluation.client import Client
-from medcare.evaluation.outcomes import GRADES, PREDICTIONS, read_predictions, read_tests
+from medcare.evaluation.evaluation_folder import GRADES, PREDICTIONS, read_predictions, read_tests
 from medcare.foundation.errors import ConfigError
 from medcare.foundation.progress import say
 from medcare.foundation.storage import write_jsonl

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
 from medcare.evaluation.comparison import compare_all
-from medcare.evaluation.outcomes import CARDS, ITEMS, PREDICTIONS
+from medcare.evaluation.evaluation_folder import CARDS, ITEMS, PREDICTIONS
 from medcare.foundation.errors import MedCareError
 from medcare.foundation.storage import Json
 from medcare.page.folders import RunFolders, is_inside

@@ -15,7 +15,7 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from medcare.evaluation.engines import LocalEngine
-from medcare.evaluation.outcomes import Predictions, TaskOutcomes, outcomes_of
+from medcare.evaluation.evaluation_folder import Predictions, ScoredTask, score_tasks
 from medcare.evaluation.predictions import answer
 from medcare.evaluation.prompts import Prompt, build_prompts
 from medcare.evaluation.results import results
@@ -197,7 +197,7 @@ def _told(exam: OwnExam, answers: dict[str, Predictions]) -> Json:
         `questions` with `options`, the index that is `right`, and of each model the `choice` and the `shares`
         of the options.
     """
-    tasks = outcomes_of(exam.items, exam.cards, answers)
+    tasks = score_tasks(exam.items, exam.cards, answers)
     tree = results(tasks, seed=RunConfig.seed)
     scores = [
         {"task": name, "model": model, "n": entry["n"], **score}
@@ -216,7 +216,7 @@ def _told(exam: OwnExam, answers: dict[str, Predictions]) -> Json:
     }
 
 
-def _rows(task: TaskOutcomes) -> list[Json]:
+def _rows(task: ScoredTask) -> list[Json]:
     return [
         {
             "id": item.id,
@@ -226,8 +226,8 @@ def _rows(task: TaskOutcomes) -> list[Json]:
             "options": list(item.options),
             "right": item.answers[0],
             "answers": {
-                model: {"choice": outcomes[place].choice, "shares": list(outcomes[place].shares)}
-                for model, outcomes in task.outcomes.items()
+                model: {"choice": answers[place].choice, "shares": list(answers[place].shares)}
+                for model, answers in task.answers.items()
             },
         }
         for place, item in enumerate(task.items)

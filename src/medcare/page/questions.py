@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from medcare.data.files import read_items
+from medcare.evaluation.evaluation_folder import ITEMS
 from medcare.evaluation.metrics import chosen_option
-from medcare.evaluation.outcomes import ITEMS
 from medcare.evaluation.scoring import option_shares
 from medcare.generation.option_scoring import score_options
 from medcare.page.folders import RunFolders, is_inside

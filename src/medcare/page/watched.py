@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from medcare.evaluation.outcomes import ITEMS, PREDICTIONS, model_names
+from medcare.evaluation.evaluation_folder import ITEMS, PREDICTIONS, model_names
 from medcare.evaluation.results import RESULTS
 from medcare.export.card import ShownRow
 from medcare.foundation.contents import MANIFEST, METRICS

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcare.evaluation.outcomes import TaskOutcomes
+from medcare.evaluation.evaluation_folder import ScoredTask
 from medcare.evaluation.scoring import ScoredAnswer
 
 # Errors shown of each task and cause.
@@ -80,7 +80,7 @@ class ErrorCase:
     text: str
 
 
-def cause(task: TaskOutcomes, outcome: ScoredAnswer) -> str:
+def cause(task: ScoredTask, outcome: ScoredAnswer) -> str:
     """A key of `CAUSES`."""
     if not outcome.parsable:
         return "format"
@@ -91,7 +91,7 @@ def cause(task: TaskOutcomes, outcome: ScoredAnswer) -> str:
     return "partial" if outcome.score > 0 else "content"
 
 
-def samples(tasks: Sequence[TaskOutcomes]) -> list[AnsweredItem]:
+def samples(tasks: Sequence[ScoredTask]) -> list[AnsweredItem]:
     """The first item of each split of every task, whatever the answers."""
     cases = []
     for task in tasks:
@@ -102,11 +102,11 @@ def samples(tasks: Sequence[TaskOutcomes]) -> list[AnsweredItem]:
     return cases
 
 
-def errors(tasks: Sequence[TaskOutcomes], model: str) -> list[ErrorCase]:
+def errors(tasks: Sequence[ScoredTask], model: str) -> list[ErrorCase]:
     """Errors of a model: of each task and cause the ones that score least, then the first."""
     cases = []
     for task in tasks:
-        last = task.outcomes[model]
+        last = task.answers[model]
         for kind, causes in (("format", ("format",)), ("content", ("content", "partial"))):
             wrong = [index for index, outcome in enumerate(last) if cause(task, outcome) in causes]
             worst = sorted(wrong, key=lambda index: (last[index].score, index))[:_SHOWN]
@@ -114,24 +114,24 @@ def errors(tasks: Sequence[TaskOutcomes], model: str) -> list[ErrorCase]:
     return cases
 
 
-def cause_shares(tasks: Sequence[TaskOutcomes]) -> list[dict[str, Any]]:
+def cause_shares(tasks: Sequence[ScoredTask]) -> list[dict[str, Any]]:
     """For each family and model: `family`, `model`, `n` and the `shares` of items by cause."""
     rows = []
     for family in dict.fromkeys(task.card.family for task in tasks):
         members = [task for task in tasks if task.card.family == family]
-        for model in members[0].outcomes:
-            counts = Counter(cause(task, outcome) for task in members for outcome in task.outcomes[model])
+        for model in members[0].answers:
+            counts = Counter(cause(task, outcome) for task in members for outcome in task.answers[model])
             total = counts.total()
             shares = {kind: counts[kind] / total for kind in CAUSES}
             rows.append({"family": family, "model": model, "n": total, "shares": shares})
     return rows
 
 
-def _case(task: TaskOutcomes, index: int) -> AnsweredItem:
+def _case(task: ScoredTask, index: int) -> AnsweredItem:
     item = task.items[index]
     replies = tuple(
         MarkedReply(model, outcomes[index], cause(task, outcomes[index]))
-        for model, outcomes in task.outcomes.items()
+        for model, outcomes in task.answers.items()
     )
     return AnsweredItem(
         item.task,

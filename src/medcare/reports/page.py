@@ -15,7 +15,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
-from medcare.evaluation.outcomes import TaskOutcomes, read_outcomes
+from medcare.evaluation.evaluation_folder import ScoredTask, read_scored_tasks
 from medcare.evaluation.results import RESULTS
 from medcare.foundation.counted import counted
 from medcare.foundation.errors import EvaluationError
@@ -41,7 +41,7 @@ def build_context(out: Path, results: Json) -> Json:
         EvaluationError: the predictions are not those that the results were made from.
         DataError: a file can't be read.
     """
-    tasks = read_outcomes(out)
+    tasks = read_scored_tasks(out)
     config, manifest, benchmark = read_settings(out), read_manifest(out), read_benchmark(out)
     stages, maps = training.read_stages(out, results.get("baselines", ()))
     models = results["models"]
@@ -144,7 +144,7 @@ def _text(name: str) -> str:
     return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _check_same(out: Path, results: Json, tasks: Sequence[TaskOutcomes]) -> None:
+def _check_same(out: Path, results: Json, tasks: Sequence[ScoredTask]) -> None:
     """Scores and shown answers must belong together."""
     now = {
         task.card.name: {

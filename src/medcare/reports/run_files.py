@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from medcare.data.overlap import KINDS
 from medcare.data.task import BenchmarkFile
-from medcare.evaluation.outcomes import CARDS
+from medcare.evaluation.evaluation_folder import CARDS
 from medcare.evaluation.results import ABLATION, RESULTS, pairs
 from medcare.foundation.contents import MANIFEST, ManifestFile
 from medcare.foundation.errors import ConfigError, DataError, EvaluationError

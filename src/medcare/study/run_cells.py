@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from medcare import pipeline
 from medcare.data.files import read_items
 from medcare.evaluation.engines import open_engine
-from medcare.evaluation.outcomes import ITEMS, PREDICTIONS
+from medcare.evaluation.evaluation_folder import ITEMS, PREDICTIONS
 from medcare.evaluation.results import OUTCOMES, RESULTS
 from medcare.export.merged import merge
 from medcare.foundation.locks import hold

@@ -13,9 +13,9 @@ from lm_eval.tasks import TaskManager
 
 from medcare.data.task import Task
 from medcare.evaluation.engines import LocalEngine
+from medcare.evaluation.evaluation_folder import read_scored_tasks
 from medcare.evaluation.forms import metric_of
 from medcare.evaluation.harness.files import write_tasks
-from medcare.evaluation.outcomes import read_outcomes
 from medcare.evaluation.predictions import predict
 from medcare.evaluation.prompts import build_prompts
 from medcare.foundation.storage import read_jsonl, write_json, write_jsonl
@@ -105,7 +105,7 @@ def test_the_harness_gives_the_same_log_likelihoods_and_scores(family, test_set,
         before = values[len(options)] if len(values) > len(options) else 0.0
         got = [value - before for value in values[: len(options)]]
         assert got == pytest.approx(ours[sample["doc"]["id"]]["log_likelihoods"], abs=1e-4)
-    scores = {task.card.name: task for task in read_outcomes(test_set)}
+    scores = {task.card.name: task for task in read_scored_tasks(test_set)}
     for name, key in (("exam", "acc_bytes"), ("verdict", "acc")):
         assert found["configs"][f"medcare_{name}"]["metadata"]["ranked_by"] == key == scores[name].ranked_by
     for name, key in (("exam", "acc_bytes"), ("verdict", "acc"), ("form", "score"), ("label", "score")):

@@ -69,9 +69,8 @@ class HarnessForm(_Configured):
     def _score(self, answered: Sequence[tuple[Document, str]]) -> float:
         card = Task.from_dict(self.config.metadata["card"])
         items = [_item(doc) for doc, _ in answered]
-        rows, _ = score_answers(
-            card, items, {"model": [{"id": doc["id"], "text": text} for doc, text in answered]}
-        )
+        answers = [{"id": doc["id"], "text": text} for doc, text in answered]
+        rows, _ = score_answers(card, items, {"model": answers})
         return float(metric_of(card)(rows["model"].sum(0)[None])[0])
 
 

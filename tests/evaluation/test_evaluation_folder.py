@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from medcare.evaluation.outcomes import model_names, read_cards, read_outcomes
+from medcare.evaluation.evaluation_folder import model_names, read_cards, read_scored_tasks
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.storage import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 
 
 def task(folder, name):
-    return next(entry for entry in read_outcomes(folder) if entry.card.name == name)
+    return next(entry for entry in read_scored_tasks(folder) if entry.card.name == name)
 
 
 def change(path, edit):
@@ -43,7 +43,7 @@ def test_options_are_scored_by_log_likelihood_per_byte(fresh_run):
 
     change(predictions(fresh_run), edit)
     found = task(fresh_run, "synonym")
-    outcome, item = found.outcomes["base"][0], found.items[0]
+    outcome, item = found.answers["base"][0], found.items[0]
     assert outcome.choice == 0
     assert outcome.text == item.options[0]
     assert outcome.score == float(item.answers == (0,))
@@ -73,7 +73,7 @@ def test_texts_are_scored_by_their_tasks_form_and_metric(fresh_run, name, answer
         return {**row, "text": answer.format(gold=gold)} if row["id"] == f"{name}-0" else row
 
     change(predictions(fresh_run), edit)
-    outcome = task(fresh_run, name).outcomes["base"][0]
+    outcome = task(fresh_run, name).answers["base"][0]
     assert outcome.score == pytest.approx(score)
     assert outcome.parsable == parsable
 
@@ -84,24 +84,24 @@ def test_missing_answers_are_named(fresh_run):
     with pytest.raises(
         EvaluationError, match=r"align.*lacks the answers to 7 items \('section-1', .* and 2 more\)"
     ):
-        read_outcomes(fresh_run)
+        read_scored_tasks(fresh_run)
 
 
 def test_a_torn_last_line_is_a_missing_answer(fresh_run):
     path = predictions(fresh_run)
     path.write_text(path.read_text()[:-5])
     with pytest.raises(EvaluationError, match=r"lacks the answers to 1 item \('dialogue_report-3'\)"):
-        read_outcomes(fresh_run)
+        read_scored_tasks(fresh_run)
 
 
 def test_an_answer_given_twice_counts_once_but_not_if_the_two_differ(fresh_run):
     path = predictions(fresh_run)
     row = next(read_jsonl(path))
     append_jsonl(path, row)
-    read_outcomes(fresh_run)
+    read_scored_tasks(fresh_run)
     append_jsonl(path, {**row, "log_likelihoods": [-1, -1, -1, -1]})
     with pytest.raises(EvaluationError, match="two different answers to 'definition_to_finding-0'"):
-        read_outcomes(fresh_run)
+        read_scored_tasks(fresh_run)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_an_answer_given_twice_counts_once_but_not_if_the_two_differ(fresh_run):
 def test_malformed_predictions_are_refused_with_a_sentence(fresh_run, item, values, message):
     change(predictions(fresh_run), lambda row: {**row, **values} if row["id"] == item else row)
     with pytest.raises(EvaluationError, match=re.escape(message)):
-        read_outcomes(fresh_run)
+        read_scored_tasks(fresh_run)
 
 
 def test_a_task_without_card_is_named(fresh_run):
@@ -130,7 +130,7 @@ def test_a_task_without_card_is_named(fresh_run):
     tree["cards"] = [card for card in tree["cards"] if card["name"] not in ("synonym", "intent")]
     write_json(path, tree)
     with pytest.raises(EvaluationError, match=r"no card for 2 tasks \('intent', 'synonym'\)"):
-        read_outcomes(fresh_run)
+        read_scored_tasks(fresh_run)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_metric_that_does_not_fit_the_form_is_refused(fresh_run, metric):
     next(card for card in tree["cards"] if card["name"] == "relation_triples")["metric"] = metric
     write_json(path, tree)
     with pytest.raises(EvaluationError, match=f"'relation_triples' can't be scored.*'{metric}'.*'tuples'"):
-        read_outcomes(fresh_run)
+        read_scored_tasks(fresh_run)
 
 
 @pytest.mark.parametrize(
@@ -175,19 +175,19 @@ def test_a_metric_that_does_not_fit_the_form_is_refused(fresh_run, metric):
 def test_items_without_a_right_answer_are_refused(fresh_run, item, values, message):
     change(fresh_run / "data/items.jsonl", lambda row: {**row, **values} if row["id"] == item else row)
     with pytest.raises(EvaluationError, match=message):
-        read_outcomes(fresh_run)
+        read_scored_tasks(fresh_run)
 
 
 def test_a_folder_without_predictions_or_items_is_refused(fresh_run, tmp_path):
     for path in fresh_run.glob("evaluation/*/*"):
         path.unlink()
     with pytest.raises(EvaluationError, match="holds no predictions"):
-        read_outcomes(fresh_run)
+        read_scored_tasks(fresh_run)
     (fresh_run / "data/items.jsonl").write_text("")
     with pytest.raises(EvaluationError, match="holds no test items"):
-        read_outcomes(fresh_run)
+        read_scored_tasks(fresh_run)
     with pytest.raises(DataError):
-        read_outcomes(tmp_path / "nothing")
+        read_scored_tasks(tmp_path / "nothing")
 
 
 def test_any_of_several_right_options_is_right(fresh_run):
@@ -195,6 +195,6 @@ def test_any_of_several_right_options_is_right(fresh_run):
         fresh_run / "data/items.jsonl",
         lambda row: {**row, "answers": [0, 1, 2, 3]} if row["task"] == "synonym" else row,
     )
-    assert json.dumps([outcome.score for outcome in task(fresh_run, "synonym").outcomes["base"]]) == str(
+    assert json.dumps([outcome.score for outcome in task(fresh_run, "synonym").answers["base"]]) == str(
         [1.0] * 4
     )

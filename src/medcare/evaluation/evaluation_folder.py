@@ -1,7 +1,9 @@
-"""From prediction files to outcomes: what each model answered to each item, and the score of that.
+"""The folder that an evaluation leaves: its test items, their tasks, and what each model answered.
 
-A folder is read as the pipeline leaves it: data/items.jsonl, data/benchmark.json and, for each model,
-evaluation/NAME/predictions.jsonl. Imports no torch.
+    data/items.jsonl, data/benchmark.json       the test set
+    evaluation/NAME/predictions.jsonl           the answers of each model
+
+Reading it scores the answers. Imports no torch.
 """
 
 from __future__ import annotations
@@ -71,19 +73,19 @@ class PromptsFile(Outside):
 
 
 @dataclass(frozen=True)
-class TaskOutcomes:
+class ScoredTask:
     """All models on one task.
 
     Attributes:
         card: the task.
         items: its items, [n].
-        outcomes: [n] for each model.
+        answers: [n] for each model.
         rows: [n, k] for each model, the metric's numbers (see `metrics`).
     """
 
     card: Task
     items: tuple[Item, ...]
-    outcomes: dict[str, tuple[ScoredAnswer, ...]]
+    answers: dict[str, tuple[ScoredAnswer, ...]]
     rows: dict[str, Floats]
 
     @property
@@ -94,7 +96,7 @@ class TaskOutcomes:
     @property
     def mode(self) -> Literal["log_likelihood", "generation"]:
         """Whether options were ranked or texts generated."""
-        first = next(iter(self.outcomes.values()))
+        first = next(iter(self.answers.values()))
         return "log_likelihood" if first[0].shares else "generation"
 
     @property
@@ -103,7 +105,7 @@ class TaskOutcomes:
         return "acc" if fixed_options(self.items) else "acc_bytes"
 
 
-def read_outcomes(folder: Path) -> tuple[TaskOutcomes, ...]:
+def read_scored_tasks(folder: Path) -> tuple[ScoredTask, ...]:
     """Read and score every model's predictions, in the order of the task cards.
 
     Raises:
@@ -115,11 +117,11 @@ def read_outcomes(folder: Path) -> tuple[TaskOutcomes, ...]:
         model: read_predictions(folder / "evaluation" / model / PREDICTIONS, items)
         for model in model_names(folder)
     }
-    return outcomes_of(items, cards, predictions)
+    return score_tasks(items, cards, predictions)
 
 
 def read_tests(folder: Path) -> tuple[list[Item], Cards]:
-    """The test items of a folder and the card of each of their tasks; raises as `read_outcomes`."""
+    """The test items of a folder and the card of each of their tasks; raises as `read_scored_tasks`."""
     items = read_items(folder / ITEMS)
     cards = read_cards(folder / CARDS)
     if not items:
@@ -142,17 +144,21 @@ def read_cards(path: Path) -> Cards:
     return found
 
 
-def outcomes_of(
+def score_tasks(
     items: Sequence[Item], cards: Cards, predictions: Mapping[str, Predictions]
-) -> tuple[TaskOutcomes, ...]:
-    """Mark the answers of several models to the same items, in the order of the cards; raises as `mark`."""
+) -> tuple[ScoredTask, ...]:
+    """Score the answers of several models to the same items, in the order of the cards.
+
+    Raises:
+        EvaluationError: as `score_answers`.
+    """
     found = []
     for name, card in cards.items():
         chosen = tuple(item for item in items if item.task == name)
         if chosen:
-            answers = {model: [rows[item.id] for item in chosen] for model, rows in predictions.items()}
-            rows, outcomes = score_answers(card, chosen, answers)
-            found.append(TaskOutcomes(card, chosen, outcomes, rows))
+            own = {model: [rows[item.id] for item in chosen] for model, rows in predictions.items()}
+            rows, answers = score_answers(card, chosen, own)
+            found.append(ScoredTask(card, chosen, answers, rows))
     return tuple(found)
 
 
