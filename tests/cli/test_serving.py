@@ -63,3 +63,10 @@ def test_an_empty_question_is_refused() -> None:
     for question in ("", " \n"):
         with pytest.raises(ConfigError, match="question is empty"):
             CliRunner().invoke(app, ["ask", "embedded", question], catch_exceptions=False)
+
+
+def test_the_home_of_a_user_that_is_not_there_is_a_folder_that_is_not_there() -> None:
+    for command in (["chat", "~nobody-here/model"], ["evaluate", "~nobody-here/model", "--out", "unwritten"]):
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, ModelError), result.exception
+        assert "~nobody-here/model" in str(result.exception)

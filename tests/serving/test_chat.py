@@ -107,6 +107,24 @@ def test_commands(model: ServedModel, tmp_path: Path) -> None:
     assert script.answers[2] == expected(model, [Message("system", "Be brief."), Message("user", "cough?")])
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x" * 300, "error: "),
+        ("/dev/null/x", "error: "),
+        ("a\0b", "error: "),
+        ("~nobody-here/x", "Wrote ~nobody-here/x"),
+    ],
+)
+def test_whatever_the_file_is_called_the_chat_goes_on(
+    model: ServedModel, name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chat, script = talk(model, "fever?", f"/save {name}", "pain?")
+    assert any(note.startswith(said) for note in script.notes), script.notes
+    assert len(chat.turns) == 4
+
+
 def test_a_cut_answer_is_told(model: ServedModel) -> None:
     _, script = talk(model, "What is fever?", limit=3)
     assert "cut by its limit of 3 tokens" in script.notes[-1]

@@ -13,6 +13,7 @@ from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
 from medcare.foundation.outside import read_as
 from medcare.foundation.progress import say
+from medcare.foundation.storage import expanded
 from medcare.foundation.typed import argument, command, takes_kinds
 from medcare.models.base_model import (
     TEMPLATE,
@@ -68,7 +69,7 @@ def load_model(
         ConfigError: `base` is given for what is a whole model; the device needs a launcher, or can't
             have one.
     """
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     placement = placement_of(device)
     where = choose_device(device if placement is None else AUTO)
     precision = choose_dtype(dtype, where)
@@ -113,7 +114,7 @@ def tokenizer_of(
         ConfigError: the file can't be read.
         MedCareError: as `load_model`.
     """
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     source = base_source(folder, base=base)
     if plain_source(path) is not None:
         return load_tokenizer(source, chat_template)
@@ -133,7 +134,7 @@ def template_file(folder: Path) -> str:
 
 def base_source(folder: str | Path, *, base: str | None = None) -> str:
     """The folder or base name behind the model of `load_model`; raises alike."""
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     source = plain_source(path)
     if source is not None:
         if base is not None:
@@ -214,5 +215,5 @@ def _peft_base(path: Path) -> str:
         raise FolderError(
             f"{path}/adapter_config.json names no base model (base_model_name_or_path). Add it."
         )
-    on_hub = file.revision and base != EMBEDDED and not Path(base).expanduser().is_dir()
+    on_hub = file.revision and base != EMBEDDED and not expanded(base).is_dir()
     return f"{base}@{file.revision}" if on_hub else base

@@ -17,7 +17,7 @@ from medcare.foundation.contents import MANIFEST, manifest_of
 from medcare.foundation.errors import AdapterError, FolderError
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import read_as
-from medcare.foundation.storage import file_hash
+from medcare.foundation.storage import expanded, file_hash
 from medcare.models.identity import base_digest, folder_digest
 from medcare.settings.run_folder import plain_source
 
@@ -38,8 +38,8 @@ def identities(*, model: str = "", items: str = "") -> dict[str, str]:
         ModelError: the hub has no such model.
     """
     found = {}
-    if model and Path(model).expanduser().is_dir():
-        found["model_sha256"] = _model(Path(model).expanduser())
+    if model and expanded(model).is_dir():
+        found["model_sha256"] = _model(expanded(model))
     elif HubName.of(model) is not None and (commit := base_digest(model)):
         found["model_sha256"] = commit
     if items.startswith(HUB):
@@ -77,7 +77,7 @@ def _bases(folder: Path) -> Iterator[Path]:
         named.append(manifest_of(folder).get("base"))
     if (adapter := folder / "adapter_config.json").is_file():
         named.append(read_as(adapter, AdapterFile, AdapterError).base_model_name_or_path)
-    yield from (Path(base).expanduser() for base in named if base and Path(base).expanduser().is_dir())
+    yield from (expanded(base) for base in named if base and expanded(base).is_dir())
 
 
 def _items(path: Path) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +19,7 @@ from medcare.evaluation.engines import TOP_P, Written, drawing_seed
 from medcare.evaluation.prompts import Prompt
 from medcare.foundation import processes
 from medcare.foundation.errors import ConfigError, ModelError, first_line
+from medcare.foundation.storage import expanded
 from medcare.foundation.typed import argument, command
 from medcare.settings.config import EvaluationConfig, RunConfig
 from medcare.text.chat_template import render_answer, render_prompt
@@ -282,7 +282,7 @@ def open_offline(model: str, config: RunConfig) -> Iterator[OfflineEngine]:
             f"--engine {name} starts processes of its own. Start the command without a launcher; "
             "model.device=split gives it all GPUs of this machine."
         )
-    plain = plain_source(Path(model).expanduser())
+    plain = plain_source(expanded(model))
     if plain is None:
         raise ModelError(
             f"--engine {name} loads whole models, and {model} has branches beside its base. Make one model "

@@ -22,6 +22,7 @@ from medcare.data.task import Task
 from medcare.evaluation.forms import FORMS, read_gold
 from medcare.evaluation.questions import LETTERS
 from medcare.foundation.errors import ConfigError, DataError
+from medcare.foundation.storage import expanded
 from medcare.settings.files import build, read_yaml
 from medcare.text.records import Item
 
@@ -82,7 +83,7 @@ def read_own(source: str, *, forms: Collection[str] = FORMS) -> tuple[list[Item]
 
 def rows_of(path: Path) -> Path:
     """The file that a YAML's rows are in, from the YAML's folder; raises ConfigError if it can't be read."""
-    return path.parent / Path(str(read_yaml(path, texts=True).get("data", ""))).expanduser()
+    return path.parent / expanded(str(read_yaml(path, texts=True).get("data", "")))
 
 
 def _declared(path: Path) -> tuple[list[Item], Task]:
@@ -93,7 +94,7 @@ def _declared(path: Path) -> tuple[list[Item], Task]:
     task = _task({key: value for key, value in tree.items() if key not in known}, tree["data"])
     source = build(ItemSource, {key: value for key, value in tree.items() if key in known})
     if not source.data.startswith(HUB):
-        source = replace(source, data=str(path.parent / Path(source.data).expanduser()))
+        source = replace(source, data=str(path.parent / expanded(source.data)))
     items = list(_templated(source, task) if source.prompt or source.target else _recognised(source, task))
     read_gold(task, items)
     return items, _with_chance(task, items)

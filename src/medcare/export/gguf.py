@@ -30,7 +30,7 @@ from medcare.export.gguf_architecture import (
 from medcare.export.gguf_tokenizer import read_vocabulary, write_vocabulary
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, ModelError
-from medcare.foundation.storage import file_hash, write_atomic
+from medcare.foundation.storage import expanded, file_hash, write_atomic
 from medcare.models.base_model import describe, load_config
 from medcare.settings.config import ModelConfig, RunConfig
 from medcare.settings.run_folder import (
@@ -106,8 +106,8 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
         MedCareError: the folder is not complete, `out` is in use, or the disk is full.
     """
     _check_request(out, kind)
-    if plain_source(Path(folder).expanduser()) is None:
-        folder = last_stage(Path(folder).expanduser())
+    if plain_source(expanded(folder)) is None:
+        folder = last_stage(expanded(folder))
     manifest, stage_folder, settings = _source(folder, kind)
     config = load_config(base_source(folder, base=base))
     architecture = check(config)
@@ -183,7 +183,7 @@ def _source(folder: str | Path, kind: Type) -> tuple[dict[str, Any], Path, dict[
 
     The manifest of what this package did not train has no `stage`.
     """
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     plain = plain_source(path)
     if plain is not None and path.is_dir():
         path = Path(plain)  # a run folder's merged model

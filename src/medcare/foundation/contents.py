@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from medcare.foundation.errors import FolderError, MedCareError
 from medcare.foundation.outside import Count, Outside, Seconds, held_to, read_object
-from medcare.foundation.storage import cache_dir, file_hash, is_forgotten, json_hash, write_json
+from medcare.foundation.storage import cache_dir, expanded, file_hash, is_forgotten, json_hash, write_json
 
 MANIFEST = "manifest.json"
 _SEAL = "manifest_sha256"
@@ -203,7 +203,7 @@ def digest(folder: Path, files: Iterable[Path]) -> str:
 
 def source_digest(source: str) -> str | None:
     """A hash of a file, or of all files of a folder; None for other names, such as a hub's data set."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file() and path.stat().st_size < _LARGE:
         return file_hash(path)
     if path.is_file():

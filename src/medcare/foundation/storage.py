@@ -54,6 +54,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("MEDCARE_CACHE") or Path.home() / ".cache" / "medcare")
 
 
+def expanded(name: str | Path) -> Path:
+    """A path with the home that `~` stands for; that of an unknown user stays as written, and isn't found."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111  # pathlib's raises RuntimeError for such a user
+
+
 def is_forgotten(path: Path) -> bool:
     """Whether nobody has used a file or folder of the cache for so long that it may go; raises OSError."""
     return time.time() - path.stat().st_mtime > _KEPT
@@ -133,7 +138,7 @@ def check_output(out: Path, inputs: Iterable[str | Path], *, beside: Iterable[st
     Raises:
         DataError: one of the files to be written is an input or a folder.
     """
-    read = {_real(Path(source).expanduser()) for source in inputs}
+    read = {_real(expanded(source)) for source in inputs}
     for written in (out, *(Path(f"{out}{ending}") for ending in beside)):
         if written.is_dir():
             raise DataError(f"The output {written} is a folder; a file is required. Name a file in it.")

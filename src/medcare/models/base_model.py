@@ -19,7 +19,7 @@ from safetensors import safe_open
 from medcare.foundation.errors import ConfigError, MedCareError, ModelError, StorageError, first_line
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import check_file
-from medcare.foundation.storage import as_umask_says, cache_dir, clue, missing
+from medcare.foundation.storage import as_umask_says, cache_dir, clue, expanded, missing
 from medcare.models.model_files import TEXT, check_files, check_generation, measured
 from medcare.models.placement import Placed, Placement, input_device
 from medcare.models.soundness import check_finite, check_loaded, fit_tokenizer, quiet_loading, unpacked
@@ -105,7 +105,7 @@ def resolve_base(name: str) -> str:
     """
     if name == EMBEDDED:
         return str(_embedded_folder())
-    path = Path(name).expanduser()
+    path = expanded(name)
     try:
         problem = missing(path, "folder") if name and path.exists() else f"There is no model folder {name}"
         problem += "" if path.exists() else clue(name)
@@ -321,7 +321,7 @@ def own_files(source: str | None, *names: str) -> Path | None:
 
 
 def _read_template(name: str) -> str:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.exists():
         check_file(path, ConfigError, TEXT)
     try:
@@ -402,7 +402,7 @@ class _explained:
 
     def _told(self, error: BaseException) -> str:
         """A path with one slash looks like a hub id: say first that there is no such folder."""
-        path = Path(self.name).expanduser()
+        path = expanded(self.name)
         if self.name == EMBEDDED or path.is_dir():
             return f"The model '{self.name}' can't be loaded: {_reason(error)}"
         there = f"There is no model folder {self.name}"

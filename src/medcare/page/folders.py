@@ -6,6 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
+from medcare.foundation.storage import expanded
 from medcare.serving.failures import ApiError
 
 
@@ -18,7 +19,7 @@ class RunFolders:
 
     def __init__(self, root: Path | None) -> None:
         """Without a root there are no folders."""
-        self.root = None if root is None else root.expanduser().resolve()
+        self.root = None if root is None else expanded(root).resolve()
 
     def holding(self, *files: str) -> dict[str, Path]:
         """Those in which one of these files lies, by name."""

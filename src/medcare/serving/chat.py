@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from medcare.foundation.errors import MedCareError
-from medcare.foundation.storage import write_jsonl
+from medcare.foundation.storage import expanded, write_jsonl
 from medcare.generation.requests import Event, Finished, Token
 from medcare.generation.sampling import Sampling
 from medcare.generation.text_stream import TextStream
@@ -251,16 +252,16 @@ class Chat:
         return True
 
     def _save(self, name: str) -> None:
-        path = Path(name).expanduser()
+        path = expanded(name)
         if not name or not self.turns:
             self.terminal.note("Give a file: /save FILE" if not name else "There is nothing to save yet.")
-        elif path.exists() and path != self._saved:
+        elif path != self._saved and os.path.exists(path):  # noqa: PTH110  # no error for a name too long
             self.terminal.note(f"{path} exists already. Choose another name.")
         else:
             rows = [{"role": turn.role, "content": turn.content} for turn in [*self._opening(), *self.turns]]
             try:
                 write_jsonl(path, [{"id": path.stem, "source": "chat", "messages": rows}])
-            except MedCareError as error:
+            except (MedCareError, ValueError) as error:  # ValueError: a name with a null byte
                 self.terminal.note(f"error: {error}")
                 return
             self._saved, self._unsaved = path, False

@@ -12,6 +12,7 @@ from torch import Tensor
 from medcare.adapters.loading import load_model, tokenizer_of
 from medcare.foundation.errors import ConfigError, ModelError
 from medcare.foundation.progress import say
+from medcare.foundation.storage import expanded
 from medcare.generation.ending import answer_ends
 from medcare.generation.engine import BatchingEngine
 from medcare.generation.structure import Constraint, Grammars
@@ -156,7 +157,7 @@ def load_served(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"Two models are called '{twice[0]}'. Name them apart: first=FOLDER second=FOLDER.")
-    parts = [folder for _, folder in named if plain_source(Path(folder).expanduser()) is None]
+    parts = [folder for _, folder in named if plain_source(expanded(folder)) is None]
     served = []
     for name, folder in named:
         say(f"Loading {name} from {folder}")
@@ -171,7 +172,7 @@ def load_served(
 
 def _name(entry: str) -> tuple[str, str]:
     name, equals, folder = entry.partition("=")
-    if not equals or Path(entry).expanduser().exists():
+    if not equals or expanded(entry).exists():
         name, folder = Path(entry.rstrip("/")).name, entry
     if not name or not folder:
         raise ModelError(f"'{entry}' names no model. Give a folder, a base name, or NAME=FOLDER.")
