@@ -63,7 +63,7 @@ _UNSHAPED = {
     "foundation/storage.py": "is what the shapes are put on",
     "foundation/contents.py": "hashes of its own in the cache; a copy of what it has",
     "settings/files.py": "YAML, weighed first; dataclasses are built of it, or a shape is put on it",
-    "data/readers/rows.py": "rows of any format; `formats` looks at each value",
+    "data/readers/json_rows.py": "rows of any format; `formats` looks at each value",
     "data/readers/sheets.py": "the same, out of a process that has read them",
     "data/readers/shapes.py": "the same, of a column that holds JSON",
     "data/files.py": "each row is held to `Item`",

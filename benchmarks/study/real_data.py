@@ -21,8 +21,7 @@ from typing import Any
 import yaml
 
 from medcare.data.mix import build
-from medcare.data.readers import open_data
-from medcare.data.readers.reading import Bad
+from medcare.data.readers import Bad, open_data
 from medcare.foundation.storage import read_jsonl, write_jsonl, write_text
 from medcare.text.records import Item
 

@@ -33,7 +33,7 @@ from medcare.data.mixed import digest_of, without_recipe
 from medcare.data.readers import Reading, expand, open_data
 from medcare.data.readers.hub import HUB
 from medcare.data.readers.reading import sort_out
-from medcare.data.readers.rows import Row
+from medcare.data.readers.row import Row
 from medcare.foundation.locks import in_turn
 from medcare.foundation.processors import free_cores
 from medcare.foundation.storage import cache_dir, is_forgotten, write_atomic

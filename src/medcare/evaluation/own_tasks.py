@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from medcare.data.readers import Bad, open_data
 from medcare.data.readers.hub import HUB
-from medcare.data.readers.reading import Bad, open_data
 from medcare.data.readers.rows import open_rows
 from medcare.data.task import Task
 from medcare.evaluation.forms import FORMS, read_gold

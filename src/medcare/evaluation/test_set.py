@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from medcare.data.files import read_items, write_records
+from medcare.data.readers import Bad
 from medcare.data.readers import items as read_any
-from medcare.data.readers.reading import Bad
 from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.forms import FORMS, read_gold

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -154,6 +154,11 @@ class Item:
     subject: str = ""
     choices: tuple[str, ...] = ()
     tags: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; without choices and tags where there are none."""
+        empty = {name for name in ("choices", "tags") if not getattr(self, name)}
+        return {name: value for name, value in asdict(self).items() if name not in empty}
 
 
 def fixed_options(items: Sequence[Item]) -> bool:

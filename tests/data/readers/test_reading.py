@@ -239,6 +239,8 @@ def test_the_tool_turns_of_sharegpt_are_read(tmp_path: Path) -> None:
         (with_turn({"tool_calls": "x"}), "wrong type: 'tool_calls' of turn 2 must be a list"),
         (with_turn({"tool_calls": [{"function": {}}]}), "wrong type: a tool call of turn 2 needs a name"),
         (with_turn({}, tools=["x"]), "wrong type: the tools must be a list of objects"),
+        (with_turn({}, tools=[{"name": "\ud800"}]), "half a surrogate pair: U+D800 in the tools"),
+        (with_turn({}, system=["x"]), "wrong type: 'system' must be text, got list"),
         (with_turn({}, label=False), "a bad answer: the row's 'label' is false"),
         (with_turn({}, kto_tag=False), "a bad answer: the row's 'kto_tag' is false"),
         (with_turn({}, images=["x.png"]), "not text: 'images'"),
@@ -285,6 +287,45 @@ def test_an_exam_without_a_usable_answer_is_a_bad_row(answer, tmp_path: Path) ->
     ((_, bad),) = open_data(str(path), "medqa").items()
     assert isinstance(bad, Bad)
     assert bad.kind in ("no answer", "no such option")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"text": ["a", "b", "c"], "label": ["A", "B"]},
+        {"A": "a", "a": "b"},
+        [{"key": "A", "value": "a"}, {"key": "A", "value": "b"}],
+        ["a"] * 27,
+    ],
+)
+def test_no_option_is_lost_for_want_of_a_letter(options, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"question": "q", "options": options, "answer": "A"}))
+    ((_, bad),) = open_data(str(path)).items()
+    assert isinstance(bad, Bad)
+    assert bad.kind == "unclear options"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prompt": " "}, "empty prompt"),
+        ({"prompt": "\ud800"}, "half a surrogate pair: U+D800 in the prompt"),
+        ({"target": "a\x00"}, "control character: U+0000 in the target"),
+        ({"tags": [["\ud800", []]]}, "half a surrogate pair: U+D800 in"),
+        ({"tags": [["theme"]]}, "no test item: tags.0.1: "),
+        ({"family": "other"}, "no test item: family: "),
+        ({"options": ["a"], "answers": [1]}, "no such option: 'answers'"),
+    ],
+)
+def test_bad_items_of_this_package_say_what_is_wrong(change, reason: str, tmp_path: Path) -> None:
+    item = Item("1", "task", "knowledge", "taught", "fact", "prompt", target="target")
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps(item.to_dict()) + "\n" + json.dumps({**item.to_dict(), **change}))
+    (_, good), (_, bad) = open_data(str(path)).items()
+    assert good == item
+    assert isinstance(bad, Bad)
+    assert bad.reason.startswith(reason)
 
 
 def test_medmcqa_is_told_apart_by_the_number_of_its_first_option(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_rows_and_their_numbers(bom: bytes, name: str, text: str, expected, tmp_
         ("a.json", '[{"a": 1}, {"a": }, {"a": 3}]', 2, "not JSON: the list breaks off"),
         ("a.json", '[{"a": 1}, 7]', 2, "not an object: got int"),
         ("a.json", '[{"a": 1}]\n\n{"a": 2}\n', 2, "not JSON: there is text after the end of the list"),
+        ("a.json", b'{"a": "\x80",\n"b": 1}\n', 1, "broken UTF-8: byte 8 of the line"),
         ("a.csv", '"' + "x" * 200_000, 1, "not CSV: "),
         ("a.csv", "a,b\n1\n", 2, "wrong number of cells: 1, where the first line has 2"),
         ("a.csv", 'a,b\n1,"' + "x" * 200_000, 2, "not CSV: "),
@@ -292,7 +293,8 @@ def test_texts_of_a_folder_are_data_where_nothing_else_is(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_line_without_end_is_one_bad_row(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A packed file may unpack to any size; of a line that is too long the beginning is held, and no more."""
-    monkeypatch.setattr("medcare.data.readers.rows._LONGEST_LINE", 1000)
+    for module in ("data_file", "json_rows"):
+        monkeypatch.setattr(f"medcare.data.readers.{module}.LONGEST_LINE", 1000)
     path = tmp_path / "rows.jsonl.gz"
     with gzip.open(path, "wt", newline="") as stream:
         stream.write(f'{{"a": 1}}{end}{{"a": "')
@@ -309,7 +311,8 @@ def test_a_line_without_end_is_one_bad_row(end: str, tmp_path: Path, monkeypatch
 
 
 def test_a_table_with_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medcare.data.readers.rows._LONGEST_LINE", 1000)
+    for module in ("data_file", "tables"):
+        monkeypatch.setattr(f"medcare.data.readers.{module}.LONGEST_LINE", 1000)
     with pytest.raises(DataError, match=r"line 3: a line of a table has at most 1,000 letters"):
         read(tmp_path / "a.csv", "a,b\n1,2\n" + "1," * 5000)
 

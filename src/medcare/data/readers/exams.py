@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from medcare.data.readers.shapes import Columns, RowError, kind, missing, text
+from medcare.data.readers.row import Columns, RowError, is_missing, kind_of, text_in
 from medcare.foundation.errors import DataError
 from medcare.text.records import Message
 
@@ -105,9 +105,9 @@ class ExamColumns:
             return self
         numbers, most = set(), 0
         for row in rows:
-            given = str(row.get(self.answer)).removesuffix(".0")
-            if given.isdecimal() and len(given) < 4:
-                numbers.add(int(given))
+            answer = str(row.get(self.answer)).removesuffix(".0")
+            if answer.isdecimal() and len(answer) < 4:
+                numbers.add(int(answer))
                 with contextlib.suppress(RowError):
                     most = max(most, len(self._options(row)[1]))
         if not numbers:
@@ -128,14 +128,14 @@ class ExamColumns:
     def read(self, row: Columns, *, gold: bool = True) -> Question:
         """The question, with the right answer or without; raises RowError."""
         letters, options = self._options(row)
-        question = text(row, self.question).strip()
+        question = text_in(row, self.question).strip()
         if not question:
             raise RowError(f"empty question: '{self.question}'")
         if self.context and (context := _joined(row.get(self.context))):
             question = f"{context}\n{question}"
-        if self.form and (form := text(row, self.form, optional=True).strip()):
+        if self.form and (form := text_in(row, self.form, optional=True).strip()):
             question = f"[{form}] {question}"
-        reasons = text(row, self.explanation, optional=True).strip() if self.explanation else ""
+        reasons = text_in(row, self.explanation, optional=True).strip() if self.explanation else ""
         answers = self._answers(row, letters, options) if gold else ()
         return Question(question, letters, options, answers, reasons)
 
@@ -143,11 +143,11 @@ class ExamColumns:
         if self.fixed:
             return tuple(_LETTERS[: len(self.fixed)]), self.fixed
         if isinstance(self.options, tuple):
-            found = dict(zip(_LETTERS, (row.get(column) for column in self.options), strict=False))
+            options = dict(zip(_LETTERS, (row.get(column) for column in self.options), strict=False))
         else:
-            found = _lettered(row.get(self.options), self.options)
+            options = _lettered(row.get(self.options), self.options)
         # Sets with a fixed number of options leave those that a question does not need empty.
-        kept = {letter: _option(value, letter) for letter, value in found.items() if not missing(value)}
+        kept = {letter: _option(value, letter) for letter, value in options.items() if not is_missing(value)}
         if len(kept) < 2:
             raise RowError(f"too few options: a question needs 2 or more, got {len(kept)}")
         return tuple(kept), tuple(kept.values())
@@ -160,31 +160,31 @@ class ExamColumns:
             value = ",".join(map(str, value))
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # data frames make whole numbers float where one is missing
-        if missing(value) or (self.first is not None and str(value) == "-1"):
+        if is_missing(value) or (self.first is not None and str(value) == "-1"):
             raise RowError("no answer: there is none (test splits are often published without)")
-        given = unicodedata.normalize("NFKC", str(value)).strip()
-        if isinstance(self.first, int) and given.isdecimal() and len(given) < 4:
-            return self._numbered(given, letters)
-        if given in letters:  # labels such as ARC's "1" to "4"
-            return (letters.index(given),)
+        answer = unicodedata.normalize("NFKC", str(value)).strip()
+        if isinstance(self.first, int) and answer.isdecimal() and len(answer) < 4:
+            return self._numbered(answer, letters)
+        if answer in letters:  # labels such as ARC's "1" to "4"
+            return (letters.index(answer),)
         # Letters before texts: an option may read "B" and not be option B.
-        chosen = set(re.findall("[A-Z]", given.upper())) if _ANSWER.fullmatch(given.upper()) else set()
+        chosen = set(re.findall("[A-Z]", answer.upper())) if _ANSWER.fullmatch(answer.upper()) else set()
         if chosen and chosen <= set(letters):
             return tuple(index for index, letter in enumerate(letters) if letter in chosen)
-        if given in options:
-            return (options.index(given),)
-        both = _LETTER_AND_TEXT.fullmatch(given)
+        if answer in options:
+            return (options.index(answer),)
+        both = _LETTER_AND_TEXT.fullmatch(answer)
         if both and both[1] in letters and options[letters.index(both[1])] == both[2].strip():
             return (letters.index(both[1]),)
-        raise RowError(f"no such option: answer '{given[:40]}', where there are {', '.join(letters)}")
+        raise RowError(f"no such option: answer '{answer[:40]}', where there are {', '.join(letters)}")
 
-    def _numbered(self, given: str, letters: Sequence[str]) -> tuple[int, ...]:
+    def _numbered(self, answer: str, letters: Sequence[str]) -> tuple[int, ...]:
         """The option of a number, which also counts empty ones: D is the fourth without C, too."""
         assert isinstance(self.first, int)
-        index = int(given) - self.first
+        index = int(answer) - self.first
         places = letters if not set(letters) <= set(_LETTERS) else _LETTERS
         if not 0 <= index < len(places) or places[index] not in letters:
-            raise RowError(f"no such option: answer {given}, where the first option is {self.first}")
+            raise RowError(f"no such option: answer {answer}, where the first option is {self.first}")
         return (letters.index(places[index]),)
 
 
@@ -201,7 +201,7 @@ def _option(value: Any, letter: str) -> str:
         return value.strip()
     if isinstance(value, int | float):
         return str(value)
-    raise RowError(f"wrong type: option {letter} must be text, got {kind(value)}")
+    raise RowError(f"wrong type: option {letter} must be text, got {kind_of(value)}")
 
 
 def _lettered(value: Any, column: str) -> dict[str, Any]:
@@ -210,29 +210,36 @@ def _lettered(value: Any, column: str) -> dict[str, Any]:
         return _option_lines(value)
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):  # ARC: texts and their labels
         labels = value.get("label")
-        labels = labels if isinstance(labels, list) else _LETTERS
-        return {
-            str(label).strip().upper(): option for label, option in zip(labels, value["text"], strict=False)
-        }
+        return _by_letter(value["text"], labels if isinstance(labels, list) else None)
     if isinstance(value, Mapping):
-        return {str(letter).strip().upper(): option for letter, option in value.items()}
+        return _by_letter(value.values(), value.keys())
     if isinstance(value, list) and value and all(isinstance(option, Mapping) for option in value):
         if "atext" in value[0]:  # HEAD-QA, whose options have numbers
-            return dict(zip(_LETTERS, (option.get("atext") for option in value), strict=False))
-        return {str(option.get("key")).strip().upper(): option.get("value") for option in value}
-    if isinstance(value, list) and len(value) <= len(_LETTERS):
-        return dict(zip(_LETTERS, value, strict=False))
-    raise RowError(f"wrong type: '{column}' must hold the options, got {kind(value)}")
+            return _by_letter([option.get("atext") for option in value])
+        return _by_letter([option.get("value") for option in value], [option.get("key") for option in value])
+    if isinstance(value, list):
+        return _by_letter(value)
+    raise RowError(f"wrong type: '{column}' must hold the options, got {kind_of(value)}")
+
+
+def _by_letter(options: Collection[Any], letters: Iterable[Any] | None = None) -> dict[str, Any]:
+    """Options by their letters, by default A, B, C and so on."""
+    names = [str(letter).strip().upper() for letter in letters or _LETTERS[: len(options)]]
+    lettered = dict(zip(names, options, strict=False))
+    if not len(lettered) == len(names) == len(options):
+        raise RowError(f"unclear options: {len(options)} with the letters {', '.join(names)[:80]}")
+    return lettered
 
 
 def _option_lines(lines: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """Options that stand one below the other, each after its letter."""
+    options: dict[str, Any] = {}
     for line in filter(str.strip, lines.splitlines()):
         match = _OPTION_LINE.fullmatch(line)
-        if match and match[1].upper() == _LETTERS[len(found) : len(found) + 1]:
-            found[match[1].upper()] = match[2]
-        elif found:  # the last option goes on
-            found[_LETTERS[len(found) - 1]] += f"\n{line}"
+        if match and match[1].upper() == _LETTERS[len(options) : len(options) + 1]:
+            options[match[1].upper()] = match[2]
+        elif options:  # the last option goes on
+            options[_LETTERS[len(options) - 1]] += f"\n{line}"
         else:
             raise RowError(f"unreadable options: lines such as 'A. text' are required, got '{line[:40]}'")
-    return found
+    return options

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from medcare.data.readers.exams import ExamColumns
-from medcare.data.readers.shapes import Columns, Pair, PlainText, Turns
+from medcare.data.readers.row import Columns
+from medcare.data.readers.shapes import Pair, PlainText, Turns
 from medcare.foundation.errors import DataError
 from medcare.foundation.typed import argument, command
 
@@ -53,9 +54,13 @@ class Format:
         return self.shape.required | self.mark
 
     @property
-    def asked(self) -> frozenset[str]:
+    def without_answer(self) -> frozenset[str]:
         """Those of them that test splits without answers have; empty for data that only trains."""
         return self.required - {self.shape.answer} if self.tests else frozenset()  # type: ignore[union-attr]
+
+    def asks(self, columns: Set[str]) -> bool:
+        """Whether rows with these columns can be its questions, with an answer or without."""
+        return bool(self.without_answer) and self.without_answer <= columns
 
 
 _BESIDE = {"id", "source", "split", "subject", "task"}  # columns that need not be an answer
@@ -65,7 +70,7 @@ _A_TO_J = tuple("ABCDEFGHIJ")
 _E = frozenset({"E"})
 _OP = ("opa", "opb", "opc", "opd")
 _ENDINGS = ("ending0", "ending1", "ending2", "ending3")
-_LETTERS = ("answer_a", "answer_b", "answer_c", "answer_d", "answer_e")
+_ANSWERS = ("answer_a", "answer_b", "answer_c", "answer_d", "answer_e")
 _YES_NO = ("yes", "no", "maybe")
 
 FORMATS: dict[str, Format] = {
@@ -84,9 +89,7 @@ FORMATS: dict[str, Format] = {
     "cmmlu": Format(ExamColumns("Question", _ABCD, "Answer"), without=_E, by_subject=True),
     "ceval": Format(ExamColumns("question", _ABCD, "answer", "explanation"), without=_E, by_subject=True),
     "lettered": Format(
-        ExamColumns(
-            "question", tuple("ABCDEFGHIJ"), "answer", "explanation", "subject", first="guess", least=2
-        ),
+        ExamColumns("question", _A_TO_J, "answer", "explanation", "subject", first="guess", least=2),
         general=True,
     ),
     "cmb": Format(
@@ -103,7 +106,7 @@ FORMATS: dict[str, Format] = {
     "arc": Format(ExamColumns("question", "choices", "answerKey")),
     "headqa": Format(ExamColumns("qtext", "answers", "ra", subject="category", first=1), "qid"),
     "frenchmedmcqa": Format(ExamColumns("question", "answers", "correct_answers", subject="subject_name")),
-    "frenchmedmcqa_hf": Format(ExamColumns("question", _LETTERS, "correct_answers", first=0)),
+    "frenchmedmcqa_hf": Format(ExamColumns("question", _ANSWERS, "correct_answers", first=0)),
     "medxpertqa": Format(ExamColumns("question", "options", "label", subject="medical_task")),
     "pubmedqa": Format(
         ExamColumns("QUESTION", (), "final_decision", "LONG_ANSWER", fixed=_YES_NO, context="CONTEXTS")
@@ -137,10 +140,11 @@ class Recognised:
     name: str
     columns: dict[str, str]
 
-    def rename(self, row: Columns) -> dict[str, Any]:
-        """The row with the columns called as in the format."""
-        taken = {given: column for column, given in self.columns.items()}
-        return {taken.get(column, column): value for column, value in row.items()}
+
+def renamed(row: Columns, columns: Mapping[str, str]) -> dict[str, Any]:
+    """The row with its columns called as in the format; `columns` has their own names by those."""
+    in_format = {own: column for column, own in columns.items()}
+    return {in_format.get(column, column): value for column, value in row.items()}
 
 
 def named(name: str) -> Format:
@@ -154,7 +158,7 @@ def named(name: str) -> Format:
 
 def is_row(columns: Columns) -> bool:
     """Whether an object has the columns of some format."""
-    return bool(_fitting(set(columns)) or _fitting({_folded(column) for column in columns}, _folded))
+    return bool(_fitting(set(columns)) or _fitting(set(map(_folded, columns)), _folded))
 
 
 def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recognised:
@@ -170,7 +174,6 @@ def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recogn
         DataError: no format fits, several do, or the rows are pairs of a preferred and another answer.
     """
     columns = {str(column) for row in rows for column in row}
-    found = ", ".join(sorted(columns)[:20]) or "none"
     if {"chosen", "rejected"} <= columns:
         raise DataError(
             f"{source} holds preferences (chosen, rejected), which this package does not train on. To train "
@@ -178,9 +181,9 @@ def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recogn
         )
     best = _fitting(columns)
     if not gold and not (len(best) == 1 and FORMATS[best[0]].tests):
-        asked = {name: form.asked for name, form in FORMATS.items() if form.asked and form.asked <= columns}
-        if asked:
-            return Recognised(max(asked, key=lambda name: len(asked[name])), {})
+        sizes = {name: len(form.without_answer) for name, form in FORMATS.items() if form.asks(columns)}
+        if sizes:
+            return Recognised(max(sizes, key=sizes.__getitem__), {})
     if best == ["medmcqa", "medmcqa_original"]:
         # The same columns, but the first option is number 0 on the hub and number 1 in the authors' files.
         numbers = {str(row.get("cop")) for row in rows}
@@ -188,33 +191,42 @@ def detect(rows: Sequence[Columns], source: str, *, gold: bool = True) -> Recogn
     if len(best) == 1:
         return Recognised(best[0], {})
     if best:
-        raise DataError(f"{source} may be {' or '.join(best)}: say which with --format. Columns: {found}.")
-    called = {_folded(column): column for column in sorted(columns, reverse=True)}
-    for name in _fitting(set(called), _folded):
-        wanted = FORMATS[name].shape.columns
-        return Recognised(
-            name, {c: called[_folded(c)] for c in wanted if c not in columns and _folded(c) in called}
+        raise DataError(
+            f"{source} may be {' or '.join(best)}: say which with --format. Columns: {_listed(columns)}."
         )
+    own_names = {_folded(column): column for column in sorted(columns, reverse=True)}
+    if folded := _fitting(set(own_names), _folded):
+        wanted = {column: own_names.get(_folded(column)) for column in FORMATS[folded[0]].shape.columns}
+        return Recognised(folded[0], {c: own for c, own in wanted.items() if own and c not in columns})
+    raise _unknown(rows, columns, source, gold=gold)
+
+
+def _unknown(rows: Sequence[Columns], columns: set[str], source: str, *, gold: bool) -> DataError:
+    """What to say of rows that no format fits."""
     if gold and any(
-        form.asked and form.asked <= columns <= form.asked | _BESIDE for form in FORMATS.values()
+        form.asks(columns) and columns <= form.without_answer | _BESIDE for form in FORMATS.values()
     ):
         answered = command("predict", "MODEL", argument(source), "--out", "DIR")
-        raise DataError(
-            f"{source} has the columns {found}: an exam without right answers, which can be neither "
-            f"trained on nor scored. Have it answered with: {answered}"
+        return DataError(
+            f"{source} has the columns {_listed(columns)}: an exam without right answers, which can be "
+            f"neither trained on nor scored. Have it answered with: {answered}"
         )
     for row in rows[:_TITLES]:
         cells = {str(value).strip() for value in row.values()}
         if _fitting(cells):
-            raise DataError(
+            return DataError(
                 f"{source} begins with a line that is no header; the names of the columns stand below it: "
-                f"{', '.join(sorted(cells)[:20])}. Take out what is above them."
+                f"{_listed(cells)}. Take out what is above them."
             )
-    raise DataError(
-        f"{source} has the columns {found}: no known format. Say which column is which, as in "
+    return DataError(
+        f"{source} has the columns {_listed(columns)}: no known format. Say which column is which, as in "
         "--map question=COLUMN --map answer=COLUMN (of an exam with a column for each option also "
         f"--map A=COLUMN --map B=COLUMN), or name a format with --format: {', '.join(FORMATS)}."
     )
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:20]) or "none"
 
 
 def _fitting(columns: set[str], key: Callable[[str], str] = str) -> list[str]:

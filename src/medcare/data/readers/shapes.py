@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from medcare.data.readers.row import Columns, RowError, is_missing, kind_of, text_in
 from medcare.text.records import Message, Role, ToolCall
 
 _ROLES: dict[str, Role] = {
@@ -26,18 +27,13 @@ _ROLES: dict[str, Role] = {
 _TRAINED = ("weight", "train", "training", "trainable")
 # Fields that say the same about parts of a turn, or in a way that is not understood.
 _MASKS = ("mask", "masked", "loss", "loss_mask", "train_detail")
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 # KTO's marks: false means that the answer is a bad one.
 _LABELS = ("label", "kto_tag")
 
 # The names of the two texts of an exchange.
 _EXCHANGES = (("human", "assistant"), ("user", "assistant"), ("input", "output"))
-
-Columns = Mapping[str, Any]
-
-
-class RowError(Exception):
-    """A row that gives no record; the text is the kind of fault, and after a colon its detail."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Turns:
         """The conversation; raises RowError."""
         turns = row.get(self.column)
         if not isinstance(turns, list):
-            raise RowError(f"wrong type: '{self.column}' must be a list, got {kind(turns)}")
+            raise RowError(f"wrong type: '{self.column}' must be a list, got {kind_of(turns)}")
         _check_row(row)
         return (*_system(row), *self.spoken(turns))
 
@@ -75,49 +71,49 @@ class Turns:
 
     def _message(self, turn: Any, place: int) -> Message:
         if not isinstance(turn, Mapping):
-            raise RowError(f"wrong type: turn {place} must be an object, got {kind(turn)}")
-        role = turn.get(self.role, turn.get("from"))
-        content = turn.get(self.content, turn.get("value"))
-        if not isinstance(role, str):
-            raise RowError(f"wrong type: '{self.role}' of turn {place} must be text, got {kind(role)}")
-        if role.strip().lower() not in _ROLES:
-            raise RowError(f"unknown role: '{role[:40]}' in turn {place}")
+            raise RowError(f"wrong type: turn {place} must be an object, got {kind_of(turn)}")
+        name = turn.get(self.role, turn.get("from"))
+        if not isinstance(name, str):
+            raise RowError(f"wrong type: '{self.role}' of turn {place} must be text, got {kind_of(name)}")
+        role = _ROLES.get(name.strip().lower())
+        if role is None:
+            raise RowError(f"unknown role: '{name[:40]}' in turn {place}")
         _check_text_only(turn, f" in turn {place}")
-        calls = _calls(turn, place)
-        if role.strip().lower() == "function_call":
+        calls, content = _calls(turn, place), turn.get(self.content, turn.get("value"))
+        if name.strip().lower() == "function_call":
             calls, content = (_call(_parsed(content), place),), ""
         elif content is None and calls:
             content = ""
         elif isinstance(content, list):
             content = "".join(_part(part, place) for part in content)
         if not isinstance(content, str):
-            raise RowError(f"wrong type: '{self.content}' of turn {place} must be text, got {kind(content)}")
-        given = (turn.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
-        thought = next((value for value in given if value), "")
+            raise RowError(
+                f"wrong type: '{self.content}' of turn {place} must be text, got {kind_of(content)}"
+            )
+        thought = next((turn[field] for field in _THOUGHTS if turn.get(field)), "")
         texts = {"name": turn.get("name"), "tool_call_id": turn.get("tool_call_id"), "a thought": thought}
-        for name, value in texts.items():
+        for field, value in texts.items():
             if not isinstance(value, str | None):
-                raise RowError(f"wrong type: {name} of turn {place} must be text, got {kind(value)}")
-        is_tool = _ROLES[role.strip().lower()] == "tool"
+                raise RowError(f"wrong type: {field} of turn {place} must be text, got {kind_of(value)}")
         return Message(
-            _ROLES[role.strip().lower()],
+            role,
             content,
             reasoning_content=thought,
             tool_calls=calls,
-            name=(texts["name"] or "") if is_tool else "",
-            tool_call_id=(texts["tool_call_id"] or "") if is_tool else "",
+            name=(texts["name"] or "") if role == "tool" else "",
+            tool_call_id=(texts["tool_call_id"] or "") if role == "tool" else "",
             trained=_trained(turn, place),
         )
 
 
-def tools(row: Columns) -> str:
+def tools_of(row: Columns) -> str:
     """The tools of a row as a JSON list; empty if it has none; raises RowError."""
-    given = row.get("tools") or row.get("functions")
-    if missing(given) or not given:
+    value = row.get("tools") or row.get("functions")
+    if not value or is_missing(value):
         return ""
-    value = _parsed(given)
+    value = _parsed(value)
     if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
-        raise RowError(f"wrong type: the tools must be a list of objects, got {kind(value)}")
+        raise RowError(f"wrong type: the tools must be a list of objects, got {kind_of(value)}")
     if not value:
         return ""
     whole = [tool if "function" in tool else {"type": "function", "function": tool} for tool in value]
@@ -144,7 +140,7 @@ class PlainText:
 
     def messages(self, row: Columns) -> tuple[Message, ...]:
         """The document as a single turn; raises RowError."""
-        written = text(row, self.column)
+        written = text_in(row, self.column)
         if not written.strip():
             raise RowError(f"empty text: '{self.column}'")
         return (Message("assistant", written),)
@@ -186,17 +182,17 @@ class Pair:
         asked, answered = row.get(first), row.get(self.answer)
         if self.turns and (isinstance(asked, list) or isinstance(answered, list)):
             return (*_system(row), *_as_turns(asked, "user"), *_as_turns(answered, "assistant"))
-        parts = [text(row, first), *(text(row, column, optional=True) for column in others)]
-        pairs = [*self._history(row), ("\n".join(filter(None, parts)), text(row, self.answer))]
+        parts = [text_in(row, first), *(text_in(row, column, optional=True) for column in others)]
+        pairs = [*self._history(row), ("\n".join(filter(None, parts)), text_in(row, self.answer))]
         turns = [(Message("user", prompt), Message("assistant", answer)) for prompt, answer in pairs]
-        if self.thought and (thought := text(row, self.thought, optional=True)):
+        if self.thought and (thought := text_in(row, self.thought, optional=True)):
             turns[-1] = (turns[-1][0], replace(turns[-1][1], reasoning_content=thought))
         return (*_system(row), *(message for turn in turns for message in turn))
 
     def _history(self, row: Columns) -> Iterable[tuple[str, str]]:
         history = (row.get(self.history) if self.history else None) or []
         if not isinstance(history, list):
-            raise RowError(f"wrong type: '{self.history}' must be a list of pairs, got {kind(history)}")
+            raise RowError(f"wrong type: '{self.history}' must be a list of pairs, got {kind_of(history)}")
         for pair in history:
             if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(x, str) for x in pair):
                 raise RowError(f"wrong type: '{self.history}' must hold pairs of texts")
@@ -210,42 +206,17 @@ def _as_turns(value: Any, role: Role) -> tuple[Message, ...]:
     if value is None:
         return ()
     if not isinstance(value, str):
-        raise RowError(f"wrong type: prompt and answer must be texts or lists of turns, got {kind(value)}")
+        raise RowError(f"wrong type: prompt and answer must be texts or lists of turns, got {kind_of(value)}")
     return (Message(role, value),)
 
 
 def _exchange(turn: Any) -> tuple[Message, ...]:
     """What both say in an object of two texts; nothing for a turn of one role."""
-    for asked, answered in _EXCHANGES:
-        if (
-            isinstance(turn, Mapping)
-            and isinstance(turn.get(asked), str)
-            and isinstance(turn.get(answered), str)
-        ):
-            return (*_system(turn), Message("user", turn[asked]), Message("assistant", turn[answered]))
+    for names in _EXCHANGES if isinstance(turn, Mapping) else ():
+        asked, answered = (turn.get(name) for name in names)
+        if isinstance(asked, str) and isinstance(answered, str):
+            return (*_system(turn), Message("user", asked), Message("assistant", answered))
     return ()
-
-
-def text(row: Columns, column: str, *, optional: bool = False) -> str:
-    """The text in a column; raises RowError if it is none, or missing and not optional."""
-    value = row.get(column)
-    if optional and missing(value):
-        return ""
-    if not isinstance(value, str):
-        raise RowError(f"wrong type: '{column}' must be text, got {kind(value)}")
-    return value
-
-
-def missing(value: Any) -> bool:
-    """Whether a cell is empty: nothing, white space, or the not-a-number that data frames write for it."""
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or value != value
-
-
-def kind(value: Any) -> str:
-    """What a value is, for a message about it."""
-    return "nothing" if value is None else type(value).__name__
 
 
 def _check_row(row: Columns) -> None:
@@ -257,8 +228,8 @@ def _check_row(row: Columns) -> None:
 
 
 def _check_text_only(columns: Columns, where: str) -> None:
-    if found := next((name for name in _MEDIA if columns.get(name)), None):
-        raise RowError(f"not text: '{found}'{where}; only text trains")
+    if medium := next((name for name in _MEDIA if columns.get(name)), None):
+        raise RowError(f"not text: '{medium}'{where}; only text trains")
 
 
 def _part(part: Any, place: int) -> str:
@@ -267,14 +238,14 @@ def _part(part: Any, place: int) -> str:
         return part
     if isinstance(part, Mapping) and isinstance(part.get("text"), str) and part.get("type", "text") == "text":
         return str(part["text"])
-    found = part.get("type", "an object without a type") if isinstance(part, Mapping) else kind(part)
-    raise RowError(f"not text: a part '{str(found)[:40]}' in turn {place}; only text trains")
+    kind = part.get("type", "an object without a type") if isinstance(part, Mapping) else kind_of(part)
+    raise RowError(f"not text: a part '{str(kind)[:40]}' in turn {place}; only text trains")
 
 
 def _trained(turn: Columns, place: int) -> bool:
     """Whether a turn is trained on."""
-    if found := next((name for name in _MASKS if turn.get(name) is not None), None):
-        raise RowError(f"unknown weight: '{found}' of turn {place}; use 'weight', 0 or 1, for a whole turn")
+    if mask := next((name for name in _MASKS if turn.get(name) is not None), None):
+        raise RowError(f"unknown weight: '{mask}' of turn {place}; use 'weight', 0 or 1, for a whole turn")
     for name in _TRAINED:
         value = turn.get(name)
         if value is not None and value not in (0, 1):
@@ -285,12 +256,10 @@ def _trained(turn: Columns, place: int) -> bool:
 
 
 def _calls(turn: Columns, place: int) -> tuple[ToolCall, ...]:
-    given = turn.get("tool_calls") or []
-    if turn.get("function_call"):
-        given = [turn["function_call"]]
-    if not isinstance(given, list):
-        raise RowError(f"wrong type: 'tool_calls' of turn {place} must be a list, got {kind(given)}")
-    return tuple(_call(call, place) for call in given)
+    calls = [turn["function_call"]] if turn.get("function_call") else turn.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise RowError(f"wrong type: 'tool_calls' of turn {place} must be a list, got {kind_of(calls)}")
+    return tuple(_call(call, place) for call in calls)
 
 
 def _call(call: Any, place: int) -> ToolCall:
@@ -314,5 +283,7 @@ def _parsed(value: Any) -> Any:
 
 
 def _system(row: Columns) -> tuple[Message, ...]:
-    prompt = row.get("system")
-    return (Message("system", prompt),) if isinstance(prompt, str) and prompt else ()
+    if not row.get("system"):
+        return ()
+    prompt = text_in(row, "system", optional=True)
+    return (Message("system", prompt),) if prompt else ()

@@ -8,6 +8,7 @@ import functools
 import gzip
 import io
 import lzma
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,11 @@ from typing import Any, BinaryIO, TextIO, cast
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
 
+BROKEN = re.compile("[\udc80-\udcff]")
+"""A byte that could not be decoded, as `DataFile.text` gives it."""
+LONGEST_LINE = 1 << 26
+"""Characters of a line."""
+_CHUNK = 1 << 20  # characters
 _SAMPLE = 1 << 18  # bytes from which an encoding is recognised
 _FEWEST = 3  # so many bytes that are not UTF-8 mean another encoding, not a broken character
 _FEWEST_NULS = 8
@@ -93,6 +99,15 @@ class DataFile:
         with self.binary() as stream:
             yield io.TextIOWrapper(stream, encoding=self.encoding, errors="surrogateescape", newline="")
 
+    def lines(self) -> Iterator[str]:
+        """Its lines; of one that is too long only so much that it shows: it may unpack to any size."""
+        with self.text() as stream:
+            while line := stream.readline(LONGEST_LINE + 1):
+                yield line
+                rest = line if len(line) > LONGEST_LINE else "\n"
+                while rest and not rest.endswith(("\n", "\r")):
+                    rest = stream.readline(_CHUNK)
+
     @functools.cached_property
     def encoding(self) -> str:
         """The encoding: as asked for, by the byte-order mark, UTF-8, or the one that its bytes look like."""
@@ -149,7 +164,7 @@ def recognise(sample: bytes) -> str:
         return "utf-16-be" if even else "utf-16-le"
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     text = decoder.decode(sample)
-    broken = sum("\udc80" <= character <= "\udcff" for character in text)
+    broken = len(BROKEN.findall(text))
     whole = sum(character > "\x7f" for character in text) - broken
     if broken < _FEWEST or whole >= broken:
         return "utf-8"  # with a few broken rows, at most
