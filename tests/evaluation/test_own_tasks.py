@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from medcare.cli import app
 from medcare.evaluation import reading
-from medcare.evaluation.forms import FORMS
+from medcare.evaluation.answer_formats import ANSWER_FORMATS
 from medcare.evaluation.identity import identities
 from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.prompts import build_prompts
@@ -124,7 +124,7 @@ def test_every_form_that_the_page_names_exists_with_its_metrics():
     for name, metrics in re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", SECTION, flags=re.MULTILINE)[1:]:
         named = re.findall(r"`(\w+)`", metrics)
         assert named
-        assert list(FORMS[name].metrics) == named
+        assert list(ANSWER_FORMATS[name].metrics) == named
 
 
 @pytest.mark.parametrize(

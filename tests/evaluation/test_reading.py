@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcare.data.task import Task
-from medcare.evaluation.forms import FORMS
+from medcare.evaluation.answer_formats import ANSWER_FORMATS
 from medcare.text.records import Item
 from medcare.text.words import normalise
 
@@ -15,7 +15,7 @@ ITEM = Item("1", "t", "alignment", "held_out", "1", "?")
 
 
 def parse(form, text, labels=()):
-    return FORMS[form].read(Task("t", "alignment", form, "accuracy", labels=labels), text, ITEM)
+    return ANSWER_FORMATS[form].read(Task("t", "alignment", form, "accuracy", labels=labels), text, ITEM)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_lines_without_labels_have_any_type():
 def test_a_task_says_its_own_word_for_nothing():
     for form in ("list", "lines", "typed_list", "typed_lines", "tuples", "triples", "labels"):
         task = Task("t", "alignment", form, "accuracy", labels=LABELS, nothing="No  Finding")
-        assert FORMS[form].read(task, "no finding.", ITEM).content == (), form
-        read = FORMS[form].read(task, "none", ITEM).content
+        assert ANSWER_FORMATS[form].read(task, "no finding.", ITEM).content == (), form
+        read = ANSWER_FORMATS[form].read(task, "none", ITEM).content
         assert read == ((("none",),) if form in ("list", "lines") else None), form
 
 
@@ -169,8 +169,8 @@ def test_a_task_says_its_own_word_for_nothing():
 def test_options_are_read_as_their_places(several, text, chosen):
     item = Item("1", "t", "alignment", "held_out", "1", "?", options=("fever", "ptosis", "seizure"))
     task = Task("t", "alignment", "options", "accuracy", several=several)
-    assert FORMS["options"].read(task, text, item).content == frozenset(chosen)
-    assert not FORMS["options"].read(task, "I can't say.", item).parsable
+    assert ANSWER_FORMATS["options"].read(task, text, item).content == frozenset(chosen)
+    assert not ANSWER_FORMATS["options"].read(task, "I can't say.", item).parsable
 
 
 def test_a_text_is_read_up_to_a_length_at_which_it_is_no_answer():

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from medcare.data.task import Task
+from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.cblue.tasks import TASKS
-from medcare.evaluation.forms import metric_of
 from medcare.evaluation.score_files import score
 from medcare.evaluation.scoring import score_answers
 from medcare.foundation.errors import EvaluationError

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from medcare.evaluation.client import Client, UnansweredError
-from medcare.judging.judge import Judge, Reply, RequestForm
+from medcare.judging.judge import Judge, Reply, RequestFormat
 from tests.fake_server import GOOD, content, failure, fake_server, in_turn, verdict
 
 KEY = "sk-secret-0123456789"
@@ -48,7 +48,7 @@ def test_what_the_server_refuses_is_put_more_simply_from_then_on(refusals, accep
     with fake_server(in_turn(*refusals, verdict())) as server:
         replies = ask(server.url, "one", "two")
     assert replies[0].form == replies[1].form
-    assert (replies[0].form == RequestForm().name) == (
+    assert (replies[0].form == RequestFormat().name) == (
         "max_tokens" in accepted and "temperature" not in accepted
     )
     assert len(server.bodies) == len(refusals) + 2

@@ -1,7 +1,7 @@
 """What a task is: how it is answered, how an answer is read, and how it is scored.
 
 One declaration for every task: the embedded ones, PromptCBLUE's 18, exams, and tasks of one's own. The code
-behind the names of forms and metrics is `medcare.evaluation.forms`.
+behind the names of forms and metrics is `medcare.evaluation.answer_formats`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medcare.foundation.errors import DataError
 from medcare.foundation.outside import Outside, read_as
 from medcare.text.records import Family
 
-Form = Literal["options", "label", "list", "typed_list", "tuples", "text"]
+AnswerFormatName = Literal["options", "label", "list", "typed_list", "tuples", "text"]
 Metric = Literal["accuracy", "macro_f1", "micro_f1", "rouge_l"]
 
 
@@ -29,7 +29,7 @@ class Task:
     Attributes:
         name: unique; the `task` of its items.
         family: knowledge-intensive or alignment-required.
-        form: how an answer is written, and so how it is read: a key of `medcare.evaluation.forms.FORMS`.
+        form: how an answer is written, and so how it is read: a key of `ANSWER_FORMATS`.
         metric: how answers are scored: one of the form's metrics.
         measures: one sentence: what a good score shows.
         source: the vocabulary or corpus behind it, with its version.

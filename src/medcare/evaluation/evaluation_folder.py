@@ -19,8 +19,8 @@ from pydantic import Field
 from medcare.data.files import read_items
 from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.answer_files import is_order
+from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.cblue.tasks import find_task
-from medcare.evaluation.forms import metric_of
 from medcare.evaluation.metrics import Floats, Metric
 from medcare.evaluation.scoring import Prediction, ScoredAnswer, score_answers
 from medcare.foundation.counted import counted

@@ -19,7 +19,7 @@ from medcare.data.readers import Bad, open_data
 from medcare.data.readers.hub import HUB
 from medcare.data.readers.rows import open_rows
 from medcare.data.task import Task
-from medcare.evaluation.forms import FORMS, read_gold
+from medcare.evaluation.answer_formats import ANSWER_FORMATS, read_gold
 from medcare.evaluation.questions import LETTERS
 from medcare.foundation.errors import ConfigError, DataError
 from medcare.foundation.storage import expanded
@@ -59,7 +59,7 @@ class ItemSource:
     tags: str = "example_tags"
 
 
-def read_own(source: str, *, forms: Collection[str] = FORMS) -> tuple[list[Item], list[Task]] | None:
+def read_own(source: str, *, forms: Collection[str] = ANSWER_FORMATS) -> tuple[list[Item], list[Task]] | None:
     """The items and tasks of a YAML file, or of a file whose rows have a `form`; None for other test sets.
 
     Args:
@@ -112,7 +112,7 @@ def _carried(source: str, forms: Collection[str]) -> tuple[list[Item], list[Task
         name = str(columns.get("task") or opened.name)
         said = {key: value for key, value in columns.items() if key in _TASK - {"source"}}
         task = _task({**said, "name": name}, source)
-        if task.form in FORMS and task.form not in forms:
+        if task.form in ANSWER_FORMATS and task.form not in forms:
             raise DataError(
                 f"{source}, {opened.unit} {row.number}: the form '{task.form}' is not taken here; rows of "
                 f"the form {' or '.join(sorted(forms))} are required."
@@ -135,7 +135,7 @@ def _carried(source: str, forms: Collection[str]) -> tuple[list[Item], list[Task
 
 def _task(tree: dict[str, Any], source: str) -> Task:
     """A declaration; the metric is the form's first one unless it is named."""
-    form = FORMS.get(tree.get("form", ""))
+    form = ANSWER_FORMATS.get(tree.get("form", ""))
     knowledge = tree.get("form") in ("options", "number")
     return build(
         Task,

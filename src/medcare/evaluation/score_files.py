@@ -12,9 +12,9 @@ from medcare.data.readers import Bad, expand, open_data
 from medcare.data.readers import items as read_published
 from medcare.data.task import Task
 from medcare.evaluation.answer_files import answer_text, is_order, pair_rows, read_rows, row_id
+from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.evaluation_folder import read_cards
-from medcare.evaluation.forms import metric_of
 from medcare.evaluation.metrics import Floats
 from medcare.evaluation.own_tasks import read_own
 from medcare.evaluation.questions import LETTERS

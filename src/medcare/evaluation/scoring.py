@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medcare.data.task import Task
-from medcare.evaluation.forms import form_of, metric_of, read_gold
+from medcare.evaluation.answer_formats import answer_format, metric_of, read_gold
 from medcare.evaluation.metrics import Floats, chosen_option, mean_rows
 from medcare.evaluation.questions import in_order
 from medcare.evaluation.reading import UNREAD, Answer
@@ -207,7 +207,7 @@ def _read(task: Task, item: Item, row: Prediction | None) -> Answer:
                 "'medcare evaluate'."
             )
         return UNREAD if row["grade"] is None else Answer(row["grade"])
-    form = form_of(task)
+    form = answer_format(task)
     order = row.get("order")
     _, text = parted(row["text"])
     if text is None or (row.get("thought") and not text):

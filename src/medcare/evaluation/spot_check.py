@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medcare.data.files import read_items
+from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.evaluation_folder import read_cards
-from medcare.evaluation.forms import metric_of
 from medcare.evaluation.predictions import answer
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.scoring import Prediction, score_answers

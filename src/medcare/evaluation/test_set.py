@@ -12,8 +12,8 @@ from medcare.data.files import read_items, write_records
 from medcare.data.readers import Bad
 from medcare.data.readers import items as read_any
 from medcare.data.task import BenchmarkFile, Task
+from medcare.evaluation.answer_formats import ANSWER_FORMATS, read_gold
 from medcare.evaluation.cblue.tasks import find_task
-from medcare.evaluation.forms import FORMS, read_gold
 from medcare.evaluation.own_tasks import read_own
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.progress import say
@@ -103,7 +103,7 @@ def read_test_set(
     exams: str = "likelihood",
     columns: Mapping[str, str] | None = None,
     strict: bool = False,
-    forms: Collection[str] = FORMS,
+    forms: Collection[str] = ANSWER_FORMATS,
 ) -> tuple[list[Item], list[Task], list[Bad]]:
     """The items of a file or hub data set, their tasks, and the rows that were set aside.
 

@@ -22,7 +22,7 @@ class Reply:
         cut: whether it ran into `max_tokens`.
         tokens_in: as the server counts them, 0 if it doesn't.
         tokens_out: likewise.
-        form: how the request was put, see `RequestForm.name`.
+        form: how the request was put, see `RequestFormat.name`.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class RequestForm:
+class RequestFormat:
     """How a request is put."""
 
     output: Literal["json_schema", "json_object", "text"] = "json_schema"
@@ -58,7 +58,7 @@ class RequestForm:
         """For people: `json_schema, temperature 0`."""
         return f"{self.output}, temperature {'0' if self.temperature else 'of the server'}"
 
-    def simpler(self, parameter: str) -> RequestForm | None:
+    def simpler(self, parameter: str) -> RequestFormat | None:
         """What to try after a refusal that names this parameter, or none; None if nothing is left."""
         if parameter == "max_tokens" and self.limit == "max_tokens":
             return replace(self, limit="max_completion_tokens")
@@ -83,7 +83,7 @@ class Judge:
         self.client = client
         self.model = model
         self.max_tokens = max_tokens
-        self.form = RequestForm()
+        self.form = RequestFormat()
 
     def ask(self, prompt: str, schema: dict[str, Any] | None = None) -> Reply:
         """The judge's reply.
@@ -96,7 +96,7 @@ class Judge:
             UnansweredError: this prompt is refused, or the tries are used up.
             ServerError: no prompt would be answered: wrong key, address or model.
         """
-        form: RequestForm | None = self.form
+        form: RequestFormat | None = self.form
         while form is not None:
             body = form.body(self.model, self.max_tokens, prompt, schema or scheme())
             try:

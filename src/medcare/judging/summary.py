@@ -27,7 +27,7 @@ from medcare.foundation.storage import Json
 from medcare.judging.agreement import agreement, spearman
 from medcare.judging.cache import Verdict
 from medcare.judging.cases import AnswerFile, Case
-from medcare.judging.means import Means, Values
+from medcare.judging.macro_average import MacroAverage, Values
 from medcare.judging.rating import RatingRequest
 from medcare.judging.reference_scores import OVERALL
 from medcare.judging.rubric import DIMENSIONS, HIGHEST, LOWEST
@@ -101,7 +101,7 @@ def summary(
         resamples: draws of each bootstrap and permutation test.
     """
     values = {file.name: ratings.values(file.name) for file in ratings.files}
-    drawn = Means(ratings.cases, seed, resamples, LOWEST, HIGHEST)
+    drawn = MacroAverage(ratings.cases, seed, resamples, LOWEST, HIGHEST)
     return {
         "n": len(ratings.cases),
         "files": {
@@ -124,7 +124,11 @@ def summary(
 
 
 def _file(
-    ratings: Ratings, file: AnswerFile, values: dict[str, Values], drawn: Means, reference: Mapping[str, Any]
+    ratings: Ratings,
+    file: AnswerFile,
+    values: dict[str, Values],
+    drawn: MacroAverage,
+    reference: Mapping[str, Any],
 ) -> Json:
     by_case = ratings.of(file.name)
     verdicts = [verdict for entry in by_case.values() for verdict in entry]
@@ -166,7 +170,7 @@ def _grades(scores: Sequence[Mapping[str, int]]) -> Json:
     return tree
 
 
-def _types(cases: Sequence[Case], values: dict[str, Values], drawn: Means) -> Json:
+def _types(cases: Sequence[Case], values: dict[str, Values], drawn: MacroAverage) -> Json:
     """Scores by type, where there are several."""
     kinds = dict.fromkeys(case.kind for case in cases)
     if len(kinds) < 2:

@@ -106,7 +106,7 @@ def _grades(files: dict[str, Json]) -> Table:
 
 
 def differences(comparisons: Json) -> Table:
-    """The table of `Means.comparisons`."""
+    """The table of `MacroAverage.comparisons`."""
     rows = []
     for pair, measures in comparisons.items():
         first, _, second = pair.partition("->")

@@ -14,7 +14,7 @@ from medcare.foundation.errors import EvaluationError
 from medcare.foundation.progress import track
 from medcare.foundation.storage import Json, file_hash, write_json, write_jsonl, write_text
 from medcare.judging.cases import AnswerFile, Case, read_answers, read_cases
-from medcare.judging.means import Means, Values
+from medcare.judging.macro_average import MacroAverage, Values
 from medcare.judging.medical_terms import Terms, load_terms
 from medcare.judging.tables import Table, differences, interval, markdown
 from medcare.judging.writing import LABEL, MEASURES, WritingScores, score_writing
@@ -66,7 +66,7 @@ def score_writing_files(
         "n": len(cases),
         "terms": known.sources,
         **_made_with(data),
-        **_summary(cases, scores, Means(cases, seed, resamples)),
+        **_summary(cases, scores, MacroAverage(cases, seed, resamples)),
     }
     _write(out, cases, scores, tree)
     return tree
@@ -126,7 +126,7 @@ def _rows(cases: Sequence[Case], scores: ByFile) -> list[Json]:
     ]
 
 
-def _summary(cases: Sequence[Case], scores: ByFile, means: Means) -> Json:
+def _summary(cases: Sequence[Case], scores: ByFile, means: MacroAverage) -> Json:
     values = {name: _values(cases, entries) for name, entries in scores.items()}
     files: Json = {}
     for name, entries in scores.items():

@@ -13,7 +13,7 @@ from medcare.benchmark.forms.vocabulary import DRUGS, KINDS, alike
 from medcare.benchmark.forms.writer import build_task
 from medcare.benchmark.task_data import TaskData
 from medcare.data.overlap import find, units
-from medcare.evaluation.forms import FORMS, read_gold
+from medcare.evaluation.answer_formats import ANSWER_FORMATS, read_gold
 from medcare.evaluation.metrics import METRICS
 from medcare.foundation.errors import DataError
 from medcare.text.records import Conversation, Item
@@ -64,7 +64,7 @@ def test_every_answer_is_in_the_form_and_few_are_none(tasks, name):
     task = tasks[name]
     targets = [*(item.target for item in task.items), *(prompt_and_target(t)[1] for t in task.training)]
     for target in targets:
-        answer = FORMS[task.card.form].read(task.card, target, task.items[0])
+        answer = ANSWER_FORMATS[task.card.form].read(task.card, target, task.items[0])
         assert answer.parsable, target
         assert answer.content or target == "none"
         if task.card.form == "tuples":

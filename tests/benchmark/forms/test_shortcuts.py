@@ -11,7 +11,7 @@ from medcare.benchmark.forms.recipe import Example
 from medcare.benchmark.forms.wordings import ACTS, CRITERIA, INTENTS, SECTIONS, TITLES
 from medcare.benchmark.forms.writer import build_task
 from medcare.data.overlap import units
-from medcare.evaluation.forms import FORMS, read_gold
+from medcare.evaluation.answer_formats import ANSWER_FORMATS, read_gold
 from medcare.evaluation.metrics import METRICS, rouge_l, set_rows
 from medcare.foundation.errors import DataError
 
@@ -35,7 +35,7 @@ def test_matching_strings_is_not_enough(tasks, spotter, name):
     gold = [frozenset(answer.content) for answer in read_gold(task.card, task.items)]
     for number in range(len(READERS[name])):
         found = [
-            FORMS[task.card.form].read(task.card, answers(name, item, spotter)[number], item)
+            ANSWER_FORMATS[task.card.form].read(task.card, answers(name, item, spotter)[number], item)
             for item in task.items
         ]
         assert sum(answer.parsable for answer in found) > 0.9 * len(found)

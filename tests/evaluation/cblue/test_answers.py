@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from medcare.evaluation.answer_formats import ANSWER_FORMATS
 from medcare.evaluation.cblue.answers import read_label, read_sections, read_text
 from medcare.evaluation.cblue.tasks import TASKS
-from medcare.evaluation.forms import FORMS
 from tests.evaluation.cblue.goldens import cblue_item
 
 STATUS = ("患有该症状", "没有患有该症状", "无法根据上下文确定病人是否患有该症状")
@@ -92,7 +92,7 @@ UNKNOWN = STATUS[2]
     ],
 )  # fmt: skip
 def test_sets(task, choices, text, elements, parsable):
-    answer = FORMS[TASKS[task].form].read(TASKS[task], text, cblue_item("1", "", choices))
+    answer = ANSWER_FORMATS[TASKS[task].form].read(TASKS[task], text, cblue_item("1", "", choices))
     assert answer.content == elements
     assert answer.parsable is parsable
 

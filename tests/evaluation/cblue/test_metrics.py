@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.cblue.tasks import TASKS
-from medcare.evaluation.forms import metric_of
 from medcare.evaluation.metrics import ClassF1
 from medcare.evaluation.resampling import resample
 from medcare.evaluation.score_files import score

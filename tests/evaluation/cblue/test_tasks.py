@@ -7,8 +7,8 @@ import json
 import pytest
 
 from medcare.data.task import Task
+from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.cblue.tasks import TASKS, find_task
-from medcare.evaluation.forms import metric_of
 from medcare.foundation.errors import EvaluationError
 
 

@@ -12,9 +12,9 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from medcare.data.task import Task
+from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.evaluation_folder import read_scored_tasks
-from medcare.evaluation.forms import metric_of
 from medcare.evaluation.harness.files import write_tasks
 from medcare.evaluation.predictions import predict
 from medcare.evaluation.prompts import build_prompts

