@@ -234,8 +234,12 @@ def test_a_function_of_one_s_own_scores(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("yaml", "error", "message"),
     [
-        ("form: essay", EvaluationError, "got 'essay'"),
-        ("form: number\nmetric: rouge_l", EvaluationError, "metric 'rouge_l' takes the forms"),
+        ("form: essay", EvaluationError, "no form 'essay'; choose one of options, label"),
+        (
+            "form: number\nmetric: rouge_l",
+            EvaluationError,
+            "'number' takes the metrics accuracy, within_5_percent",
+        ),
         ("form: number", EvaluationError, "must have a target in the form 'number'"),
         ("form: text\nlables: [a]", ConfigError, "Did you mean 'labels'"),
         ("metric: accuracy", ConfigError, "how answers look as 'form'"),

@@ -99,15 +99,17 @@ def answer_format(task: Task) -> AnswerFormat:
         EvaluationError: there is no such format, or the metric doesn't fit it.
     """
     known = ANSWER_FORMATS.get(task.form)
-    if known is None or task.metric not in known.metrics:
-        fitting = [f"'{name}'" for name, other in ANSWER_FORMATS.items() if task.metric in other.metrics]
-        raise EvaluationError(
-            f"The task '{task.name}' can't be scored: its metric '{task.metric}' "
-            + (f"takes the forms {', '.join(fitting)}" if fitting else "is unknown")
-            + f"; got the form '{task.form}'. Correct its declaration, in data/benchmark.json or in the task's "
-            "file."
-        )
-    return known
+    if known is not None and task.metric in known.metrics:
+        return known
+    if known is None:
+        wrong = f"there is no form '{task.form}'; choose one of {', '.join(ANSWER_FORMATS)}"
+    else:
+        fitting = ", ".join(known.metrics)
+        wrong = f"its form '{task.form}' takes the metrics {fitting}; got '{task.metric}'"
+    raise EvaluationError(
+        f"The task '{task.name}' can't be scored: {wrong}. Correct its declaration, in data/benchmark.json "
+        "or in the file of the task."
+    )
 
 
 def metric_of(task: Task) -> Metric:
