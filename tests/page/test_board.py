@@ -73,6 +73,24 @@ def test_a_finished_run_has_its_scores_and_its_report(scored_run: Path, tmp_path
     assert found["live"] is None
 
 
+def test_a_finished_run_is_not_searched_again(
+    scored_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(scored_run, tmp_path / "demo")
+    begun(tmp_path / "other", "run")
+    board = RunBoard(RunFolders(tmp_path))
+    before, searched = board.look(), []
+    search = Path.glob
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "glob", lambda path, what: searched.append(path) or search(path, what))
+        assert board.look() == before
+    assert set(searched) == {tmp_path / "other"}
+    (tmp_path / "demo" / "evaluation" / "base" / "predictions.jsonl").unlink()
+    os.utime(tmp_path / "demo" / "report.html")  # made again, of what is there now
+    now = {run["name"]: run for run in board.look()}["demo"]
+    assert "base" not in {model["name"] for model in now["models"]}
+
+
 def test_a_stage_that_trains_is_told_with_the_time_it_takes(tmp_path: Path) -> None:
     folder = begun(tmp_path / "one")
     write_jsonl(folder / "metrics.jsonl", [row(10), row(20, validation_loss=1.5)])

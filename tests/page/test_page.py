@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +80,23 @@ def test_of_an_exam_of_ones_own_nobody_knows_what_was_taught(tmp_path: Path) -> 
     )
     (tmp_path / "run" / "report.html").write_text(REPORT)
     assert "split" not in FinishedRuns(RunFolders(tmp_path)).shown("run", "definition_to_finding", 0)
+
+
+def test_readers_of_several_runs_at_once_get_each_its_own(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_records(
+            tmp_path / name / "data" / "items.jsonl", [replace(ITEMS[0], task=name, options=("a", "b"))]
+        )
+        (tmp_path / name / "report.html").write_text(REPORT)
+    runs, former = FinishedRuns(RunFolders(tmp_path)), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as readers:
+            asked = ["one", "two"] * 300
+            found = list(readers.map(lambda name: list(runs.questions(name)), asked))
+    finally:
+        sys.setswitchinterval(former)
+    assert found == [[name] for name in asked]
 
 
 def test_options_that_differ_are_ranked_by_length(server: Running, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from medcare.foundation.errors import MedCareError
 from medcare.foundation.storage import Json
 from medcare.page.folders import RunFolders, is_inside
 from medcare.page.paths import last_part, without_paths
-from medcare.page.policy import SHUT_IN
 from medcare.page.watched import MARKS
 from medcare.reports.comparison import (
     comparison_csv,
@@ -24,6 +23,7 @@ from medcare.reports.comparison import (
     comparison_markdown,
     comparison_table,
 )
+from medcare.serving.access import SHUT_IN
 from medcare.serving.failures import ApiError
 
 _MOST_KEPT = 4

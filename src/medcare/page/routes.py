@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
@@ -19,23 +16,10 @@ from medcare.page.comparing import add_comparisons
 from medcare.page.exam_job import add_own_exams
 from medcare.page.examples import OfferedQuestions
 from medcare.page.folders import RunFolders
-from medcare.page.policy import SHUT_IN
-from medcare.page.questions import FinishedRuns, score
+from medcare.page.questions import FinishedRuns, add_questions
 from medcare.serving import NOTICE
 from medcare.serving.access import SESSION
-from medcare.serving.failures import ApiError
 from medcare.serving.service import Service
-
-
-class ExamRequest(BaseModel):
-    """Which question to put to which model."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    model: str
-    run: str
-    task: str
-    number: Annotated[int, Field(ge=0)]
 
 
 def page_routes(service: Service, reports: Path | None) -> list[BaseRoute]:
@@ -50,7 +34,7 @@ def page_routes(service: Service, reports: Path | None) -> list[BaseRoute]:
     runs = FinishedRuns(folders)
     routes = APIRouter()
     _add_entrance(routes, service, runs, files)
-    _add_finished(routes, service, runs)
+    add_questions(routes, service, runs)
     add_board(routes, service, folders)
     add_comparisons(routes, folders)
     add_own_exams(routes, service)
@@ -80,31 +64,3 @@ def _add_entrance(routes: APIRouter, service: Service, runs: FinishedRuns, files
     @routes.get("/api/examples")
     async def offered() -> list[str]:
         return await examples.get()
-
-
-def _add_finished(routes: APIRouter, service: Service, runs: FinishedRuns) -> None:
-    """Reports of finished runs, and their questions."""
-
-    @routes.get("/reports/{name}")
-    def report(name: str) -> FileResponse:
-        headers = {"Content-Security-Policy": SHUT_IN}
-        return FileResponse(runs.report(name), media_type="text/html", headers=headers)
-
-    @routes.get("/api/runs/{name}/tasks")
-    def tasks(name: str) -> dict[str, int]:
-        return {task: len(items) for task, items in runs.questions(name).items()}
-
-    @routes.get("/api/runs/{name}/questions/{task}/{number}")
-    def question(name: str, task: str, number: int) -> dict[str, Any]:
-        return runs.shown(name, task, number)
-
-    @routes.post("/api/exam")
-    async def exam(body: ExamRequest) -> dict[str, Any]:
-        model = service.model(body.model)
-        item = await run_in_threadpool(runs.question, body.run, body.task, body.number)
-        if not service.healthy:
-            raise ApiError(503, "The server is stopping.", retry_after=10)
-        if service.worker.jobs >= service.limits.waiting:
-            raise ApiError(429, "Too many questions at once.", retry_after=1)
-        by_length = runs.by_length(body.run, body.task)
-        return await asyncio.wrap_future(service.worker.run(lambda: score(model, item, by_length=by_length)))

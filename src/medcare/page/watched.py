@@ -56,7 +56,8 @@ class WatchedFolder:
         self.name, self.folder = name, folder
         self._stages: dict[Path, StageProgress] = {}
         self._answers: dict[Path, Tail] = {}
-        self._known: tuple[object, Json] = (None, {})
+        self._facts: Json = {}
+        self._facts_of: tuple[object, int] = (None, 0)
 
     def look(self, now: float) -> Json:
         """The folder as it is.
@@ -70,7 +71,7 @@ class WatchedFolder:
             they answer), `scores`, `notes`; and `live`, how far training is, as long as there is nothing else
             to show.
         """
-        facts = self._facts()
+        facts = self._facts_now()
         # Of a finished run nothing changes any more: there may be hundreds of them.
         files = (self.folder / REPORT, self.folder / MANIFEST) if facts["finished"] else self._files()
         changed = max((_changed(path) for path in files), default=0.0)
@@ -111,7 +112,7 @@ class WatchedFolder:
 
     def _stage_title(self, stage: Path) -> str:
         if stage == self.folder:
-            return str(self._known[1].get("title", ""))
+            return str(self._facts["title"])
         baseline = model_name(stage.parent.name) if stage.parent != self.folder else ""
         return ", ".join(filter(None, (baseline, model_name(stage.name))))
 
@@ -124,15 +125,19 @@ class WatchedFolder:
             counts.append(len(tail.read()) if is_inside(path, self.folder) else 0)
         return f"Test of {model_name(answers.parent.name)}, {counts[0]:,} of {counts[1]:,} answers"
 
-    def _facts(self) -> Json:
-        """What changes with a few files only, read when one of them does."""
+    def _facts_now(self) -> Json:
+        """What changes with a few files only, read when one of them does.
+
+        Of a finished run that is these four; in others a model may be tested meanwhile.
+        """
         paths = [self.folder / name for name in (CONFIG, RESULTS, MANIFEST, REPORT)]
-        key = [(_changed(path), is_inside(path, self.folder)) for path in paths]
-        models = [path for path in self._tested() if path.name == PREDICTIONS]
-        key.append((float(len(models)), True))
-        if self._known[0] != key:
-            self._known = (key, self._read(*(inside for _, inside in key[:4])))
-        return self._known[1]
+        files = [(_changed(path), is_inside(path, self.folder)) for path in paths]
+        known, tested = self._facts_of
+        if known != files or not self._facts["finished"]:
+            tested = sum(path.name == PREDICTIONS for path in self._tested())
+        if self._facts_of != (files, tested):
+            self._facts, self._facts_of = self._read(*(inside for _, inside in files)), (files, tested)
+        return self._facts
 
     def _read(self, configured: bool, scored: bool, finished: bool, reported: bool) -> Json:
         notes: list[str] = []

@@ -26,6 +26,12 @@ _POLICY = (
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
+SHUT_IN = (
+    "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data:; frame-ancestors 'none'"
+)
+"""Of a report, which has its styles and its script inside and needs nothing else. The sandbox keeps one that
+was made elsewhere from asking this server for anything in the reader's name."""
 
 
 class Access:
