@@ -29,7 +29,7 @@ from medcare.foundation.typed import in_python
 from medcare.models.base_model import positions_of
 from medcare.models.identity import base_digest
 from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_method, as_stage
-from medcare.settings.files import build, from_dict
+from medcare.settings.files import build
 from medcare.settings.run_folder import claim, origin, read_manifest
 from medcare.training import stages
 
@@ -92,7 +92,7 @@ def train(
     if data is not None:
         settings = config.to_dict()
         settings[stage]["data"] = source_of(data)
-        config = from_dict(settings)
+        config = build(RunConfig, settings)
     return pipeline.train_stage(stage, config, Path(out), start=None if start is None else Path(start))
 
 

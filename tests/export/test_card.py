@@ -15,7 +15,7 @@ from medcare.export.lora import export_lora
 from medcare.export.merged import merge
 from medcare.foundation.errors import FolderError
 from medcare.settings.config import RunConfig
-from medcare.settings.files import from_dict
+from medcare.settings.files import build
 from tests.export.stage_folders import stage_folders
 
 
@@ -33,7 +33,7 @@ def run(tiny_base, tmp_path):
 def manifest(base, data="", **facts):
     tree = RunConfig().to_dict()
     tree["align"]["data"] = data
-    config = from_dict(tree)
+    config = build(RunConfig, tree)
     return {"stage": "align", "base": base, "config": config, "seed": 17, "data": "ab" * 32, **facts}
 
 
@@ -131,7 +131,7 @@ def test_markup_in_a_name_stays_text(evil):
 def test_the_card_of_a_baseline_says_what_trained_on_what():
     tree = RunConfig().to_dict()
     tree["method"], tree["align"]["data"] = "lora", "hf:owner/forms"
-    facts = {"base": "embedded", "config": from_dict(tree), "seed": 17}
+    facts = {"base": "embedded", "config": build(RunConfig, tree), "seed": 17}
     stage = {**facts, "stage": "aggregate", "data": f"2 x {'ab' * 32} + 3 x hf:owner/forms"}
     text = render_card("model", {**facts, "stage": "merged"}, [{**stage, "trained_parameters": 11264}], None)
     assert "two stages" in text

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medcare.foundation.errors import ConfigError
 from medcare.settings.config import AdapterConfig, RunConfig, StageConfig
-from medcare.settings.files import PRESETS, from_dict, load_config
+from medcare.settings.files import PRESETS, build, load_config
 
 
 def test_defaults_are_the_papers():
@@ -54,7 +54,7 @@ def test_a_file_is_laid_over_the_preset_that_is_named(tmp_path):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_load_and_survive_a_round_trip(preset):
     config = load_config(preset=preset)
-    assert from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+    assert build(RunConfig, yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
 
 
 def test_file_then_settings(tmp_path):
@@ -128,7 +128,7 @@ def test_unknown_keys_never_pass(tree):
     if set(tree) <= known:
         return
     with pytest.raises(ConfigError):
-        from_dict(tree)
+        build(RunConfig, tree)
 
 
 def test_ranges():

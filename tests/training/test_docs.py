@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from medcare.settings.config import StageConfig
-from medcare.settings.files import from_dict
+from medcare.settings.config import RunConfig, StageConfig
+from medcare.settings.files import build
 from medcare.settings.fitting import count_steps, fitting
 from medcare.study.sweep import load_sweep
 
@@ -19,7 +19,7 @@ def test_every_yaml_on_the_page_is_read(tmp_path, monkeypatch):
     found = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)]
     assert len(found) == 3
     sweep = found.pop()
-    configs = [from_dict(tree) for tree in found]
+    configs = [build(RunConfig, tree) for tree in found]
     assert configs[0].aggregate.validation.patience == 3
     assert configs[1].align.optimizer == "muon"
     monkeypatch.chdir(tmp_path)

@@ -104,7 +104,8 @@ def held_to(tree: dict[str, Any], shape: type[T], source: str, error: type[MedCa
 def check_file(path: Path, error: type[MedCareError], most_bytes: int) -> None:
     """Raise `error` for what is no file (a device, a pipe, a link in a circle), or too large a one."""
     if not path.is_file():
-        leads = path.is_symlink() and not path.exists()
-        raise error(f"{path} is a link that leads to no file." if leads else f"{missing(path, 'file')}.")
+        dangling = path.is_symlink() and not path.exists()
+        problem = f"{path} is a link that leads to no file" if dangling else missing(path, "file")
+        raise error(f"{problem}. Check the path.")
     if (size := path.stat().st_size) > most_bytes:
         raise error(f"{path} has {size:,} bytes; at most {most_bytes:,} are read.")

@@ -14,7 +14,6 @@ import yaml
 
 from medcare.foundation.errors import ConfigError, first_line
 from medcare.foundation.outside import check_file
-from medcare.foundation.storage import missing
 from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig
 
@@ -46,17 +45,14 @@ def load_config(
     """
     tree: dict[str, Any] = {} if path is None else read_yaml(path)
     if isinstance(settings, Mapping):
-        tree = _laid_over(tree, dict(settings))
+        tree = laid_over(tree, settings)
     else:
         for setting in settings:
             _apply(tree, setting)
-    own: RunConfig = _build(RunConfig, tree, "")
+    own = build(RunConfig, tree)
     if preset is None and own.is_embedded():
         preset = "demo"
-    if preset is None:
-        return own
-    config: RunConfig = _build(RunConfig, _laid_over(preset_tree(preset), tree), "")
-    return config
+    return own if preset is None else build(RunConfig, laid_over(preset_tree(preset), tree))
 
 
 def preset_tree(name: str) -> dict[str, Any]:
@@ -78,12 +74,10 @@ def read_yaml(path: Path, *, texts: bool = False) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, is not YAML or does not hold a mapping.
     """
+    path = Path(path)
+    check_file(path, ConfigError, _MOST_BYTES)
     try:
-        if Path(path).exists():
-            check_file(Path(path), ConfigError, _MOST_BYTES)
-        tree = parsed(Path(path).read_text(encoding="utf-8"), texts=texts)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{missing(Path(path), 'file')}. Check the path.") from error
+        tree = parsed(path.read_text(encoding="utf-8"), texts=texts)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The config file {path} can't be read: {error}. Check the path.{_if_data(path)}"
@@ -101,9 +95,9 @@ def read_yaml(path: Path, *, texts: bool = False) -> dict[str, Any]:
 
 def _if_data(path: Path) -> str:
     """What to do with a file that looks like data rather than settings."""
-    if Path(path).suffix.lower() not in _DATA:
+    if path.suffix.lower() not in _DATA:
         return ""
-    return f" If it is data, settings for it are written by: {command('init', Path(path))}"
+    return f" If it is data, settings for it are written by: {command('init', path)}"
 
 
 def parsed(text: str, *, texts: bool = False) -> Any:
@@ -147,23 +141,12 @@ def _weigh(root: yaml.Node) -> None:
             left += [(part, depth + 1) for part in node.value]
 
 
-def from_dict(tree: dict[str, Any]) -> RunConfig:
-    """The configuration that `RunConfig.to_dict` came from; raises ConfigError like `load_config`."""
-    config: RunConfig = _build(RunConfig, tree, "")
-    return config
-
-
-def build(cls: type[T], tree: dict[str, Any]) -> T:
-    """Build any dataclass of settings from a mapping; raises ConfigError like `load_config`."""
-    built: T = _build(cls, tree, "")
-    return built
-
-
-def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of both trees of settings; where both have one, that of the second."""
     both = {**below, **above}
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
-            both[key] = _laid_over(below[key], value)
+            both[key] = laid_over(below[key], value)
     return both
 
 
@@ -191,13 +174,23 @@ def _in_one_line(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
 
 
-def _build(cls: type[Any], tree: Any, prefix: str, default: Any = None) -> Any:
-    """A dataclass of the values in `tree`; what it leaves out is as in `default`, or as the class says."""
+def build(cls: type[T], tree: Any, prefix: str = "", default: T | None = None) -> T:
+    """Build a dataclass of settings, such as the `RunConfig` that `RunConfig.to_dict` gave.
+
+    Args:
+        cls: the dataclass.
+        tree: its values; other dataclasses in it as mappings of their own.
+        prefix: what stands before its keys in messages.
+        default: has what the tree leaves out; None leaves that to the class.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type or out of range.
+    """
     where = prefix.rstrip(".") or "the config"
     if not isinstance(tree, dict):
         raise ConfigError(f"{where} must be a group of settings, got {_shown(tree)}.")
     hints = get_type_hints(cls)
-    defaults = {field.name: field for field in dataclasses.fields(cls)}
+    defaults = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values = {}
     for key, value in tree.items():
         if key not in defaults:
@@ -206,7 +199,7 @@ def _build(cls: type[Any], tree: Any, prefix: str, default: Any = None) -> Any:
             raise ConfigError(f"Unknown setting '{prefix}{key}'. {advice}")
         values[key] = _convert(hints[key], value, f"{prefix}{key}", defaults[key])
     try:
-        return cls(**values) if default is None else dataclasses.replace(default, **values)
+        return cls(**values) if default is None else dataclasses.replace(default, **values)  # type: ignore[type-var]
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(prefix) else f"{prefix}{text}") from None
@@ -217,7 +210,7 @@ def _convert(hint: Any, value: Any, key: str, field: dataclasses.Field[Any] | No
         # The stages differ in their defaults: 3 epochs for align, no penalty for aggregate.
         made = field.default_factory if field else dataclasses.MISSING
         default = None if made is dataclasses.MISSING else made()
-        return _build(hint, value, f"{key}.", default)  # type: ignore[arg-type]
+        return build(hint, value, f"{key}.", default)  # type: ignore[arg-type]
     origin = get_origin(hint)
     if origin is Literal:
         # YAML reads an unquoted `none` as the text "none" but `null` and `no` as other things.
@@ -227,10 +220,8 @@ def _convert(hint: Any, value: Any, key: str, field: dataclasses.Field[Any] | No
             )
         return value
     if origin in (Union, types.UnionType):
-        options = get_args(hint)
-        return (
-            None if value is None else _convert(next(o for o in options if o is not type(None)), value, key)
-        )
+        inner = next(option for option in get_args(hint) if option is not type(None))
+        return None if value is None else _convert(inner, value, key)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise ConfigError(f"{key} must be a list, got {_shown(value)}. Example: [first, second]")

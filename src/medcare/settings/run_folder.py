@@ -19,7 +19,7 @@ from medcare.foundation.processes import is_main
 from medcare.foundation.provenance import git_commit, versions
 from medcare.foundation.storage import json_hash, missing, write_json, write_text
 from medcare.settings.config import RunConfig
-from medcare.settings.files import from_dict, read_yaml
+from medcare.settings.files import build, laid_over, read_yaml
 
 CONFIG = "config.yaml"
 # What is made of the settings alone, in no time; beside the data that a run lays out.
@@ -78,7 +78,7 @@ def refuse_other(folder: Path, config: RunConfig) -> None:
 
 def _former(folder: Path) -> dict[str, Any]:
     """The settings that a folder was claimed with; one that came later has its default there."""
-    return _laid_over(RunConfig().to_dict(), read_yaml(folder / CONFIG))
+    return laid_over(RunConfig().to_dict(), read_yaml(folder / CONFIG))
 
 
 def _differ(folder: Path, former: dict[str, Any], wanted: dict[str, Any]) -> bool:
@@ -151,7 +151,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest["from"] = str((folder / manifest["from"]).resolve())
     tree = read_yaml(folder / CONFIG)
     known = RunConfig().to_dict()
-    manifest["config"] = from_dict({key: value for key, value in tree.items() if key in known})
+    manifest["config"] = build(RunConfig, {key: value for key, value in tree.items() if key in known})
     return manifest
 
 
@@ -226,16 +226,6 @@ def plain_source(path: Path) -> str | None:
                 )
             return str(folder)
     return None
-
-
-def _laid_over(defaults: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    filled = {
-        key: _laid_over(value, tree[key] if isinstance(tree.get(key), dict) else {})
-        if isinstance(value, dict)
-        else tree.get(key, value)
-        for key, value in defaults.items()
-    }
-    return {**tree, **filled}
 
 
 def _differences(former: Any, wanted: Any, prefix: str = "") -> list[str]:

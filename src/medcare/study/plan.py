@@ -10,7 +10,7 @@ from typing import Any, Literal
 from medcare.foundation.errors import ConfigError
 from medcare.foundation.storage import json_hash
 from medcare.settings.config import RunConfig
-from medcare.settings.files import build, from_dict, read_yaml
+from medcare.settings.files import build, read_yaml
 from medcare.study.small_world import SmallWorldConfig
 
 WORLD = "world"
@@ -117,13 +117,13 @@ class Study:
                 if not isinstance(group, dict):
                     raise ConfigError(f"{key}: '{parent}' is a value, not a group of settings.")
             group[leaf] = value
-        # What YAML knows and JSON does not, such as a date, is no setting: `from_dict` says so.
+        # What YAML knows and JSON does not, such as a date, is no setting: `build` says so.
         said = {"kind": self.world, **json.loads(json.dumps(tree, default=str))}
         sizes = tree.pop(WORLD, {})
         if sizes and self.world != "small":
             raise ConfigError(f"The settings of '{WORLD}' belong to world: small, got {self.world}.")
         world = build(SmallWorldConfig, sizes) if self.world == "small" else None
-        config = from_dict(tree)
+        config = build(RunConfig, tree)
         two_loras = world and world.method == "lora_two_stage" and not config.mixes_stages
         if world and config.method != "medcare" and not two_loras:
             raise ConfigError(
