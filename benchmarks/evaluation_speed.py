@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 
-from medcare.data.files import read_items
 from medcare.data.readers import conversations
+from medcare.data.record_files import read_items
 from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.examples import Examples
 from medcare.evaluation.prompts import Prompt, build_prompts

@@ -17,7 +17,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from medcare.data.files import read_items
+from medcare.data.record_files import read_items
 
 OUT = Path(__file__).parent / "images"
 

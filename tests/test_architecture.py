@@ -66,7 +66,7 @@ _UNSHAPED = {
     "data/readers/json_rows.py": "rows of any format; `formats` looks at each value",
     "data/readers/sheets.py": "the same, out of a process that has read them",
     "data/readers/shapes.py": "the same, of a column that holds JSON",
-    "data/files.py": "each row is held to `Item`",
+    "data/record_files.py": "each row is held to `Item`",
     "data/leakage.py": "a row that it has just written itself",
     "data/mix.py": "likewise",
     "text/records.py": "a tool's arguments, which stay text if they are no JSON; tools that `readers` saw",

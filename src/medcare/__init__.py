@@ -14,7 +14,7 @@ from medcare.foundation.unasked import leave_out_unasked
 if TYPE_CHECKING:
     from medcare.adapters.loading import load_model
     from medcare.api import attach, chat, check, evaluate, generate, merge, run, save_stage, train
-    from medcare.data.given import load_config
+    from medcare.data.in_memory import load_config
     from medcare.settings.config import AdapterConfig, RunConfig
     from medcare.training.callback import KeepOrthogonal
 
@@ -39,7 +39,7 @@ _HOME = {
     "AdapterConfig": "settings.config",
     "KeepOrthogonal": "training.callback",
     "RunConfig": "settings.config",
-    "load_config": "data.given",
+    "load_config": "data.in_memory",
     "load_model": "adapters.loading",
 }
 

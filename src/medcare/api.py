@@ -18,14 +18,14 @@ from medcare.adapters.loading import base_source, tokenizer_of
 from medcare.adapters.tuner import add_branches
 from medcare.adapters.tuner import trainable as let_train
 from medcare.data.check import check as check_data
-from medcare.data.given import Data, load_config, source_of
+from medcare.data.in_memory import Data, load_config, source_of
 from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.results import RESULTS
 from medcare.export import merged
+from medcare.foundation.commands import in_python
 from medcare.foundation.errors import ConfigError, DataError, FolderError, ModelError
 from medcare.foundation.outside import read_object
 from medcare.foundation.processes import is_main, wait
-from medcare.foundation.typed import in_python
 from medcare.models.base_model import positions_of
 from medcare.models.identity import base_digest
 from medcare.settings.config import AdapterConfig, RunConfig, Stage, as_method, as_stage

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from medcare.benchmark import build, write
-from medcare.data.files import read_items
 from medcare.data.mixed import without_recipe
+from medcare.data.record_files import read_items
 from medcare.data.task import BenchmarkFile
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.evaluation.engines import Engine, check_model, open_engine
@@ -38,13 +38,13 @@ from medcare.evaluation.spot_check import SpotCheck
 from medcare.evaluation.test_set import adopt, adopted, read_questions
 from medcare.export.card import ResultsFile, write_card
 from medcare.export.merged import merge
+from medcare.foundation.commands import command
 from medcare.foundation.contents import source_digest
 from medcare.foundation.errors import ConfigError, FolderError
 from medcare.foundation.outside import Outside, Seconds, read_as
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, write_json
-from medcare.foundation.typed import command
 from medcare.judging.grading import grade
 from medcare.models.base_model import load_tokenizer
 from medcare.reports import REPORT, write_report

@@ -127,7 +127,7 @@ def test_the_branches_of_each_expert_are_measured_by_themselves(monkeypatch):
     assert block["orthogonality"] == pytest.approx(2 * apart["orthogonality"], rel=1e-5)
 
 
-def test_given_directions_are_taken_out_of_alignment_also_without_knowledge():
+def test_in_memory_directions_are_taken_out_of_alignment_also_without_knowledge():
     model = two_branches()
     remove_branch(model, "knowledge")
     names = adapted_layers(model, "alignment")

@@ -9,8 +9,8 @@ import pytest
 
 from medcare.benchmark import build, write
 from medcare.benchmark.build import _overlap
-from medcare.data.files import read_items
 from medcare.data.readers import conversations
+from medcare.data.record_files import read_items
 from medcare.data.task import Task
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import file_hash, read_json

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medcare import pipeline
-from medcare.data.given import source_of
+from medcare.data.in_memory import source_of
 from medcare.data.readers import conversations
 from medcare.data.thoughts import summary, with_thoughts
 from medcare.foundation.errors import DataError

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 import medcare
 from medcare.data import tokenised as module
-from medcare.data.given import source_of
+from medcare.data.in_memory import source_of
 from medcare.data.tokenised import TrainingData, tokenised
 from medcare.foundation.errors import ConfigError, DataError
 from medcare.models.base_model import load_tokenizer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medcare.data.files import read_items
+from medcare.data.record_files import read_items
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.results import write_results
 from medcare.evaluation.score_files import score

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from medcare.data.files import read_items
+from medcare.data.record_files import read_items
 from medcare.evaluation.results import write_results
 from medcare.evaluation.test_set import adopt
 from medcare.foundation.errors import ConfigError, DataError, EvaluationError

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from medcare.data.files import write_records
+from medcare.data.record_files import write_records
 from medcare.foundation.storage import write_jsonl
 from medcare.page.examples import states
 from medcare.serving.served_model import ServedModel

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from medcare.data.files import write_records
+from medcare.data.record_files import write_records
 from medcare.generation import generate
 from medcare.page.folders import RunFolders
 from medcare.page.questions import FinishedRuns, score

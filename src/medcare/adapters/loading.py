@@ -9,12 +9,12 @@ from medcare.adapters.branch_files import AdapterFile, load_branch
 from medcare.adapters.branches import SPECS, stored_in
 from medcare.adapters.merge import merge_branch, merge_unrouted
 from medcare.adapters.written_weights import write_into
+from medcare.foundation.commands import argument, command, takes_kinds
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
 from medcare.foundation.outside import read_as
 from medcare.foundation.progress import say
 from medcare.foundation.storage import expanded
-from medcare.foundation.typed import argument, command, takes_kinds
 from medcare.models.base_model import (
     TEMPLATE,
     choose_device,

@@ -12,8 +12,8 @@ from typing import Any
 from medcare.benchmark.exams.build import EXAMS, build_exams
 from medcare.benchmark.forms.build import RECIPES, build_forms
 from medcare.benchmark.ontology import load_ontology
-from medcare.data.files import write_records
 from medcare.data.overlap import find
+from medcare.data.record_files import write_records
 from medcare.data.task import Task
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import file_hash, write_json

@@ -11,7 +11,7 @@ import typer
 from medcare.cli.next_step import Next, options, tell_next
 from medcare.cli.tables import print_table
 from medcare.cli.training_rows import print_rows
-from medcare.foundation.typed import argument
+from medcare.foundation.commands import argument
 
 if TYPE_CHECKING:
     from medcare.data.check import Report

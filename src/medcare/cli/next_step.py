@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
+from medcare.foundation.commands import command
 from medcare.foundation.processes import is_main
-from medcare.foundation.typed import command
 
 Next = list[str | Path]
 """The words after `medcare`, in capitals what a person has to name; empty if the command's text has it."""

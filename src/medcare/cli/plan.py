@@ -12,8 +12,8 @@ import typer
 from medcare.cli.next_step import Next
 from medcare.cli.runs import Settings
 from medcare.cli.tables import console, print_table
+from medcare.foundation.commands import command
 from medcare.foundation.errors import ConfigError
-from medcare.foundation.typed import command
 
 if TYPE_CHECKING:
     from medcare.cli.tables import Cell

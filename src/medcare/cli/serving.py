@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import typer
 
 from medcare.cli.next_step import Next, options
+from medcare.foundation.commands import argument
 from medcare.foundation.errors import ConfigError
-from medcare.foundation.typed import argument
 from medcare.settings.keys import read_key
 
 commands = typer.Typer()

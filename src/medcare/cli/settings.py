@@ -16,8 +16,8 @@ from medcare.cli.next_step import Next, options
 from medcare.cli.runs import Preset, Settings
 from medcare.cli.tables import on_terminal, print_table
 from medcare.cli.training_rows import print_rows
+from medcare.foundation.commands import argument, command
 from medcare.foundation.counted import counted
-from medcare.foundation.typed import argument, command
 from medcare.settings.config import EMBEDDED, RunConfig
 from medcare.settings.files import PRESETS
 

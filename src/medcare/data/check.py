@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from medcare.data.duplicates import Duplicates, Repeats
-from medcare.data.files import line
 from medcare.data.overlap import units
 from medcare.data.readers import Bad, Reading, open_data
 from medcare.data.readers.row import Row
+from medcare.data.record_files import line
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import as_json, check_output, write_atomic
 from medcare.text.chat_template import Rendered, has_thought, render_each, spelt

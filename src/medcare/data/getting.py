@@ -13,11 +13,11 @@ from pathlib import Path
 
 from medcare.data.catalogue import KNOWN_SETS, KnownSet
 from medcare.data.readers.rows import ENDINGS
+from medcare.foundation.commands import command
 from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.outside import Outside, read_as
 from medcare.foundation.progress import say
 from medcare.foundation.storage import file_hash, write_atomic, write_json
-from medcare.foundation.typed import command
 
 SOURCE = "SOURCE"
 _RAW = "https://raw.githubusercontent.com"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from medcare.data.files import line
 from medcare.data.mixed import without_recipe
 from medcare.data.overlap import Index, Overlap
 from medcare.data.readers import Bad, Reading, expand, open_data
+from medcare.data.record_files import line
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import check_output, write_atomic
 from medcare.text.records import Conversation, Item

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medcare.data.check import BAD, bad_file
-from medcare.data.files import line
 from medcare.data.readers import Bad, conversations, expand
 from medcare.data.readers.hub import HUB
 from medcare.data.recipe import Recipe, Source, load_recipe, shares
+from medcare.data.record_files import line
+from medcare.foundation.commands import argument, command
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say, track
 from medcare.foundation.storage import check_output, file_hash, write_atomic, write_json
-from medcare.foundation.typed import argument, command
 
 _MANIFEST = ".manifest.json"
 

@@ -24,11 +24,11 @@ from medcare.evaluation.evaluation_folder import (
     read_prompt_settings,
     read_tests,
 )
+from medcare.foundation.commands import command
 from medcare.foundation.contents import MANIFEST, manifest_of
 from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.foundation.outside import Outside, held_to
 from medcare.foundation.storage import file_hash
-from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import check

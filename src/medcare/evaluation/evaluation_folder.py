@@ -16,17 +16,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from medcare.data.files import read_items
+from medcare.data.record_files import read_items
 from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.answer_files import is_order
 from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.metrics import Floats, Metric
 from medcare.evaluation.scoring import Prediction, ScoredAnswer, score_answers
+from medcare.foundation.commands import command
 from medcare.foundation.counted import counted
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.outside import Outside, read_as, rows_as
-from medcare.foundation.typed import command
 from medcare.text.records import Item, fixed_options
 
 PREDICTIONS = "predictions.jsonl"

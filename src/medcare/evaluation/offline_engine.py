@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from medcare.evaluation.engines import TOP_P, Written, drawing_seed
 from medcare.evaluation.prompts import Prompt
 from medcare.foundation import processes
+from medcare.foundation.commands import argument, command
 from medcare.foundation.errors import ConfigError, ModelError, first_line
 from medcare.foundation.storage import expanded
-from medcare.foundation.typed import argument, command
 from medcare.settings.config import EvaluationConfig, RunConfig
 from medcare.text.chat_template import render_answer, render_prompt
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medcare.data.files import read_items
 from medcare.data.readers import Bad, expand, open_data
 from medcare.data.readers import items as read_published
+from medcare.data.record_files import read_items
 from medcare.data.task import Task
 from medcare.evaluation.answer_files import answer_text, is_order, pair_rows, read_rows, row_id
 from medcare.evaluation.answer_formats import metric_of

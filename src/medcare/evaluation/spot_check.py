@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medcare.data.files import read_items
+from medcare.data.record_files import read_items
 from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.engines import LocalEngine
 from medcare.evaluation.evaluation_folder import read_cards

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medcare.data.files import read_items, write_records
 from medcare.data.readers import Bad
 from medcare.data.readers import items as read_any
+from medcare.data.record_files import read_items, write_records
 from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.answer_formats import ANSWER_FORMATS, read_gold
 from medcare.evaluation.cblue.tasks import find_task

@@ -16,13 +16,13 @@ import yaml
 
 from medcare.adapters.branch_files import AdapterFile
 from medcare.export.card import CARD, EMBEDDED_HUB_ID
+from medcare.foundation.commands import command
 from medcare.foundation.contents import MANIFEST, manifest_of
 from medcare.foundation.errors import AdapterError, FolderError, MedCareError, first_line
 from medcare.foundation.hub import HubName
 from medcare.foundation.locks import LOCK
 from medcare.foundation.outside import held_to, read_object
 from medcare.foundation.storage import missing
-from medcare.foundation.typed import command
 from medcare.settings.config import EMBEDDED
 from medcare.settings.files import parsed
 from medcare.settings.run_folder import CONFIG

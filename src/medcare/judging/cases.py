@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medcare.data.files import read_items
+from medcare.data.record_files import read_items
 from medcare.evaluation.answer_files import answer_text, pair_rows, read_rows, row_id
 from medcare.evaluation.evaluated_model import find_answers
 from medcare.evaluation.evaluation_folder import PREDICTIONS

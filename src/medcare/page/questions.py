@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from medcare.data.files import read_items
+from medcare.data.record_files import read_items
 from medcare.evaluation.evaluation_folder import ITEMS
 from medcare.evaluation.metrics import chosen_option
 from medcare.evaluation.scoring import option_shares

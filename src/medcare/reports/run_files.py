@@ -16,11 +16,11 @@ from medcare.data.overlap import KINDS
 from medcare.data.task import BenchmarkFile
 from medcare.evaluation.evaluation_folder import CARDS
 from medcare.evaluation.results import ABLATION, RESULTS, pairs
+from medcare.foundation.commands import command
 from medcare.foundation.contents import MANIFEST, ManifestFile
 from medcare.foundation.errors import ConfigError, DataError, EvaluationError
 from medcare.foundation.outside import Count, Outside, held_to, rows_as, tree_as
 from medcare.foundation.storage import Json, missing
-from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import CONFIG

@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from medcare.foundation.commands import command
 from medcare.foundation.errors import ConfigError, first_line
 from medcare.foundation.outside import check_file
-from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig
 
 PRESETS = ("demo", "smoke", "paper")

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from medcare import pipeline
-from medcare.data.files import read_items
+from medcare.data.record_files import read_items
 from medcare.evaluation.engines import open_engine
 from medcare.evaluation.evaluation_folder import ITEMS, PREDICTIONS
 from medcare.evaluation.results import OUTCOMES, RESULTS

@@ -10,10 +10,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from medcare.foundation.commands import command
 from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.foundation.progress import say
 from medcare.foundation.storage import Json
-from medcare.foundation.typed import command
 from medcare.settings.config import RunConfig, Stage, as_stage
 from medcare.settings.files import load_config, read_yaml
 from medcare.study.grid import finished, result_path, run_study

@@ -17,9 +17,9 @@ import numpy as np
 from scipy import stats
 
 from medcare.evaluation.resampling import holm
+from medcare.foundation.commands import command
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import write_text
-from medcare.foundation.typed import command
 from medcare.study.figures import draw
 from medcare.study.grid import finished
 from medcare.study.plan import Study

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from medcare.data.files import write_records
 from medcare.data.readers import FORMATS, Bad, conversations, items, open_data
+from medcare.data.record_files import write_records
 from medcare.foundation.errors import DataError
 from medcare.text.records import Conversation, Item, Message, ToolCall
 from tests.data.readers.samples import EXAM, LETTERED, OPTIONS, QUESTION, SAMPLES, TARGET, write

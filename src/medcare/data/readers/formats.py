@@ -11,8 +11,8 @@ from typing import Any
 from medcare.data.readers.exams import ExamColumns
 from medcare.data.readers.row import Columns
 from medcare.data.readers.shapes import Pair, PlainText, Turns
+from medcare.foundation.commands import argument, command
 from medcare.foundation.errors import DataError
-from medcare.foundation.typed import argument, command
 
 Shape = Turns | Pair | PlainText | ExamColumns
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from medcare.data.files import item_of
 from medcare.data.readers.checks import check_messages, check_names, check_texts, check_turns
 from medcare.data.readers.exams import ExamColumns
 from medcare.data.readers.formats import (
@@ -28,10 +27,11 @@ from medcare.data.readers.json_rows import IsRow
 from medcare.data.readers.row import Bad, Columns, Row, RowError, kind_of
 from medcare.data.readers.rows import expand, open_rows
 from medcare.data.readers.shapes import Pair, PlainText, Turns, tools_of
+from medcare.data.record_files import item_of
 from medcare.data.thoughts import with_thoughts
+from medcare.foundation.commands import argument, command
 from medcare.foundation.errors import DataError
 from medcare.foundation.progress import say
-from medcare.foundation.typed import argument, command
 from medcare.settings.config import ThoughtsKept
 from medcare.text.records import Conversation, Item, Message
 

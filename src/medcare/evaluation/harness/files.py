@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from medcare.data.files import read_items
+from medcare.data.record_files import read_items
 from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.test_set import adopt
 from medcare.foundation.errors import FolderError

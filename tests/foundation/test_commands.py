@@ -13,8 +13,8 @@ from typer.main import get_command
 
 import medcare
 from medcare.cli import app
+from medcare.foundation.commands import argument, as_keywords, command, in_python
 from medcare.foundation.errors import DataError
-from medcare.foundation.typed import argument, as_keywords, command, in_python
 
 SOURCE = Path(str(medcare.__file__)).parent
 PUT_IN = "\ufffd"
@@ -65,7 +65,7 @@ def test_the_shell_hands_a_path_on_as_it_is(path):
 def test_no_message_writes_a_path_into_a_command_by_itself():
     by_hand = re.compile(rf"(?<![\w-])medcare [a-z]+\b[^.;:)'`\n]*{PUT_IN}")
     bad = [(path, text) for path, text in TEXTS if by_hand.search(text)]
-    assert not bad, "use medcare.foundation.typed.command"
+    assert not bad, "use medcare.foundation.commands.command"
 
 
 def test_every_command_in_a_message_is_one():

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medcare.foundation.commands import in_python
 from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.storage import cache_dir, is_forgotten, write_atomic
-from medcare.foundation.typed import in_python
 from medcare.settings import files
 from medcare.settings.config import RunConfig
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import medcare
-from medcare.data.given import source_of
+from medcare.data.in_memory import source_of
 from medcare.data.readers import conversations, items
 from medcare.foundation.errors import ConfigError, DataError
 
