@@ -67,7 +67,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "adapters/test_adapted_linear.py",
             "adapters/test_branches.py",
-            "adapters/test_budget.py",
+            "adapters/test_equal_rank.py",
             "adapters/test_experts.py",
             "adapters/test_fused_products.py",
             "adapters/test_noise_aggregator.py",

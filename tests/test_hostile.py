@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medcare.adapters.branch_files import read_lora
+from medcare.adapters.peft_files import read_lora
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, MedCareError, ModelError
 from medcare.models.base_model import load_base
 from medcare.settings.files import load_config
@@ -198,7 +198,7 @@ def test_a_header_that_lies(material: Material) -> None:
 def test_numbers_and_patterns_of_an_adapter(
     entry: dict[str, object], material: Material, monkeypatch
 ) -> None:
-    monkeypatch.setattr("medcare.adapters.branch_files._PATTERN_SECONDS", 0.2)
+    monkeypatch.setattr("medcare.adapters.peft_files._PATTERN_SECONDS", 0.2)
     folder = material.copy(material.stage / "knowledge")
     edited(folder / "adapter_config.json", **entry)
     with pytest.raises(AdapterError, match=r"adapter_config\.json"):

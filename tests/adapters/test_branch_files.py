@@ -139,7 +139,7 @@ def test_a_folder_is_read_without_peft_and_written_without_its_warnings(tmp_path
     program = """
 import sys
 from pathlib import Path
-from medcare.adapters.branch_files import read_lora, save_lora
+from medcare.adapters.peft_files import read_lora, save_lora
 factors = read_lora(Path(sys.argv[1]))
 assert not {"peft", "bitsandbytes"} & set(sys.modules)
 save_lora(Path(sys.argv[2]), factors, base="base")

@@ -9,8 +9,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from medcare.adapters.branch_files import read_lora
 from medcare.adapters.methods import METHODS
+from medcare.adapters.peft_files import read_lora
 from medcare.adapters.written_weights import write_into
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig, RunConfig

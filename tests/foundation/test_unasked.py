@@ -19,6 +19,6 @@ def test_one_message_is_left_out_and_no_other(caplog):
 
 def test_what_imports_bitsandbytes_says_nothing():
     """transformers' Trainer does, by way of PEFT; on a processor with bfloat16 it would speak of a kernel."""
-    program = "import medcare; medcare.KeepOrthogonal; from medcare.adapters.branch_files import peft; peft()"
+    program = "import medcare; medcare.KeepOrthogonal; from medcare.adapters.peft_files import peft; peft()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "gemm_4bit_forward" not in done.stdout + done.stderr

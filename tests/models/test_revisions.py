@@ -12,9 +12,9 @@ from huggingface_hub.file_download import repo_folder_name
 from peft import PeftConfig
 
 from medcare import api
-from medcare.adapters.branch_files import save_lora
 from medcare.adapters.loading import base_source, load_model
 from medcare.adapters.low_rank import Factors
+from medcare.adapters.peft_files import save_lora
 from medcare.export.card import render_card
 from medcare.foundation.errors import FolderError, ModelError
 from medcare.models import base_model

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medcare.adapters.branch_files import AdapterFile, load_branch
+from medcare.adapters.branch_files import load_branch
 from medcare.adapters.branches import SPECS, stored_in
 from medcare.adapters.merge import merge_branch, merge_unrouted
+from medcare.adapters.peft_files import AdapterFile
 from medcare.adapters.written_weights import write_into
 from medcare.foundation.commands import argument, command, takes_kinds
 from medcare.foundation.contents import MANIFEST

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from medcare.adapters.branch_files import save_branches
 from medcare.adapters.branches import LORAS, trained_in
-from medcare.adapters.budget import equal_rank
+from medcare.adapters.equal_rank import equal_rank
 from medcare.adapters.merge import merge_unrouted
 from medcare.adapters.peft_methods import Corda, Dora, Miss, Olora, Osf, Pissa
 from medcare.adapters.targets import text_model
-from medcare.adapters.trained import Trained
+from medcare.adapters.training_method import TrainingMethod
 from medcare.adapters.tuner import (
     add_branches,
     attach,
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class _Branches(Trained):
+class _Branches(TrainingMethod):
     """What trains is branches, which a stage folder keeps apart from the base."""
 
     def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
-        """As of `Trained`."""
+        """As of `TrainingMethod`."""
         save_branches(model, folder, base)
 
     def settle(self, model: PreTrainedModel) -> None:
-        """As of `Trained`."""
+        """As of `TrainingMethod`."""
         remove_branch(model, "noise")
         merge_unrouted(model)
 
@@ -60,7 +60,7 @@ class Medcare(_Branches):
     def attach(
         self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
     ) -> dict[str, nn.Parameter]:
-        """As of `Trained`."""
+        """As of `TrainingMethod`."""
         add_branches(model, stage, config.adapters)
         return trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
 
@@ -74,7 +74,7 @@ class Lora(_Branches):
     def attach(
         self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
     ) -> dict[str, nn.Parameter]:
-        """As of `Trained`."""
+        """As of `TrainingMethod`."""
         spec, adapters = LORAS[stage], config.adapters
         layers = target_layers(model, spec, adapters)
         check_share(model, layers, adapters)
@@ -110,7 +110,7 @@ class Rslora(Lora):
         return AdapterConfig(rank=rank, alpha=adapters.alpha * rank**0.5)
 
 
-class Full(Trained):
+class Full(TrainingMethod):
     """All weights, at a tenth of the learning rate: at a LoRA's they diverge."""
 
     rate = 0.1
@@ -120,7 +120,7 @@ class Full(Trained):
     def attach(
         self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
     ) -> dict[str, nn.Parameter]:
-        """As of `Trained`; of a multimodal model the language model and its projection alone."""
+        """As of `TrainingMethod`; of a multimodal model the language model and its projection alone."""
         if next(model.parameters()).dtype.itemsize < 4:
             raise ConfigError(
                 "method=full trains the weights themselves, and in 16 bits small steps of theirs would be "
@@ -133,15 +133,15 @@ class Full(Trained):
         return trained_parameters(model)
 
     def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
-        """As of `Trained`."""
+        """As of `TrainingMethod`."""
         save_weights(folder, trained_parameters(model))
 
     def settle(self, model: PreTrainedModel) -> None:
-        """As of `Trained`: it is plain already."""
+        """As of `TrainingMethod`: it is plain already."""
         model.requires_grad_(False)
 
 
-_KINDS: dict[str, Trained] = {
+_KINDS: dict[str, TrainingMethod] = {
     "medcare": Medcare(),
     "lora": Lora(),
     "loraplus": LoraPlus(),
@@ -154,4 +154,4 @@ _KINDS: dict[str, Trained] = {
     "osf": Osf(),
     "full": Full(),
 }
-METHODS: dict[Method, Trained] = {name: _KINDS[name.removesuffix("_two_stage")] for name in NAMES}
+METHODS: dict[Method, TrainingMethod] = {name: _KINDS[name.removesuffix("_two_stage")] for name in NAMES}

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import Adapted, widths
-from medcare.adapters.branch_files import peft, save_lora
 from medcare.adapters.branches import LORAS
-from medcare.adapters.budget import equal_rank
+from medcare.adapters.equal_rank import equal_rank
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.merge import join
-from medcare.adapters.trained import Trained
+from medcare.adapters.peft_files import peft, save_lora
+from medcare.adapters.training_method import TrainingMethod
 from medcare.adapters.tuner import check_share, target_layers, trained_parameters, unwrap
 from medcare.adapters.written_weights import DORAS
 from medcare.foundation.errors import AdapterError, DataError
@@ -40,7 +40,7 @@ Sizes = Mapping[str, tuple[int, int]]
 _NAME = "default"  # PEFT's, for the one adapter of a model
 
 
-class PeftLayers(Trained):
+class PeftLayers(TrainingMethod):
     """Any of PEFT's layers on all linears, of as many trained parameters."""
 
     needs_whole_base = True
@@ -48,7 +48,7 @@ class PeftLayers(Trained):
     def attach(
         self, model: PreTrainedModel, stage: Stage, config: RunConfig, sample: Iterable[Tensor] = ()
     ) -> dict[str, nn.Parameter]:
-        """As of `Trained`."""
+        """As of `TrainingMethod`."""
         unwrap(model)
         layers = target_layers(model, LORAS[stage], config.adapters)
         check_share(model, layers, config.adapters)
@@ -75,13 +75,13 @@ class PeftLayers(Trained):
         return trained_parameters(model)
 
     def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
-        """As of `Trained`: a plain LoRA on the base as it came."""
+        """As of `TrainingMethod`: a plain LoRA on the base as it came."""
         update = {name: self.factors(layer) for name, layer in _peft_layers(model).items()}
         save_lora(folder / LORAS[stage].path, update, base=base)
 
     @torch.no_grad()
     def settle(self, model: PreTrainedModel) -> None:
-        """As of `Trained`: PEFT merges its layers."""
+        """As of `TrainingMethod`: PEFT merges its layers."""
         for name, layer in _peft_layers(model).items():
             layer.merge()
             model.set_submodule(name, layer.get_base_layer())
@@ -149,7 +149,7 @@ class Dora(PeftLayers):
         return Factors(layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight, layer.scaling[_NAME])
 
     def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
-        """As of `Trained`: a PEFT folder of its own kind, since no LoRA equals it."""
+        """As of `TrainingMethod`: a PEFT folder of its own kind, since no LoRA equals it."""
         layers = _peft_layers(model)
         update = {name: self.factors(layer) for name, layer in layers.items()}
         lengths = {name: layer.lora_magnitude_vector[_NAME].weight for name, layer in layers.items()}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from medcare.adapters.branch_files import read_dora
+from medcare.adapters.peft_files import read_dora
 from medcare.adapters.targets import layers_at
 from medcare.foundation.errors import AdapterError
 from medcare.models.tensor_files import load_tensors, save_tensors

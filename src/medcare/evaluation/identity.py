@@ -70,7 +70,7 @@ def _model(path: Path, above: tuple[Path, ...] = ()) -> str:
 
 def _bases(folder: Path) -> Iterator[Path]:
     """The base that a stage or PEFT folder names, where it is a folder itself."""
-    from medcare.adapters.branch_files import AdapterFile
+    from medcare.adapters.peft_files import AdapterFile
 
     named = []
     if (folder / MANIFEST).is_file():

@@ -29,9 +29,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medcare.adapters.adapted_linear import Adapted, widths
-from medcare.adapters.branch_files import AdapterFile, read_lora, save_lora
 from medcare.adapters.branches import SPECS, added_in
 from medcare.adapters.low_rank import Factors
+from medcare.adapters.peft_files import AdapterFile, read_lora, save_lora
 from medcare.adapters.targets import find_layers, layers_at
 from medcare.foundation.errors import AdapterError, FolderError, first_line
 from medcare.foundation.outside import Outside, read_as

@@ -14,10 +14,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Literal
 
-from medcare.adapters.branch_files import read_lora, save_lora
 from medcare.adapters.branches import stored_in
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.merge import join, pad
+from medcare.adapters.peft_files import read_lora, save_lora
 from medcare.export.card import write_card
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import Stage

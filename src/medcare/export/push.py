@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from medcare.adapters.branch_files import AdapterFile
+from medcare.adapters.peft_files import AdapterFile
 from medcare.export.card import CARD, EMBEDDED_HUB_ID
 from medcare.foundation.commands import command
 from medcare.foundation.contents import MANIFEST, manifest_of

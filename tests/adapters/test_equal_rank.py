@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from medcare.adapters.budget import nearest, trained_by_medcare
+from medcare.adapters.equal_rank import nearest, trained_by_medcare
 from medcare.adapters.methods import METHODS
 from medcare.adapters.tuner import add_branches, branch_parameters
 from medcare.settings.config import AdapterConfig, RunConfig, StageConfig

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Trained(ABC):
+class TrainingMethod(ABC):
     """A method: what trains in a model, and what its stage folder holds.
 
     Attributes:
