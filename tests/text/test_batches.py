@@ -143,7 +143,7 @@ def test_a_batch_is_padded_or_packed_as_written_out_here():
     }
     assert packed.labels.tolist() == [[IGNORED, 6, 7, IGNORED, 9]]
     for made in (grouped, packed):
-        assert (made.tokens, made.supervised, made.weights, made.taught) == (5, 3, None, None)
+        assert (made.tokens, made.supervised, made.weights, made.shares) == (5, 3, None, None)
 
 
 def test_values_of_examples_are_spread_over_their_tokens():
@@ -156,10 +156,10 @@ def test_values_of_examples_are_spread_over_their_tokens():
 
 def test_all_of_a_batch_moves_to_a_device():
     made = collate(TWO, pad_id=1, layout="packed")
-    for weights, taught in ((None, None), (torch.ones(1, 5), torch.zeros(1, 5))):
-        moved = replace(made, weights=weights, taught=taught).to(torch.device("meta"))
+    for weights, shares in ((None, None), (torch.ones(1, 5), torch.zeros(1, 5))):
+        moved = replace(made, weights=weights, shares=shares).to(torch.device("meta"))
         assert {entry.device.type for entry in (*moved.inputs.values(), moved.labels)} == {"meta"}
-        for there, before in ((moved.weights, weights), (moved.taught, taught)):
+        for there, before in ((moved.weights, weights), (moved.shares, shares)):
             assert (there is None) == (before is None)
             assert there is None or there.device.type == "meta"
         assert (moved.tokens, moved.supervised) == (5, 3)

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
-from medcare.adapters.former import Former
+from medcare.adapters.teacher import Teacher
 from medcare.adapters.tuner import adapted_layers, add_branches, trainable
 from medcare.models.traits import LogitRule
 from medcare.settings.config import AdapterConfig
@@ -159,21 +159,21 @@ def test_pieces_with_a_rule_and_a_bias_are_as_autograd_makes_them(rule, bias):
 
 @pytest.mark.parametrize("rule", [LogitRule(), LogitRule(2.0, 0.9)])
 @pytest.mark.parametrize("weighed", [True, False])
-def test_a_taught_tokens_term_is_in_part_the_distance_to_the_former_model(rule, weighed):
+def test_a_tokens_term_is_in_part_the_distance_to_the_teacher(rule, weighed):
     draw = torch.Generator().manual_seed(4)
     head = nn.Linear(8, 50, dtype=torch.float64)
-    hidden, former = (torch.randn(2, 9, 8, dtype=torch.float64, generator=draw) for _ in range(2))
+    hidden, teacher = (torch.randn(2, 9, 8, dtype=torch.float64, generator=draw) for _ in range(2))
     hidden.requires_grad_()
     labels = torch.randint(0, 50, (2, 9), generator=draw)
     weights = torch.rand(2, 9, generator=draw, dtype=torch.float64) if weighed else None
     shares = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64).repeat(6)[:16]
-    logs, before = (rule(head(states))[:, :-1].flatten(0, 1).log_softmax(-1) for states in (hidden, former))
+    logs, before = (rule(head(states))[:, :-1].flatten(0, 1).log_softmax(-1) for states in (hidden, teacher))
     own = functional.nll_loss(logs, labels[:, 1:].flatten(), reduction="none")
     distance = (before.exp() * (before - logs)).sum(-1)
     terms = (1 - shares) * own + shares * distance
     expected = (terms if weights is None else terms * weights[:, 1:].flatten()).sum()
     (theirs,) = torch.autograd.grad(expected, hidden)
-    taught = losses.Taught(former[:, :-1].flatten(0, 1), shares)
+    taught = losses.Taught(teacher[:, :-1].flatten(0, 1), shares)
     for trains in (True, False):
         head.requires_grad_(trains)
         with patch.object(losses, "_LOGITS", 50 * 5):  # several pieces
@@ -216,12 +216,12 @@ def test_a_model_is_taught_by_what_it_was(odd, weighed):
     """Of a model with halves and of one that makes its logits itself, in its own words."""
     model, parameters = adapted("llama")
     made = batch()
-    former = Former(model, parameters)
+    teacher = Teacher(model, parameters)
     before = model(**made.inputs).logits.detach()
     with torch.no_grad():
         for entry in parameters.values():
             entry.mul_(1.3)
-    loss = TokenLoss(model, former=former)
+    loss = TokenLoss(model, teacher=teacher)
     if odd:
         loss.halves = None
     draw = torch.Generator().manual_seed(5)

@@ -44,7 +44,7 @@ class Batch:
         tokens: real tokens.
         supervised: tokens that the loss covers.
         weights: [b, s], by which each token's loss is multiplied; None for 1.
-        taught: [b, s], the share of each token's loss that is the distance to the former model; None for 0.
+        shares: [b, s], of each token's loss that which is the distance to a teacher; None for 0.
     """
 
     inputs: dict[str, Tensor]
@@ -52,15 +52,15 @@ class Batch:
     tokens: int
     supervised: int
     weights: Tensor | None = None
-    taught: Tensor | None = None
+    shares: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
         weights = None if self.weights is None else self.weights.to(device)
-        taught = None if self.taught is None else self.taught.to(device)
+        shares = None if self.shares is None else self.shares.to(device)
         labels = self.labels.to(device)
-        return replace(self, inputs=inputs, labels=labels, weights=weights, taught=taught)
+        return replace(self, inputs=inputs, labels=labels, weights=weights, shares=shares)
 
 
 @dataclass(frozen=True, eq=False)

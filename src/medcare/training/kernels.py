@@ -76,7 +76,7 @@ class FusedLoss:
     ) -> Nll:
         """What makes the loss of `hidden` [n, h]: `ours`, or Liger's kernel where it is better.
 
-        It knows no weights of tokens and no former model: batches with these must not come here.
+        It knows no weights of tokens and no teacher: batches with these must not come here.
         """
         if self.used is False or rule.scale != 1 or not len(hidden) or not _can_fuse(hidden):
             return ours

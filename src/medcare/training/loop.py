@@ -18,9 +18,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from medcare.adapters.former import Former
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
 from medcare.adapters.shards import gathered, whole
+from medcare.adapters.teacher import Teacher
 from medcare.adapters.tuner import router_load, set_noise
 from medcare.foundation import processes
 from medcare.foundation.contents import METRICS, SAMPLES
@@ -190,8 +190,8 @@ class Loop:
             self.examples += as_corpus(replayed)
         self.weights = _weights(self.examples, stage.source_weights)
         # Of each example's loss, the share that is the distance to the model after stage 1.
-        self.taught = np.zeros(len(self.examples))
-        self.taught[len(examples) :] = stage.distill
+        self.shares = np.zeros(len(self.examples))
+        self.shares[len(examples) :] = stage.distill
         self.kept_out: Mapping[str, Tensor] | None = None
         self.stage = stage
         self.steps_before = steps_before
@@ -221,10 +221,10 @@ class Loop:
         self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=kind is torch.float16)
         self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
         tell_layers(self.accelerator, model)
-        before = Former(model, parameters) if self.taught.any() else None
+        teacher = Teacher(model, parameters) if self.shares.any() else None
         set_attention(model, self.layout)
         self.fused = FusedLoss(json.loads(former.get("fused", "null")))
-        loss = TokenLoss(model, traits, before, self.fused)
+        loss = TokenLoss(model, traits, teacher, self.fused)
         self.wrapped, self.optimizer = self.accelerator.prepare(loss, optimizer)
         place_scales(model, self.accelerator.device)
         # FSDP2 puts shards in the place of the parameters, ZeRO-3 empties them.
@@ -420,7 +420,7 @@ class Loop:
         """The summed NLL of a batch's supervised tokens."""
         self.watchdog.alive()
         batch = batch.to(self.accelerator.device)
-        nll: Tensor = self.wrapped(batch.inputs, batch.labels, batch.weights, batch.taught)
+        nll: Tensor = self.wrapped(batch.inputs, batch.labels, batch.weights, batch.shares)
         return nll
 
     def keep_out(self, directions: Mapping[str, Tensor]) -> None:
@@ -440,10 +440,10 @@ class Loop:
     def _batch(self, numbers: Sequence[int]) -> Batch:
         chosen = [self.examples[number] for number in numbers]
         batch = collate(chosen, pad_id=self.pad_id, layout=self.layout)
-        weights, taught = self.weights[list(numbers)], self.taught[list(numbers)]
+        weights, shares = self.weights[list(numbers)], self.shares[list(numbers)]
         if (weights != 1).any():
             batch = replace(batch, weights=spread(batch, chosen, weights))
-        return replace(batch, taught=spread(batch, chosen, taught)) if taught.any() else batch
+        return replace(batch, shares=spread(batch, chosen, shares)) if shares.any() else batch
 
     def _log(self, done: int, meter: Meter, measured: dict[str, Any]) -> None:
         noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from medcare.adapters.former import Former
+from medcare.adapters.teacher import Teacher
 from medcare.adapters.tuner import add_branches, trainable
 from medcare.settings.config import AdapterConfig
 from tests.conftest import tiny_model
@@ -24,10 +24,10 @@ def test_it_answers_as_stage_one_did_whatever_has_been_learned_since(trained):
     stage_one = copy.deepcopy(model).eval()(IDS).logits
     add_branches(model, "align", adapters)
     parameters = trainable(model, trained)
-    former = Former(model, parameters)
+    teacher = Teacher(model, parameters)
     _move(parameters)
     model.train()
-    with former.restored(), torch.no_grad():
+    with teacher.restored(), torch.no_grad():
         torch.testing.assert_close(model(IDS).logits, stage_one)
     assert model.training
     model.eval()

@@ -1,7 +1,7 @@
-"""The model as it was when stage 2 began, inside of the one that trains: no second copy of it is held.
+"""The teacher of distillation: the model as it was when stage 2 began, inside of the one that trains.
 
-What stage 2 added is switched off, and of what trains on, the few parameters of the knowledge branch, the
-former values are kept.
+No second copy of the model is held. What stage 2 added is switched off, and of what trains on, the few
+parameters of the knowledge branch, the values of then are kept.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from medcare.adapters.branches import SPECS
 from medcare.adapters.tuner import adapted_layers
 
 
-class Former:
-    """A model with branches as it is now, before any step of stage 2.
+class Teacher:
+    """Keeps what a model with branches computes now, before any step of stage 2.
 
     Args:
         model: stage 2's, with its new branches.
