@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -223,3 +224,13 @@ def set_noise(model: nn.Module, enabled: bool) -> None:
     dropped = frozenset(spec.name for spec in BRANCHES if spec.in_align == "dropped")
     for linear in adapted_layers(model).values():
         linear.disabled = frozenset() if enabled else dropped
+
+
+@contextmanager
+def without_noise(model: nn.Module) -> Iterator[None]:
+    """Within the block, the noise aggregator is off: the model computes what stage 2 will start from."""
+    set_noise(model, enabled=False)
+    try:
+        yield
+    finally:
+        set_noise(model, enabled=True)

@@ -29,7 +29,7 @@ from medcare.adapters.input_directions import (
     load_directions,
     sketching,
 )
-from medcare.adapters.tuner import adapted_layers, set_noise
+from medcare.adapters.tuner import adapted_layers, without_noise
 from medcare.foundation.errors import FolderError
 from medcare.settings.run_folder import started_from
 from medcare.text.batches import collate, plan, shuffled
@@ -71,8 +71,7 @@ def gather(loop: Loop, examples: Sequence[Rendered]) -> dict[str, Directions]:
     rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
     training = loop.wrapped.training
     loop.wrapped.eval()
-    set_noise(loop.model, enabled=False)
-    with sketching(loop.model) as gathering:
+    with without_noise(loop.model), sketching(loop.model) as gathering:
         for start in range(0, len(batches), world):
             # Every process takes part in every turn: one without a batch runs one that does not count.
             turn = batches[start : start + world]
@@ -82,7 +81,6 @@ def gather(loop: Loop, examples: Sequence[Rendered]) -> dict[str, Directions]:
             if rank >= len(turn):
                 gathering.keep = torch.zeros_like(gathering.keep)
             loop.nll(batch)
-    set_noise(loop.model, enabled=True)
     loop.wrapped.train(training)
     if world > 1:
         for sketch in gathering.sketches.values():

@@ -170,7 +170,7 @@ class _PiecewiseNll(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, rule: LogitRule, targets: _Targets
     ) -> Tensor:
-        """The sum of the terms of `hidden` [n, h], with a frozen projection `weight` [v, h] and `bias` [v]."""
+        """The sum of the terms of `hidden` [n, h], with a frozen projection `weight` [v, h], `bias` [v]."""
         ids, weights, taught = targets
         total = torch.zeros((), device=hidden.device, dtype=_wide(hidden[:0]).dtype)
         gradient = torch.empty_like(hidden)

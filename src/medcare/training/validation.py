@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from medcare.adapters.shards import overwrite, whole
-from medcare.adapters.tuner import set_noise
+from medcare.adapters.tuner import without_noise
 from medcare.foundation.contents import SAMPLES
 from medcare.foundation.errors import DataError, FolderError, TrainingError
 from medcare.foundation.outside import Outside, read_as
@@ -187,17 +187,15 @@ class Validator:
             TrainingError: the loss is no finite number.
         """
         row: dict[str, Any] = {}
-        set_noise(loop.model, enabled=False)
-        if self.validation.examples:
-            row |= _losses(loop, self.validation.examples, self.budget)
-        with _seen(loop):
+        with without_noise(loop.model), _seen(loop):
+            if self.validation.examples:
+                row |= _losses(loop, self.validation.examples, self.budget)
             if self.validation.test is not None:
                 scores = self.validation.test(loop.model)
                 row |= {"validation_score": sum(scores.values()) / len(scores), "validation_scores": scores}
             if self.validation.samples is not None and loop.accelerator.is_main_process:
                 for sample in self.validation.samples.answered(loop.model, done):
                     append_jsonl(loop.folder / SAMPLES, sample)
-        set_noise(loop.model, enabled=True)
         value = row[f"validation_{self.settings.measure}"]
         if value != value:
             raise TrainingError(
