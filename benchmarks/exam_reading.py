@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medcare.data.readers import items
-from medcare.evaluation.exam_reading import extract_letters
-from medcare.evaluation.questions import letters_of, listed_answer
+from medcare.evaluation.multiple_choice.extraction import extract_letters
+from medcare.evaluation.multiple_choice.question import letters_of, listed_answer
 from medcare.foundation.storage import read_jsonl
 from medcare.text.records import Item
 

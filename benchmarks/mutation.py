@@ -93,11 +93,11 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("evaluation/test_resampling.py", "evaluation/test_comparison.py"),
     ),
     "reading": (
-        ("evaluation/reading.py", "evaluation/exam_reading.py"),
+        ("evaluation/reading.py", "evaluation/multiple_choice/extraction.py"),
         (
             "evaluation/test_reading.py",
-            "evaluation/test_exam_reading.py",
-            "evaluation/test_exam_answers.py",
+            "evaluation/multiple_choice/test_extraction.py",
+            "evaluation/multiple_choice/test_answers.py",
             "evaluation/test_own_tasks.py",
         ),
     ),

@@ -35,7 +35,7 @@ from medcare.evaluation.predictions import check_settings, predict, unanswered
 from medcare.evaluation.prompts import build_prompts
 from medcare.evaluation.results import RESULTS, write_results
 from medcare.evaluation.spot_check import SpotCheck
-from medcare.evaluation.test_set import adopt, adopted, read_questions
+from medcare.evaluation.test_set import adopt, adopted, read_unanswered
 from medcare.export.card import ResultsFile, write_card
 from medcare.export.merged import merge
 from medcare.foundation.commands import command
@@ -309,7 +309,7 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
     check_model(model)
     config = replace(config, evaluation=replace(config.evaluation, exams="generation"))
     settings = config.evaluation
-    items = read_questions(source, columns=settings.map, strict=settings.strict)
+    items = read_unanswered(source, columns=settings.map, strict=settings.strict)
     known = identities(model=model, items=source)
     with main_first():
         claim(out, config, {"stage": "predictions", "tested": model, "source": source, **known})

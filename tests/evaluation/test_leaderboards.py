@@ -11,7 +11,7 @@ import pytest
 from medcare.data.readers import items
 from medcare.evaluation.leaderboards import write_submission
 from medcare.evaluation.score_files import score_files
-from medcare.evaluation.test_set import read_questions
+from medcare.evaluation.test_set import read_unanswered
 from medcare.foundation.errors import DataError
 from medcare.foundation.storage import read_json, read_jsonl, write_jsonl
 from medcare.pipeline import predict_file
@@ -30,7 +30,7 @@ CBLUE = [
 
 
 def answered(source: Path, texts: list[str]) -> Path:
-    found = read_questions(str(source))
+    found = read_unanswered(str(source))
     assert not any(item.answers or item.target for item in found)
     path = source.parent / "predictions.jsonl"
     write_jsonl(path, [{"id": item.id, "text": text} for item, text in zip(found, texts, strict=True)])
@@ -103,7 +103,7 @@ def test_a_bad_row_of_the_gold_file_is_left_out_though_it_was_answered(tmp_path,
         gold,
         [{"question": f"Q{n}?", "options": ["x1", "x2", "x3"], "answer": key} for n, key in enumerate(keys)],
     )
-    found = read_questions(str(gold))
+    found = read_unanswered(str(gold))
     assert len(found) == 3
     write_jsonl(tmp_path / "p.jsonl", [{"id": item.id, "text": "A"} for item in found])
     result = score_files("exam", gold, tmp_path / "p.jsonl").to_dict()

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcare.evaluation.exam_reading import extract_letters
 from medcare.evaluation.examples import Examples
+from medcare.evaluation.multiple_choice.extraction import extract_letters
+from medcare.evaluation.multiple_choice.question import ask
 from medcare.evaluation.prompts import build_prompts
-from medcare.evaluation.questions import ask
 from medcare.foundation.errors import EvaluationError
 from medcare.settings.config import EvaluationConfig
 from medcare.text.records import Conversation, Item, Message

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medcare.evaluation.metrics import METRICS
-from medcare.evaluation.score_files import EXAM, read_question, score, score_files
+from medcare.evaluation.score_files import EXAM, read_exam_row, score, score_files
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import write_jsonl
 from medcare.text.records import Item
@@ -79,7 +79,7 @@ def test_without_subjects_there_is_no_breakdown():
     ],
 )
 def test_rows_of_a_gold_file(tmp_path, row, letters):
-    read = read_question(row, tmp_path)
+    read = read_exam_row(row, tmp_path)
     assert (read.id, read.answers) == ("1", tuple("ABCD".index(letter) for letter in letters))
     assert read.options[:2] in (OPTIONS[:2], ("a", "b"))
 
@@ -99,7 +99,7 @@ def test_rows_of_a_gold_file(tmp_path, row, letters):
 )
 def test_rows_that_cannot_be_scored(tmp_path, row, message):
     with pytest.raises(EvaluationError, match=message):
-        read_question(row, tmp_path)
+        read_exam_row(row, tmp_path)
 
 
 def test_files_are_scored(tmp_path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medcare.data.overlap import Index
-from medcare.evaluation.questions import ask, listed_answer
+from medcare.evaluation.multiple_choice.question import ask, listed_answer
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.settings.config import STAGES, RunConfig
 from medcare.text.records import Conversation, Item, Message

@@ -19,8 +19,8 @@ from medcare.data.readers import expand, open_data
 from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.evaluation_folder import read_predictions
+from medcare.evaluation.multiple_choice.question import letters_of
 from medcare.evaluation.own_tasks import read_own
-from medcare.evaluation.questions import letters_of
 from medcare.evaluation.scoring import Prediction, chosen_answer
 from medcare.foundation.progress import say
 from medcare.foundation.storage import write_json, write_text

@@ -20,7 +20,7 @@ from medcare.data.readers.hub import HUB
 from medcare.data.readers.rows import open_rows
 from medcare.data.task import Task
 from medcare.evaluation.answer_formats import ANSWER_FORMATS, read_gold
-from medcare.evaluation.questions import LETTERS
+from medcare.evaluation.multiple_choice.question import LETTERS
 from medcare.foundation.errors import ConfigError, DataError
 from medcare.foundation.storage import expanded
 from medcare.settings.files import build, read_yaml

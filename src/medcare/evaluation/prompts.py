@@ -12,7 +12,7 @@ from typing import Any
 
 from medcare.data.task import Task
 from medcare.evaluation.examples import Examples
-from medcare.evaluation.questions import ask
+from medcare.evaluation.multiple_choice.question import ask
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import json_hash
 from medcare.settings.config import EvaluationConfig

@@ -33,8 +33,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from medcare.data.task import Task
-from medcare.evaluation.exam_reading import extract_letters
-from medcare.evaluation.questions import letters_of
+from medcare.evaluation.multiple_choice.extraction import extract_letters
+from medcare.evaluation.multiple_choice.question import letters_of
 from medcare.foundation.errors import EvaluationError, MedCareError, first_line
 from medcare.text.records import Item
 from medcare.text.words import normalise

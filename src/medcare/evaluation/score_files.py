@@ -16,8 +16,8 @@ from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.evaluation_folder import read_cards
 from medcare.evaluation.metrics import Floats
+from medcare.evaluation.multiple_choice.question import LETTERS
 from medcare.evaluation.own_tasks import read_own
-from medcare.evaluation.questions import LETTERS
 from medcare.evaluation.resampling import Resampled, mean_of, resample
 from medcare.evaluation.scoring import Prediction, ScoredAnswer, score_answers
 from medcare.foundation.errors import DataError, EvaluationError
@@ -173,7 +173,7 @@ def _read_exam(gold: Path) -> tuple[list[Item], set[str]]:
     try:
         open_data(expand(str(gold))[0])
     except DataError:
-        return [read_question(row, gold) for row in read_rows(gold)], set()
+        return [read_exam_row(row, gold) for row in read_rows(gold)], set()
     bad: list[Bad] = []
     questions = [item for item in read_published(str(gold), on_bad=bad.append) if item.options]
     if not bad:
@@ -194,7 +194,7 @@ def _as_answered(items: list[Item], gold: Path, predictions: Path) -> list[Item]
     return [replace(item, id=item.id.removeprefix(prefix)) for item in items]
 
 
-def read_question(row: Mapping[str, Any], source: Path) -> Item:
+def read_exam_row(row: Mapping[str, Any], source: Path) -> Item:
     """The question of a plain row of a gold file.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 from medcare.data.task import Task
 from medcare.evaluation.answer_formats import answer_format, metric_of, read_gold
 from medcare.evaluation.metrics import Floats, chosen_option, mean_rows
-from medcare.evaluation.questions import in_order
+from medcare.evaluation.multiple_choice.question import in_order
 from medcare.evaluation.reading import UNREAD, Answer
 from medcare.foundation.errors import EvaluationError
 from medcare.text.records import Item, fixed_options

@@ -88,7 +88,7 @@ def adopted(folder: Path) -> bool:
     return path.is_file() and BenchmarkFile.read(path).test_set is not None
 
 
-def read_questions(
+def read_unanswered(
     source: str, *, columns: Mapping[str, str] | None = None, strict: bool = False
 ) -> list[Item]:
     """What a test set asks, without its right answers, which it need not have; raises DataError."""

@@ -19,7 +19,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from medcare.data.task import Task
-from medcare.evaluation.questions import LETTERS
+from medcare.evaluation.multiple_choice.question import LETTERS
 from medcare.evaluation.test_set import read_test_set
 from medcare.foundation.errors import MedCareError
 from medcare.foundation.progress import silence

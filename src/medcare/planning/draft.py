@@ -17,7 +17,7 @@ import yaml
 from medcare.data.readers import Bad, expand, open_data
 from medcare.data.readers.hub import HUB
 from medcare.data.readers.reading import Reading
-from medcare.evaluation.exam_options import is_han
+from medcare.evaluation.multiple_choice.options import is_han
 from medcare.evaluation.own_tasks import YAML
 from medcare.evaluation.test_set import read_test_set
 from medcare.foundation.errors import DataError

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from medcare.evaluation.questions import LETTERS
+from medcare.evaluation.multiple_choice.question import LETTERS
 
 MARKS = " .。,;:!?()[]{}|/\"'“”‘’「」『』【】<>\n-–—"
 CLAUSE_ENDS = ".。,;:、!?(|\n"
@@ -45,6 +45,14 @@ _AFTER_HAN = re.compile(
 _AFTER_TEXT = re.compile(rf"{_AFTER_HAN.pattern}|[的是为因所也则故可但等]")
 # Before a letter: it is called one.
 _CALLED = re.compile(r"(?:\b(?:option|choice|answer|letter)s?|选项|答案) ?[(\[\"“'‘]?\Z", re.IGNORECASE)
+
+# What may stand right before a letter that is one.
+_BEFORE_HAN = frozenset("项此上以故则即和与及案是为选而但且对错误确只有中综")
+_BEFORE_WORD = re.compile(
+    r"(?:options?|choices?|answers?|statements?|letter|and|but|so|thus|therefore|hence|that|because|since|while|only"
+    r"|both|though|although|whereas|however|conclusion|above)\Z",
+    re.IGNORECASE,
+)
 
 # Words are compared by their beginnings; most of an option's own words name it.
 _WORD = re.compile(r"[^\W\d_\u4e00-\u9fff]{3,}")
@@ -249,6 +257,21 @@ class Options:
             return None
         return end + start + len(own) if _ends_apart(low, start + len(own)) else None
 
+    def letters_before(self, pattern: str, text: str) -> Iterator[tuple[Letters, re.Match[str]]]:
+        """One or more letters right before what is said of them: "A and C are correct".
+
+        Args:
+            pattern: what is said, a verbose pattern.
+            text: the answer.
+        """
+        joint = r"\ ?(?:,\ ?(?:and\ |和)?|[、&/|]|and\b|和|与|及)\ ?(?:选项|[Oo]ption\ )?"
+        joined = rf"{self.run}(?:{joint}{self.run}){{0,{len(self)}}}"
+        letters = rf"""(?<![A-Za-z0-9_.'’-])[(\["']?(?P<letters>{joined})[)\]"']?\ ?"""
+        for match in re.finditer(letters + pattern, text, re.VERBOSE):
+            if _stands_alone(text, match.start()):
+                named = re.sub("[Oo]ption", "", match["letters"])
+                yield frozenset(char for char in named if char in self.texts), match
+
     def without_texts(self, text: str) -> str:
         """The text with "B" for "B. Ibuprofen": what is said of an option stands next to its letter."""
         parts = []
@@ -409,3 +432,14 @@ def _begins_apart(low: str, start: int) -> bool:
     """Whether a text that starts here is not the end of a longer word or number."""
     before = low[start - 1 : start] if start else ""
     return is_han(low[start]) or not before.isalnum() or is_han(before)
+
+
+def _stands_alone(text: str, start: int) -> bool:
+    """Whether letters that start here are not the end of a name ("vitamin B", "维生素B")."""
+    before = text[max(0, start - 24) : start].rstrip(" ")
+    if not before or text[start] in "([":
+        return True
+    if is_han(before[-1]):
+        return before[-1] in _BEFORE_HAN
+    word = re.search(r"[A-Za-z]+\Z", before)
+    return not word or bool(_BEFORE_WORD.match(word[0]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from medcare.evaluation.exam_reading import extract_letters
-from tests.evaluation.exam_questions import (
+from medcare.evaluation.multiple_choice.extraction import extract_letters
+from tests.evaluation.multiple_choice.made_up_options import (
     BACTERIA,
     DISEASES,
     DOSES,

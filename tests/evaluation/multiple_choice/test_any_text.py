@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcare.evaluation.exam_reading import extract_letters
-from tests.evaluation.exam_questions import DISEASES
+from medcare.evaluation.multiple_choice.extraction import extract_letters
+from tests.evaluation.multiple_choice.made_up_options import DISEASES
 
 
 @given(

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from medcare.evaluation.exam_reading import extract_letters
-from tests.evaluation.exam_questions import DISEASES, DOSES, DRUGS, EFFECTS, GROUPS
+from medcare.evaluation.multiple_choice.extraction import extract_letters
+from tests.evaluation.multiple_choice.made_up_options import DISEASES, DOSES, DRUGS, EFFECTS, GROUPS
 
 STUDY = ("yes", "no", "maybe")
 SHARED = ("Cyanosis", "Clubbing", "Dyspnoea", "All of the above")
