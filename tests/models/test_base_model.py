@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, normalizers
 from tokenizers.models import BPE
 
 from medcare.foundation.errors import ModelError
-from medcare.models import base_model
+from medcare.models import hub_files
 from medcare.models.base_model import choose_device, load_base, load_config, load_tokenizer, resolve_base
 
 
@@ -59,7 +59,7 @@ def test_a_mistyped_folder_is_not_asked_for_at_the_hub(name, monkeypatch):
 
 def test_a_run_that_is_missing_is_no_fault_of_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setattr(base_model, "_is_local", lambda _: True)
+    monkeypatch.setattr(hub_files, "_is_out_of_reach", lambda: True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for load in (load_config, load_tokenizer):

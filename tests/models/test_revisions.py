@@ -17,8 +17,9 @@ from medcare.adapters.low_rank import Factors
 from medcare.adapters.peft_files import save_lora
 from medcare.export.card import render_card
 from medcare.foundation.errors import FolderError, ModelError
-from medcare.models import base_model
-from medcare.models.base_model import load_base, load_tokenizer, own_files, resolve_base
+from medcare.models import hub_files
+from medcare.models.base_model import load_base, load_tokenizer, resolve_base
+from medcare.models.hub_files import own_folder
 from medcare.models.identity import base_digest
 from medcare.settings.files import load_config
 from medcare.settings.run_folder import read_manifest
@@ -50,7 +51,7 @@ def hub(cache, tmp_path, monkeypatch) -> Path:
     """The cache, for a test that may change it; the hub itself can't be reached."""
     own = shutil.copytree(cache, tmp_path / "hub")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(own))
-    monkeypatch.setattr(base_model, "_is_local", lambda _: True)
+    monkeypatch.setattr(hub_files, "_is_out_of_reach", lambda: True)
     return own
 
 
@@ -75,7 +76,7 @@ def test_what_is_fetched_later_is_of_the_same_commit(hub) -> None:
     moved(hub)
     for source in (model.name_or_path, model.config._name_or_path, tokenizer.name_or_path):
         assert source == f"owner/name@{NEW}"
-        folder = own_files(source, "added.txt")
+        folder = own_folder(source)
         assert folder is not None
         assert (folder / "added.txt").read_text() == "main"
 
@@ -93,10 +94,10 @@ def test_a_repository_that_holds_an_adapter_too_is_told(hub) -> None:
 
 @pytest.mark.parametrize("name", ["owner/name@", "owner/name@../v1", "owner/name@a b", "a--b/c", "o/n@x@y"])
 def test_a_name_of_another_shape_asks_no_hub(name: str, monkeypatch) -> None:
-    monkeypatch.setattr(base_model, "_is_local", lambda _: pytest.fail("a hub was asked"))
+    monkeypatch.setattr(hub_files, "_is_out_of_reach", lambda: pytest.fail("a hub was asked"))
     with pytest.raises(ModelError, match="OWNER/NAME@REVISION"):
         resolve_base(name)
-    assert own_files(name, "config.json") is None
+    assert own_folder(name) is None
 
 
 def test_a_run_says_which_commit_it_is_of_and_goes_on_with_no_other(hub, tmp_path) -> None:

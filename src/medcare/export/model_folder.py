@@ -18,7 +18,7 @@ import torch
 
 from medcare.foundation.storage import read_json, write_folder
 from medcare.generation.ending import answer_ends
-from medcare.models.base_model import own_files
+from medcare.models.hub_files import own_folder
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -62,7 +62,7 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out:
         _edit(part / GENERATION, lambda new: _generation(new, model, tokenizer))
         tokenizer.save_pretrained(part)
         names = {*_BESIDE, *tokenizer.vocab_files_names.values()}
-        folder = own_files(tokenizer.name_or_path, *names)
+        folder = own_folder(tokenizer.name_or_path)
         for name in names:
             if folder is not None and (folder / name).is_file():
                 shutil.copyfile(folder / name, part / name)
@@ -100,8 +100,8 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def _read(source: str | None, name: str) -> dict[str, Any]:
-    folder = own_files(source, name)
-    tree = read_json(folder / name) if folder is not None else {}
+    folder = own_folder(source)
+    tree = read_json(folder / name) if folder is not None and (folder / name).is_file() else {}
     return tree if isinstance(tree, dict) else {}
 
 

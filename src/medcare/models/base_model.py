@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import tempfile
-import urllib.request
-from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import torch
 from safetensors import safe_open
@@ -20,7 +16,8 @@ from medcare.foundation.errors import ConfigError, MedCareError, ModelError, Sto
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import check_file
 from medcare.foundation.storage import as_umask_says, cache_dir, clue, expanded, missing
-from medcare.models.model_files import TEXT, check_files, check_generation, measured
+from medcare.models.hub_files import settings_of, weights_of
+from medcare.models.model_files import TEXT, check_files, check_generation, measured, weight_names
 from medcare.models.placement import Placed, Placement, input_device
 from medcare.models.soundness import check_finite, check_loaded, fit_tokenizer, quiet_loading, unpacked
 from medcare.settings.config import EMBEDDED
@@ -91,9 +88,10 @@ def base_dtype(name: str) -> torch.dtype:
     stated: Any = config.dtype or config.get_text_config().dtype
     if stated is not None:
         return stated if isinstance(stated, torch.dtype) else as_dtype(str(stated))
-    folder = own_files(resolve_base(name), "*.safetensors")
-    with _explained(name), safe_open(min((folder or Path(name)).glob("*.safetensors")), "pt") as stream:
-        stored = [stream.get_slice(key).get_dtype() for key in stream.keys()]  # noqa: SIM118  # no dictionary
+    with _explained(name):
+        folder = weights_of(resolve_base(name))
+        with safe_open(folder / weight_names(folder)[0], "pt") as stream:
+            stored = [stream.get_slice(key).get_dtype() for key in stream.keys()]  # noqa: SIM118  # no dictionary
     return next(_STORED[kind] for kind in [*stored, "F32"] if kind in _STORED)
 
 
@@ -135,8 +133,8 @@ def load_config(name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
     with _explained(name):
-        source = _pinned(_checked(name))
-        config: PretrainedConfig = AutoConfig.from_pretrained(**_found_by(source), trust_remote_code=False)
+        source, folder = _looked_at(name)
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         config._name_or_path = source
         known = auto_class(config)
     if known is None:
@@ -202,16 +200,18 @@ def load_base(
             whole: see `soundness`.
     """
     config = load_config(name)
-    if own_files(config._name_or_path, "adapter_config.json") is not None:
+    if (settings_of(config._name_or_path)[1] / "adapter_config.json").is_file():
         raise ModelError(
             f"{name} holds a whole model (config.json) and an adapter (adapter_config.json), not saying "
             "which is meant. Give a folder or repository that holds the one."
         )
     placed = Placed(placement)
-    with _explained(name), quiet_loading(), _measured(name, resolve_base(name)):
+    with _explained(name):
+        folder = weights_of(config._name_or_path)
+    with _explained(name), quiet_loading(), measured(name, folder):
         packing = unpacked(name, config)
         loading: Any = auto_class(config).from_pretrained(
-            **_found_by(config._name_or_path),
+            folder,
             config=config,
             dtype=dtype,
             trust_remote_code=False,
@@ -245,10 +245,11 @@ def generation_settings(source: str) -> Any:
     """What a model folder or hub id says about its answers, as `load_base` gives it to the model."""
     from transformers import GenerationConfig
 
+    config = load_config(source)
     try:
-        return GenerationConfig.from_pretrained(source, local_files_only=_is_local(source))
+        return GenerationConfig.from_pretrained(settings_of(config._name_or_path)[1])
     except OSError:  # no file of its own
-        return GenerationConfig.from_model_config(load_config(source))
+        return GenerationConfig.from_model_config(config)
 
 
 def load_tokenizer(name: str, chat_template: str = "") -> PreTrainedTokenizerBase:
@@ -266,12 +267,9 @@ def load_tokenizer(name: str, chat_template: str = "") -> PreTrainedTokenizerBas
 
     template = _read_template(chat_template) if chat_template else None
     with _explained(name):
-        source = _checked(name)
-        config = load_config(name) if own_files(source, "config.json") is not None else None
-        source = source if config is None else config._name_or_path  # a tokenizer may also lie alone
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            **_found_by(source), trust_remote_code=False
-        )
+        source, folder = _looked_at(name)
+        config = load_config(source) if (folder / "config.json").is_file() else None  # it may also lie alone
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer.name_or_path = source
         ids = tokenizer("Fever?", add_special_tokens=False)["input_ids"]
         tokenizer.decode(ids)  # what is wrong with it may show only at work
@@ -288,38 +286,6 @@ def load_tokenizer(name: str, chat_template: str = "") -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def own_files(source: str | None, *names: str) -> Path | None:
-    """The folder that has a base's own files as they came, or None.
-
-    Args:
-        source: a model folder, or a hub name to fetch them from. A model made in memory names a source that
-            does not exist.
-        names: patterns of files' names, of which at least one has to be there.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    if not source:
-        return None
-    folder = Path(source)
-    if not folder.is_dir():
-        name = None if folder.is_absolute() else HubName.of(source)
-        if name is None:
-            return None
-        try:
-            folder = Path(
-                snapshot_download(
-                    name.repository,
-                    revision=name.revision,
-                    allow_patterns=list(names),
-                    local_files_only=_is_local(source),
-                )
-            )
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
-            return None
-    return folder if any(next(folder.glob(name), None) for name in names) else None
-
-
 def _read_template(name: str) -> str:
     path = expanded(name)
     if path.exists():
@@ -333,44 +299,6 @@ def _read_template(name: str) -> str:
     if not template.strip():
         raise ConfigError(f"The chat template {name} is empty. Give a text file with a Jinja template.")
     return template
-
-
-def _found_by(source: str) -> dict[str, Any]:
-    """The arguments by which transformers finds a folder, or a repository in the state that is named."""
-    name = None if Path(source).is_dir() else HubName.of(source)
-    arguments = {"pretrained_model_name_or_path": source, "local_files_only": _is_local(source)}
-    if name is None:
-        return arguments
-    return {
-        **arguments,
-        "pretrained_model_name_or_path": name.repository,
-        "revision": name.revision or "main",
-    }
-
-
-def _pinned(source: str) -> str:
-    """A hub name at its present commit, so that everything comes from that one; a folder as it is."""
-    name = None if Path(source).is_dir() else HubName.of(source)
-    if name is None or name.is_fixed or (snapshot := own_files(source, "config.json")) is None:
-        return source
-    return str(name.at(snapshot.name))  # the cache calls it by its commit
-
-
-def _is_local(source: str) -> bool:
-    """Whether only local files can serve: a folder, or no way to the hub, which would be tried for 30 s."""
-    from huggingface_hub import constants
-
-    if Path(source).is_dir():
-        return True
-    if urllib.request.getproxies():
-        return False  # it is the proxy that knows the way
-    hub = urlsplit(constants.ENDPOINT)
-    port = hub.port or (443 if hub.scheme == "https" else 80)
-    try:
-        socket.create_connection((hub.hostname, port), timeout=5).close()
-    except OSError:
-        return True
-    return False
 
 
 def describe(model: PreTrainedModel) -> dict[str, Any]:
@@ -418,18 +346,11 @@ def _reason(error: BaseException) -> str:
     return " ".join(said.split())[:300].rstrip(".")
 
 
-def _checked(name: str) -> str:
-    """As `resolve_base`, with the files of a folder looked at."""
-    source = resolve_base(name)
-    if Path(source).is_dir():
-        check_files(Path(source))
-    return source
-
-
-def _measured(name: str, source: str) -> AbstractContextManager[None]:
-    """Nothing is known yet of a hub id: its files come while it is loaded."""
-    folder = Path(source)
-    return measured(name, folder) if folder.is_dir() else nullcontext()
+def _looked_at(name: str) -> tuple[str, Path]:
+    """As `settings_of`, for a base's name; the files are looked at before a library reads them."""
+    source, folder = settings_of(resolve_base(name))
+    check_files(folder)
+    return source, folder
 
 
 def _embedded_folder() -> Path:

@@ -29,7 +29,8 @@ TEXT, _TABLE, _WEIGHTS = 1 << 24, 1 << 29, 1 << 45
 """Most bytes: of settings, of a vocabulary or an index, of weights."""
 _SIZES = {".jinja": TEXT, ".safetensors": _WEIGHTS, ".model": _TABLE, ".tiktoken": _TABLE, ".txt": _TABLE}
 _TABLES = frozenset({"tokenizer.json", "vocab.json", "model.safetensors.index.json"})
-INDEX = "model.safetensors.index.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""The file of a model's weights, and the one that says in which files they are where one does not do."""
 # Fields that count what is looped over, in any family's words.
 _COUNTS = re.compile(r"layer|block|head|expert|stage|group|depth", re.IGNORECASE)
 _MOST_COUNTED, _MOST = 1 << 16, 1 << 40
@@ -101,7 +102,7 @@ def check_files(folder: Path) -> None:
     """Refuse a model folder with what no library should read.
 
     Raises:
-        ModelError: a file is none, is too large, or not of its shape; or the index names one that is missing.
+        ModelError: a file is none, is too large, or not of its shape.
     """
     for path in sorted(folder.iterdir()):
         most = _SIZES.get(path.suffix)
@@ -110,10 +111,7 @@ def check_files(folder: Path) -> None:
         if most is not None:
             check_file(path, ModelError, most)
         if (shape := _SHAPES.get(path.name)) is not None:
-            found = read_as(path, shape, ModelError, most_bytes=_TABLE)
-            if isinstance(found, IndexFile):
-                for name in sorted(set(found.weight_map.values())):
-                    check_file(folder / name, ModelError, _WEIGHTS)
+            read_as(path, shape, ModelError, most_bytes=_TABLE)
 
 
 def check_generation(name: str, config: Any) -> None:
@@ -122,10 +120,30 @@ def check_generation(name: str, config: Any) -> None:
         held_to(config.to_dict(), GenerationFile, f"The generation settings of {name}", ModelError)
 
 
+def weight_names(folder: Path) -> list[str]:
+    """The files that transformers reads a model's weights from; others may lie beside them.
+
+    Raises:
+        ModelError: the index is not of its shape.
+    """
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return [WEIGHTS]
+    return sorted(set(read_as(folder / INDEX, IndexFile, ModelError, most_bytes=_TABLE).weight_map.values()))
+
+
 def held_by(folder: Path) -> tuple[int, int]:
-    """The most values that a folder's weights can hold, and how many tensors; raises SafetensorError."""
+    """The most values that a folder's weights can hold, and how many tensors.
+
+    Raises:
+        ModelError: one that the index names is missing, or no file.
+        SafetensorError: one can't be read.
+    """
     values = tensors = 0
-    for path in folder.glob("*.safetensors"):
+    for name in weight_names(folder):
+        path = folder / name
+        if name == WEIGHTS and not path.exists():
+            continue  # transformers says in which other files it looked
+        check_file(path, ModelError, _WEIGHTS)
         with safe_open(path, "pt") as stream:
             for key in stream.keys():  # noqa: SIM118  # no dictionary
                 tensor = stream.get_slice(key)
@@ -144,7 +162,7 @@ def measured(name: str, folder: Path) -> Iterator[None]:
         folder: its files. A tied output counts twice until it is tied; files may have several tensors in one.
 
     Raises:
-        ModelError: config.json describes a larger one.
+        ModelError: config.json describes a larger one; also as `held_by`.
     """
     values, tensors = held_by(folder)
     counted, most = 0, 2 * values + _SLACK
