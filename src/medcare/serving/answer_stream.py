@@ -108,6 +108,11 @@ class AnswerStream:
         self._start = time.perf_counter()
 
     @property
+    def count(self) -> int:
+        """How many answers."""
+        return len(self._answers)
+
+    @property
     def written_tokens(self) -> int:
         """Tokens of all answers so far."""
         return sum(answer.tokens for answer in self._answers)

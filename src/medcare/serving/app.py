@@ -96,9 +96,7 @@ def _add_openai(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
         answers = await service.chat(body)
-        return await _respond(
-            service, answers, ChatFormat(with_logprobs=body.logprobs), body, request, body.n
-        )
+        return await _respond(ChatFormat(answers, with_logprobs=body.logprobs), body, request)
 
     @app.post("/v1/responses")
     async def responses() -> None:
@@ -111,8 +109,8 @@ def _add_openai(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         answers = await service.complete(body)
-        format_ = CompletionFormat(with_logprobs=body.logprobs is not None)
-        return await _respond(service, answers, format_, body, request, body.n * len(body.prompts))
+        format_ = CompletionFormat(answers, with_logprobs=body.logprobs is not None)
+        return await _respond(format_, body, request)
 
 
 def _add_operations(app: FastAPI, service: Service, *, open_to_all: bool) -> None:
@@ -128,27 +126,16 @@ def _add_operations(app: FastAPI, service: Service, *, open_to_all: bool) -> Non
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _respond(
-    service: Service,
-    answers: AnswerStream,
-    format_: EndpointFormat,
-    body: GenerationRequest,
-    request: Request,
-    count: int,
-) -> Response:
+async def _respond(format_: EndpointFormat, body: GenerationRequest, request: Request) -> Response:
+    """A stream; or all of it at once, where a client that leaves frees its rows."""
+    answers = format_.answers
     if body.stream:
-        chunks = _chunks(answers, format_, count, with_usage=body.with_usage)
-        return _Stream(chunks, answers)
-    return await _whole(answers, format_, request)
-
-
-async def _whole(answers: AnswerStream, format_: EndpointFormat, request: Request) -> Response:
-    """All of it at once; a client that leaves frees its rows."""
+        return _Stream(_chunks(format_, with_usage=body.with_usage), answers)
 
     async def collect() -> Response:
         pieces = [piece async for piece in answers.pieces()]
         # In a thread: the log-probabilities of long prompts take a while to write down.
-        return await run_in_threadpool(lambda: JSONResponse(format_.whole(answers, pieces)))
+        return await run_in_threadpool(lambda: JSONResponse(format_.whole(pieces)))
 
     async def leave() -> Response:
         while (await request.receive())["type"] != "http.disconnect":
@@ -165,20 +152,18 @@ async def _whole(answers: AnswerStream, format_: EndpointFormat, request: Reques
             task.cancel()
 
 
-async def _chunks(
-    answers: AnswerStream, format_: EndpointFormat, count: int, *, with_usage: bool
-) -> AsyncIterator[bytes]:
+async def _chunks(format_: EndpointFormat, *, with_usage: bool) -> AsyncIterator[bytes]:
     """The events of a stream."""
-    for opening in format_.opening(answers, count):
+    for opening in format_.opening():
         yield _event(opening)
     try:
-        async for piece in answers.pieces():
-            yield _event(format_.chunk(answers, piece))
+        async for piece in format_.answers.pieces():
+            yield _event(format_.chunk(piece))
     except ApiError as error:  # the status is sent already
         yield _event(error.body())
         return
     if with_usage:
-        yield _event(format_.usage(answers))
+        yield _event(format_.usage())
     yield format_sse_event(data_str="[DONE]")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import codecs
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from medcare.foundation.storage import Json
 from medcare.generation.requests import Token
@@ -18,90 +18,89 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class EndpointFormat(Protocol):
-    """How one endpoint writes its answers."""
+class EndpointFormat(ABC):
+    """How one endpoint writes the answers to one request."""
 
-    def whole(self, answers: AnswerStream, pieces: Sequence[Piece]) -> Json:
+    id_prefix: ClassVar[str]
+    whole_kind: ClassVar[str]
+    chunk_kind: ClassVar[str]
+
+    def __init__(self, answers: AnswerStream, *, with_logprobs: bool) -> None:
+        """Write these answers, with log-probabilities or without."""
+        self.answers = answers
+        self._tokenizer = answers.model.tokenizer
+        self._with_logprobs = with_logprobs
+        self._id = f"{self.id_prefix}-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+
+    def whole(self, pieces: Sequence[Piece]) -> Json:
         """The body of a response that is not streamed."""
+        choices = [self._choice(answer) for answer in _joined(pieces)]
+        return self._around(self.whole_kind, choices, usage=self._counts())
 
-    def opening(self, answers: AnswerStream, count: int) -> list[Json]:
+    def opening(self) -> list[Json]:
         """The chunks before the first piece."""
+        return []
 
-    def chunk(self, answers: AnswerStream, piece: Piece) -> Json:
+    def chunk(self, piece: Piece) -> Json:
         """A piece as a chunk of a stream."""
+        return self._around(self.chunk_kind, [self._delta(piece)])
 
-    def usage(self, answers: AnswerStream) -> Json:
+    def usage(self) -> Json:
         """The last chunk of a stream whose client asks for token counts."""
+        return self._around(self.chunk_kind, [], usage=self._counts())
 
+    @abstractmethod
+    def _choice(self, answer: Piece) -> Json:
+        """A whole answer as an entry of `choices`."""
 
-@dataclass
-class _Envelope:
-    """What is around the choices."""
+    @abstractmethod
+    def _delta(self, piece: Piece) -> Json:
+        """A piece of an answer as an entry of `choices`."""
 
-    prefix: str
-    kind: str
-    with_logprobs: bool
-    id: str = ""
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    def __post_init__(self) -> None:
-        self.id = f"{self.prefix}-{uuid.uuid4().hex}"
-
-    def wrap(self, kind: str, answers: AnswerStream, choices: list[Json], **more: Any) -> Json:
+    def _around(self, kind: str, choices: list[Json], **more: Any) -> Json:
         return {
-            "id": self.id,
+            "id": self._id,
             "object": kind,
-            "created": self.created,
-            "model": answers.model.name,
+            "created": self._created,
+            "model": self.answers.model.name,
             "choices": choices,
             **more,
         }
 
-    def usage(self, answers: AnswerStream) -> Json:
-        return self.wrap(self.kind, answers, [], usage=_usage(answers))
+    def _counts(self) -> Json:
+        prompt, written = self.answers.prompt_tokens, self.answers.written_tokens
+        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 
-class ChatFormat(_Envelope):
+class ChatFormat(EndpointFormat):
     """`chat.completion` and `chat.completion.chunk`."""
 
-    def __init__(self, *, with_logprobs: bool) -> None:
-        """Write log-probabilities or not."""
-        super().__init__("chatcmpl", "chat.completion.chunk", with_logprobs)
+    id_prefix, whole_kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def whole(self, answers: AnswerStream, pieces: Sequence[Piece]) -> Json:
-        """The body of a response that is not streamed."""
-        choices = [
-            {
-                "index": index,
-                "message": _message(text, thought),
-                "logprobs": self._logprobs(answers, tokens),
-                "finish_reason": finish,
-            }
-            for index, (thought, text, tokens, finish) in sorted(_joined(pieces).items())
-        ]
-        return self.wrap("chat.completion", answers, choices, usage=_usage(answers))
-
-    def opening(self, answers: AnswerStream, count: int) -> list[Json]:
+    def opening(self) -> list[Json]:
         """The chunks that name the role."""
         delta = {"role": "assistant", "content": ""}
-        return [self._chunk(answers, index, delta, None, None) for index in range(count)]
+        choice = {"delta": delta, "logprobs": None, "finish_reason": None}
+        return [self._around(self.chunk_kind, [{"index": n, **choice}]) for n in range(self.answers.count)]
 
-    def chunk(self, answers: AnswerStream, piece: Piece) -> Json:
-        """A piece as a chunk of a stream."""
+    def _choice(self, answer: Piece) -> Json:
+        reasoning = {"reasoning_content": answer.thought} if answer.thought else {}
+        message = {"role": "assistant", "content": answer.text, **reasoning, "refusal": None}
+        return {"index": answer.index, "message": message, **self._end(answer)}
+
+    def _delta(self, piece: Piece) -> Json:
         delta = {"reasoning_content": piece.thought} if piece.thought else {}
         delta |= {"content": piece.text} if piece.text else {}
-        return self._chunk(answers, piece.index, delta, self._logprobs(answers, piece.tokens), piece.finish)
+        return {"index": piece.index, "delta": delta, **self._end(piece)}
 
-    def _chunk(
-        self, answers: AnswerStream, index: int, delta: Json, logprobs: Json | None, finish: str | None
-    ) -> Json:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        return self.wrap(self.kind, answers, [choice])
+    def _end(self, piece: Piece) -> Json:
+        return {"logprobs": self._logprobs(piece.tokens), "finish_reason": piece.finish}
 
-    def _logprobs(self, answers: AnswerStream, tokens: Sequence[Token]) -> Json | None:
-        if not self.with_logprobs:
+    def _logprobs(self, tokens: Sequence[Token]) -> Json | None:
+        if not self._with_logprobs:
             return None
-        tokenizer = answers.model.tokenizer
+        tokenizer = self._tokenizer
         return {
             "content": [
                 {
@@ -114,46 +113,32 @@ class ChatFormat(_Envelope):
         }
 
 
-class CompletionFormat(_Envelope):
+class CompletionFormat(EndpointFormat):
     """`text_completion`, whole and in chunks."""
 
-    def __init__(self, *, with_logprobs: bool) -> None:
-        """Write log-probabilities or not."""
-        super().__init__("cmpl", "text_completion", with_logprobs)
+    id_prefix, whole_kind, chunk_kind = "cmpl", "text_completion", "text_completion"
+
+    def __init__(self, answers: AnswerStream, *, with_logprobs: bool) -> None:
+        """As `EndpointFormat`."""
+        super().__init__(answers, with_logprobs=with_logprobs)
         self._offsets: dict[int, _Offsets] = {}
 
-    def whole(self, answers: AnswerStream, pieces: Sequence[Piece]) -> Json:
-        """The body of a response that is not streamed."""
-        choices = [
-            self._choice(answers, index, text, tokens, finish)
-            for index, (_, text, tokens, finish) in sorted(_joined(pieces).items())
-        ]
-        return self.wrap(self.kind, answers, choices, usage=_usage(answers))
-
-    def opening(self, answers: AnswerStream, count: int) -> list[Json]:
-        """Nothing comes before the text."""
-        return []
-
-    def chunk(self, answers: AnswerStream, piece: Piece) -> Json:
-        """A piece as a chunk of a stream."""
-        choice = self._choice(answers, piece.index, piece.text, piece.tokens, piece.finish)
-        return self.wrap(self.kind, answers, [choice])
-
-    def _choice(
-        self, answers: AnswerStream, index: int, text: str, tokens: Sequence[Token], finish: str | None
-    ) -> Json:
+    def _choice(self, answer: Piece) -> Json:
         return {
-            "index": index,
-            "text": text,
-            "logprobs": self._logprobs(answers, index, text, tokens) if self.with_logprobs else None,
-            "finish_reason": finish,
+            "index": answer.index,
+            "text": answer.text,
+            "logprobs": self._logprobs(answer) if self._with_logprobs else None,
+            "finish_reason": answer.finish,
         }
 
-    def _logprobs(self, answers: AnswerStream, index: int, text: str, tokens: Sequence[Token]) -> Json:
-        tokenizer = answers.model.tokenizer
-        if index not in self._offsets:
-            self._offsets[index] = _Offsets(tokenizer, text)
-        offsets = self._offsets[index]
+    def _delta(self, piece: Piece) -> Json:
+        return self._choice(piece)
+
+    def _logprobs(self, piece: Piece) -> Json:
+        tokenizer, tokens = self._tokenizer, piece.tokens
+        if piece.index not in self._offsets:
+            self._offsets[piece.index] = _Offsets(tokenizer, piece.text)
+        offsets = self._offsets[piece.index]
         return {
             "tokens": [_spelling(tokenizer, token.id) for token in tokens],
             "token_logprobs": [_finite(token.log_probability) for token in tokens],
@@ -186,24 +171,21 @@ class _Offsets:
         return begins
 
 
-def _joined(pieces: Sequence[Piece]) -> dict[int, tuple[str, str, list[Token], str | None]]:
-    """Each answer's thought, text, tokens and ending."""
-    answers: dict[int, tuple[str, str, list[Token], str | None]] = {}
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Each answer in one piece."""
+    parts: dict[int, list[Piece]] = {}
     for piece in pieces:
-        thought, text, tokens, _ = answers.get(piece.index, ("", "", [], None))
-        joined = (thought + piece.thought, text + piece.text, [*tokens, *piece.tokens], piece.finish)
-        answers[piece.index] = joined
-    return answers
-
-
-def _message(text: str, thought: str) -> Json:
-    reasoning = {"reasoning_content": thought} if thought else {}
-    return {"role": "assistant", "content": text, **reasoning, "refusal": None}
-
-
-def _usage(answers: AnswerStream) -> Json:
-    prompt, written = answers.prompt_tokens, answers.written_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+        parts.setdefault(piece.index, []).append(piece)
+    return [
+        Piece(
+            index,
+            "".join(piece.text for piece in own),
+            tuple(token for piece in own for token in piece.tokens),
+            own[-1].finish,
+            "".join(piece.thought for piece in own),
+        )
+        for index, own in sorted(parts.items())
+    ]
 
 
 def _entry(tokenizer: PreTrainedTokenizerBase, token: int, value: float) -> Json:
@@ -215,10 +197,10 @@ def _best(tokenizer: PreTrainedTokenizerBase, token: Token) -> dict[str, float |
     """The most likely tokens in a token's place, by their spelling; none for the first token of a prompt."""
     if token.log_probability is None:
         return None
-    found: dict[str, float | None] = {}
+    best: dict[str, float | None] = {}
     for other, value in token.alternatives:
-        found.setdefault(_spelling(tokenizer, other), _finite(value))  # of two spelt alike, the likelier
-    return found
+        best.setdefault(_spelling(tokenizer, other), _finite(value))  # of two spelt alike, the likelier
+    return best
 
 
 def _finite(value: float | None) -> float | None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from medcare.generation.engine import BatchingEngine
-
 if TYPE_CHECKING:
+    from medcare.generation.engine import BatchingEngine
     from medcare.serving.served_model import ServedModel
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -26,36 +25,22 @@ class Metrics:
     def __init__(self, models: list[ServedModel]) -> None:
         """Register everything, with a gauge that looks into each model's engine."""
         self.registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        seconds = partial(Histogram, buckets=_SECONDS, registry=self.registry)
         model = ["model"]
-        self.requests = Counter(
-            "medcare_http_requests", "HTTP requests.", ["path", "status"], registry=self.registry
+        self.requests = counter("medcare_http_requests", "HTTP requests.", ["path", "status"])
+        self.first_token = seconds(
+            "medcare_first_token_seconds", "From the request to its first token.", model
         )
-        self.first_token = Histogram(
-            "medcare_first_token_seconds",
-            "From the request to its first token.",
-            model,
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._prompt = Counter("medcare_prompt_tokens", "Tokens of prompts.", model, registry=self.registry)
-        self._written = Counter(
-            "medcare_generated_tokens", "Tokens of answers.", model, registry=self.registry
-        )
-        self._answers = Counter(
-            "medcare_answers", "Answers by how they ended.", ["model", "reason"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "medcare_answer_seconds",
-            "From the request to the end of an answer.",
-            model,
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        rows = Gauge("medcare_running_answers", "Answers being written.", model, registry=self.registry)
-        waiting = Gauge("medcare_waiting_answers", "Answers in the queue.", model, registry=self.registry)
-        for entry in models:
-            rows.labels(entry.name).set_function(partial(_running, entry.engine))
-            waiting.labels(entry.name).set_function(partial(_waiting, entry.engine))
+        self._prompt = counter("medcare_prompt_tokens", "Tokens of prompts.", model)
+        self._written = counter("medcare_generated_tokens", "Tokens of answers.", model)
+        self._answers = counter("medcare_answers", "Answers by how they ended.", ["model", "reason"])
+        self._seconds = seconds("medcare_answer_seconds", "From the request to the end of an answer.", model)
+        running = gauge("medcare_running_answers", "Answers being written.", model)
+        waiting = gauge("medcare_waiting_answers", "Answers in the queue.", model)
+        for served in models:
+            running.labels(served.name).set_function(partial(_running, served.engine))
+            waiting.labels(served.name).set_function(partial(_waiting, served.engine))
         self.average_seconds = 1.0
 
     def began(self, model: str, prompt_tokens: int) -> None:

@@ -40,8 +40,7 @@ class Worker:
         self._stopping = True
         self._wake.set()
         self._thread.join()
-        for _, future in self._jobs:
-            future.cancel()
+        self._drop_jobs()
 
     def wake(self) -> None:
         """Say that an engine was given a request."""
@@ -58,11 +57,17 @@ class Worker:
         return len(self._jobs)
 
     def run(self, job: Callable[[], T]) -> Future[T]:
-        """Compute something else between two steps."""
+        """Compute something else between two steps; cancelled where the thread has ended before."""
         future: Future[T] = Future()
         self._jobs.append((job, future))
         self._wake.set()
+        if self._stopping and not self.alive:
+            self._drop_jobs()
         return future
+
+    def _drop_jobs(self) -> None:
+        while self._jobs:
+            self._jobs.popleft()[1].cancel()
 
     def _loop(self) -> None:
         while not self._stopping:
