@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medcare.benchmark import build, write
-from medcare.data.mixed import without_recipe
+from medcare.data.mix import without_recipe
 from medcare.data.record_files import read_items
 from medcare.data.task import BenchmarkFile
 from medcare.data.tokenised import TrainingData, tokenised

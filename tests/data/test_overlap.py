@@ -6,11 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcare.data.overlap import KINDS, find, units
+from medcare.data.overlap import KINDS, Index, Overlap, units
 from medcare.foundation.errors import DataError
 
 WORDS = " ".join(f"w{number}" for number in range(40))
 HAN = "患者男性四十岁三天前无明显诱因出现发热咳嗽伴胸痛呼吸困难"
+
+
+def find(train, test, **options) -> Overlap:
+    return Index(test, **options).compare(train)
 
 
 def kinds(train: str, test: str, **options) -> set[str]:

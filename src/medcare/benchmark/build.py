@@ -12,7 +12,7 @@ from typing import Any
 from medcare.benchmark.exams.build import EXAMS, build_exams
 from medcare.benchmark.forms.build import RECIPES, build_forms
 from medcare.benchmark.ontology import load_ontology
-from medcare.data.overlap import find
+from medcare.data.overlap import Index
 from medcare.data.record_files import write_records
 from medcare.data.task import Task
 from medcare.foundation.errors import DataError
@@ -154,7 +154,7 @@ def _overlap(stages: dict[str, list[Conversation]], items: tuple[Item, ...]) -> 
         questions = (
             [turn.content for turn in talk.messages if turn.role == "user"] for talk in conversations
         )
-        found = find(questions, prompts)
+        found = Index(prompts).compare(questions)
         table[stage] = found.to_dict()
         for kind in ("exact", "normalised", "ngram"):
             hits = Counter(items[row].task for row in found.test_hits[kind])

@@ -16,9 +16,9 @@ from medcare.data.duplicates import Duplicates, Repeats
 from medcare.data.overlap import units
 from medcare.data.readers import Bad, Reading, open_data
 from medcare.data.readers.row import Row
-from medcare.data.record_files import line
+from medcare.data.record_files import line, write_pair
 from medcare.foundation.errors import DataError
-from medcare.foundation.storage import as_json, check_output, write_atomic
+from medcare.foundation.storage import as_json, check_output
 from medcare.text.chat_template import Rendered, has_thought, render_each, spelt
 from medcare.text.records import Conversation
 
@@ -185,8 +185,7 @@ def check(
         duplicates = Duplicates(Path(folder))
         records = _examine(reading, report, duplicates, tokenizer, max_length)
         if write_good is None:
-            for _ in records:
-                pass
+            deque(records, maxlen=0)
         else:
             _write(records, write_good, kept)
         report.repeats = duplicates.find()
@@ -304,32 +303,20 @@ def _remembered(rows: Iterator[Row], kept: deque[Row]) -> Iterator[Row]:
 
 
 def _write(records: Iterable[Conversation | Bad], good: Path, kept: deque[Row] | None) -> None:
-    """Write good and bad records to their files; without bad ones there is no file of them."""
+    """Write good and bad records to their files; `kept` holds the rows that they are of, in order."""
+
+    def write(goods: TextIO, bads: TextIO) -> None:
+        for record in records:
+            own = None if kept is None else kept.popleft().value
+            if isinstance(record, Bad):
+                # In ASCII, because a bad row may hold what UTF-8 can't write.
+                row = {"number": record.number, "reason": record.reason, "row": record.row}
+                bads.write(json.dumps(row, default=str) + "\n")
+            else:
+                # A column that nobody reads may hold anything.
+                goods.write(line(record) if own is None else as_json(own, default=str) + "\n")
+
     bad = bad_file(good)
-    found: list[bool] = []
-
-    def write_both(good_part: Path, bad_part: Path) -> None:
-        with good_part.open("w", encoding="utf-8") as goods, bad_part.open("w", encoding="utf-8") as bads:
-            found.append(_write_rows(records, goods, bads, kept))
-
-    write_atomic(good, lambda part: write_atomic(bad, lambda side: write_both(part, side)))
-    if not any(found):
+    write_pair(good, bad, write)
+    if not bad.stat().st_size:
         bad.unlink()
-
-
-def _write_rows(
-    records: Iterable[Conversation | Bad], goods: TextIO, bads: TextIO, kept: deque[Row] | None
-) -> bool:
-    """Returns whether there was a bad one; `kept` holds the rows that the records are of, in order."""
-    found = False
-    for record in records:
-        own = None if kept is None else kept.popleft().value
-        if isinstance(record, Bad):
-            found = True
-            # In ASCII, because a bad row may hold what UTF-8 can't write.
-            row = {"number": record.number, "reason": record.reason, "row": record.row}
-            bads.write(json.dumps(row, default=str) + "\n")
-        else:
-            # A column that nobody reads may hold anything.
-            goods.write(line(record) if own is None else as_json(own, default=str) + "\n")
-    return found

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from functools import partial
 from pathlib import Path
 
 from medcare.data.catalogue import KNOWN_SETS, KnownSet
-from medcare.data.readers.rows import ENDINGS
+from medcare.data.readers.rows import ENDINGS, data_files
 from medcare.foundation.commands import command
 from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.outside import Outside, read_as
@@ -58,11 +59,12 @@ def get(known: KnownSet, folder: Path, *, revision: str | None = None) -> list[P
         commit = _from_github(known, folder)
     for archive in sorted(folder.rglob("*.zip")):
         _unpack(archive)
-    files = [path for path in sorted(folder.rglob("*")) if _is_data(path, folder)]
+    files = sorted(path for path in data_files(folder) if path.suffix.lower() != ".zip")
     if not files:
         raise DataError(f"{known.name} came without a data file. {_by_hand(known, folder)}")
     hashes = {str(path.relative_to(folder)): file_hash(path) for path in files}
-    if former and former.commit == commit and (other := _differing(former.files, hashes)):
+    before = former.files if former and former.commit == commit else {}
+    if other := next((name for name in hashes.keys() & before.keys() if hashes[name] != before[name]), None):
         raise DataError(
             f"{folder / other} is another file than the one that was downloaded. Remove it, and get it anew."
         )
@@ -124,7 +126,7 @@ def _from_github(known: KnownSet, folder: Path) -> str:
         address = f"{_RAW}/{known.repository}/{known.commit}/{name}"
         say(f"{known.name}: {address}")
         try:
-            write_atomic(path, lambda part, address=address: _download(address, part))  # type: ignore[misc]
+            write_atomic(path, partial(_download, address))
         except httpx2.HTTPError as error:
             raise DataError(
                 f"{address} can't be reached: {first_line(error)}. {_by_hand(known, folder)}"
@@ -167,15 +169,6 @@ def _unpack(archive: Path) -> None:
         raise DataError(
             f"{archive} can't be unpacked: {first_line(error)}. Remove it, and get it anew."
         ) from error
-
-
-def _is_data(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.is_file() and not hidden and path.name != SOURCE and path.name.lower().endswith(ENDINGS)
-
-
-def _differing(former: dict[str, str], now: dict[str, str]) -> str | None:
-    return next((name for name in former if name in now and former[name] != now[name]), None)
 
 
 def _by_hand(known: KnownSet, folder: Path) -> str:

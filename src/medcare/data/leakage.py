@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from medcare.data.mixed import without_recipe
+from medcare.data.mix import without_recipe
 from medcare.data.overlap import Index, Overlap
 from medcare.data.readers import Bad, Reading, expand, open_data
-from medcare.data.record_files import line
+from medcare.data.record_files import line, write_pair
 from medcare.foundation.errors import DataError
-from medcare.foundation.storage import check_output, write_atomic
+from medcare.foundation.storage import check_output
 from medcare.text.records import Conversation, Item
 
 _EXAMPLES = 20
@@ -83,13 +83,13 @@ def find_leakage(
         raise DataError(f"No row to compare with in {', '.join(test)}: all {len(tests)} rows are bad.")
     prompts, questions = [texts for texts, _ in asked], [question for _, question in asked]
     index = Index(prompts, n=n, boilerplate=boilerplate, near=near, questions=questions)
-    found = Leakage(index.overlap, bad_test=len(tests) - len(asked))
+    leakage = Leakage(index.overlap, bad_test=len(tests) - len(asked))
     readings = (open_data(source, train_format) for source in trained)
     if remove is None:
-        _compare(readings, index, found, None, None)
+        _compare(readings, index, leakage)
     else:
-        _write(remove, readings, index, found)
-    return found
+        write_pair(remove, removed_file(remove), partial(_compare, readings, index, leakage))
+    return leakage
 
 
 def removed_file(path: Path) -> Path:
@@ -97,29 +97,24 @@ def removed_file(path: Path) -> Path:
     return path.with_name(f"{path.name}{_REMOVED}")
 
 
-def _write(path: Path, train: Iterable[Reading], index: Index, found: Leakage) -> None:
-    def write_both(kept: Path, removed: Path) -> None:
-        with ExitStack() as stack:
-            streams = [stack.enter_context(part.open("w", encoding="utf-8")) for part in (kept, removed)]
-            _compare(train, index, found, *streams)
-
-    write_atomic(path, lambda kept: write_atomic(removed_file(path), lambda part: write_both(kept, part)))
-
-
 def _compare(
-    train: Iterable[Reading], index: Index, found: Leakage, kept: TextIO | None, removed: TextIO | None
+    train: Iterable[Reading],
+    index: Index,
+    leakage: Leakage,
+    kept: TextIO | None = None,
+    removed: TextIO | None = None,
 ) -> None:
     for reading in train:
         for number, record in reading.conversations():
             fault: dict[str, Any] = {"file": reading.source, "number": number}
             if isinstance(record, Bad):
-                found.bad_train += 1
+                leakage.bad_train += 1
                 fault |= {"bad": record.reason, "row": record.row}
             elif kinds := index.add(_texts(record)):
                 fault["kinds"] = sorted(kinds)
-                if len(found.examples) < _EXAMPLES:
-                    found.examples.append(dict(fault))
-                fault["row"] = json.loads(line(record))
+                if len(leakage.examples) < _EXAMPLES:
+                    leakage.examples.append(dict(fault))
+                fault["row"] = record.to_dict()
             else:
                 if kept:
                     kept.write(line(record))

@@ -1,4 +1,4 @@
-"""Writing a training mix: any number of rows, shuffled, in 16 bytes of memory a row.
+"""The training mix of a recipe: any number of rows, shuffled, in 16 bytes of memory a row.
 
 Every source is read once, and its conversations are spooled to the disk next to the output; then their
 numbers alone decide which of them go where. The same recipe and the same data give the same bytes on any
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import tempfile
 from array import array
 from bisect import bisect_right
@@ -23,15 +24,17 @@ from typing import Any, TextIO
 
 from medcare.data.check import BAD, bad_file
 from medcare.data.readers import Bad, conversations, expand
-from medcare.data.readers.hub import HUB
+from medcare.data.readers.hub import HUB, digest_of
 from medcare.data.recipe import Recipe, Source, load_recipe, shares
 from medcare.data.record_files import line
 from medcare.foundation.commands import argument, command
 from medcare.foundation.errors import DataError
+from medcare.foundation.locks import in_turn
 from medcare.foundation.progress import say, track
-from medcare.foundation.storage import check_output, file_hash, write_atomic, write_json
+from medcare.foundation.storage import cache_dir, check_output, file_hash, write_atomic, write_json
 
 _MANIFEST = ".manifest.json"
+_RECIPE = (".yaml", ".yml")
 
 
 @dataclass
@@ -58,6 +61,27 @@ class _Spool:
     def size(self) -> int:
         """Conversations under the cap."""
         return min(len(self.starts), self.source.cap or len(self.starts))
+
+
+def without_recipe(source: str) -> str:
+    """The source itself, or for a recipe the file with its mix, made in the cache once for the same data.
+
+    Raises:
+        ConfigError: a file with a recipe's ending is none.
+        DataError: a source of the recipe can't be read, or gives no conversation.
+        StorageError: the cache can't be written.
+    """
+    if source.startswith(HUB) or Path(source).suffix.lower() not in _RECIPE:
+        return source
+    path = Path(source)
+    recipe = load_recipe(path)
+    files = [[(name, digest_of(name)) for name in files_of(source, path.parent)] for source in recipe.sources]
+    key = sha256(json.dumps([asdict(recipe), files]).encode()).hexdigest()
+    out = cache_dir() / "corpora" / f"{path.stem}-{key[:16]}.jsonl"
+    with in_turn(out.with_suffix(".lock")):
+        if not out.is_file():
+            build(path, out)
+    return str(out)
 
 
 def build(path: Path, out: Path) -> dict[str, Any]:
@@ -107,14 +131,10 @@ def _make(recipe: Recipe, files: list[list[str]], out: Path, bad_rows: Path) -> 
         rows = shares(sizes, [source.weight for source in recipe.sources], recipe.temperature, recipe.total)
         _write_mix(out, recipe.seed, spools, rows)
         if bad.stat().st_size:
-            write_atomic(bad_rows, partial(_move, bad))
+            write_atomic(bad_rows, lambda part: shutil.move(bad, part))
         else:
             bad_rows.unlink(missing_ok=True)  # of an earlier mix
     return [_facts(spool, count) for spool, count in zip(spools, rows, strict=True)]
-
-
-def _move(source: Path, target: Path) -> None:
-    source.replace(target)
 
 
 def _read(recipe: Recipe, files: list[list[str]], bad: Path) -> list[_Spool]:

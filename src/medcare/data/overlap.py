@@ -14,6 +14,7 @@ import itertools
 import re
 import unicodedata
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -79,35 +80,6 @@ def units(text: str) -> list[str]:
     return _UNIT.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def find(
-    train: Iterable[Sequence[str]],
-    test: Sequence[Sequence[str]],
-    *,
-    n: int = 13,
-    boilerplate: int | None = None,
-    near: float | None = None,
-    questions: Sequence[str] = (),
-) -> Overlap:
-    """Compare every training row with every evaluation row.
-
-    Args:
-        train: rows, each a text or the texts of one example (for example its messages), read once.
-        test: rows, each a text or the texts of one example.
-        n: units in an n-gram.
-        boilerplate: leave out n-grams that more than this many evaluation rows share, such as a task's
-            instruction; None counts every n-gram.
-        near: also look for rows of at least this Jaccard similarity, in (0, 1].
-        questions: of each evaluation row the question without its options; empty where there is none.
-
-    Raises:
-        DataError: `n` or `near` is out of range.
-    """
-    index = Index(test, n=n, boilerplate=boilerplate, near=near, questions=questions)
-    for row in train:
-        index.add(row)
-    return index.overlap
-
-
 class Index:
     """The evaluation rows, to which training rows are added one by one.
 
@@ -124,7 +96,19 @@ class Index:
         near: float | None = None,
         questions: Sequence[str] = (),
     ) -> None:
-        """Index `test`; the arguments are those of `find`."""
+        """Index the evaluation rows.
+
+        Args:
+            test: rows, each a text or the texts of one example.
+            n: units in an n-gram.
+            boilerplate: leave out n-grams that more than this many evaluation rows share, such as a task's
+                instruction; None counts every n-gram.
+            near: also look for rows of at least this Jaccard similarity, in (0, 1].
+            questions: of each evaluation row the question without its options; empty where there is none.
+
+        Raises:
+            DataError: `n` or `near` is out of range.
+        """
         if n < 1:
             raise DataError(f"An n-gram needs at least one unit, got n={n}.")
         self.overlap = Overlap(n=n, test_rows=len(test))
@@ -147,28 +131,34 @@ class Index:
             self._whole = {size: _rare(known, boilerplate) for size, known in self._whole.items()}
             self._lines = _rare(self._lines, boilerplate)
 
+    def compare(self, train: Iterable[Sequence[str]]) -> Overlap:
+        """Compare training rows, each a text or the texts of one example, such as its messages."""
+        for row in train:
+            self.add(row)
+        return self.overlap
+
     def add(self, texts: Sequence[str]) -> frozenset[Kind]:
         """Compare one training row, count it, and return the kinds of overlap that it has."""
-        found: dict[Kind, set[int]] = {}
+        hits: dict[Kind, set[int]] = defaultdict(set)
         for text in _listed(texts):
             words = tuple(units(text))
             if text in self._texts:
-                found.setdefault("exact", set()).update(self._texts[text])
+                hits["exact"].update(self._texts[text])
             if words in self._normal:
-                found.setdefault("normalised", set()).update(self._normal[words])
+                hits["normalised"].update(self._normal[words])
             for key in _grams(words, self.overlap.n) & self._grams.keys():
-                found.setdefault("ngram", set()).update(self._grams[key])
+                hits["ngram"].update(self._grams[key])
                 # Its evaluation rows are counted now, so a gram that recurs in every row costs nothing more.
                 self._grams[key] = ()
             for asked in self._questions_in(text, words):
-                found.setdefault("ngram", set()).update(asked)
+                hits["ngram"].update(asked)
             if self._near and (rows := self._near.query(words)):
-                found.setdefault("near", set()).update(rows)
-        for kind, rows in found.items():
+                hits["near"].update(rows)
+        for kind, rows in hits.items():
             self.overlap.train_hits[kind].append(self.overlap.train_rows)
             self.overlap.test_hits[kind] |= rows
         self.overlap.train_rows += 1
-        return frozenset(found)
+        return frozenset(hits)
 
     def _index(self, row: int, texts: Sequence[str]) -> None:
         longest = 0

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
 from medcare.foundation.errors import DataError
-from medcare.foundation.outside import MOST_ROWS, check_file
-from medcare.foundation.storage import read_jsonl, write_jsonl
+from medcare.foundation.outside import MOST_ROWS, check_file, first_fault
+from medcare.foundation.storage import read_jsonl, write_atomic, write_jsonl
 from medcare.text.records import Conversation, Item
 
 
@@ -37,8 +37,7 @@ def item_of(row: Mapping[str, Any]) -> Item:
     try:
         return _item().validate_python(dict(row))
     except ValidationError as fault:
-        first = fault.errors(include_url=False, include_context=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))[:60]}: {first['msg'].lower()}") from fault
+        raise ValueError(first_fault(fault)) from fault
 
 
 @cache
@@ -54,3 +53,13 @@ def write_records(path: Path, records: Iterable[Conversation | Item]) -> None:
 def line(example: Conversation) -> str:
     """A conversation as one line of the package's JSONL, for files too long to be written from a list."""
     return json.dumps(example.to_dict(), ensure_ascii=False) + "\n"
+
+
+def write_pair(one: Path, other: Path, write: Callable[[TextIO, TextIO], None]) -> None:
+    """Write two text files, both whole or none of them; raises StorageError."""
+
+    def write_parts(first: Path, second: Path) -> None:
+        with first.open("w", encoding="utf-8") as stream, second.open("w", encoding="utf-8") as beside:
+            write(stream, beside)
+
+    write_atomic(one, lambda first: write_atomic(other, lambda second: write_parts(first, second)))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from medcare.foundation.errors import DataError
-from medcare.foundation.outside import Outside, read_as
+from medcare.foundation.outside import Outside, first_fault, read_as
 from medcare.text.records import Family
 
 AnswerFormatName = Literal["options", "label", "list", "typed_list", "tuples", "text"]
@@ -77,12 +77,8 @@ class Task:
         try:
             return _shape().validate_python(dict(tree))
         except ValidationError as fault:
-            first = fault.errors(include_url=False, include_context=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise DataError(
-                f"The card of the task {str(tree.get('name'))[:60]!r} can't be used: {place} "
-                f"{first['msg'].lower()}, got {first['input']!r:.60}."
-            ) from fault
+            name = str(tree.get("name"))[:60]
+            raise DataError(f"The card of the task {name!r}: {first_fault(fault)}.") from fault
 
 
 @cache

@@ -29,9 +29,9 @@ import pyarrow as pa
 
 import medcare.data
 import medcare.text
-from medcare.data.mixed import digest_of, without_recipe
+from medcare.data.mix import without_recipe
 from medcare.data.readers import Reading, expand, open_data
-from medcare.data.readers.hub import HUB
+from medcare.data.readers.hub import HUB, digest_of
 from medcare.data.readers.reading import sort_out
 from medcare.data.readers.row import Row
 from medcare.foundation.locks import in_turn

@@ -92,13 +92,14 @@ def held_to(tree: dict[str, Any], shape: type[T], source: str, error: type[MedCa
     try:
         return shape.model_validate(tree)
     except ValidationError as fault:
-        first = fault.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        got = repr(first["input"])
-        raise error(
-            f"{source}: {place[:200]} can't be used: {first['msg'][:200].lower()}, got {got[:60]}. "
-            "Correct the file."
-        ) from fault
+        raise error(f"{source}: {first_fault(fault)}. Correct the file.") from fault
+
+
+def first_fault(fault: ValidationError) -> str:
+    """The first thing that is wrong with some values: where, what, and what was got."""
+    first = fault.errors(include_url=False, include_context=False)[0]
+    place, got = ".".join(map(str, first["loc"])), repr(first["input"])
+    return f"{place[:200]} can't be used: {first['msg'][:200].lower()}, got {got[:60]}"
 
 
 def check_file(path: Path, error: type[MedCareError], most_bytes: int) -> None:

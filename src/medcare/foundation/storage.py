@@ -64,7 +64,7 @@ def is_forgotten(path: Path) -> bool:
     return time.time() - path.stat().st_mtime > _KEPT
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Run `write` on a temporary sibling of `path`, then rename it to `path`.
 
     Raises:
@@ -188,7 +188,7 @@ def refuse_device(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; half of a pair of surrogates, which UTF-8 can't write, is spelt out."""
-    write_atomic(path, lambda part: _write_bytes(part, text.encode("utf-8", "backslashreplace")))
+    write_atomic(path, lambda part: part.write_bytes(text.encode("utf-8", "backslashreplace")))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -307,11 +307,6 @@ def _parse_row(path: Path, number: int, line: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{path}, line {number}: a JSON object is required, got {type(row).__name__}.")
     return row
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
 
 
 def _flush(path: Path) -> None:

@@ -11,7 +11,7 @@ from medcare.benchmark.exams.bundles import BundledQuestion
 from medcare.benchmark.exams.exclusions import condition, covers
 from medcare.benchmark.exams.shortcuts import stems
 from medcare.benchmark.mentions import Mentions, runs
-from medcare.data.overlap import find
+from medcare.data.overlap import Index
 from medcare.foundation.errors import DataError
 from medcare.text.records import Conversation, Message
 
@@ -112,7 +112,7 @@ def test_no_thirteen_words_in_a_row_are_in_a_lesson(ontology, only, seed):
     lessons = [lesson.messages[0].content for task in tasks for lesson in task.training]
     prompts = [item.prompt for task in tasks for item in task.items]
     assert len(prompts) == 800
-    assert find(lessons, prompts).to_dict()["test_hits"]["ngram"] == 0
+    assert Index(prompts).compare(lessons).to_dict()["test_hits"]["ngram"] == 0
 
 
 def test_a_prompt_that_would_repeat_a_lesson_is_not_used():

@@ -12,7 +12,7 @@ from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError
 from medcare.benchmark.forms.vocabulary import DRUGS, KINDS, alike
 from medcare.benchmark.forms.writer import build_task
 from medcare.benchmark.task_data import TaskData
-from medcare.data.overlap import find, units
+from medcare.data.overlap import Index, units
 from medcare.evaluation.answer_formats import ANSWER_FORMATS, read_gold
 from medcare.evaluation.metrics import METRICS
 from medcare.foundation.errors import DataError
@@ -97,7 +97,7 @@ def test_no_text_and_no_instruction_of_a_test_is_in_training(tasks, name):
 def test_no_thirteen_words_in_a_row_are_in_training(tasks):
     trained = [prompt_and_target(talk)[0] for task in tasks.values() for talk in task.training]
     tested = [item.prompt for task in tasks.values() for item in task.items]
-    assert find(trained, tested).to_dict()["train_hits"] == {
+    assert Index(tested).compare(trained).to_dict()["train_hits"] == {
         "exact": 0,
         "normalised": 0,
         "ngram": 0,

@@ -313,8 +313,8 @@ def test_no_option_is_lost_for_want_of_a_letter(options, tmp_path: Path) -> None
         ({"prompt": "\ud800"}, "half a surrogate pair: U+D800 in the prompt"),
         ({"target": "a\x00"}, "control character: U+0000 in the target"),
         ({"tags": [["\ud800", []]]}, "half a surrogate pair: U+D800 in"),
-        ({"tags": [["theme"]]}, "no test item: tags.0.1: "),
-        ({"family": "other"}, "no test item: family: "),
+        ({"tags": [["theme"]]}, "no test item: tags.0.1 can't be used: "),
+        ({"family": "other"}, "no test item: family can't be used: "),
         ({"options": ["a"], "answers": [1]}, "no such option: 'answers'"),
     ],
 )

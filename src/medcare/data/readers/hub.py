@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medcare.foundation.contents import source_digest
 from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import Outside, read_as
-from medcare.foundation.storage import cache_dir, write_json
+from medcare.foundation.storage import cache_dir, missing, write_json
 
 HUB = "hf:"
 
@@ -86,6 +87,17 @@ class HubData:
                 f"{self} can't be read: {first_line(error)}. Check the name and the connection, or download "
                 "the files and name them."
             ) from error
+
+
+def digest_of(source: str) -> str:
+    """Identifies what a file holds, or a data set of the hub; raises DataError if it isn't there."""
+    if not source.startswith(HUB):
+        found = source_digest(source)
+        if found is None:
+            raise DataError(f"{missing(Path(source), 'file')}. Check the path.")
+        return found
+    folder = source_digest(HubData.parse(source).name.repository)  # read as a data set of the hub is
+    return hashlib.sha256(f"{source} {folder}".encode()).hexdigest() if folder else source
 
 
 class KnownCommit(Outside):
