@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from medcare.data.readers.rows import expand, open_rows
+from medcare.data.readers.tables import parquet_rows
 from medcare.foundation.errors import DataError
 
 
@@ -90,6 +95,24 @@ def test_a_source_that_is_none_is_refused(name: str, message: str, tmp_path: Pat
     (tmp_path / "notes.pdf").write_text("x")
     with pytest.raises(DataError, match=message):
         open_rows(str(tmp_path / name))
+
+
+def test_few_rows_of_a_wide_table_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand rows with a scan of 8 MB each would take 8 GB."""
+    scans = [random.Random(number).randbytes(8 << 20) for number in range(24)]
+    table = pa.table({"question": ["Fever?"] * 24, "scan": scans})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="none")
+    held: list[int] = []
+    read = parquet.ParquetFile.iter_batches
+
+    def watched(file: parquet.ParquetFile, **keywords: int) -> Iterator[pa.RecordBatch]:
+        for batch in read(file, **keywords):
+            held.append(batch.nbytes)
+            yield batch
+
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", watched)
+    assert sum(1 for _ in parquet_rows(tmp_path / "a.parquet")) == 24
+    assert max(held) <= 64 << 20
 
 
 def test_a_broken_parquet_file_is_one_sentence(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ NO_VALUE = frozenset({"nan", "NaN", "NaT", "<NA>", "#N/A"})
 """What pandas and spreadsheets write into an empty cell."""
 _LONGEST_HEADER = 1 << 16  # characters
 _BATCH = 1000  # rows
+_BATCH_BYTES = 64 << 20
 
 
 def csv_rows(file: DataFile) -> Iterator[Row]:
@@ -95,7 +96,11 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     from pyarrow.parquet import ParquetFile
 
     with _explained(path), ParquetFile(path) as file:
-        yield from _batched(file.iter_batches(batch_size=_BATCH))
+        groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+        widest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1)
+        # Rows with pictures have megabytes each.
+        rows = max(1, min(_BATCH, int(_BATCH_BYTES / max(1, widest))))
+        yield from _batched(file.iter_batches(batch_size=rows))
 
 
 def arrow_rows(path: Path) -> Iterator[Row]:
