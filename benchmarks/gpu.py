@@ -327,7 +327,7 @@ def trained(model: nn.Module, steps: int, tokens: int) -> list[float]:
     folder = Path(tempfile.gettempdir()) / "no-such-folder"
     loop = Loop(model.train(), parameters, rows, stage, seed=0, folder=folder, pad_id=0)  # type: ignore[arg-type]
     meter = Meter()
-    return [loop._step(step, meter) for step in range(min(steps, len(loop.schedule.steps)))]
+    return [loop._step(step, meter) for step in range(min(steps, len(loop.steps)))]
 
 
 def ranks(check: Check) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from medcare.planning.estimate import Estimator, with_stage
 from medcare.planning.simulation import Setup
 from medcare.settings.config import ModelConfig, RunConfig, StageConfig
 from medcare.text.chat_template import Rendered
-from medcare.training.loop import Loop, Schedule
+from medcare.training.loop import Loop
 from medcare.training.meter import Meter
 
 
@@ -259,7 +259,7 @@ def make_loop(case: Case) -> Loop:
         accelerator=accelerator(case),
     )  # fmt: skip
     devices = loop.accelerator.num_processes
-    loop.schedule = Schedule(((tuple(range(case.rows)),) * (case.accumulation * devices),) * 2)
+    loop.steps = ((tuple(range(case.rows)),) * (case.accumulation * devices),) * 2
     return loop
 
 

@@ -250,7 +250,7 @@ def one_pass(name: str, way: str, examples: list[Rendered], tokens: int, mean: f
     if way == "medcare":
         loop, meter = loop_of(name, torch.bfloat16, examples, tokens), Meter()
         start = now()
-        for step in range(len(loop.schedule.steps)):
+        for step in range(len(loop.steps)):
             loop._step(step, meter)
         return now() - start
     rows = max(1, round(tokens / mean))

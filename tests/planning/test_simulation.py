@@ -21,7 +21,7 @@ from medcare.planning.estimate import Estimator
 from medcare.planning.simulation import Setup, simulate
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig, StageConfig
 from medcare.text.chat_template import Rendered
-from medcare.training.loop import Loop, Schedule
+from medcare.training.loop import Loop
 from medcare.training.meter import Meter
 
 MODEL = AutoConfig.for_model(
@@ -52,7 +52,7 @@ def real_loop(stage, config):
     folder = Path("/nonexistent")
     loop = Loop(model.train(), parameters, examples, config.stage(stage), seed=0, folder=folder, pad_id=0)
     batch = tuple(range(len(examples)))
-    loop.schedule = Schedule(((batch,) * config.stage(stage).accumulation,) * 2)
+    loop.steps = ((batch,) * config.stage(stage).accumulation,) * 2
     return loop
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from medcare.foundation.errors import ConfigError
 from medcare.settings.config import Optimizer, RateSchedule, StageConfig
 from medcare.text.chat_template import Rendered
-from medcare.training.loop import Loop, Schedule
+from medcare.training.loop import Loop
 from medcare.training.optimizers import (
     check_rates,
     gradient_noise,
@@ -149,7 +149,7 @@ def test_the_gradients_noise_is_found_in_adamws_moments():
 def test_embedding_noise_is_there_in_training_and_gone_afterwards(tmp_path):
     stage = replace(STAGE, neftune=20.0, learning_rate=1e-30)
     made = loop(stage_one(), stage, tmp_path / "noisy", data=examples(2))
-    made.schedule = Schedule((((0, 1),),) * 4)
+    made.steps = (((0, 1),),) * 4
     made.run("noisy")
     assert len({row["loss"] for row in rows(tmp_path / "noisy")}) == 4
     assert not made.model.get_input_embeddings()._forward_hooks
@@ -172,7 +172,7 @@ def test_a_weight_of_two_is_the_row_twice(tmp_path, layout):
     results = {}
     for name, given, weights in (("weighed", data, {"heavy": 2.0}), ("twice", doubled, {})):
         made = loop(stage_one(), replace(stage, source_weights=weights), tmp_path / name, data=given)
-        made.schedule = Schedule(((tuple(range(len(given))),),))
+        made.steps = ((tuple(range(len(given))),),)
         made.run("test")
         [row] = rows(tmp_path / name)
         results[name] = row["loss"], row["grad_norm"]
@@ -224,7 +224,7 @@ def test_a_model_that_is_broken_is_not_skipped_for_ever(tmp_path):
 
 def test_a_spike_is_told_with_its_step(tmp_path, capsys):
     made: Loop = loop(stage_one(), replace(STAGE, learning_rate=1e-30), tmp_path, data=named(2))
-    made.schedule = Schedule((((0, 1),),) * 40)
+    made.steps = (((0, 1),),) * 40
     nll = made.nll
     made.nll = lambda batch: nll(batch) * (3 if len(made_steps) == 37 else 1)
     made_steps = []

@@ -128,7 +128,7 @@ def stopped(tmp_path_factory):
 def test_training_stops_when_patience_ends_and_the_best_parameters_are_used(stopped, tmp_path):
     made, result, folder = stopped
     losses = [row["validation_loss"] for row in measured(folder)]
-    steps = len(made.schedule.steps)
+    steps = len(made.steps)
     best = losses.index(min(losses))
     assert result["steps"] == 2 * (best + 1 + 2) < steps
     assert (result["best_step"], result["validation_loss"]) == (2 * (best + 1), min(losses))
@@ -167,19 +167,19 @@ def test_a_killed_run_is_continued_bit_for_bit_patience_included(stopped, tmp_pa
     """Cut off in the middle of a step, one measurement before patience ends; with a torn row of metrics."""
     made, result, _ = stopped
     broken = overfitting(tmp_path, patience=2)
-    backward = broken._backward
+    nll = broken.nll
 
-    def killed(batch, factor):
-        if last_checkpoint(tmp_path) and int(last_checkpoint(tmp_path).facts["step"]) == result["steps"] - 1:
+    def killed(batch):
+        if last_checkpoint(tmp_path) and last_checkpoint(tmp_path).facts.step == result["steps"] - 1:
             raise SystemExit
-        return backward(batch, factor)
+        return nll(batch)
 
-    broken._backward = killed
+    broken.nll = killed
     with pytest.raises(SystemExit):
         broken.run("killed")
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 6, "validation_lo')
-    assert json.loads(last_checkpoint(tmp_path).facts["validation"])["without"] == 1
+    assert last_checkpoint(tmp_path).facts.validation.without == 1
     resumed = overfitting(tmp_path, patience=2)
     assert resumed.run("resumed")["steps"] == result["steps"]
     assert_same(dict(made.parameters), dict(resumed.parameters))
@@ -189,7 +189,7 @@ def test_so_many_checkpoints_are_kept(tmp_path):
     stage = replace(STAGE, checkpoint_seconds=0.0, keep=3)
     made = validated(tmp_path, EVERY_TWO, stage)
     made.run("test")
-    steps = len(made.schedule.steps)
+    steps = len(made.steps)
     names = {path.stem for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {str(step) for step in range(steps - 2, steps + 1)}
 

@@ -26,7 +26,7 @@ from medcare.planning.ledger import Ledger
 from medcare.planning.quantized import Kernels, stand_in
 from medcare.settings.config import Layout, RunConfig, Stage
 from medcare.text.chat_template import Rendered
-from medcare.training.loop import Loop, Schedule
+from medcare.training.loop import Loop
 from medcare.training.meter import Meter
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _simulate(setup: Setup, layers: int, rows: tuple[int, ...], micro_batches: i
             sizes[parameter.requires_grad] += parameter.numel()
         stand_in(model, setup.config.model.quantization, setup.kernels)
         loop = _loop(model, setup, examples, Devices(mesh, setup.sharing, ledger))
-        loop.schedule = Schedule(((tuple(range(len(rows))),) * (micro_batches * setup.devices),))
+        loop.steps = ((tuple(range(len(rows))),) * (micro_batches * setup.devices),)
         _watch(loop, ledger)
         stack.enter_context(ledger)
         stack.enter_context(flops)

@@ -148,7 +148,7 @@ def _counted(rows: Sequence[Rendered], width: int) -> torch.Tensor:
 def _sample(lengths: NDArray[np.int32], loop: Loop) -> NDArray[np.int64]:
     """Numbers of examples, drawn until their tokens are enough."""
     trained = sum(
-        int(loop.examples.lengths[list(batch)].sum()) for batches in loop.schedule.steps for batch in batches
+        int(loop.examples.lengths[list(batch)].sum()) for batches in loop.steps for batch in batches
     )
     order = shuffled(len(lengths), random.Random(f"inputs:{loop.seed}"))
     before = np.cumsum(lengths[order], dtype=np.int64) - lengths[order]

@@ -8,14 +8,15 @@ import math
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medcare.adapters.orthogonality import branch_pairs, measure, penalty, project
@@ -24,13 +25,13 @@ from medcare.adapters.teacher import Teacher
 from medcare.adapters.tuner import router_load, set_noise
 from medcare.foundation import processes
 from medcare.foundation.contents import METRICS, SAMPLES
-from medcare.foundation.errors import ConfigError, FolderError, ModelError, TrainingError
+from medcare.foundation.errors import FolderError, TrainingError
 from medcare.foundation.progress import delayed_interrupt, say, track
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
 from medcare.models.quantized import place_scales
 from medcare.models.traits import Traits
-from medcare.settings.config import Batching, Layout, StageConfig
-from medcare.text.batches import IGNORED, Batch, BatchPlan, collate, plan, shuffled, spread
+from medcare.settings.config import StageConfig
+from medcare.text.batches import IGNORED, Batch, collate, spread
 from medcare.text.chat_template import Rendered
 from medcare.text.corpus import Corpus, as_corpus
 from medcare.training.devices import (
@@ -56,6 +57,7 @@ from medcare.training.optimizers import (
 )
 from medcare.training.pace import likely_reason
 from medcare.training.state import best_parameters, last_checkpoint, load_state, save_state
+from medcare.training.steps import Step, choose_layout, plan_steps
 from medcare.training.tracking import scalars
 from medcare.training.validation import Validation, Validator
 from medcare.training.watchdog import Watchdog
@@ -65,84 +67,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MOST_SKIPPED = 10  # in a row: more are no single rows' fault
-_NAMED = 5  # row ids in a message
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Which batches each optimizer step takes.
-
-    Attributes:
-        steps: for every step, the micro-batches as lists of example numbers.
-    """
-
-    steps: Sequence[Sequence[tuple[int, ...]]]
-
-    @classmethod
-    def build(
-        cls,
-        lengths: ArrayLike,
-        stage: StageConfig,
-        seed: int,
-        size: int | None = None,
-        layout: Layout = "grouped",
-        own: int | None = None,
-    ) -> Schedule:
-        """Plan all epochs.
-
-        Args:
-            lengths: tokens of each example.
-            stage: the settings.
-            seed: of the order.
-            size: micro-batches a step, by default `accumulation`.
-            layout: of the batches.
-            own: how many of the examples, the first ones, are in every epoch; by default all. Of the others
-                each epoch takes `replay` of its examples, in turn, so that all come before one comes again.
-        """
-        sizes = np.asarray(lengths)
-        size = size or stage.accumulation
-        own = len(sizes) if own is None else own
-        former = own + shuffled(len(sizes) - own, random.Random(f"replay:{seed}"))
-        replayed = round(stage.replay / (1 - stage.replay) * own) if len(former) else 0
-        epochs = []
-        for epoch in range(stage.epochs):
-            turn = np.arange(epoch * replayed, (epoch + 1) * replayed)
-            chosen = np.concatenate([np.arange(own), former[turn % max(1, len(former))]])
-            batches = plan(
-                sizes[chosen],
-                tokens_per_batch=stage.tokens_per_batch,
-                epoch=epoch,
-                seed=seed,
-                layout=layout,
-            )
-            epochs.append(BatchPlan(chosen[batches.numbers].astype(np.int32), batches.ends))
-        return cls(_Steps(epochs, size))
-
-
-class _Steps(Sequence[Sequence[tuple[int, ...]]]):
-    """The steps of all epochs: of each, so many of its batches at a time."""
-
-    def __init__(self, epochs: Sequence[BatchPlan], size: int) -> None:
-        self._epochs, self._size = epochs, size
-        self._firsts = np.cumsum([0, *(-(-len(batches) // size) for batches in epochs)])
-
-    def __len__(self) -> int:
-        return int(self._firsts[-1])
-
-    @overload
-    def __getitem__(self, step: int) -> Sequence[tuple[int, ...]]: ...
-    @overload
-    def __getitem__(self, step: slice) -> Sequence[Sequence[tuple[int, ...]]]: ...
-    def __getitem__(self, step: int | slice) -> Sequence[Any]:
-        if isinstance(step, slice):
-            return [self[index] for index in range(*step.indices(len(self)))]
-        step = range(len(self))[step]
-        epoch = int(np.searchsorted(self._firsts, step, side="right")) - 1
-        first = (step - int(self._firsts[epoch])) * self._size
-        return tuple(self._epochs[epoch][first : first + self._size])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
+_MOST_NAMED = 5  # row ids in a message
+# Settings of a stage with which a checkpoint may be continued whatever they were.
+_NOT_IN_KEY = {
+    "checkpoint_seconds", "stall_seconds", "foreseen_rate", "keep", "log_every", "data", "accumulation",
+    "batching",
+}  # fmt: skip
 
 
 class Loop:
@@ -185,45 +115,42 @@ class Loop:
             model.device, clip=stage.clip, skips_branches=noise_drop > 0
         )
         self.model = model
-        self.examples = as_corpus(examples)
-        if len(replayed):
-            self.examples += as_corpus(replayed)
-        self.weights = _weights(self.examples, stage.source_weights)
-        # Of each example's loss, the share that is the distance to the model after stage 1.
-        self.shares = np.zeros(len(self.examples))
-        self.shares[len(examples) :] = stage.distill
-        self.kept_out: Mapping[str, Tensor] | None = None
         self.stage = stage
-        self.steps_before = steps_before
-        self.watchdog = Watchdog(stage.stall_seconds)
         self.seed = seed
         self.folder = folder
         self.pad_id = pad_id
         self.noise_drop = noise_drop
+        self.steps_before = steps_before
+        self.kept_out: Mapping[str, Tensor] | None = None
+        self.watchdog = Watchdog(stage.stall_seconds)
+        self.examples = as_corpus(examples)
+        if len(replayed):
+            self.examples += as_corpus(replayed)
+        self.weights = _example_weights(self.examples, stage.source_weights)
+        # Of each example's loss, the share that is the distance to the model after stage 1.
+        self.shares = np.zeros(len(self.examples))
+        self.shares[len(examples) :] = stage.distill
         # A continued run keeps its steps as they were, on whatever devices it goes on.
         self.checkpoint = last_checkpoint(folder)
-        former = self.checkpoint.facts if self.checkpoint else {}
-        self.batches = int(former.get("batches", stage.accumulation * self.accelerator.num_processes))
+        before = self.checkpoint.facts if self.checkpoint else None
+        self.batches = (before and before.batches) or stage.accumulation * self.accelerator.num_processes
         traits = traits or Traits.of(model)
-        asked = cast(Batching, former.get("layout", stage.batching))
-        self.layout = _layout(asked, traits, self.accelerator.device)
-        self.schedule = Schedule.build(
-            self.examples.lengths, stage, seed, self.batches, self.layout, len(examples)
-        )
-        self.validator = None
-        if validation is not None:
-            self.validator = Validator(validation, stage, len(self.schedule.steps))
+        asked = (before and before.layout) or stage.batching
+        self.layout = choose_layout(asked, traits, self.accelerator.device)
+        lengths = self.examples.lengths
+        self.steps = plan_steps(lengths, stage, seed, self.batches, self.layout, len(examples))
+        self.validator = None if validation is None else Validator(validation, stage, len(self.steps))
         check_rates(parameters, stage.rates)
         optimizer = make_optimizer(parameters, stage, sharded=is_sharded())
         # float16 holds nothing below 6e-8: gradients are scaled up, and a step in which they overflow then
         # is left out. For every other dtype this does nothing.
-        kind = model.get_input_embeddings().weight.dtype
-        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=kind is torch.float16)
+        is_half = model.get_input_embeddings().weight.dtype is torch.float16
+        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=is_half)
         self.shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
         tell_layers(self.accelerator, model)
         teacher = Teacher(model, parameters) if self.shares.any() else None
         set_attention(model, self.layout)
-        self.fused = FusedLoss(json.loads(former.get("fused", "null")))
+        self.fused = FusedLoss(before.fused if before else None)
         loss = TokenLoss(model, traits, teacher, self.fused)
         self.wrapped, self.optimizer = self.accelerator.prepare(loss, optimizer)
         place_scales(model, self.accelerator.device)
@@ -248,7 +175,7 @@ class Loop:
             StorageError: the disk is full.
             TrainingError: loss or gradient are not finite; the checkpoint is from before.
         """
-        steps = len(self.schedule.steps)
+        steps = len(self.steps)
         key = self._key()
         done = self._restore(key)
         forget_peak(self.accelerator.device)
@@ -313,10 +240,10 @@ class Loop:
         optimizer, world = self._plain_optimizer(), self.accelerator.num_processes
         done = 0
         if self.checkpoint:
-            done = load_state(self.checkpoint, self.parameters, optimizer, key)
-            if self.validator:
-                state = json.loads(self.checkpoint.facts["validation"])
-                self.validator.restore(state, best_parameters(self.checkpoint))
+            load_state(self.checkpoint, self.parameters, optimizer, key)
+            done = self.checkpoint.facts.step
+            if self.validator and self.checkpoint.facts.validation:
+                self.validator.restore(self.checkpoint.facts.validation, best_parameters(self.checkpoint))
         if world > 1:
             steps = torch.tensor([done, done * done], device=self.accelerator.device, dtype=torch.float64)
             total, squares = self.accelerator.reduce(steps, "sum").tolist()
@@ -328,34 +255,18 @@ class Loop:
         return done
 
     def _step(self, step: int, meter: Meter) -> float:
-        """One optimizer step; returns the mean NLL of its supervised tokens."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        """One optimizer step; returns the mean loss of its supervised tokens."""
         # Each step seeds its own random numbers, so a resumed run draws the same ones without saving any.
-        torch.manual_seed(_mix(self.seed, step, rank))
+        torch.manual_seed(_mix(self.seed, step, self.accelerator.process_index))
         if self.noise_drop:
             # Drawn from the step alone: all devices must drop the branch together.
-            set_noise(
-                self.model, enabled=random.Random(_mix(self.seed, step, -1)).random() >= self.noise_drop
-            )
-        batches = self.schedule.steps[step]
-        numbers = [number for batch in batches for number in batch]
+            drawn = random.Random(_mix(self.seed, step, -1)).random()
+            set_noise(self.model, enabled=drawn >= self.noise_drop)
+        numbers = self._numbers(step)
         # The number of supervised tokens, weighted as in the loss.
         supervised = float((self.weights[numbers] * self.examples.supervised[numbers]).sum())
-        mine = [self._batch(numbers) for numbers in batches[rank::world]]
-        if not mine:
-            # Every device must take part in the step: one without a batch runs one without labels.
-            idle = self._batch(batches[0])
-            mine = [replace(idle, labels=torch.full_like(idle.labels, IGNORED))]
-        total = torch.zeros((), device=self.accelerator.device)
-        for batch in mine[:-1]:
-            with self.accelerator.no_sync(self.wrapped):
-                total += self._backward(batch, world / supervised)
-        total += self._backward(mine[-1], world / supervised)
-        # Added after the devices have averaged their gradients: each adds the same whole penalty.
-        with gathered(factor for pair in branch_pairs(self.model) for factor in pair):
-            extra = penalty(self.model, self.stage.orthogonality)
-            if extra is not None:
-                self.accelerator.backward(self.scaler.scale(self.stage.orthogonality_weight * extra))
+        total = self._token_gradients(self.steps[step], supervised)
+        self._penalty_gradients()
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.stage.clip)
@@ -370,25 +281,54 @@ class Loop:
         self.scaler.update()
         self._project()
         self.optimizer.zero_grad(set_to_none=True)
-        tokens = int(self.examples.lengths[numbers].sum())
         gradient = 0.0 if overflow else float(whole(norm))  # ZeRO-3 knows it only now
         if not math.isfinite(gradient):
             raise self._diverged(step, loss, gradient, [])
         if meter.is_spike(loss):
             meter.spikes.append(step + 1)
             say(f"Step {step + 1}: loss {loss:.3g}, far above those before ({fmean(meter.recent):.3g}).")
-        meter.add(loss, gradient, tokens, supervised)
+        meter.add(loss, gradient, int(self.examples.lengths[numbers].sum()), supervised)
         return loss
 
+    def _token_gradients(self, batches: Step, supervised: float) -> Tensor:
+        """Add the gradients of the step's mean loss; returns the summed loss of this device's tokens."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        mine = [self._batch(numbers) for numbers in batches[rank::world]]
+        if not mine:
+            # Every device must take part in the step: one without a batch runs one without labels.
+            idle = self._batch(batches[0])
+            mine = [replace(idle, labels=torch.full_like(idle.labels, IGNORED))]
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, batch in enumerate(mine, start=1):
+            # Devices average their gradients after the last one.
+            with nullcontext() if number == len(mine) else self.accelerator.no_sync(self.wrapped):
+                total += self._backward(batch, world / supervised)
+        return total
+
+    def _backward(self, batch: Batch, factor: float) -> Tensor:
+        nll = self.nll(batch)
+        self.accelerator.backward(self.scaler.scale(nll * factor))
+        return nll.detach()
+
+    def _penalty_gradients(self) -> None:
+        """Added after the devices have averaged their gradients: each adds the same whole penalty."""
+        with gathered(factor for pair in branch_pairs(self.model) for factor in pair):
+            extra = penalty(self.model, self.stage.orthogonality)
+            if extra is not None:
+                self.accelerator.backward(self.scaler.scale(self.stage.orthogonality_weight * extra))
+
+    def _numbers(self, step: int) -> list[int]:
+        """The examples of a step."""
+        return [number for batch in self.steps[step] for number in batch]
+
     def _rate(self, step: int) -> float:
-        return learning_rate(step, len(self.schedule.steps), self.stage, before=self.steps_before)
+        return learning_rate(step, len(self.steps), self.stage, before=self.steps_before)
 
     def _leave_out(self, step: int, loss: float, gradient: float, meter: Meter) -> None:
         """Go on without a step whose loss or gradient is no finite number, or stop; alike on all devices."""
-        numbers = [number for batch in self.schedule.steps[step] for number in batch]
-        found = self._unfit(numbers)
+        numbers = self._numbers(step)
         # If no row gives such a loss by itself, all of the step's rows are named.
-        blamed = [self.examples[number].id for number in found or numbers]
+        blamed = [self.examples[number].id for number in self._unfit(numbers) or numbers]
         meter.left_out += 1
         if self.stage.nonfinite == "stop" or meter.left_out > _MOST_SKIPPED:
             raise self._diverged(step, loss, gradient, blamed)
@@ -397,7 +337,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         meter.skipped += blamed
         meter.pace.restart()
-        say(f"Step {step + 1} is left out: loss {loss}, gradient norm {gradient}, {_rows(blamed)}.")
+        say(f"Step {step + 1} is left out: loss {loss}, gradient norm {gradient}, {_named(blamed)}.")
 
     @torch.no_grad()
     def _unfit(self, numbers: Sequence[int]) -> list[int]:
@@ -408,8 +348,8 @@ class Loop:
         return [number for number, loss in losses.items() if not math.isfinite(loss)]
 
     def _diverged(self, step: int, loss: float, gradient: float, rows: Sequence[str]) -> TrainingError:
-        at = f"step {step + 1} of {len(self.schedule.steps)}"
-        where = f", {_rows(rows)}" if rows else ""
+        at = f"step {step + 1} of {len(self.steps)}"
+        where = f", {_named(rows)}" if rows else ""
         return TrainingError(
             f"Training diverged in {at}: loss {loss}, gradient norm {gradient}{where}. Lower learning_rate "
             f"(now {self.stage.learning_rate:g}), set model.dtype=float32, or, if few rows are at fault, "
@@ -417,7 +357,7 @@ class Loop:
         )
 
     def nll(self, batch: Batch) -> Tensor:
-        """The summed NLL of a batch's supervised tokens."""
+        """The summed loss of a batch's supervised tokens."""
         self.watchdog.alive()
         batch = batch.to(self.accelerator.device)
         nll: Tensor = self.wrapped(batch.inputs, batch.labels, batch.weights, batch.shares)
@@ -432,11 +372,6 @@ class Loop:
         if self.kept_out is not None or self.stage.orthogonality == "projection":
             project(self.model, self.kept_out)
 
-    def _backward(self, batch: Batch, factor: float) -> Tensor:
-        nll = self.nll(batch)
-        self.accelerator.backward(self.scaler.scale(nll * factor))
-        return nll.detach()
-
     def _batch(self, numbers: Sequence[int]) -> Batch:
         chosen = [self.examples[number] for number in numbers]
         batch = collate(chosen, pad_id=self.pad_id, layout=self.layout)
@@ -447,7 +382,7 @@ class Loop:
 
     def _log(self, done: int, meter: Meter, measured: dict[str, Any]) -> None:
         noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))
-        row: dict[str, Any] = {"step": done, "steps": len(self.schedule.steps), **meter.take()}
+        row: dict[str, Any] = {"step": done, "steps": len(self.steps), **meter.take()}
         row["learning_rate"] = self._rate(done - 1)
         if (memory := peak_memory(self.accelerator.device)) is not None:
             row["memory_gib"] = memory
@@ -465,31 +400,39 @@ class Loop:
 
     def _meter(self) -> Meter:
         """What was counted since the last row of metrics.jsonl, as of the checkpoint."""
-        meter, former = Meter(self.stage.foreseen_rate), self.checkpoint.facts if self.checkpoint else {}
-        if "scaler" in former:
-            self.scaler.load_state_dict(json.loads(former["scaler"]))
-        meter.restore(json.loads(former.get("meter", "{}")))
-        if self.accelerator.is_main_process:
-            counts = json.loads(former.get("loads", "[]"))
-            for load, count in zip(expert_loads(self.model), counts, strict=False):
-                load.copy_(torch.tensor(count))
+        meter = Meter(self.stage.foreseen_rate)
+        if self.checkpoint is not None:
+            facts = self.checkpoint.facts
+            meter.restore(facts.meter)
+            if facts.scaler is not None:
+                self.scaler.load_state_dict(facts.scaler)
+            if self.accelerator.is_main_process:
+                for load, count in zip(expert_loads(self.model), facts.loads, strict=False):
+                    load.copy_(torch.tensor(count))
         return meter
 
     def _save(self, done: int, key: str, meter: Meter) -> None:
-        facts = {"step": str(done), "key": key, "batches": str(self.batches), "layout": self.layout}
-        facts["fused"] = json.dumps(self.fused.used)
         sum_loads(self.model, self.accelerator)
-        loads = [load.tolist() for load in expert_loads(self.model)]
-        facts |= {"meter": json.dumps(meter.state()), "loads": json.dumps(loads)}
-        if self.scaler.is_enabled():
-            facts["scaler"] = json.dumps(self.scaler.state_dict())
-        main = self.accelerator.is_main_process
-        best = None
-        if self.validator is not None:
-            facts["validation"] = json.dumps(self.validator.state())
-            best = self.validator.parameters
-        optimizer, keep = self._plain_optimizer(), self.stage.keep
-        save_state(self.folder, self.parameters, optimizer, facts, best=best, keep=keep, write=main)
+        facts = {
+            "step": done,
+            "key": key,
+            "batches": self.batches,
+            "layout": self.layout,
+            "fused": self.fused.used,
+            "meter": meter.state(),
+            "loads": [load.tolist() for load in expert_loads(self.model)],
+            "scaler": self.scaler.state_dict() if self.scaler.is_enabled() else None,
+            "validation": self.validator.state() if self.validator else None,
+        }
+        save_state(
+            self.folder,
+            self.parameters,
+            self._plain_optimizer(),
+            facts,
+            best=self.validator.parameters if self.validator else None,
+            keep=self.stage.keep,
+            write=self.accelerator.is_main_process,
+        )
         self.accelerator.wait_for_everyone()
 
     def _train_mode(self, on: bool) -> None:
@@ -509,18 +452,7 @@ class Loop:
 
     def _key(self) -> str:
         """Identifies settings and data; how often to save and log, and the number of devices, don't count."""
-        settings = asdict(self.stage)
-        for name in (
-            "checkpoint_seconds",
-            "stall_seconds",
-            "foreseen_rate",
-            "keep",
-            "log_every",
-            "data",
-            "accumulation",
-            "batching",
-        ):
-            settings.pop(name)
+        settings = {name: value for name, value in asdict(self.stage).items() if name not in _NOT_IN_KEY}
         for name in ("data", "samples"):  # the rows themselves count
             settings["validation"].pop(name)
         weights = hashlib.sha256(self.weights.tobytes()).hexdigest()
@@ -531,7 +463,7 @@ class Loop:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _weights(examples: Corpus, factors: Mapping[str, float]) -> NDArray[np.float64]:
+def _example_weights(examples: Corpus, factors: Mapping[str, float]) -> NDArray[np.float64]:
     """By which the loss of each example is multiplied, [n]."""
     if not factors:
         return np.ones(len(examples))
@@ -539,36 +471,10 @@ def _weights(examples: Corpus, factors: Mapping[str, float]) -> NDArray[np.float
     return np.array([factors.get(name, 1.0) for name in names])[numbers]
 
 
-def _rows(ids: Sequence[str]) -> str:
+def _named(ids: Sequence[str]) -> str:
     """As `rows a, b and 7 more`."""
-    named, more = ", ".join(ids[:_NAMED]), len(ids) - _NAMED
+    named, more = ", ".join(ids[:_MOST_NAMED]), len(ids) - _MOST_NAMED
     return f"{'row' if len(ids) == 1 else 'rows'} {named}" + (f" and {more} more" if more > 0 else "")
-
-
-def _layout(asked: Batching, traits: Traits, device: torch.device) -> Layout:
-    """The layout to use: one in which no example changes another's loss.
-
-    Raises:
-        ConfigError: packed rows are asked for, but examples in them would be mixed.
-        ModelError: the model is not causal.
-    """
-    if not traits.separates_padded_rows:
-        raise ModelError(
-            "This model can't be trained here: a token sees what comes after it (padding changed the logits "
-            "before it), so that it is no causal language model, or was saved with is_decoder=false. Choose "
-            "one of the families in docs/models.md."
-        )
-    if asked == "grouped" or (asked == "auto" and device.type == "cpu"):
-        return "grouped"
-    if traits.separates_packed_rows:
-        return "packed"
-    if asked == "auto":
-        say("This model mixes examples that are packed into one row: batches are grouped by length instead.")
-        return "grouped"
-    raise ConfigError(
-        "batching=packed would train on mixed examples: with this model, or its attention kernel, an example "
-        "in a packed row sees the ones before it. Set batching=grouped, or auto, which finds out by itself."
-    )
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

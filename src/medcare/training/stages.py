@@ -219,7 +219,7 @@ def _loop(
 
 def _warn_of_few_steps(stage: Stage, loop: Loop) -> None:
     """Warn that a handful of steps teaches nothing, and say which settings make more of them."""
-    steps = len(loop.schedule.steps)
+    steps = len(loop.steps)
     if steps >= FEW_STEPS:
         return
     rows, tokens = len(loop.examples), sum(len(example.ids) for example in loop.examples)

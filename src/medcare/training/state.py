@@ -7,13 +7,14 @@ Random numbers need no saving: every step seeds its own (see `loop`).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, Json
@@ -25,10 +26,9 @@ from medcare.foundation.errors import FolderError, ModelError
 from medcare.foundation.outside import Outside, held_to
 from medcare.foundation.progress import say
 from medcare.models.tensor_files import load_metadata, load_tensors, save_tensors
-from medcare.settings.config import Batching
+from medcare.settings.config import Layout
 
 _HASH = "sha256"
-_GROUPS = "groups"
 
 
 class SoFar(Outside):
@@ -40,17 +40,17 @@ class SoFar(Outside):
 
 
 class Facts(Outside):
-    """What stands beside the tensors, each as a text; most of them JSON."""
+    """What stands beside the tensors: texts in the file, all but the key and the layout as JSON."""
 
-    step: str = Field(pattern=r"^[0-9]{1,12}$")
+    step: Json[Annotated[int, Field(ge=0, lt=10**12)]]
     key: str
-    groups: Json[list[dict[str, bool | float]]]
-    batches: str = Field("1", pattern=r"^[0-9]{1,9}$")
-    layout: Batching | None = None
+    groups: Json[list[dict[str, bool | int | float]]]
+    batches: Json[Annotated[int, Field(ge=1, lt=10**9)]] | None = None
+    layout: Layout | None = None
     fused: Json[bool | None] = None
-    meter: Json[dict[str, bool | float | list[float | str] | None]] = Field({})
-    loads: Json[list[list[float]]] = Field([])
-    scaler: Json[dict[str, float]] = Field({})
+    meter: Json[dict[str, bool | int | float | list[int | float | str] | None]] = Field({})
+    loads: Json[list[list[int]]] = Field([])
+    scaler: Json[dict[str, int | float]] | None = None
     validation: Json[SoFar] | None = None
 
 
@@ -64,14 +64,14 @@ class Checkpoint:
     """
 
     path: Path
-    facts: dict[str, str]
+    facts: Facts
 
 
 def save_state(
     folder: Path,
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    facts: dict[str, str],
+    facts: Mapping[str, Any],
     *,
     best: Mapping[str, Tensor] | None = None,
     keep: int = 2,
@@ -85,8 +85,8 @@ def save_state(
         folder: the stage folder.
         parameters: what trains, by name.
         optimizer: theirs.
-        facts: `step`, the steps done; `key`, which identifies settings and data; what else a resumed run
-            must know to go on in the same steps.
+        facts: those of `Facts` but for the groups: `step`, the steps done; `key`, which identifies settings
+            and data; and what else a resumed run must know to go on in the same steps.
         best: the whole parameters of the best model so far, by name, if there is one.
         keep: how many checkpoints stay, the last ones.
         write: whether this process writes the file.
@@ -104,12 +104,16 @@ def save_state(
             if write:
                 # A copy: ZeRO-3 keeps many in one storage, of which safetensors would refuse to write a part.
                 tensors[f"{moment}/{name}"] = gathered.to("cpu", copy=True)
-    facts = {**facts, _GROUPS: json.dumps(_changed(optimizer))}
     if write:
         tensors.update({f"best/{name}": value for name, value in (best or {}).items()})
-        step = int(facts["step"])
+        texts = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in {**facts, "groups": _changed(optimizer)}.items()
+            if value is not None
+        }
+        step = facts["step"]
         path = folder / CHECKPOINTS / f"{step}.safetensors"
-        save_tensors(path, tensors, {**facts, _HASH: _digest(tensors, facts)})
+        save_tensors(path, tensors, {**texts, _HASH: _digest(tensors, texts)})
         former = _saved(folder)
         # Later ones than this were found damaged: training went on from an earlier one.
         kept = [number for number in former if number <= step][:keep]
@@ -120,35 +124,26 @@ def save_state(
 def last_checkpoint(folder: Path) -> Checkpoint | None:
     """The last checkpoint of a stage folder that is whole; None if there is none. Says what is damaged."""
     for path in _saved(folder).values():
-        try:
-            facts, tensors = load_metadata(path), load_tensors(path)
-        except (FolderError, ModelError):
-            facts, tensors = {}, {}
-        digest = facts.pop(_HASH, "")
-        if tensors and digest == _digest(tensors, facts) and _is_sound(path, facts):
-            return Checkpoint(path, facts)
+        with suppress(FolderError, ModelError):
+            texts, tensors = load_metadata(path), load_tensors(path)
+            if texts.pop(_HASH, "") == _digest(tensors, texts):
+                # Someone else's checkpoint may have a right hash of anything.
+                return Checkpoint(path, held_to(texts, Facts, str(path), FolderError))
         say(f"{path} is damaged or can't be read: training goes on from before it.")
     return None
 
 
 def load_state(
     checkpoint: Checkpoint, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, key: str
-) -> int:
-    """Restore parameters and optimizer.
-
-    Returns:
-        The number of steps done.
-
-    Raises:
-        FolderError: the checkpoint is of other settings or data.
-    """
+) -> None:
+    """Restore parameters and optimizer; raises FolderError if they are of other settings or data."""
     tensors = load_tensors(checkpoint.path)
-    if checkpoint.facts["key"] != key or {f"parameter/{name}" for name in parameters} - tensors.keys():
+    if checkpoint.facts.key != key or {f"parameter/{name}" for name in parameters} - tensors.keys():
         raise FolderError(
             f"{checkpoint.path} was written with other settings or data. Continue with the former ones, or "
             "choose another --out."
         )
-    for group, former in zip(optimizer.param_groups, json.loads(checkpoint.facts[_GROUPS]), strict=True):
+    for group, former in zip(optimizer.param_groups, checkpoint.facts.groups, strict=True):
         group.update({name: value for name, value in former.items() if name in group.keys() - {"params"}})
     fused = any(group.get("fused") for group in optimizer.param_groups)
     kept = {name: values for name, values in _by_parameter(tensors).items() if name in parameters}
@@ -161,7 +156,6 @@ def load_state(
                 optimizer.state[parameter] = {
                     key: _entry(value, parameter, fused=fused) for key, value in state.items()
                 }
-    return int(checkpoint.facts["step"])
 
 
 def best_parameters(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -198,14 +192,6 @@ def _changed(optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
         }
         for group in optimizer.param_groups
     ]
-
-
-def _is_sound(path: Path, facts: dict[str, str]) -> bool:
-    """Whether all of it can be read; someone else's checkpoint may have a right hash of anything."""
-    with contextlib.suppress(FolderError):
-        held_to(facts, Facts, str(path), FolderError)
-        return True
-    return False
 
 
 def _saved(folder: Path) -> dict[int, Path]:

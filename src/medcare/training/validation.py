@@ -31,6 +31,7 @@ from medcare.text.batches import collate, plan
 from medcare.text.chat_template import Rendered
 from medcare.text.corpus import Corpus, as_corpus
 from medcare.training.samples import Samples
+from medcare.training.state import SoFar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -232,9 +233,9 @@ class Validator:
         """What `restore` takes, ready for JSON; the parameters are apart."""
         return {"best": self.best, "best_step": self.best_step, "without": self.without}
 
-    def restore(self, state: dict[str, Any], parameters: dict[str, Tensor]) -> None:
+    def restore(self, state: SoFar, parameters: dict[str, Tensor]) -> None:
         """Go on from an earlier call."""
-        self.best, self.best_step, self.without = state["best"], state["best_step"], state["without"]
+        self.best, self.best_step, self.without = state.best, state.best_step, state.without
         self.parameters = parameters
 
     def result(self) -> dict[str, float]:
