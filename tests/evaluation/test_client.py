@@ -149,6 +149,7 @@ def test_a_pause_of_hours_is_not_waited_for():
         ("nan", 0, 0),
         ("inf", 0, 0),
         ("soon", 0, 0),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 0, 0),
         ("in an hour", 3000, 3600),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
     ],

@@ -324,9 +324,9 @@ def retry_after(header: str | None) -> float:
     except ValueError:
         try:
             then = parsedate_to_datetime(header)
-        except ValueError:
+            seconds = (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):
             return 0.0
-        seconds = (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return max(seconds, 0.0) if seconds < float("inf") else 0.0
 
 
