@@ -39,6 +39,12 @@ def answered(source: Path, texts: list[str]) -> Path:
     return written
 
 
+def test_a_row_of_promptcblue_with_the_number_0_for_an_id_is_answered(tmp_path):
+    source = tmp_path / "test.json"
+    write_jsonl(source, [{**CBLUE[1], "sample_id": number} for number in range(2)])
+    assert [row["target"] for row in read_jsonl(answered(source, ["甲", "乙"]))] == ["甲", "乙"]
+
+
 def test_c_eval_by_subject_and_id(tmp_path, capsys):
     source = tmp_path / "physician_test.csv"
     source.write_text(CEVAL, encoding="utf-8")

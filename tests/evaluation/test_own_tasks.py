@@ -285,3 +285,40 @@ def test_of_rows_with_a_form_only_those_that_are_wanted_are_read_and_nothing_is_
         write_jsonl(tmp_path / "bad.jsonl", [question, other])
         with pytest.raises(DataError, match=f"line 2: the form '{form}' is not taken here"):
             read_own(str(tmp_path / "bad.jsonl"), forms=("options",))
+
+
+def test_ids_that_count_from_zero_stay_apart(tmp_path):
+    rows = [{"id": number, "prompt": "?", "target": "1", "form": "number"} for number in range(3)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    items, _ = read_own(str(tmp_path / "rows.jsonl"))
+    assert [item.id for item in items] == ["rows/0", "rows/1", "rows/2"]
+
+
+def test_two_rows_with_one_id_are_refused(tmp_path):
+    with pytest.raises(DataError, match="1 ids occur more than once, 'rows/1' for one"):
+        declared(tmp_path, 'form: text\nprompt: "{prompt}"\ntarget: "{target}"', asked("a") + asked("c"))
+
+
+def test_rows_that_say_they_are_judged_bring_their_criteria_and_tags(tmp_path):
+    row = {"prompt": "?", "form": "judged", "judge": "http://localhost/v1#m", "example_tags": ["theme:a"]}
+    row["rubrics"] = [{"criterion": "Names the dose", "points": 5, "tags": ["axis:b"]}]
+    write_jsonl(tmp_path / "rows.jsonl", [row])
+    (item,), _ = read_own(str(tmp_path / "rows.jsonl"))
+    assert item.choices == ("+5 Names the dose",)
+    assert dict(item.tags) == {"theme:a": (), "axis:b": (0,)}
+
+
+@pytest.mark.parametrize(
+    "rubrics", [5, "x", {"criterion": "a", "points": 1}, [{"criterion": "a", "points": "5"}]]
+)
+def test_criteria_that_are_no_list_of_points_are_refused(tmp_path, rubrics):
+    with pytest.raises(DataError, match="The criteria of 'rows/1' must be a list"):
+        declared(tmp_path, 'form: judged\nprompt: "{prompt}"', asked("", rubrics=rubrics))
+
+
+@pytest.mark.parametrize("options", ["yes", {"A": "yes"}, 3])
+def test_options_that_are_no_list_are_refused(tmp_path, options):
+    row = {"prompt": "?", "form": "options", "options": options, "target": "y"}
+    write_jsonl(tmp_path / "rows.jsonl", [row])
+    with pytest.raises(DataError, match="line 1: 'options' must be a list of texts"):
+        read_own(str(tmp_path / "rows.jsonl"))

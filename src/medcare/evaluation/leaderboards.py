@@ -15,7 +15,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medcare.data.readers import expand, open_data
+from medcare.data.readers import Reading, expand, open_data
+from medcare.data.readers.reading import identity_of
 from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.evaluation_folder import read_predictions
@@ -27,7 +28,7 @@ from medcare.foundation.storage import write_json, write_text
 from medcare.text.records import Item
 
 _EXAM = Task("exam", "knowledge", "options", "accuracy", several=False)
-_MEDMCQA = ("id", "Prediction (correct option)")
+_MEDMCQA = ("id", "Prediction (correct option)")  # its columns
 
 
 def write_submission(
@@ -52,53 +53,53 @@ def write_submission(
         return None
     rows = read_predictions(predictions, items)
     if form == "promptcblue":
-        return _promptcblue(source, columns, items, rows, predictions.with_name("test_predictions.json"))
+        return _promptcblue(open_data(source, columns=columns, gold=False), items, rows, predictions)
     if form not in ("ceval", "medmcqa", "medmcqa_original"):
         return None
-    chosen = {item.id: _choice(item, rows[item.id]) for item in items}
-    unread = sum(choice is None for choice in chosen.values())
-    if unread:
+    named = [_option(item, rows[item.id]) for item in items]
+    if unread := named.count(None):
         say(f"{unread:,} of {len(items):,} answers name no one option; they count as the first here.")
-    numbers = {name: choice or 0 for name, choice in chosen.items()}
-    if form == "ceval":
-        tree: dict[str, dict[str, str]] = {}
-        for item in items:
-            letter = letters_of(item)[numbers[item.id]]
-            tree.setdefault(item.subject, {})[item.id.rpartition("/")[2]] = letter
-        path = predictions.with_name("submission.json")
-        write_json(path, tree)
-        return path
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_MEDMCQA)
-    writer.writerows((item.id.rpartition("/")[2], numbers[item.id] + 1) for item in items)
-    path = predictions.with_name("submission.csv")
-    write_text(path, stream.getvalue())
-    return path
+    return (_ceval if form == "ceval" else _medmcqa)(items, [option or 0 for option in named], predictions)
 
 
-def _choice(item: Item, row: Prediction) -> int | None:
+def _option(item: Item, row: Prediction) -> int | None:
     """The one option that an answer chooses; None where it names none or several."""
     answer, _ = chosen_answer(_EXAM, item, row)
     return next(iter(answer.content)) if answer.parsable and len(answer.content) == 1 else None
 
 
+def _ceval(items: Sequence[Item], options: Sequence[int], predictions: Path) -> Path:
+    tree: dict[str, dict[str, str]] = {}
+    for item, option in zip(items, options, strict=True):
+        tree.setdefault(item.subject, {})[item.id.rpartition("/")[2]] = letters_of(item)[option]
+    path = predictions.with_name("submission.json")
+    write_json(path, tree)
+    return path
+
+
+def _medmcqa(items: Sequence[Item], options: Sequence[int], predictions: Path) -> Path:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_MEDMCQA)
+    rows = zip(items, options, strict=True)
+    writer.writerows((item.id.rpartition("/")[2], option + 1) for item, option in rows)
+    path = predictions.with_name("submission.csv")
+    write_text(path, stream.getvalue())
+    return path
+
+
 def _promptcblue(
-    source: str,
-    columns: Mapping[str, str] | None,
-    items: Sequence[Item],
-    answers: Mapping[str, Prediction],
-    path: Path,
+    test: Reading, items: Sequence[Item], answers: Mapping[str, Prediction], predictions: Path
 ) -> Path:
     """All rows of the test file as they are, the number and order of which count, with what was answered."""
     known = {item.id: item for item in items}
-    reading, lines = open_data(source, columns=columns, gold=False), []
-    for row in reading.rows:
+    lines = []
+    for row in test.rows:
         if row.value is not None:
-            name = str(row.value.get(reading.form.identity) or row.number)
-            text = ""
-            if name in known:
-                _, text = chosen_answer(TASKS[known[name].task], known[name], answers[name])
+            item, text = known.get(identity_of(test.form, row)), ""
+            if item is not None:
+                _, text = chosen_answer(TASKS[item.task], item, answers[item.id])
             lines.append(json.dumps({**row.value, "target": text}, ensure_ascii=False) + "\n")
+    path = predictions.with_name("test_predictions.json")
     write_text(path, "".join(lines))
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from medcare.data.record_files import read_items, write_records
 from medcare.data.task import BenchmarkFile, Task
 from medcare.evaluation.answer_formats import ANSWER_FORMATS, read_gold
 from medcare.evaluation.cblue.tasks import find_task
-from medcare.evaluation.own_tasks import read_own
+from medcare.evaluation.own_tasks import check_ids, read_own
 from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.progress import say
 from medcare.foundation.storage import write_json
@@ -129,12 +129,7 @@ def _sound(
             "The report lists them; evaluation.strict=true refuses such a file."
         )
     items = [item if item.options else replace(item, task=_task_name(item.task)) for item in items]
-    repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
-    if repeated:
-        raise DataError(
-            f"{source}: {len(repeated)} ids occur more than once, '{repeated[0]}' for one. Answers are kept "
-            "by id: give every item one of its own."
-        )
+    check_ids(items, source)
     return items, bad
 
 

@@ -93,7 +93,7 @@ class Reading:
         if isinstance(shape, Turns):
             tools = tools_of(row.columns)
             check_texts([tools], "the tools")
-        identity, task = _identity(self.form, row), _task(self.form, row, self.name)
+        identity, task = identity_of(self.form, row), _task(self.form, row, self.name)
         check_names(identity, task)
         return Conversation(identity, task, messages, tools, document)
 
@@ -126,7 +126,7 @@ class Reading:
         check_turns(messages)
         if isinstance(shape, ExamColumns):
             return self._exam_item(row, shape, gold=True)
-        identity = _identity(self.form, row)
+        identity = identity_of(self.form, row)
         return Item(
             identity,
             _task(self.form, row, self.format),  # PromptCBLUE's rows without a task name none
@@ -155,7 +155,7 @@ class Reading:
         subject = row.columns.get(shape.subject) if shape.subject else None
         if not isinstance(subject, str):
             subject = _SPLIT_ENDING.sub("", self.name) if self.form.by_subject else ""
-        fact = f"{self.name}/{_identity(self.form, row)}"
+        fact = f"{self.name}/{identity_of(self.form, row)}"
         return Item(
             fact,  # exams come in many files, each with its own numbers
             _task(self.form, row, self.exam or self.name),
@@ -346,7 +346,8 @@ def _shape(form: Format, columns: Columns) -> Shape:
     return form.shape
 
 
-def _identity(form: Format, row: Row) -> str:
+def identity_of(form: Format, row: Row) -> str:
+    """The id of a row, or its number where it has none."""
     value = (row.value or {}).get(form.identity)
     return str(value) if isinstance(value, str | int) and str(value) else str(row.number)
 
