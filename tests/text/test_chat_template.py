@@ -229,6 +229,42 @@ def test_a_prompt_that_opens_a_thought_is_gone_on_from(name):
     assert rows(tokenizer, (QUESTION, bare)) == rows(tokenizer, (QUESTION, WITH_THOUGHT["in its field"]))
 
 
+def chatml(turn, begun=""):
+    """ChatML's tokens, and a template that writes a turn `m`, and something where an answer begins."""
+    tokenizer = copy.deepcopy(tokenizer_of("chatml"))
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n" + turn + "{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n" + begun + "{% endif %}"
+    )
+    return tokenizer
+
+
+def test_a_template_that_thinks_only_when_told_and_reads_no_tags():
+    """Its prompt opens the thought: nothing stands before one in its field, and one between tags is lost."""
+    tokenizer = chatml(
+        "{% if m.reasoning_content and enable_thinking %}<think>\n{{ m.reasoning_content }}\n</think>\n\n"
+        "{% endif %}"
+        "{{ m.content.split('</think>')[-1].lstrip() }}<|im_end|>\n",
+        "{% if enable_thinking %}<think>\n{% endif %}",
+    )
+    bare = Message("assistant", f"{THOUGHT}\n</think>\n\n{ANSWER.content}")
+    for said in (*WITH_THOUGHT.values(), bare):
+        assert masked_runs(tokenizer, (QUESTION, said)) == [
+            f"{THOUGHT}\n</think>\n\n{ANSWER.content}<|im_end|>"
+        ]
+        prompt = render_prompt(tokenizer, [QUESTION], thinking=True)
+        [row] = rows(tokenizer, (QUESTION, said))
+        assert row.ids[: len(prompt)] == prompt
+    assert masked_runs(tokenizer, (QUESTION, ANSWER)) == [f"{ANSWER.content}<|im_end|>"]
+
+
+def test_a_question_about_the_tag_that_ends_thoughts_is_only_a_question():
+    tokenizer = templated("deepseek_r1_distill")
+    about = Message("user", "What does </think> mean?")
+    bare = Message("assistant", f"{THOUGHT}\n</think>\n\n{ANSWER.content}")
+    assert rows(tokenizer, (about, bare)) == rows(tokenizer, (about, WITH_THOUGHT["in its field"]))
+
+
 def test_a_template_that_drops_earlier_thoughts_gives_a_row_for_each_answer():
     tokenizer, said = tokenizer_of("qwen3"), WITH_THOUGHT["between tags"]
     first, second = rows(tokenizer, (QUESTION, said, Message("user", "Why?"), Message("assistant", "Genes.")))
@@ -272,6 +308,25 @@ def test_tools_calls_and_results_are_written(name):
     )
     assert all(part in learned for part in ("look_up", "fever", ANSWER.content))
     assert "Raised heat." not in learned
+
+
+def test_a_call_that_nothing_ends_is_followed_by_nothing():
+    """What ends a plain answer does not end it: the model would write what it has never seen there."""
+    tokenizer = chatml(
+        "{% for call in m.tool_calls %}CALL {{ call.function.name }}{% else %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}"
+    )
+    call = Message("assistant", "", tool_calls=(ToolCall("look_up", "{}"),))
+    assert masked_runs(tokenizer, (QUESTION, call)) == ["CALL look_up"]
+
+
+def test_a_template_that_takes_arguments_as_texts_is_given_texts():
+    tokenizer = chatml(
+        "{{ m.content }}{% for call in m.tool_calls %}"
+        "{{ call.function.name + ' ' + call.function.arguments }}{% endfor %}<|im_end|>\n"
+    )
+    call = Message("assistant", "", tool_calls=(ToolCall("look_up", '{"word": "Fieber äu"}'),))
+    assert masked_runs(tokenizer, (QUESTION, call)) == ['look_up {"word": "Fieber äu"}<|im_end|>']
 
 
 @pytest.mark.parametrize(
@@ -449,6 +504,14 @@ def test_a_message_that_a_template_leaves_out_is_told_with_its_place(monkeypatch
     tokenizer.chat_template = tokenizer.chat_template.replace(
         "in messages %}", "in messages if m['role'] != 'system' %}"
     )
-    with pytest.raises(DataError, match=r"turn 1, the system's"):
-        rows(tokenizer, (SYSTEM, QUESTION, ANSWER))
+    for use in (rows, render_prompt):
+        with pytest.raises(DataError, match=r"turn 1, the system's"):
+            use(tokenizer, (SYSTEM, QUESTION, ANSWER))
     assert rows(tokenizer, (QUESTION, ANSWER))
+
+
+@pytest.mark.parametrize(("left_out", "turn"), [("user", 1), ("assistant", 2)])
+def test_the_last_question_and_the_answer_itself_are_missed_too(left_out, turn):
+    tokenizer = chatml(f"{{% if m.role != '{left_out}' %}}{{{{ m.content }}}}{{% endif %}}<|im_end|>\n")
+    with pytest.raises(DataError, match=rf"turn {turn}, the {left_out}'s"):
+        rows(tokenizer, (QUESTION, ANSWER))
