@@ -11,19 +11,18 @@ import torch
 from medcare.adapters.loading import load_model
 from medcare.benchmark.build import write_records
 from medcare.evaluation.spot_check import SpotCheck
-from medcare.foundation.errors import ConfigError, DataError
+from medcare.foundation.errors import ConfigError
 from medcare.foundation.storage import read_jsonl
 from medcare.models.base_model import load_tokenizer
 from medcare.settings.config import EvaluationConfig, ValidationConfig
 from medcare.settings.run_folder import read_manifest
-from medcare.text.corpus import as_corpus
 from medcare.text.records import Conversation, Message
 from medcare.training import stages
 from medcare.training.loop import Loop
 from medcare.training.samples import Samples
 from medcare.training.state import last_checkpoint
 from medcare.training.tracking import scalars
-from medcare.training.validation import Validation, held_out
+from medcare.training.validation import Validation
 from tests.training.test_loop import STAGE, assert_same, examples, interrupted_at, rows, stage_one
 from tests.training.test_stages import TALKS, config, logits
 
@@ -54,27 +53,6 @@ def validated(folder, settings, stage=STAGE, data=None, apart=None, dropout=0.1,
 
 def measured(folder):
     return [row for row in rows(folder) if "validation_loss" in row]
-
-
-def test_rows_are_held_out_by_source_with_all_of_a_conversation():
-    made = [
-        replace(e, id=f"talk-{n // 2}", source="few" if n > 11 else "many") for n, e in enumerate(examples())
-    ]
-    for settings, many in (
-        (ValidationConfig(rows=2), 2),
-        (ValidationConfig(share=0.5), 3),
-        (ValidationConfig(rows=9), 3),
-    ):
-        trained, apart = held_out(as_corpus(made), settings, seed=5)
-        kept, out = ([(row.source, row.id) for row in part] for part in (trained, apart))
-        assert not set(kept) & set(out)
-        assert sorted([*kept, *out]) == sorted((e.source, e.id) for e in made)
-        assert len({entry for entry in out if entry[0] == "many"}) == many
-        assert len({entry for entry in out if entry[0] == "few"}) == 1
-        again = held_out(as_corpus(made), settings, seed=5)[1]
-        assert list(again) == list(apart)
-    with pytest.raises(DataError, match="single conversation"):
-        held_out(as_corpus([replace(e, id="one") for e in made]), settings, seed=5)
 
 
 def test_the_loss_is_that_of_the_rows_by_source_without_noise_and_dropout(tmp_path):
@@ -324,53 +302,3 @@ def test_validation_rows_of_a_file_leave_the_training_rows_alone(tiny_base, tmp_
     stages.train("aggregate", made, TALKS, tmp_path / "without", data_hash="x")
     one, other = (logits(load_model(tmp_path / name, dtype="float32")) for name in ("with", "without"))
     assert torch.equal(one, other)
-
-
-def test_what_was_held_out_is_never_trained_on_whatever_becomes_of_the_files(
-    tiny_base, tmp_path, monkeypatch, capsys
-):
-    """Neither in stage 2, nor in its replay, nor by a stage that goes on."""
-    made = config(tiny_base)
-    measuring = replace(made.aggregate, epochs=1, validation=ValidationConfig(share=0.5, every=100))
-    loops = []
-    monkeypatch.setattr(Loop, "run", lambda self, name: loops.append(self) or {"steps": 1})
-    one = tmp_path / "one"
-    stages.train("aggregate", replace(made, aggregate=measuring), TALKS, one, data_hash="x")
-    apart = {tuple(row.ids) for row in loops[0].validator.validation.examples}
-    assert len(apart) == 6
-    # Since then the file has other rows before and behind, other ids, another source and another order.
-    later = [replace(talk, id=f"new-{talk.id}", source="later") for talk in reversed(TALKS)]
-    later = [*OTHERS[:1], *later, *OTHERS[1:]]
-    settings = replace(made, seed=5, align=replace(made.align, replay=0.5, orthogonality="none"))
-    starts = {"two": ("align", one), "three": ("align", tmp_path / "two"), "on": ("aggregate", one)}
-    for name, (stage, start) in starts.items():
-        more = {"replayed": later} if stage == "align" else {}
-        stages.train(stage, settings, [*later, *TALKS], tmp_path / name, data_hash="x", start=start, **more)
-        trained = {tuple(row.ids) for row in loops[-1].examples}
-        assert not trained & apart
-        assert len(trained) == 6 + len(OTHERS)
-    assert "12 rows are left out, since validation has the same ones" in capsys.readouterr().err
-
-
-def test_a_file_of_validation_rows_has_none_that_trains(tiny_base, tmp_path, monkeypatch):
-    loops = []
-    monkeypatch.setattr(Loop, "run", lambda self, name: loops.append(self) or {"steps": 1})
-    made = config(tiny_base)
-    measuring = replace(made.aggregate, validation=ValidationConfig(data="apart.jsonl"))
-    given = replace(made, aggregate=measuring)
-    stages.train("aggregate", given, TALKS, tmp_path / "one", data_hash="x", validation=TALKS[:3])
-    assert {row.id for row in loops[0].examples} == {talk.id for talk in TALKS[3:]}
-    with pytest.raises(DataError, match="No row is left"):
-        stages.train("aggregate", given, TALKS, tmp_path / "two", data_hash="x", validation=TALKS)
-
-
-def test_copies_are_held_out_together():
-    """Of a row that stands twice, in one source or two, with one id or two, both train or neither does."""
-    made = sourced(16)
-    copies = [replace(row, id=f"copy-{row.id}", source=source) for row in made for source in "abc"]
-    for seed in range(5):
-        trained, apart = held_out(as_corpus([*made, *copies]), ValidationConfig(share=0.5), seed)
-        contents = [{tuple(row.ids) for row in part} for part in (trained, apart)]
-        assert contents[0]
-        assert contents[1]
-        assert not contents[0] & contents[1]

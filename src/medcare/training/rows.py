@@ -20,8 +20,9 @@ from medcare.text.chat_template import Rendered, render_all
 from medcare.text.corpus import Corpus, as_corpus
 from medcare.text.records import Conversation
 from medcare.training.devices import is_sharded
+from medcare.training.held_out import HeldOut, held_out
 from medcare.training.samples import Samples
-from medcare.training.validation import HeldOut, Validation, held_out
+from medcare.training.validation import Validation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

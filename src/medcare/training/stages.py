@@ -114,23 +114,23 @@ def train(
         validation=validation,
         test=test,
     )
-    model = _start(config, start, goes_on=goes_on(stage, start))  # after the rows, which may be bad
+    model = _starting_model(config, start, goes_on=goes_on(stage, start))  # after the rows, which may be bad
     parameters = _parameters(stage, config, model, rows, start)
     loop = _loop(stage, config, model, parameters, rows, out, pad_id=_pad_id(tokenizer), start=start)
-    first = start if stage == "align" else None
-    if first is not None and config.method == "medcare":
-        keep_out(loop, rows.examples, first, config.adapters.wide_rank)
+    if stage == "align" and start is not None and config.method == "medcare":
+        keep_out(loop, rows.examples, start, config.adapters.wide_rank)
     with tracked(loop.accelerator, stage, config, out):
         result = loop.run(stage)
+    trained = sum(math.prod(shape) for shape in loop.shapes.values())
+    facts: dict[str, Any] = {**settings, "base": config.model.base, "result": result}
+    facts |= {"trained_parameters": trained, "lineage": lineage(start)}
+    if stage == "align" and start is not None:
+        facts |= heard_of(loop, rows.examples, start)
     directions = gather(loop, rows.examples) if stage == "aggregate" and has_single_layers(loop) else None
-    energies = heard_of(loop, rows.examples, first) if first is not None else {}
     gather_branches(model)
     if is_main():
         if directions is not None:
             save_directions(out / INPUTS, directions)
-        trained = sum(math.prod(shape) for shape in loop.shapes.values())
-        facts: dict[str, Any] = {**settings, "base": config.model.base, "result": result, **energies}
-        facts |= {"trained_parameters": trained, "lineage": lineage(start)}
         rows.apart.write(out)
         save(model, out, config, facts, start=start)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -138,8 +138,12 @@ def train(
     return result
 
 
-def _start(config: RunConfig, start: Path | None, *, goes_on: bool) -> PreTrainedModel:
-    """The model that a stage starts from."""
+def _starting_model(config: RunConfig, start: Path | None, *, goes_on: bool) -> PreTrainedModel:
+    """The model that a stage starts from.
+
+    Between the stages noise is dropped, attention merged and knowledge kept; a stage that goes on with a
+    folder of its own kind keeps all of them.
+    """
     device = training_device(config.model.device)
     asked, method = config.model.dtype, METHODS[config.method]
     dtype = choose_dtype("float32" if method.in_float32 and asked == AUTO else asked, device)
@@ -154,8 +158,6 @@ def _start(config: RunConfig, start: Path | None, *, goes_on: bool) -> PreTraine
     if start is None:
         model = load_base(config.model.base, device=loading, dtype=dtype)
     else:
-        # In between the stages noise is dropped, attention merged, knowledge kept; a stage that goes on keeps
-        # all of them.
         named = str(dtype).removeprefix("torch.")
         model = load_model(start, device=str(loading), dtype=named, noise=goes_on)
         set_dropout(model, config.adapters.dropout)
