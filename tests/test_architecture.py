@@ -91,7 +91,6 @@ _UNSHAPED = {
     "study/small_cells.py": "likewise",
     "study/results.py": "likewise",
     "training/loop.py": "facts of a checkpoint, held to `Facts`; metrics that it goes on with",
-    "training/state.py": "facts of a checkpoint, held to `Facts`",
 }
 _READERS = (
     "json.loads",

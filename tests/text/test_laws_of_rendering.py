@@ -9,9 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers.utils import chat_template_utils
 
-from medcare.text.chat_template import TODAY, end_of_turn, render_all, render_prompt, stop_ids
+from medcare.text.chat_template import end_of_turn, render_all, render_prompt, stop_ids
 from medcare.text.control_tokens import control_tokens
 from medcare.text.records import Conversation, Message
+from medcare.text.template import TODAY
 from tests.text.tokenizers_by_family import FAMILIES, TEMPLATES, templated, tokenizer_of
 
 every_template = pytest.mark.parametrize("name", [*TEMPLATES, *(f"family {family}" for family in FAMILIES)])

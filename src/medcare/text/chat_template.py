@@ -19,8 +19,6 @@ control_tokens.py says how messages are kept from becoming control tokens.
 
 from __future__ import annotations
 
-import datetime
-import functools
 import itertools
 import json
 import re
@@ -29,23 +27,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import TemplateError
 
-from medcare.foundation.errors import DataError, ModelError, first_line
+from medcare.foundation.errors import DataError, ModelError
 from medcare.text.control_tokens import CLOSE, OPEN, Encoded, Guard, Text, control_tokens, guard
 from medcare.text.records import Conversation, Message
-from medcare.text.template_sandbox import SpentError, compiled, render
+from medcare.text.template import template_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-TODAY = datetime.date(2024, 7, 26)
-"""The date for templates that ask for one: the same data must give the same tokens on any day.
-
-The template of Llama 3.1 falls back to this one.
-"""
-
-_REASON = 300  # characters of a template's complaint, which may quote all that it was given
 
 # `\s*<think>thought</think>answer`; where the prompt has opened the thought, the tag may be missing.
 _THOUGHT = re.compile(rf"(\s*{OPEN})(.*?){CLOSE}(.*)", re.DOTALL)
@@ -86,25 +75,18 @@ def render_each(
         ModelError: the tokenizer has no chat template, or can't tell where its tokens stand in the text.
     """
     keeper = guard(tokenizer)
-    talks = [
-        None if talk.document else _Talk(_template(tokenizer), keeper, talk.messages, talk.tools)
-        for talk in conversations
+    talks = [None if row.document else _Talk(tokenizer, row.messages, row.tools) for row in conversations]
+    texts = [
+        [_plain_text(keeper, row.messages[0].content)] if talk is None else talk.rows()
+        for row, talk in zip(conversations, talks, strict=True)
     ]
-    groups = [
-        [_plain_text(keeper, example.messages[0].content)] if talk is None else talk.rows()
-        for talk, example in zip(talks, conversations, strict=True)
-    ]
-    encoded = iter(keeper.encode([text for group in groups for text in group]))
-    made = (
-        [_document(tokenizer, next(encoded).ids)]
-        if talk is None
-        else _unmelted(keeper, talk, group, list(itertools.islice(encoded, len(group))))
-        for talk, group in zip(talks, groups, strict=True)
-    )
-    return [
-        [replace(row, id=talk.id, source=talk.source) for row in rows]
-        for talk, rows in zip(conversations, made, strict=True)
-    ]
+    encoded = iter(keeper.encode([text for group in texts for text in group]))
+    rendered = []
+    for example, talk, group in zip(conversations, talks, texts, strict=True):
+        own = list(itertools.islice(encoded, len(group)))
+        rows = [_document(tokenizer, own[0].ids)] if talk is None else _unmelted(keeper, talk, group, own)
+        rendered.append([replace(row, id=example.id, source=example.source) for row in rows])
+    return rendered
 
 
 def render_prompt(
@@ -121,9 +103,8 @@ def render_prompt(
         DataError: there is no message, or the template can't write what they hold.
         ModelError: as `render_each`.
     """
-    keeper = guard(tokenizer)
-    text = _Talk(_template(tokenizer), keeper, messages, "").prompt(thinking=thinking)
-    return keeper.encode([text])[0].ids
+    text = _Talk(tokenizer, messages).prompt(thinking=thinking)
+    return guard(tokenizer).encode([text])[0].ids
 
 
 def render_answer(
@@ -166,7 +147,7 @@ def _document(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> Rendered:
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token that ends an answer in the chat template; None if the template has none."""
-    end = _template(tokenizer).answer_end
+    end = template_of(tokenizer).answer_end
     return None if end is None else tokenizer.convert_tokens_to_ids(end)  # type: ignore[return-value]
 
 
@@ -176,7 +157,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     They are the end of the assistant's turn in the chat template, after words and after tool calls; the next
     role's token, where nothing else ends a turn; and the tokenizer's end of text.
     """
-    ends = {tokenizer.convert_tokens_to_ids(end) for end in _template(tokenizer).ends}
+    ends = {tokenizer.convert_tokens_to_ids(end) for end in template_of(tokenizer).ends}
     return sorted(int(token) for token in {*ends, tokenizer.eos_token_id} if token is not None)
 
 
@@ -191,223 +172,7 @@ def spelt(tokenizer: PreTrainedTokenizerBase, row: Rendered) -> list[tuple[str, 
 
 def has_thought(tokenizer: PreTrainedTokenizerBase, message: Message) -> bool:
     """Whether an assistant's turn holds a thought."""
-    return bool(_parts(message, opened=_template(tokenizer).opens_thought)[1].strip())
-
-
-class _Template:
-    """A tokenizer's chat template, as far as it does not depend on the conversation."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raises ModelError if there is no template, or a broken one."""
-        if not tokenizer.chat_template:
-            raise ModelError(
-                "The tokenizer has no chat template. Name a file that holds one with --chat-template FILE or "
-                "model.chat_template, or set tokenizer.chat_template and save it again."
-            )
-        self._pattern = guard(tokenizer).pattern
-        self._in_parts: bool | None = None
-        self._variables = {
-            **tokenizer.special_tokens_map,
-            "date_string": TODAY.strftime("%d %b %Y"),
-            "strftime_now": TODAY.strftime,
-        }
-        try:
-            # A tokenizer may have a template of its own for conversations with tools.
-            self._without, self._with_tools = (
-                compiled(tokenizer.get_chat_template(None, tools)) for tools in (None, _TOOLS)
-            )
-        except (TemplateError, ValueError) as error:  # ValueError: it has several, and none for conversations
-            reason = first_line(error)
-            raise ModelError(f"The tokenizer's chat template is broken: {reason}. Correct it.") from error
-
-    def text(
-        self, turns: Sequence[dict[str, Any]], tools: Any = None, *, prompt: bool, thinking: bool = False
-    ) -> str:
-        """What the template makes of the turns; raises DataError if it refuses them."""
-        if self._in_parts is None:
-            self._in_parts = self._needs_parts()
-        if self._in_parts:
-            turns = [_in_parts(turn) for turn in turns]
-        return self._apply(turns, tools, prompt=prompt, thinking=thinking)
-
-    def _apply(self, turns: Sequence[dict[str, Any]], tools: Any, *, prompt: bool, thinking: bool) -> str:
-        template = self._with_tools if tools else self._without
-        try:
-            return render(
-                template,
-                **self._variables,
-                messages=turns,
-                tools=tools,
-                documents=None,
-                add_generation_prompt=prompt,
-                enable_thinking=thinking,
-                thinking=thinking,
-            )
-        except SpentError as error:
-            raise ModelError(
-                f"The tokenizer's chat template can't be used: {error}. "
-                "Name another with --chat-template FILE."
-            ) from error
-        except Exception as error:  # a program of someone else's may raise anything
-            if [turn["role"] for turn in turns[:2]] == ["system", "user"] and isinstance(
-                turns[0]["content"], str
-            ):
-                # Templates without a system role: its text opens the first user turn instead.
-                joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
-                return self._apply([joined, *turns[2:]], tools, prompt=prompt, thinking=thinking)
-            if as_text := _with_argument_texts(turns):
-                return self._apply(as_text, tools, prompt=prompt, thinking=thinking)
-            roles = ", ".join(turn["role"] for turn in turns)
-            raise DataError(
-                f"The chat template refuses the roles ({roles}): {first_line(error)[:_REASON]}."
-            ) from error
-
-    @functools.cached_property
-    def opens_thought(self) -> bool:
-        """Whether a prompt ends with the tag that opens a thought."""
-        return self.text([_QUESTION], prompt=True, thinking=True).rstrip().endswith(OPEN)
-
-    @functools.cached_property
-    def reads_thoughts(self) -> bool:
-        """Whether a turn's `reasoning_content` is written."""
-        return self._before_thought(apart=True) is not None
-
-    @functools.cached_property
-    def wants_thoughts_apart(self) -> bool:
-        """Whether a thought has to be in `reasoning_content`: between tags it is taken for the answer."""
-        apart, inline = self._before_thought(apart=True), self._before_thought(apart=False)
-        return apart is not None and apart.split() != (inline or "").split()
-
-    @functools.cached_property
-    def writes_tools(self) -> bool:
-        """Whether the tools that the assistant may call are written."""
-        try:
-            return "medcare_tool" in self.text([_QUESTION], _TOOLS, prompt=True)
-        except DataError:
-            return False
-
-    def _before_thought(self, *, apart: bool) -> str | None:
-        """What stands between a prompt and the thought of the answer; None if the thought is left out."""
-        thought, answer = "medcare thinks", _ANSWER["content"]
-        turn = {"role": "assistant", "content": f"{OPEN}\n{thought}\n{CLOSE}\n\n{answer}"}
-        if apart:
-            turn |= {"content": answer, "reasoning_content": thought, "thinking": thought}
-        whole = self.text([_QUESTION, turn], prompt=False, thinking=True)
-        prompt = self.text([_QUESTION], prompt=True, thinking=True)
-        start = whole.find(thought)
-        return None if start < 0 else whole[:start].removeprefix(prompt)
-
-    def _needs_parts(self) -> bool:
-        """Whether a content has to be a list of parts, as in templates for models that see."""
-        for needs in (False, True):
-            probe = [_in_parts(turn) if needs else turn for turn in (_QUESTION, _ANSWER)]
-            try:
-                if _QUESTION["content"] in self._apply(probe, None, prompt=False, thinking=False):
-                    return needs
-            except DataError:
-                pass
-        return False
-
-    @functools.cached_property
-    def tail(self) -> str:
-        """What stands after a plain answer that ends the conversation, if a control token is in it."""
-        whole = self.text([_QUESTION, _ANSWER], prompt=False)
-        _, separator, tail = whole.rpartition(_ANSWER["content"])
-        return tail if separator and self._pattern.search(tail) else ""
-
-    @functools.cached_property
-    def answer_end(self) -> str | None:
-        """The control token that ends a plain answer."""
-        end = self._pattern.search(self.tail or self.next_turn)
-        return end[0] if end else None
-
-    @functools.cached_property
-    def next_turn(self) -> str:
-        """The end of a plain answer where the next turn ends it: up to that turn's first control token."""
-        return "" if self.tail else self._between([_QUESTION, _ANSWER], _QUESTION)
-
-    @functools.cached_property
-    def next_tool(self) -> str:
-        """As `next_turn`, for an answer that calls a tool."""
-        if self.tail:
-            return ""
-        try:
-            return self._between([_QUESTION, _CALL], _RESULT, _TOOLS)
-        except DataError:  # a template without tools
-            return ""
-
-    @functools.cached_property
-    def ends(self) -> set[str]:
-        """The control tokens that end an answer."""
-        ends = {self.answer_end}
-        ends.update(match[0] for text in (self.next_tool,) if (match := self._pattern.search(text)))
-        if self.tail:
-            try:
-                called = self.text([_QUESTION, _CALL], _TOOLS, prompt=False)
-            except DataError:
-                called = ""
-            if (last := self.last_end(called)) and "medcare_tool" in called:
-                ends.add(called[slice(*last)])
-        return {end for end in ends if end is not None}
-
-    def last_end(self, text: str) -> tuple[int, int] | None:
-        """Where the last control token stands, if nothing but white space follows."""
-        last = None
-        for last in self._pattern.finditer(text):  # noqa: B007
-            pass
-        return last.span() if last is not None and not text[last.end() :].strip() else None
-
-    def ended(self, text: str, *, calls: bool) -> tuple[str, int]:
-        """A conversation's text up to an answer that is its last turn, and where that turn ends in it."""
-        if self.tail and text.endswith(self.tail):
-            match = self._pattern.search(self.tail)
-            assert match is not None
-            return text, len(text) - len(self.tail) + match.end()
-        if self.tail and (last := self.last_end(text)):
-            return text, last[1]
-        text += (self.next_tool if calls else "") or self.next_turn
-        return text, len(text)
-
-    def _between(self, turns: list[dict[str, Any]], following: dict[str, Any], tools: Any = None) -> str:
-        """What the template writes after the turns to begin the following one, to its first control token."""
-        before, after = (self.text(some, tools, prompt=False) for some in (turns, [*turns, following]))
-        begun = after[len(before) :] if after.startswith(before) else ""
-        match = self._pattern.search(begun)
-        return begun[: match.end()] if match else ""
-
-
-_QUESTION: dict[str, Any] = {"role": "user", "content": "medcare asks"}
-_ANSWER: dict[str, Any] = {"role": "assistant", "content": "medcare answers"}
-_CALL: dict[str, Any] = {
-    "role": "assistant",
-    "content": "",
-    "tool_calls": [
-        {"type": "function", "id": "call00001", "function": {"name": "medcare_tool", "arguments": {"a": "b"}}}
-    ],
-}
-_RESULT: dict[str, Any] = {
-    "role": "tool", "content": "medcare result", "name": "medcare_tool", "tool_call_id": "call00001"
-}  # fmt: skip
-_PARAMETERS = {"type": "object", "properties": {"a": {"type": "string", "description": "a"}}, "required": []}
-_TOOLS = [
-    {
-        "type": "function",
-        "function": {"name": "medcare_tool", "description": "a tool", "parameters": _PARAMETERS},
-    }
-]
-
-
-def _in_parts(turn: dict[str, Any]) -> dict[str, Any]:
-    return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
-
-
-@functools.lru_cache(maxsize=8)
-def _made(tokenizer: PreTrainedTokenizerBase, _source: str) -> _Template:
-    return _Template(tokenizer)
-
-
-def _template(tokenizer: PreTrainedTokenizerBase) -> _Template:
-    return _made(tokenizer, str(tokenizer.chat_template))
+    return bool(_parts(message, opened=template_of(tokenizer).opens_thought)[1].strip())
 
 
 @dataclass(frozen=True)
@@ -426,17 +191,19 @@ class _Turn:
 class _Talk:
     """One conversation, rendered with its control tokens' spellings broken."""
 
-    def __init__(self, template: _Template, keeper: Guard, messages: Sequence[Message], tools: str) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str = ""
+    ) -> None:
         if not messages:
             raise DataError("A conversation needs at least one message; got none.")
-        self._template, self._keeper, self._messages = template, keeper, messages
+        self._template, self._keeper, self._messages = template_of(tokenizer), guard(tokenizer), messages
         self._known: dict[str, str] = {}
         strings = [text for message in messages for text in message.texts]
-        self._marks = keeper.marks([*strings, tools])
+        self._marks = self._keeper.marks([*strings, tools])
         self._tools = self._safe(json.loads(tools)) if tools else None
-        if tools and not template.writes_tools:
+        if tools and not self._template.writes_tools:
             raise DataError("The chat template leaves the tools out: use one that has them.")
-        opened = any(CLOSE in text for text in strings) and template.opens_thought
+        opened = any(CLOSE in text for text in strings) and self._template.opens_thought
         parts = [_parts(message, opened=opened) for message in messages]
         self._thoughts = [self._broken(thought).strip() for _, thought, _ in parts]
         self._answers = [self._broken(answer).strip() for _, _, answer in parts]
@@ -557,20 +324,6 @@ def _parts(message: Message, *, opened: bool) -> tuple[str, str, str]:
         return "", message.reasoning_content.strip("\n"), message.content
     match = _THOUGHT.fullmatch(message.content) or (_OPENED.fullmatch(message.content) if opened else None)
     return (match[1], match[2], match[3]) if match else ("", "", message.content)
-
-
-def _with_argument_texts(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """The turns with tool calls' arguments as JSON texts, which some templates want; None if they are."""
-    changed, result = False, []
-    for turn in turns:
-        calls = []
-        for call in turn.get("tool_calls", ()):
-            arguments = call["function"]["arguments"]
-            if not isinstance(arguments, str):
-                changed, arguments = True, json.dumps(arguments, ensure_ascii=False)
-            calls.append({**call, "function": {**call["function"], "arguments": arguments}})
-        result.append({**turn, "tool_calls": calls} if calls else turn)
-    return result if changed else None
 
 
 def _unmelted(keeper: Guard, talk: _Talk, texts: list[Text], encoded: list[Encoded]) -> list[Rendered]:
