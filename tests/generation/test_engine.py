@@ -307,7 +307,7 @@ def test_a_failure_of_one_request_is_its_own(
         try:
             engine.step()
         except RuntimeError:
-            failed += engine.part()
+            failed += engine.isolate()
     assert failed == [requests[1]]
     for index in (0, 2, 3):
         assert answers.tokens(index) == expected.tokens(index)

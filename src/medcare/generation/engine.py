@@ -123,7 +123,7 @@ class BatchingEngine:
         self._suspects.clear()
         return dropped
 
-    def part(self) -> list[EngineRequest]:
+    def isolate(self) -> list[EngineRequest]:
         """After a step that failed, part the request at fault from the others, which go on.
 
         Nobody knows which it was. So each is read anew, by itself, up to its next token, before it goes on

@@ -7,6 +7,7 @@ the client are accepted. `null` means that a field is not given, as in OpenAI's 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -25,9 +26,9 @@ def only(*neutral: Any) -> BeforeValidator:
     """A field that is not supported, except for neutral values, which change nothing."""
 
     def check(value: Any) -> Any:
-        if any(value == entry and isinstance(value, bool) == isinstance(entry, bool) for entry in neutral):
+        if any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral):
             return value
-        shown = " or ".join(json.dumps(entry) for entry in neutral)
+        shown = " or ".join(map(json.dumps, neutral))
         raise PydanticCustomError("unsupported", "{shown}", {"shown": shown})
 
     return BeforeValidator(check)
@@ -40,7 +41,7 @@ class _Strict(BaseModel):
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: entry for key, entry in value.items() if entry is not None}
+            return {name: field for name, field in value.items() if field is not None}
         return value
 
 
@@ -88,7 +89,7 @@ class StreamOptions(_Strict):
     include_obfuscation: bool = False
 
 
-class GenerationRequest(_Strict):
+class GenerationRequest(_Strict, ABC):
     """What both endpoints share."""
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
@@ -129,9 +130,9 @@ class GenerationRequest(_Strict):
         return self.max_tokens
 
     @property
+    @abstractmethod
     def alternatives(self) -> int | None:
         """As `Sampling.alternatives`."""
-        raise NotImplementedError
 
     @property
     def with_usage(self) -> bool:
@@ -198,10 +199,10 @@ class ChatRequest(GenerationRequest):
     @property
     def schema_wanted(self) -> dict[str, Any] | None:
         """The JSON schema that the answer has to follow, if any."""
-        wanted = self.response_format
-        if wanted is None or wanted.type == "text":
+        asked = self.response_format
+        if asked is None or asked.type == "text":
             return None
-        return {"type": "object"} if wanted.json_schema is None else wanted.json_schema.schema_
+        return {"type": "object"} if asked.json_schema is None else asked.json_schema.schema_
 
     @property
     def longest(self) -> int | None:

@@ -16,11 +16,10 @@ from starlette.routing import BaseRoute
 
 from medcare.foundation.errors import ConfigError
 from medcare.foundation.progress import say
-from medcare.serving import NOTICE
+from medcare.serving import NOTICE, sparse_log
 from medcare.serving.app import create_app
 from medcare.serving.connections import configured, widen
 from medcare.serving.service import Service
-from medcare.serving.sparse_log import install
 
 
 def serve(
@@ -79,7 +78,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, service: Service, app: FastAPI, drain_seconds: int) -> None:
         super().__init__(configured(app, service.limits, drain_seconds=drain_seconds))
-        install()
+        sparse_log.install()
         self._service = service
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

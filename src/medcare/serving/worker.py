@@ -87,7 +87,7 @@ class Worker:
             engine.step()
         except Exception as error:  # the thread must go on for the other requests
             log.exception("A decoding step failed; the request at fault is parted from the others.")
-            for request in engine.part():
+            for request in engine.isolate():
                 request.cancelled = True
                 request.end(Failed(f"The model could not go on: {type(error).__name__}."))
 
