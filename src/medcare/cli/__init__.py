@@ -12,7 +12,7 @@ from medcare.cli import (
     doctor,
     evaluation,
     exporting,
-    harness,
+    init,
     judging,
     plan,
     runs,
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     result_callback=tell_next,
 )
-for module in (settings, runs, plan, study, data, evaluation, harness, judging, serving, exporting, doctor):
+for module in (init, settings, runs, evaluation, plan, study, data, judging, serving, exporting, doctor):
     app.add_typer(module.commands)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medcare.cli.next_step import Next
-from medcare.cli.runs import Settings
+from medcare.cli.setting_options import Settings
 from medcare.cli.tables import console, print_table
 from medcare.foundation.commands import command
 from medcare.foundation.errors import ConfigError
