@@ -8,8 +8,9 @@ import yaml
 
 from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.study import grid
+from medcare.study.figures import draw
 from medcare.study.grid import finished, run_study
-from medcare.study.plan import load_study
+from medcare.study.plan import Figure, load_study
 from medcare.study.small_world import World
 from medcare.study.tables import interval, paired, write_study
 
@@ -59,7 +60,20 @@ def test_arms_expand_and_cells_come_arm_by_arm(tmp_path):
         ({"arms": {"x": {"align.orthogonality.x": 1}}}, "is a value"),
         ({"control": "nobody"}, "control must be an arm"),
         ({"seed": [1]}, "unknown: seed"),
-        ({"world": "large"}, "small or run"),
+        ({"world": "large"}, "'small' or 'run'"),
+        ({"seeds": 3}, "seeds can't be used"),
+        ({"seeds": []}, "seeds can't be used"),
+        ({"arms": ["x"]}, "arms can't be used"),
+        ({"arms": {"x": 3}}, "arms.x can't be used"),
+        ({"arms": {"x": {"align.replay": []}}}, "'x' has a list without values"),
+        ({"settings": [1]}, "settings can't be used"),
+        ({"settings": {"world": 3}}, "world must be a group of settings"),
+        ({"3": 4}, "unknown: 3"),
+        ({"figures": [3]}, "figures must be a group of settings"),
+        (
+            {"figures": [{"name": "f", "title": "t", "x": "a", "y": "b", "arms": ["nobody"]}]},
+            "'f' shows 'nobody', which is no arm",
+        ),
         ({"arms": {"x": {"align.replay": 1.5}}}, "replay"),
         ({"arms": {"x": {"method": "lora_two_stage"}}}, "world.method: lora_two_stage"),
     ],
@@ -111,3 +125,13 @@ def test_statistics_are_students():
     assert (mean, half) == (2.0, pytest.approx(2.484, abs=1e-3))
     mean, _, p = paired({1: 0.0, 2: 0.0, 3: 0.0}, {1: 1.0, 2: 2.0, 3: 3.0, 4: 9.0})
     assert (mean, p) == (2.0, pytest.approx(0.0742, abs=1e-4))
+
+
+def test_a_figure_of_a_measure_that_nobody_took_says_so_and_arms_that_diverged_are_left_out(tmp_path):
+    result = {"mixed": {"measures": {"end": {"x": 1.0, "y": 2.0}}}}
+    cells = [{"arm": "a", "family": "a", "seed": 1, "result": result}]
+    cells.append({"arm": "b", "family": "b", "seed": 1, "error": "diverged"})
+    draw(Figure("f", "F", "x", "y", ("a", "b")), cells, tmp_path / "f.svg")
+    assert (tmp_path / "f.svg").read_text().startswith("<?xml")
+    with pytest.raises(EvaluationError, match=r"'z', which was not measured\. Measures: x, y"):
+        draw(Figure("f", "F", "x", "z", ("a", "b")), cells, tmp_path / "f.svg")

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import write_atomic
 from medcare.study.plan import Figure
 from medcare.study.results import last_stage
@@ -21,6 +22,9 @@ def draw(figure: Figure, cells: Sequence[Mapping[str, Any]], path: Path) -> None
 
     A large mark is the end of training, with a cross of 95 % intervals' size; the thin line to it is the
     training on the way, which is what stopping early gives.
+
+    Raises:
+        EvaluationError: the cells have no such measure.
     """
     mpl.use("svg")
     from matplotlib import pyplot
@@ -30,6 +34,8 @@ def draw(figure: Figure, cells: Sequence[Mapping[str, Any]], path: Path) -> None
         colour, mark, labelled = f"C{number % 10}", _MARKS[number % len(_MARKS)], False
         for arm in dict.fromkeys(cell["arm"] for cell in cells if cell["family"] == family):
             mine = [cell["result"] for cell in cells if cell["arm"] == arm and "result" in cell]
+            if not mine:  # all of them diverged
+                continue
             path_x, path_y = _way(mine, figure.x, figure.y)
             axes.plot(path_x.mean(0), path_y.mean(0), "-", color=colour, linewidth=0.7, alpha=0.6)
             axes.errorbar(
@@ -64,13 +70,15 @@ def _way(results: Sequence[Mapping[str, Any]], *measures: str) -> Any:
     rows = []
     for result in results:
         last = last_stage(result)["measures"]
+        if unknown := [measure for measure in measures if measure not in last["end"]]:
+            known = ", ".join(last["end"])
+            raise EvaluationError(
+                f"A figure shows '{unknown[0]}', which was not measured. Measures: {known}."
+            )
         start = [result["stage_1"]["measures"]["end"]] if "stage_2" in result else []
-        on_the_way = [measured for moment, measured in last.items() if moment.startswith("stopped")]
-        moments = [
-            *(measured for measured in start if set(measures) <= measured.keys()),
-            *on_the_way,
-            last["end"],
-        ]
+        moments = [measured for measured in start if set(measures) <= measured.keys()]
+        moments += [measured for moment, measured in last.items() if moment.startswith("stopped")]
+        moments.append(last["end"])
         rows.append([[measured[measure] for measured in moments] for measure in measures])
     return np.array(rows).swapaxes(0, 1)
 

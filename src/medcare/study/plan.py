@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from medcare.foundation.errors import ConfigError
+from medcare.foundation.outside import Outside, held_to
 from medcare.foundation.storage import json_hash
 from medcare.settings.config import RunConfig
 from medcare.settings.files import build, read_yaml
@@ -58,21 +63,21 @@ class Cell:
         arm: which.
         config: all settings of the run, with the seed.
         world: the small world's, or None.
-        said: what the plan says of it. What it leaves at a default is not in the key: settings that later
-            versions add must not make them run the cells again.
+        given: the settings that the plan gives, which make the key. What it leaves at a default is not among
+            them: settings that later versions add must not make them run the cells again.
         text: the plan's.
     """
 
     arm: Arm
     config: RunConfig
     world: SmallWorldConfig | None
-    said: dict[str, Any]
+    given: dict[str, Any]
     text: str = ""
 
     @property
     def key(self) -> str:
         """Identifies the cell among those of any plan."""
-        return json_hash(self.said)[:16]
+        return json_hash(self.given)[:16]
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,11 @@ class Study:
                     raise ConfigError(f"{key}: '{parent}' is a value, not a group of settings.")
             group[leaf] = value
         # What YAML knows and JSON does not, such as a date, is no setting: `build` says so.
-        said = {"kind": self.world, **json.loads(json.dumps(tree, default=str))}
+        given = {"kind": self.world, **json.loads(json.dumps(tree, default=str))}
         sizes = tree.pop(WORLD, {})
         if sizes and self.world != "small":
             raise ConfigError(f"The settings of '{WORLD}' belong to world: small, got {self.world}.")
-        world = build(SmallWorldConfig, sizes) if self.world == "small" else None
+        world = build(SmallWorldConfig, sizes, f"{WORLD}.") if self.world == "small" else None
         config = build(RunConfig, tree)
         two_loras = world and world.method == "lora_two_stage" and not config.mixes_stages
         if world and config.method != "medcare" and not two_loras:
@@ -130,7 +135,19 @@ class Study:
                 f"method={config.method} trains the small world's stage 2 after a plain LoRA: give a method "
                 f"with two stages, and world.method: lora_two_stage, got {world.method}."
             )
-        return Cell(arm, config, world, said, self.text)
+        return Cell(arm, config, world, given, self.text)
+
+
+class PlanFile(Outside):
+    """The values of a plan's file; its settings are checked as those of its cells."""
+
+    world: Literal["small", "run"]
+    seeds: list[int] = Field(min_length=1)
+    arms: dict[str, dict[str, Any] | None] = Field(min_length=1)
+    settings: dict[str, Any] | None = None
+    control: str = ""
+    figures: list[Any] | None = None
+    text: str = ""
 
 
 def load_study(path: Path) -> Study:
@@ -139,46 +156,55 @@ def load_study(path: Path) -> Study:
     Raises:
         ConfigError: it can't be read, or a setting in it is unknown or wrong; all cells are checked.
     """
-    tree = read_yaml(path)
-    required, known = {"world", "seeds", "arms"}, {"settings", "control", "figures", "text"}
-    unknown, lacking = sorted(set(tree) - required - known), sorted(required - set(tree))
-    if unknown or lacking:
-        what = f"it lacks {', '.join(lacking)}" if lacking else f"unknown: {', '.join(unknown)}"
-        raise ConfigError(
-            f"{path} must hold world, seeds and arms, and may hold settings, control, figures and text; "
-            f"{what}."
-        )
-    if tree["world"] not in ("small", "run"):
-        raise ConfigError(f"world must be small or run, got {tree['world']!r}.")
-    figures = tuple(build(Figure, figure) for figure in tree.get("figures", ()))
-    arms = {name: settings or {} for name, settings in tree["arms"].items()}
+    optional = ("settings", "control", "figures", "text")
+    tree = read_plan(path, required=("world", "seeds", "arms"), optional=optional)
+    plan = held_to(tree, PlanFile, str(path), ConfigError)
     study = Study(
-        tree["world"],
-        tuple(tree["seeds"]),
-        arms,
-        tree.get("settings") or {},
-        tree.get("control", ""),
-        figures,
-        tree.get("text", ""),
+        plan.world,
+        tuple(plan.seeds),
+        {name: settings or {} for name, settings in plan.arms.items()},
+        plan.settings or {},
+        plan.control,
+        tuple(build(Figure, figure, "figures.") for figure in plan.figures or ()),
+        plan.text,
     )
     names = [arm.name for arm in study.expanded()]
     if study.control and study.control not in names:
         raise ConfigError(f"control must be an arm, got {study.control!r}. Arms: {', '.join(names)}.")
+    for figure in study.figures:
+        if unknown := [name for name in figure.arms if name not in study.arms]:
+            raise ConfigError(
+                f"The figure '{figure.name}' shows {unknown[0]!r}, which is no arm. "
+                f"Arms: {', '.join(study.arms)}."
+            )
     study.cells()
     return study
 
 
+def read_plan(path: Path, *, required: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
+    """The values of a YAML file that holds these and no others; raises ConfigError."""
+    tree = read_yaml(path)
+    lacking = [name for name in required if name not in tree]
+    unknown = [str(name) for name in tree if name not in (*required, *optional)]
+    if lacking or unknown:
+        what = f"it lacks {', '.join(lacking)}" if lacking else f"unknown: {', '.join(sorted(unknown))}"
+        raise ConfigError(f"{path} must hold {_listed(required)}, and may hold {_listed(optional)}; {what}.")
+    return tree
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def _expand(name: str, settings: dict[str, Any]) -> list[Arm]:
-    found = [Arm(name, name, {})]
-    for key, value in settings.items():
-        values = value if isinstance(value, list) else [value]
-        found = [
-            Arm(
-                arm.name if len(values) == 1 else f"{arm.name}, {key.rpartition('.')[2]} {entry}",
-                name,
-                {**arm.settings, key: entry},
-            )
-            for arm in found
-            for entry in values
-        ]
-    return found
+    """The arm of a plan, or one for each combination of the values of its lists."""
+    lists = [value if isinstance(value, list) else [value] for value in settings.values()]
+    if not all(lists):
+        raise ConfigError(f"The arm '{name}' has a list without values. Give each setting one at least.")
+    arms = []
+    for values in itertools.product(*lists):
+        chosen = dict(zip(settings, values, strict=True))
+        varied = [key for key, several in zip(settings, lists, strict=True) if len(several) > 1]
+        suffix = "".join(f", {key.rpartition('.')[2]} {chosen[key]}" for key in varied)
+        arms.append(Arm(name + suffix, name, chosen))
+    return arms

@@ -15,9 +15,9 @@ from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.foundation.progress import say
 from medcare.foundation.storage import Json
 from medcare.settings.config import RunConfig, Stage, as_stage
-from medcare.settings.files import load_config, read_yaml
+from medcare.settings.files import load_config
 from medcare.study.grid import finished, result_path, run_study
-from medcare.study.plan import Cell, Study
+from medcare.study.plan import Cell, Study, read_plan
 from medcare.study.run_cells import measure_cell
 
 _EXAMPLE = "grid: {aggregate.learning_rate: [1e-4, 3e-4]}"
@@ -30,12 +30,7 @@ def load_sweep(path: Path) -> Study:
         ConfigError: it can't be read, a setting in it is unknown or wrong, or its cells would not be measured
             on the same rows; all cells are checked.
     """
-    tree = read_yaml(path)
-    unknown, lacking = set(tree) - {"stage", "grid", "settings", "seeds"}, {"stage", "grid"} - set(tree)
-    if unknown or lacking:
-        names = ", ".join(sorted(map(str, lacking or unknown)))
-        what = f"it lacks {names}" if lacking else f"unknown: {names}"
-        raise ConfigError(f"{path} must hold stage and grid, and may hold settings and seeds; {what}.")
+    tree = read_plan(path, required=("stage", "grid"), optional=("settings", "seeds"))
     stage, grid = as_stage(tree["stage"]), tree["grid"]
     if not isinstance(grid, dict) or not grid or not all(isinstance(key, str) for key in grid):
         raise ConfigError(f"grid must be settings with a list of values each. Example: {_EXAMPLE}")
