@@ -160,6 +160,16 @@ def test_answers_say_how_a_test_is_scored(outputs, form, labels, tmp_path, tiny_
     assert task.form == form
 
 
+def test_a_name_of_two_lines_says_nothing_in_the_settings(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = written(Path("train.jsonl"), EXAM)
+    exam = written(Path("exam\nseed: 77\n#.jsonl"), EXAM)
+    call(train, "--test", exam, "--base", str(tiny_base))
+    settings = load_config(Path("train.yaml"))
+    assert settings.evaluation.items == exam
+    assert settings.seed != 77
+
+
 def test_a_test_that_was_trained_on_is_told(tmp_path, tiny_base, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train, exam = written(Path("train.jsonl"), EXAM), written(Path("exam.jsonl"), EXAM[:3])

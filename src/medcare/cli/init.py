@@ -18,7 +18,8 @@ from medcare.foundation.counted import counted
 from medcare.settings.config import EMBEDDED
 
 if TYPE_CHECKING:
-    from medcare.planning.draft import Course, DraftResult, Tested
+    from medcare.planning.drafted_stages import DraftedStage
+    from medcare.planning.inspected import InspectedData, InspectedTest
     from medcare.settings.config import Stage
 
 commands = typer.Typer()
@@ -67,18 +68,20 @@ def init(
     from medcare.foundation.storage import write_text
     from medcare.models.base_model import load_tokenizer, positions_of
     from medcare.planning import draft
+    from medcare.planning.drafted_stages import draft_stages
+    from medcare.planning.inspected import inspect_data, inspect_test
 
     out = out or Path(f"{_plain(files[0])}.yaml")
     tests, forms, columns = test or [], align or [], columns_of(map_ or [])
     tokenizer, positions = load_tokenizer(base), positions_of(base)
     how: dict[str, Any] = {"format": format, "columns": columns, "encoding": encoding}
     looked, looked_align = (
-        [draft.look(file, tokenizer, positions=positions, **how) for file in sources]
+        [inspect_data(file, tokenizer, positions=positions, **how) for file in sources]
         for sources in (files, forms)
     )
-    tested = [draft.look_at_test(file, tokenizer) for file in tests]
+    tested = [inspect_test(file, tokenizer) for file in tests]
     measured = tested[0] if tested else None
-    plan = draft.courses(looked, looked_align)
+    plan = draft_stages(looked, looked_align)
     told, most_items, rate = "", 0, 0.0
     if minutes is not None:
         plan, most_items, told, rate = _within(minutes, base, plan, measured)
@@ -87,7 +90,7 @@ def init(
     recipes = _recipes(plan, out, own_forms=bool(forms), **how)
     given = [*options("--align", forms), *options("--test", tests), "--base", base, *options("--map", map_)]
     given += [*options("--format", format), *options("--encoding", encoding), *options("--minutes", minutes)]
-    settings = draft.draft(
+    settings = draft.settings_yaml(
         command("init", *map(Path, files), *given),
         base,
         plan,
@@ -123,7 +126,7 @@ def init(
 
 
 def _recipes(
-    plan: dict[Stage, Course],
+    plan: dict[Stage, DraftedStage],
     out: Path,
     *,
     own_forms: bool,
@@ -135,17 +138,17 @@ def _recipes(
     from medcare.planning import draft
 
     recipes: dict[Stage, tuple[Path, str]] = {}
-    for stage, course in plan.items():
+    for stage, drafted in plan.items():
         if stage == "align" and not own_forms:
             if "aggregate" in recipes:
                 recipes[stage] = recipes["aggregate"]
-        elif course.needs_recipe or format or encoding:
-            text = draft.recipe(course, out.parent, format=format, map=columns, encoding=encoding)
+        elif drafted.needs_recipe or format or encoding:
+            text = draft.recipe_yaml(drafted, out.parent, format=format, map=columns, encoding=encoding)
             recipes[stage] = out.with_name(f"{out.stem}-{stage}.yaml"), text
     return recipes
 
 
-def _own_tasks(tested: list[Tested], out: Path) -> tuple[dict[Path, str], list[str]]:
+def _own_tasks(tested: list[InspectedTest], out: Path) -> tuple[dict[Path, str], list[str]]:
     """Task files beside `out` for the tests that need one, and what each test is called for a command."""
     from medcare.planning import draft
 
@@ -155,7 +158,7 @@ def _own_tasks(tested: list[Tested], out: Path) -> tuple[dict[Path, str], list[s
         names.append(entry.source)
         if entry.declared:
             path = out.with_name(f"{out.stem}-test{number if len(tested) > 1 else ''}.yaml")
-            files[path] = draft.task(entry, out.parent)
+            files[path] = draft.task_yaml(entry, out.parent)
             names[-1] = str(path)
     return files, names
 
@@ -171,17 +174,18 @@ def _check_places(files: Iterable[Path], *, force: bool) -> None:
 
 
 def _within(
-    minutes: float, base: str, plan: dict[Stage, Course], tested: Tested | None
-) -> tuple[dict[Stage, Course], int, str, float]:
+    minutes: float, base: str, plan: dict[Stage, DraftedStage], tested: InspectedTest | None
+) -> tuple[dict[Stage, DraftedStage], int, str, float]:
     """For so many minutes: the stages, the number of test items (0 for all), a sentence, tokens a second."""
-    from medcare.planning import budget, draft
+    from medcare.planning import budget
+    from medcare.planning.drafted_stages import shortened, work_of
     from medcare.settings.fitting import FEW_STEPS
 
     pace = budget.measure_pace(base)
-    whole = draft.work_of(plan, tested)
+    whole = work_of(plan, tested)
     work = budget.fit(whole, pace, 60 * minutes)
-    shorter = plan if work == whole else draft.shortened(plan, work)
-    work = replace(work, epochs={stage: course.settings.epochs for stage, course in shorter.items()})
+    shorter = plan if work == whole else shortened(plan, work)
+    work = replace(work, epochs={stage: drafted.settings.epochs for stage, drafted in shorter.items()})
     told = (
         f"The run will take about {work.seconds(pace) / 60:.0f} minutes on this machine, as busy as it is "
         f"now ({pace.training:,.0f} tokens a second): {work.training(pace) / 60:.0f} of training"
@@ -190,14 +194,14 @@ def _within(
     if work == whole:
         return plan, 0, told, pace.training
     told += f" All of the data and tests would take {whole.seconds(pace) / 60:,.0f}; left are"
-    for stage, course in shorter.items():
-        every = sum(found.good for found in course.sources)
-        passes = counted(course.settings.epochs, "time")
-        told += f" {course.rows:,} of {every:,} rows, {passes}, for {stage},"
+    for stage, drafted in shorter.items():
+        every = sum(found.good for found in drafted.sources)
+        passes = counted(drafted.settings.epochs, "time")
+        told += f" {drafted.rows:,} of {every:,} rows, {passes}, for {stage},"
     if work.items < whole.items:
         told += f" and {work.items:,} of {whole.items:,} test items,"
     told = f"{told[:-1]}."
-    if any(course.steps < FEW_STEPS for course in shorter.values()):
+    if any(drafted.steps < FEW_STEPS for drafted in shorter.values()):
         told += (
             " That is too little for anything to be learned: allow more minutes, or name a smaller --base."
         )
@@ -209,7 +213,7 @@ def _plain(source: str) -> str:
     return re.sub(r"[^\w-]+", "-", Path(source).name.partition(".")[0]).strip("-") or "mine"
 
 
-def _print_looked(data: DraftResult, positions: int | None) -> None:
+def _print_looked(data: InspectedData, positions: int | None) -> None:
     typer.echo(
         f"{data.source}: {data.rows:,} rows read as {data.format}, about {data.tokens:,} tokens, "
         f"{data.longest:,} in the longest."
@@ -227,19 +231,19 @@ def _print_looked(data: DraftResult, positions: int | None) -> None:
     print_rows(data.shown)
 
 
-def _print_few(plan: dict[Stage, Course]) -> None:
+def _print_few(plan: dict[Stage, DraftedStage]) -> None:
     """Say so where data make too few steps, however small these are."""
     from medcare.settings.fitting import FEW_STEPS
 
-    for stage, course in plan.items():
-        if course.steps < FEW_STEPS:
+    for stage, drafted in plan.items():
+        if drafted.steps < FEW_STEPS:
             typer.echo(
-                f"{course.rows:,} rows make about {course.steps} steps of {stage}: too few for anything to "
+                f"{drafted.rows:,} rows make about {drafted.steps} steps of {stage}: too few for anything to "
                 "be learned. Add rows."
             )
 
 
-def _print_tested(tested: Tested) -> None:
+def _print_tested(tested: InspectedTest) -> None:
     how = "; options are ranked by likelihood"
     if tested.declared:
         how = f"; scored as {tested.declared['form']}, as their right answers look: see docs/evaluation.md"
