@@ -15,7 +15,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from medcare.reports import REPORT, summary_picture
-from medcare.reports.page import read_results
+from medcare.reports.run_files import read_results
 
 OUT = Path(__file__).parent / "images"
 

@@ -17,13 +17,13 @@ def test_samples_are_the_first_item_of_each_task_and_split(tasks):
     found = examples.samples(tasks)
     assert len(found) == 2 * len(tasks)
     assert Counter(case.split for case in found) == {"taught": len(tasks), "held_out": len(tasks)}
-    assert {case.id for case in found} == {f"{task.card.name}-{n}" for task in tasks for n in (0, 6)}
+    assert {case.item.id for case in found} == {f"{task.card.name}-{n}" for task in tasks for n in (0, 6)}
 
 
 def test_errors_are_wrong_answers_of_the_model_by_cause(tasks):
     found = examples.errors(tasks, "align")
     assert {error.cause for error in found} == {"format", "content"}
-    assert max(Counter((error.case.task, error.cause) for error in found).values()) == 1
+    assert max(Counter((error.case.item.task, error.cause) for error in found).values()) == 1
     for error in found:
         reply = error.case.replies[-1]
         assert reply.model == "align"
@@ -36,7 +36,7 @@ def test_the_worst_errors_come_first(tasks):
     shown = {}
     for error in examples.errors(tasks, "align"):
         if error.cause == "content":
-            shown.setdefault(error.case.task, []).append(error.case.replies[-1].outcome.score)
+            shown.setdefault(error.case.item.task, []).append(error.case.replies[-1].outcome.score)
     assert shown
     for name, scores in shown.items():
         task = next(task for task in tasks if task.card.name == name)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medcare.foundation.storage import write_text
-from medcare.reports.page import build_context, page, render
+from medcare.reports.panels import panels
+from medcare.reports.rendering import build_context, page, render
 from medcare.reports.run_files import read_results
-from medcare.reports.story import story
 from medcare.reports.tables import results_csv
 from medcare.settings.config import STAGES
 from medcare.settings.run_folder import check
@@ -56,5 +56,5 @@ def summary_picture(results: dict[str, Any], path: Path) -> None:
     Raises:
         StorageError: it can't be written.
     """
-    panels = story(results)
-    write_text(path, render("summary.svg.j2", {"panels": panels, "columns": min(2, len(panels))}))
+    drawn = panels(results)
+    write_text(path, render("summary.svg.j2", {"panels": drawn, "columns": min(2, len(drawn))}))

@@ -9,6 +9,7 @@ from pathlib import Path
 from medcare.foundation.storage import Json
 from medcare.reports.run_files import read_manifest
 from medcare.reports.wording import FAMILIES, NONE, group_name, model_name, sentence
+from medcare.settings.config import STAGES
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _budget(out: Path, own: str, name: str) -> str:
 
 def _stages(folder: Path) -> list[str]:
     found = []
-    for stage in ("aggregate", "align"):
+    for stage in STAGES:
         facts = read_manifest(folder / stage)
         if facts.get("trained_parameters") and facts.get("result", {}).get("tokens"):
             tokens = facts["result"]["tokens"]

@@ -10,7 +10,7 @@ from medcare.foundation.counted import counted
 from medcare.foundation.storage import Json, write_json, write_text
 from medcare.reports import wording
 from medcare.reports.charts import Tick, ticks
-from medcare.reports.page import page, render
+from medcare.reports.rendering import page, render
 from medcare.reports.tables import as_csv
 
 COLUMNS = (

@@ -9,6 +9,7 @@ from typing import Any
 
 from medcare.evaluation.evaluation_folder import ScoredTask
 from medcare.evaluation.scoring import ScoredAnswer
+from medcare.text.records import Item
 
 # Errors shown of each task and cause.
 _SHOWN = 1
@@ -43,25 +44,13 @@ class AnsweredItem:
     """An item with every model's answer.
 
     Attributes:
-        task: the task's name.
-        family: its family.
-        id: the item's id.
+        item: the item.
         split: taught or held out; empty where the task's items are all of one split.
-        prompt: the question.
-        target: the right answer.
-        options: the options, empty for free text.
-        answers: indices of the right options.
         replies: one a model.
     """
 
-    task: str
-    family: str
-    id: str
+    item: Item
     split: str
-    prompt: str
-    target: str
-    options: tuple[str, ...]
-    answers: tuple[int, ...]
     replies: tuple[MarkedReply, ...]
 
 
@@ -133,14 +122,5 @@ def _case(task: ScoredTask, index: int) -> AnsweredItem:
         MarkedReply(model, outcomes[index], cause(task, outcomes[index]))
         for model, outcomes in task.answers.items()
     )
-    return AnsweredItem(
-        item.task,
-        item.family,
-        item.id,
-        item.split if len({other.split for other in task.items}) > 1 else "",
-        item.prompt,
-        item.target,
-        item.options,
-        item.answers,
-        replies,
-    )
+    split = item.split if len({other.split for other in task.items}) > 1 else ""
+    return AnsweredItem(item, split, replies)

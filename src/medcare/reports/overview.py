@@ -17,7 +17,7 @@ from medcare.reports.wording import (
     percent,
     sentence,
 )
-from medcare.settings.config import METHODS
+from medcare.settings.config import METHODS, STAGES
 
 _EMBEDDED = "SmolLM2-135M-Instruct"
 _COMMIT = 10
@@ -193,7 +193,7 @@ def phases(manifest: Json) -> list[Json]:
         {
             "name": _phase_name(name),
             "seconds": seconds,
-            "kind": f"m-{name}" if name in ("aggregate", "align") else "m-base",
+            "kind": f"m-{name}" if name in STAGES else "m-base",
         }
         for name, seconds in manifest.get("phases", {}).items()
     ]
@@ -202,7 +202,7 @@ def phases(manifest: Json) -> list[Json]:
 def _phase_name(name: str) -> str:
     if name.startswith("evaluate "):
         return f"Test of {model_name(name.removeprefix('evaluate ')).lower()}"
-    known = name in ("aggregate", "align", *METHODS)
+    known = name in (*STAGES, *METHODS)
     return model_name(name) if known else name.capitalize()
 
 

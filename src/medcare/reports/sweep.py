@@ -10,7 +10,7 @@ from pathlib import Path
 from medcare.foundation.storage import Json, write_json, write_text
 from medcare.reports import wording
 from medcare.reports.charts import Tick, number
-from medcare.reports.page import page
+from medcare.reports.rendering import page
 
 
 def write_sweep(tree: Json, out: Path) -> Path:

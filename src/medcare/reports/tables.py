@@ -43,18 +43,11 @@ def _rows(results: Json) -> Iterator[Json]:
         whole = {**place, "split": "all", "n": task["n"]}
         for row in _scores(whole, task["scores"]):
             yield {**row, "unparsable": task["unparsable"][row["model"]]}
-        if "plain_accuracy" in task:
-            yield from _scores({**whole, "metric": "plain_accuracy"}, task["plain_accuracy"])
-        if "pass@1" in task:
-            yield from _scores({**whole, "metric": "pass@1"}, task["pass@1"])
-        if "subject_mean" in task:
-            yield from _scores({**whole, "metric": "subject_mean"}, task["subject_mean"])
-        for split, part in task["splits"].items():
-            yield from _scores({**place, "split": split, "n": part["n"]}, part["scores"])
-        for subject, part in task.get("subjects", {}).items():
-            yield from _scores({**place, "subject": subject, "n": part["n"]}, part["scores"])
-        for tag, part in task.get("tags", {}).items():
-            yield from _scores({**place, "tag": tag, "n": part["n"]}, part["scores"])
+        for metric in ("plain_accuracy", "pass@1", "subject_mean"):
+            yield from _scores({**whole, "metric": metric}, task.get(metric, {}))
+        for kind in ("split", "subject", "tag"):
+            for name_of_part, part in task.get(f"{kind}s", {}).items():
+                yield from _scores({**place, kind: name_of_part, "n": part["n"]}, part["scores"])
         yield from _differences(whole, task["comparisons"])
 
 

@@ -15,8 +15,8 @@ from medcare.foundation.contents import METRICS
 from medcare.reports.charts import Plot, curves, number
 from medcare.reports.run_files import read_manifest, read_metrics
 from medcare.reports.wording import duration, model_name
+from medcare.settings.config import STAGES
 
-STAGES = ("aggregate", "align")
 Rows = list[dict[str, Any]]
 
 _ROUND_OFF = 1e-4

@@ -1,4 +1,4 @@
-"""The picture that tells what training did: each group of test items, model by model, with intervals."""
+"""The summary picture: each group of test items, model by model, with intervals."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Panel:
     told: str
 
 
-def story(results: Json) -> list[Panel]:
+def panels(results: Json) -> list[Panel]:
     """A panel for each group of test items; where a family is cut into parts, for the parts."""
     groups = [group for family in overview(results).values() for group in family]
     if len(groups) > _MOST_SPLIT:

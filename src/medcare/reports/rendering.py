@@ -21,8 +21,8 @@ from medcare.foundation.counted import counted
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import Json
 from medcare.reports import baselines, examples, method, overview, tables, training, wording
+from medcare.reports.panels import panels
 from medcare.reports.run_files import read_benchmark, read_manifest, read_settings
-from medcare.reports.story import story
 from medcare.settings.config import METHODS
 
 # A difference of this many points, and more, gets the strongest colour.
@@ -65,7 +65,7 @@ def build_context(out: Path, results: Json) -> Json:
         "models": models,
         "in_short": overview.in_short(results),
         "findings": overview.findings(results),
-        "panels": story(results),
+        "panels": panels(results),
         "verdicts": baselines.verdicts(out, results, config["method"]),
         "overview": groups,
         "any_chance": any(group.chance is not None for family in groups.values() for group in family),
