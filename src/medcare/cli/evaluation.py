@@ -140,18 +140,19 @@ def harness(
 def _compare(first: str, second: str, out: Path | None) -> Next:
     from medcare.evaluation.comparison import compare
     from medcare.reports.comparison import comparison_markdown, comparison_table, write_comparison
+    from medcare.reports.wording import NOTICE
 
-    tree = compare(first, second)
-    for warning in tree["warnings"]:
+    comparison = compare(first, second)
+    for warning in comparison["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
     if out is None:
         if on_terminal():
-            sentences, columns, rows = comparison_table(tree)
-            for line in sentences:
-                typer.echo(line)
+            sentences, columns, rows = comparison_table(comparison)
+            sides = [f"{side.upper()}: {comparison[side]['name']}" for side in ("a", "b")]
+            typer.echo("\n".join([*sides, *sentences, NOTICE]))
             print_table("", columns, rows)
         else:
-            typer.echo(comparison_markdown(tree), nl=False)
+            typer.echo(comparison_markdown(comparison), nl=False)
         return ["evaluate", "--compare", first, second, "--out", "runs/compared"]
-    typer.echo(f"Comparison: {write_comparison(tree, out)}")
+    typer.echo(f"Comparison: {write_comparison(comparison, out)}")
     return ["judge", first, second, "--gold", "GOLD.jsonl", "--offline"]

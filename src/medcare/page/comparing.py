@@ -72,7 +72,7 @@ class Comparisons:
             key = (*sides, *(path.stat().st_mtime_ns for path in files))
             if key not in self._kept:
                 names = [f"{folder}:{model}" for folder, model in found]
-                self._kept[key] = [_told(tree, root) for tree in compare_all(names[0], names[1:])]
+                self._kept[key] = [_told(comparison, root) for comparison in compare_all(names[0], names[1:])]
                 for old in list(self._kept)[:-_MOST_KEPT]:
                     del self._kept[old]
         except (MedCareError, OSError) as error:  # or a run that goes while it is read
@@ -93,16 +93,16 @@ def _read(folder: Path, model: str) -> list[Path]:
     return [folder / "evaluation" / model / PREDICTIONS, folder / ITEMS, folder / CARDS]
 
 
-def _told(tree: Json, root: Path | None) -> Json:
-    """A tree as it may be told elsewhere."""
-    warnings = [str(warning) for warning in tree["warnings"]]
+def _told(comparison: Json, root: Path | None) -> Json:
+    """A comparison as it may be told elsewhere."""
+    warnings = [str(warning) for warning in comparison["warnings"]]
     settings = []
-    for row in tree["settings"]:
+    for row in comparison["settings"]:
         shown = {side: last_part(row[side]) for side in ("a", "b")}
         for side in ("a", "b"):
             warnings = [warning.replace(row[side], shown[side]) for warning in warnings if row[side]]
         settings.append({**row, **shown})
-    told: Json = without_paths({**tree, "settings": settings, "warnings": warnings}, root)
+    told: Json = without_paths({**comparison, "settings": settings, "warnings": warnings}, root)
     return told
 
 
@@ -112,7 +112,7 @@ def add_comparisons(routes: APIRouter, folders: RunFolders) -> None:
 
     @routes.get("/api/comparison")
     async def comparison(sides: Sides) -> list[Json]:
-        return [_table(tree) for tree in await comparisons.of(sides)]
+        return [_table(comparison) for comparison in await comparisons.of(sides)]
 
     @routes.get("/api/comparison/{pair}/{form}")
     async def whole(sides: Sides, pair: int, form: Form) -> Response:
@@ -127,8 +127,15 @@ def add_comparisons(routes: APIRouter, folders: RunFolders) -> None:
         return Response(text, media_type=kind, headers=headers)
 
 
-def _table(tree: Json) -> Json:
+def _table(comparison: Json) -> Json:
     """A comparison as the page shows it: what a terminal is told."""
-    sentences, columns, rows = comparison_table(tree)
-    told = {"sentences": sentences[2:-1], "columns": columns, "rows": rows, "warnings": tree["warnings"]}
-    return {"a": tree["a"]["name"], "b": tree["b"]["name"], "items": tree["items"]["n"], **told}
+    sentences, columns, rows = comparison_table(comparison)
+    return {
+        "a": comparison["a"]["name"],
+        "b": comparison["b"]["name"],
+        "items": comparison["items"]["n"],
+        "sentences": sentences,
+        "columns": columns,
+        "rows": rows,
+        "warnings": comparison["warnings"],
+    }

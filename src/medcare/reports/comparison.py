@@ -46,11 +46,11 @@ class ForestRow:
     mean: bool = False
 
 
-def write_comparison(tree: Json, out: Path) -> Path:
+def write_comparison(comparison: Json, out: Path) -> Path:
     """Write comparison.json, .csv, .md and .html into a folder.
 
     Args:
-        tree: of `medcare.evaluation.comparison.compare`.
+        comparison: of `medcare.evaluation.comparison.compare`.
         out: the folder.
 
     Returns:
@@ -59,25 +59,25 @@ def write_comparison(tree: Json, out: Path) -> Path:
     Raises:
         StorageError: a file can't be written.
     """
-    write_json(out / "comparison.json", tree)
-    write_text(out / "comparison.csv", comparison_csv(tree))
-    write_text(out / "comparison.md", comparison_markdown(tree))
-    write_text(out / "comparison.html", comparison_html(tree))
+    write_json(out / "comparison.json", comparison)
+    write_text(out / "comparison.csv", comparison_csv(comparison))
+    write_text(out / "comparison.md", comparison_markdown(comparison))
+    write_text(out / "comparison.html", comparison_html(comparison))
     return out / "comparison.html"
 
 
-def comparison_html(tree: Json) -> str:
+def comparison_html(comparison: Json) -> str:
     """What the comparison shows, as a page with a forest plot."""
-    return page(_context(tree), "comparison.html.j2")
+    return page(_context(comparison), "comparison.html.j2")
 
 
-def comparison_markdown(tree: Json) -> str:
+def comparison_markdown(comparison: Json) -> str:
     """What the comparison shows, as Markdown."""
-    return render("comparison.md.j2", _context(tree))
+    return render("comparison.md.j2", _context(comparison))
 
 
-def comparison_table(tree: Json) -> tuple[list[str], list[str], list[list[str]]]:
-    """What the comparison shows, for a terminal: sentences, then a table's headings and rows."""
+def comparison_table(comparison: Json) -> tuple[list[str], list[str], list[list[str]]]:
+    """What the comparison shows in short: sentences, then a table's headings and rows."""
     rows = [
         [
             name,
@@ -88,59 +88,58 @@ def comparison_table(tree: Json) -> tuple[list[str], list[str], list[list[str]]]
             wording.points_interval(task["difference"]),
             task["difference"]["verdict"],
         ]
-        for name, task in tree["tasks"].items()
+        for name, task in comparison["tasks"].items()
     ]
-    sides = [f"{side.upper()}: {tree[side]['name']}" for side in ("a", "b")]
     columns = ["task", "items", "A", "B", "B − A", "95 % interval", "B is"]
-    return [*sides, *_sentences(tree), wording.NOTICE], columns, rows
+    return list(_sentences(comparison)), columns, rows
 
 
-def comparison_csv(tree: Json) -> str:
+def comparison_csv(comparison: Json) -> str:
     """One row a family and split, with an empty `task`, then one a task. Values are shares of 1."""
-    return as_csv(COLUMNS, _csv_rows(tree))
+    return as_csv(COLUMNS, _csv_rows(comparison))
 
 
-def _csv_rows(tree: Json) -> Iterator[Json]:
-    for family, splits in tree["families"].items():
+def _csv_rows(comparison: Json) -> Iterator[Json]:
+    for family, splits in comparison["families"].items():
         for split, entry in splits.items():
             yield {"family": family, "split": split, "metric": "mean", "n": entry["n"], **_numbers(entry)}
-    for name, task in tree["tasks"].items():
+    for name, task in comparison["tasks"].items():
         shown = {key: task[key] for key in ("family", "metric", "mode", "n", "better", "worse")}
         yield {"task": name, "split": "all", **shown, **_numbers(task)}
 
 
 def _numbers(entry: Json) -> Json:
     difference = dict(entry["difference"])
-    found = {"difference": difference.pop("value"), **difference}
+    numbers = {"difference": difference.pop("value"), **difference}
     for side in ("a", "b"):
         score = entry[side]
-        found |= {side: score["value"], f"{side}_low": score["low"], f"{side}_high": score["high"]}
-    return found
+        numbers |= {side: score["value"], f"{side}_low": score["low"], f"{side}_high": score["high"]}
+    return numbers
 
 
-def _context(tree: Json) -> Json:
-    limit, marks = _axis(tree)
-    shown = [task for task in tree["tasks"].values() if task["difference"]["verdict"] != wording.NONE]
+def _context(comparison: Json) -> Json:
+    limit, marks = _axis(comparison)
+    shown = [task for task in comparison["tasks"].values() if task["difference"]["verdict"] != wording.NONE]
     return {
-        "title": f"{tree['a']['name']} against {tree['b']['name']}",
-        "tree": tree,
+        "title": f"{comparison['a']['name']} against {comparison['b']['name']}",
+        "comparison": comparison,
         "notice": wording.NOTICE,
-        "rows": list(_forest(tree, limit)),
+        "rows": list(_forest(comparison, limit)),
         "ticks": marks,
         "counts": {
-            "tasks": len(tree["tasks"]),
+            "tasks": len(comparison["tasks"]),
             "better": sum(task["difference"]["verdict"] == "better" for task in shown),
             "worse": sum(task["difference"]["verdict"] == "worse" for task in shown),
         },
-        "sentences": list(_sentences(tree)),
-        "settings": [{**row, "a": _short(row["a"]), "b": _short(row["b"])} for row in tree["settings"]],
-        "changed": any(row["matters"] for row in tree["settings"]),
+        "sentences": list(_sentences(comparison)),
+        "settings": [{**row, "a": _short(row["a"]), "b": _short(row["b"])} for row in comparison["settings"]],
+        "changed": any(row["matters"] for row in comparison["settings"]),
     }
 
 
-def _sentences(tree: Json) -> Iterator[str]:
+def _sentences(comparison: Json) -> Iterator[str]:
     """What the families' means show."""
-    for family, splits in tree["families"].items():
+    for family, splits in comparison["families"].items():
         for split, entry in splits.items():
             name = wording.group_name(family, split)
             yield f"{name} ({_count(entry)}): {_finding(entry['difference'])}"
@@ -148,22 +147,22 @@ def _sentences(tree: Json) -> Iterator[str]:
 
 def _finding(difference: Json) -> str:
     facts = wording.evidence(difference)
-    size = wording.points(difference["value"])
     if difference["verdict"] == wording.NONE:
-        return f"no difference was shown: {size} points ({facts})."
-    return f"B is {difference['verdict']} by {size.lstrip('+').lstrip(_MINUS)} points ({facts})."
-
-
-_MINUS = "\u2212"
+        return f"no difference was shown: {wording.points(difference['value'])} points ({facts})."
+    size = wording.points(abs(difference["value"])).lstrip("+")
+    return f"B is {difference['verdict']} by {size} points ({facts})."
 
 
 def _count(entry: Json) -> str:
     return f"{counted(entry['tasks'], 'task')}, {counted(entry['n'], 'item')}"
 
 
-def _axis(tree: Json) -> tuple[float, list[Tick]]:
+def _axis(comparison: Json) -> tuple[float, list[Tick]]:
     """The largest difference that the plot has room for, and its ticks."""
-    entries = [*tree["tasks"].values(), *(part for s in tree["families"].values() for part in s.values())]
+    entries = [
+        *comparison["tasks"].values(),
+        *(part for s in comparison["families"].values() for part in s.values()),
+    ]
     ends = [abs(entry["difference"][key]) for entry in entries for key in ("low", "high", "value")]
     steps = ticks(max(ends), most=2)
     limit = steps[-1]
@@ -175,12 +174,12 @@ def _place(value: float, limit: float) -> float:
     return round(50 + 50 * value / limit, 2)
 
 
-def _forest(tree: Json, limit: float) -> Iterator[ForestRow]:
-    for family, splits in tree["families"].items():
+def _forest(comparison: Json, limit: float) -> Iterator[ForestRow]:
+    for family, splits in comparison["families"].items():
         for split, entry in splits.items():
             title = f"Mean, {wording.split_name(family, split)}"
             yield _row(title, _count(entry), family, entry, limit, mean=True)
-        for name, task in tree["tasks"].items():
+        for name, task in comparison["tasks"].items():
             if task["family"] == family:
                 metric = wording.metric_name(task["metric"])
                 note = f"{metric}, {task['n']:,} items"

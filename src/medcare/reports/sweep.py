@@ -13,34 +13,34 @@ from medcare.reports.charts import Tick, number
 from medcare.reports.rendering import page
 
 
-def write_sweep(tree: Json, out: Path) -> Path:
+def write_sweep(sweep: Json, out: Path) -> Path:
     """Write sweep.json and sweep.html into a folder; returns the page.
 
     Args:
-        tree: of `medcare.study.sweep.summary`.
+        sweep: of `medcare.study.sweep.summary`.
         out: the folder.
 
     Raises:
         StorageError: a file can't be written.
     """
-    write_json(out / "sweep.json", tree)
-    header, rows = sweep_table(tree)
+    write_json(out / "sweep.json", sweep)
+    header, rows = sweep_table(sweep)
     context = {
-        "title": f"Sweep of stage {tree['stage']}",
-        "tree": tree,
+        "title": f"Sweep of stage {sweep['stage']}",
+        "sweep": sweep,
         "notice": wording.NOTICE,
         "header": header,
-        "rows": list(zip(tree["rows"], rows, strict=True)),
-        "panels": list(_panels(tree)),
+        "rows": list(zip(sweep["rows"], rows, strict=True)),
+        "panels": list(_panels(sweep)),
     }
     write_text(out / "sweep.html", page(context, "sweep.html.j2"))
     return out / "sweep.html"
 
 
-def sweep_table(tree: Json) -> tuple[list[str], list[list[str]]]:
+def sweep_table(sweep: Json) -> tuple[list[str], list[list[str]]]:
     """Headings and rows, the best first."""
-    header = [*tree["grid"], f"validation {tree['measure']}", "seeds", "best step"]
-    return header, list(map(_cells, tree["rows"]))
+    header = [*sweep["grid"], f"validation {sweep['measure']}", "seeds", "best step"]
+    return header, list(map(_cells, sweep["rows"]))
 
 
 def as_options(settings: Json) -> str:
@@ -55,27 +55,27 @@ def _cells(row: Json) -> list[str]:
     return [*settings, mean, str(len(row["values"])), steps]
 
 
-def _panels(tree: Json) -> Iterator[Json]:
+def _panels(sweep: Json) -> Iterator[Json]:
     """For each setting with several values: all trainings over them, and the best mean of each as a line."""
-    values = [value for row in tree["rows"] for value in row["values"].values()]
+    values = [value for row in sweep["rows"] for value in row["values"].values()]
     if not values:
         return
     low, high = min(values), max(values)
     room = (high - low or abs(high) or 1.0) * 0.1
     low, span = low - room, high - low + 2 * room
-    best = max if tree["measure"] == "score" else min
+    best = max if sweep["measure"] == "score" else min
 
     def place(value: float) -> float:
         return float(round(100 * (value - low) / span, 2))
 
-    for key, tried in tree["grid"].items():
+    for key, tried in sweep["grid"].items():
         if len(tried) < 2:
             continue
         ticks, points, line = [], [], []
         for order, value in enumerate(tried):
             at = round(100 * (order + 0.5) / len(tried), 2)
             ticks.append(Tick(at, wording.visible(_text(value), 24)))
-            rows = [row for row in tree["rows"] if row["settings"][key] == value and row["values"]]
+            rows = [row for row in sweep["rows"] if row["settings"][key] == value and row["values"]]
             points += [(at, 100 - place(value)) for row in rows for value in row["values"].values()]
             if rows:
                 line.append(f"{at},{100 - place(best(row['mean'] for row in rows)):.2f}")
