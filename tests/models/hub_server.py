@@ -14,8 +14,13 @@ COMMIT = "c" * 40
 
 
 @contextmanager
-def hub_of(folder: Path, repository: str) -> Iterator[tuple[str, list[str]]]:
+def hub_of(folder: Path, repository: str, refused: str = "") -> Iterator[tuple[str, list[str]]]:
     """Serve a folder as a repository.
+
+    Args:
+        folder: its files.
+        repository: its name.
+        refused: the code of the error with which the hub answers every request, if it does.
 
     Yields:
         The hub's address, and the files that were asked for, in order.
@@ -33,7 +38,9 @@ def hub_of(folder: Path, repository: str) -> Iterator[tuple[str, list[str]]]:
             about, resolve = f"/api/models/{repository}/", f"/{repository}/resolve/"
             body, status = b"{}", 404
             headers = {"X-Repo-Commit": COMMIT}
-            if self.path.startswith(about):
+            if refused:
+                status, headers = 403 if refused == "GatedRepo" else 404, {"X-Error-Code": refused}
+            elif self.path.startswith(about):
                 body, status = json.dumps(self._told(self.path.removeprefix(about))).encode(), 200
             elif self.path.startswith(resolve):
                 name = self.path.removeprefix(resolve).partition("/")[2]

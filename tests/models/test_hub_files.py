@@ -43,9 +43,11 @@ def copy(repository: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def taken(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def taken(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[list[str]]:
     """The files that were taken from the hub; its cache is empty at first."""
-    with hub_of(copy, NAME) as (address, taken):
+    with hub_of(copy, NAME, getattr(request, "param", "")) as (address, taken):
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)
         monkeypatch.setattr(
@@ -105,3 +107,21 @@ def test_what_is_fetched_is_looked_at_as_a_folder_is(
     with pytest.raises(ModelError, match=told):
         load_tokenizer(NAME) if file == "tokenizer.json" else loaded(NAME)
     assert file in taken
+
+
+@pytest.mark.parametrize(
+    ("taken", "told"),
+    [
+        ("GatedRepo", "accept their terms .* `hf auth login`"),
+        ("RepoNotFound", "no such repository"),
+        ("RevisionNotFound", "no such branch, tag or commit"),
+    ],
+    indirect=["taken"],
+)
+def test_what_the_hub_refuses_is_told_with_what_helps(told: str, taken: list[str]) -> None:
+    """Many medical bases are given only to who has agreed to terms."""
+    for load in (load_config, load_tokenizer):
+        with pytest.raises(ModelError, match=told) as caught:
+            load(NAME)
+        assert "\n" not in str(caught.value)
+    assert not taken

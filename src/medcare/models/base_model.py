@@ -14,7 +14,7 @@ from medcare.foundation.hub import HubName
 from medcare.foundation.outside import check_file
 from medcare.foundation.storage import clue, expanded, missing
 from medcare.models.embedded import embedded_folder
-from medcare.models.hub_files import settings_of, weights_of
+from medcare.models.hub_files import refusal_of, settings_of, weights_of
 from medcare.models.model_files import TEXT, check_files, check_generation, measured, weight_names
 from medcare.models.placement import Placed, Placement, input_device
 from medcare.models.soundness import check_finite, check_loaded, fit_tokenizer, quiet_loading, unpacked
@@ -331,6 +331,8 @@ class _explained:
 
 def _reason(error: BaseException) -> str:
     """The first line of what a library says, and the next ones where the first only leads to them."""
+    if reason := refusal_of(error):
+        return reason
     lines = (str(error).strip() or type(error).__name__).splitlines()
     said = " ".join(lines[: 3 if lines[0].rstrip().endswith(":") else 1])
     return " ".join(said.split())[:300].rstrip(".")

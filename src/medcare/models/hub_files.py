@@ -61,6 +61,24 @@ def own_folder(source: str | None) -> Path | None:
         return None
 
 
+def refusal_of(error: BaseException) -> str:
+    """Why the hub gives nothing, and what helps; empty for other errors.
+
+    What its client says is advice for who writes programs.
+    """
+    from huggingface_hub import errors
+
+    reasons: dict[type[BaseException], str] = {
+        errors.GatedRepoError: "its owners ask for consent first: accept their terms on its page at the hub, "
+        "then log in with `hf auth login`",
+        errors.RepositoryNotFoundError: "the hub has no such repository, or shows it to its owners alone: "
+        "log in with `hf auth login`",
+        errors.RevisionNotFoundError: "its repository has no such branch, tag or commit",
+        errors.LocalEntryNotFoundError: "the hub can't be reached from here, and the cache holds no copy",
+    }
+    return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), "")
+
+
 def _name(source: str) -> HubName | None:
     return None if Path(source).is_dir() else HubName.of(source)
 
