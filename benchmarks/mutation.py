@@ -78,7 +78,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "losses": (("training/losses.py",), ("training/test_losses.py",)),
     "chat": (
-        ("text/chat_template.py",),
+        ("text/chat_template.py", "text/template.py"),
         (
             "text/test_chat_template.py",
             "text/test_laws_of_rendering.py",

@@ -39,6 +39,15 @@ def test_every_file_that_is_named_is_there():
     assert not [name for name in names if not (ROOT / name).exists()]
 
 
+def test_the_modules_that_mutants_are_made_of_are_there_with_their_tests(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import mutation
+
+    modules, tests = zip(*mutation.ROOMS.values(), strict=True)
+    assert all((ROOT / "src" / "medcare" / name).is_file() for room in modules for name in room)
+    assert all((ROOT / "tests" / name).is_file() for room in tests for name in room)
+
+
 def test_every_function_that_is_named_is_in_its_file():
     named = re.findall(r"`(?:src/medcare/)?([a-z_]+/[\w./]+\.py)`:? `([\w.]+)`", TEXT)
     assert len(named) > 5
