@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.axes import Axes
 
 from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.study import grid
 from medcare.study.figures import draw
 from medcare.study.grid import finished, run_study
 from medcare.study.plan import Figure, load_study
+from medcare.study.results import interval
 from medcare.study.small_world import World
-from medcare.study.tables import interval, paired, write_study
+from medcare.study.tables import paired, write_study
 
 PLAN = {
     "world": "small",
@@ -118,6 +120,21 @@ def test_cells_run_once_and_the_tables_come_of_them_alone(tmp_path, monkeypatch)
     assert page.count("\n| ") == 1 + len(arms)
     assert (out / "frontier.svg").read_text().startswith("<?xml")
     assert all(json.loads(path.read_text())["commit"] for path in out.glob("cells/*/cell.json"))
+
+
+def test_the_crosses_of_a_figure_are_students(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(Axes, "errorbar", lambda _, x, y, **how: drawn.update(how, x=x, y=y))
+    ends = [{"x": float(number), "y": 1.0} for number in (1, 2, 3)]
+    cells = [
+        {"arm": "a", "family": "a", "seed": seed, "result": {"mixed": {"measures": {"end": end}}}}
+        for seed, end in enumerate(ends)
+    ]
+    draw(Figure("f", "F", "x", "y", ("a",)), cells, tmp_path / "f.svg")
+    assert (drawn["x"], drawn["y"], drawn["yerr"]) == (2.0, 1.0, 0.0)
+    assert drawn["xerr"] == pytest.approx(2.484, abs=1e-3)
+    draw(Figure("f", "F", "x", "y", ("a",)), cells[:1], tmp_path / "f.svg")
+    assert (drawn["xerr"], drawn["yerr"]) == (0, 0), "of one seed there is no interval"
 
 
 def test_statistics_are_students():

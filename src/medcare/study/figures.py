@@ -12,7 +12,7 @@ import numpy as np
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import write_atomic
 from medcare.study.plan import Figure
-from medcare.study.results import last_stage
+from medcare.study.results import interval, last_stage
 
 _MARKS = "osD^vP*Xh<>d"
 
@@ -20,7 +20,7 @@ _MARKS = "osD^vP*Xh<>d"
 def draw(figure: Figure, cells: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the means over the seeds of each arm, as an SVG.
 
-    A large mark is the end of training, with a cross of 95 % intervals' size; the thin line to it is the
+    A large mark is the end of training, with a cross as large as the 95 % intervals; the thin line to it is the
     training on the way, which is what stopping early gives.
 
     Raises:
@@ -36,13 +36,14 @@ def draw(figure: Figure, cells: Sequence[Mapping[str, Any]], path: Path) -> None
             mine = [cell["result"] for cell in cells if cell["arm"] == arm and "result" in cell]
             if not mine:  # all of them diverged
                 continue
-            path_x, path_y = _way(mine, figure.x, figure.y)
-            axes.plot(path_x.mean(0), path_y.mean(0), "-", color=colour, linewidth=0.7, alpha=0.6)
+            way = _way(mine, figure.x, figure.y)
+            axes.plot(*way.mean(1), "-", color=colour, linewidth=0.7, alpha=0.6)
+            (x, x_half), (y, y_half) = (interval(seeds[:, -1]) for seeds in way)
             axes.errorbar(
-                path_x[:, -1].mean(),
-                path_y[:, -1].mean(),
-                xerr=_half(path_x[:, -1]),
-                yerr=_half(path_y[:, -1]),
+                x,
+                y,
+                xerr=np.nan_to_num(x_half),
+                yerr=np.nan_to_num(y_half),
                 fmt=mark,
                 color=colour,
                 label=None if labelled else family,
@@ -81,9 +82,3 @@ def _way(results: Sequence[Mapping[str, Any]], *measures: str) -> Any:
         moments.append(last["end"])
         rows.append([[measured[measure] for measured in moments] for measure in measures])
     return np.array(rows).swapaxes(0, 1)
-
-
-def _half(values: Any) -> float:
-    if len(values) < 2:
-        return 0.0
-    return 1.96 * float(np.std(values, ddof=1)) / float(np.sqrt(len(values)))

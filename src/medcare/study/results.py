@@ -1,10 +1,14 @@
-"""The results of cells: of which stage they are, and those of a file by arm and seed."""
+"""The results of cells: of their last stage, their mean over seeds, and those of a file by arm and seed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from scipy import stats
 
 from medcare.foundation.storage import read_jsonl
 
@@ -21,6 +25,15 @@ def at_end(result: Mapping[str, Any]) -> dict[str, float]:
     """What was measured at the end of the last stage."""
     end: dict[str, float] = last_stage(result)["measures"]["end"]
     return end
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and half of its 95 % interval, Student's; no interval (nan) of a single value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.nan
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, float(stats.t.ppf(0.975, len(values) - 1)) * error
 
 
 def read_results(path: Path) -> dict[str, dict[int, Any]]:

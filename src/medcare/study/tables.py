@@ -23,7 +23,7 @@ from medcare.foundation.storage import write_text
 from medcare.study.figures import draw
 from medcare.study.grid import finished
 from medcare.study.plan import Study
-from medcare.study.results import at_end
+from medcare.study.results import at_end, interval
 
 REPORT = "study.md"
 
@@ -70,15 +70,6 @@ def write_study(study: Study, out: Path) -> Path:
         lines += ["", f"![{figure.title}]({figure.name}.svg)"]
     write_text(out / REPORT, "\n".join(lines) + "\n")
     return out / REPORT
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and half of its 95 % interval, Student's; no interval (nan) of a single value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, math.nan
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return mean, float(stats.t.ppf(0.975, len(values) - 1)) * error
 
 
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, float, float]:
