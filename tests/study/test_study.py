@@ -123,8 +123,13 @@ def test_cells_run_once_and_the_tables_come_of_them_alone(tmp_path, monkeypatch)
 
 
 def test_the_crosses_of_a_figure_are_students(tmp_path, monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(Axes, "errorbar", lambda _, x, y, **how: drawn.update(how, x=x, y=y))
+    drawn, errorbar = {}, Axes.errorbar
+
+    def noted(axes, x, y, **how):
+        drawn.update(how, x=x, y=y)
+        return errorbar(axes, x, y, **how)
+
+    monkeypatch.setattr(Axes, "errorbar", noted)
     ends = [{"x": float(number), "y": 1.0} for number in (1, 2, 3)]
     cells = [
         {"arm": "a", "family": "a", "seed": seed, "result": {"mixed": {"measures": {"end": end}}}}

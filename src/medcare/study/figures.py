@@ -20,8 +20,8 @@ _MARKS = "osD^vP*Xh<>d"
 def draw(figure: Figure, cells: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the means over the seeds of each arm, as an SVG.
 
-    A large mark is the end of training, with a cross as large as the 95 % intervals; the thin line to it is the
-    training on the way, which is what stopping early gives.
+    A large mark is the end of training, with a cross as large as the 95 % intervals; the thin line to it is
+    the training on the way, which is what stopping early gives.
 
     Raises:
         EvaluationError: the cells have no such measure.
