@@ -1,4 +1,4 @@
-"""The Runs view: all runs in a folder, and a stream of events that tells whenever something has changed."""
+"""The Runs view: all runs in a folder, and a stream of events whenever one of them changes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from medcare.serving.failures import ApiError
 from medcare.serving.service import Service
 
 _EVERY = 1.0  # seconds between two looks
-_FRESH = 0.5  # seconds for which a look is good for everyone who watches
-_SILENCE = 15.0  # seconds after which an empty line keeps the connection alive
+_FRESH = 0.5  # seconds for which one look serves everyone who watches
+_SILENCE = 15.0  # seconds after which a comment keeps the connection alive
 _MOST_WATCHERS = 64
 log = logging.getLogger(__name__)
 
 
 class RunBoard:
-    """What is known of all runs; several may look at once, and one of them reads."""
+    """All runs of a folder. Several threads may look at once; one of them reads for all."""
 
     def __init__(self, folders: RunFolders) -> None:
         """Prepare; nothing is read yet."""
@@ -38,7 +38,7 @@ class RunBoard:
         self._seen: tuple[float, list[Json]] = (-_FRESH, [])
 
     def look(self) -> list[Json]:
-        """The runs, the one that changed last first; see `WatchedFolder.look`."""
+        """The runs as `WatchedFolder.look` returns them: those under way first, the last changed on top."""
         with self._lock:
             looked, runs = self._seen
             if time.monotonic() - looked >= _FRESH:
@@ -95,18 +95,17 @@ def add_board(routes: APIRouter, service: Service, folders: RunFolders) -> None:
 
 
 async def _events(board: RunBoard, service: Service) -> AsyncIterator[bytes]:
-    """The runs, whole, whenever they have changed, until the server stops.
+    """All runs, whenever one has changed, until the server stops.
 
-    Every event tells everything, so that a page that missed some, or comes back after a while, is as right as
-    any other, and whatever becomes of the files.
+    Each event holds everything: a page that missed some is right again with the next.
     """
-    told, silent_since = "", time.monotonic()
+    sent, silent_since = "", time.monotonic()
     while service.healthy:
         runs = await run_in_threadpool(board.look)
         now = json.dumps(runs, ensure_ascii=False, separators=(",", ":"))
-        if now != told:
-            told, silent_since = now, time.monotonic()
-            # Not the hour, which clocks disagree about: how long ago each run has changed.
+        if now != sent:
+            sent, silent_since = now, time.monotonic()
+            # Seconds ago rather than a time of day: the clocks of server and browser may differ.
             ages = {run["name"]: round(time.time() - run["changed"], 1) for run in runs}
             yield format_sse_event(data_str=f'{{"runs":{now},"ages":{json.dumps(ages)}}}')
         elif time.monotonic() - silent_since > _SILENCE:

@@ -1,4 +1,4 @@
-"""Models whose answers lie in the folder of runs, compared as `medcare evaluate --compare` compares them."""
+"""The Compare view: models whose answers are in the folder of runs, as `medcare evaluate --compare` does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Sides = Annotated[
 
 
 class Comparisons:
-    """Comparisons of what lies in the folders; one is computed at a time, and the last ones are kept."""
+    """Comparisons of models in the folders; one is computed at a time, and the last four are kept."""
 
     def __init__(self, folders: RunFolders) -> None:
         """Prepare; nothing is read yet."""
@@ -54,7 +54,7 @@ class Comparisons:
             sides: each as `RUN/MODEL`.
 
         Returns:
-            The trees of `compare`, without paths of this machine.
+            As of `compare`, without paths of this machine.
 
         Raises:
             ApiError: there are no such answers, or they can't be compared.
@@ -65,17 +65,17 @@ class Comparisons:
     def _of(self, sides: Sequence[str]) -> list[Json]:
         if len(set(sides)) < len(sides):
             raise ApiError(400, "A model is named twice. Choose each once.", param="side")
-        found = [self._answers(side) for side in sides]
+        answers = [self._answers(side) for side in sides]
         root = self._folders.root
         try:
-            files = [path for folder, model in found for path in _read(folder, model)]
+            files = [path for folder, model in answers for path in _read(folder, model)]
             key = (*sides, *(path.stat().st_mtime_ns for path in files))
             if key not in self._kept:
-                names = [f"{folder}:{model}" for folder, model in found]
-                self._kept[key] = [_told(comparison, root) for comparison in compare_all(names[0], names[1:])]
+                names = [f"{folder}:{model}" for folder, model in answers]
+                self._kept[key] = [_public(pair, root) for pair in compare_all(names[0], names[1:])]
                 for old in list(self._kept)[:-_MOST_KEPT]:
                     del self._kept[old]
-        except (MedCareError, OSError) as error:  # or a run that goes while it is read
+        except (MedCareError, OSError) as error:  # OSError: a run that is deleted meanwhile
             raise ApiError(400, without_paths(str(error), root)) from error
         return self._kept[key]
 
@@ -93,8 +93,8 @@ def _read(folder: Path, model: str) -> list[Path]:
     return [folder / "evaluation" / model / PREDICTIONS, folder / ITEMS, folder / CARDS]
 
 
-def _told(comparison: Json, root: Path | None) -> Json:
-    """A comparison as it may be told elsewhere."""
+def _public(comparison: Json, root: Path | None) -> Json:
+    """A comparison without paths of this machine."""
     warnings = [str(warning) for warning in comparison["warnings"]]
     settings = []
     for row in comparison["settings"]:
@@ -102,8 +102,8 @@ def _told(comparison: Json, root: Path | None) -> Json:
         for side in ("a", "b"):
             warnings = [warning.replace(row[side], shown[side]) for warning in warnings if row[side]]
         settings.append({**row, **shown})
-    told: Json = without_paths({**comparison, "settings": settings, "warnings": warnings}, root)
-    return told
+    public: Json = without_paths({**comparison, "settings": settings, "warnings": warnings}, root)
+    return public
 
 
 def add_comparisons(routes: APIRouter, folders: RunFolders) -> None:
@@ -128,7 +128,7 @@ def add_comparisons(routes: APIRouter, folders: RunFolders) -> None:
 
 
 def _table(comparison: Json) -> Json:
-    """A comparison as the page shows it: what a terminal is told."""
+    """A comparison as the page shows it."""
     sentences, columns, rows = comparison_table(comparison)
     return {
         "a": comparison["a"]["name"],

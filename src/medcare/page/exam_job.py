@@ -1,4 +1,4 @@
-"""Served models answer a user's own exam: one at a time on a server, between the answers of chats."""
+"""A user's own exam, answered by the served models between the answers of chats; one exam at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
@@ -28,30 +27,26 @@ from medcare.serving.failures import ApiError
 from medcare.serving.served_model import ServedModel
 from medcare.serving.service import Service
 from medcare.settings.config import EvaluationConfig, RunConfig
-from medcare.text.chat_template import render_answer
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-_LONGEST_QUESTION = 4096  # tokens, with its options: what they see of each other is a square of it
+_LONGEST_QUESTION = 4096  # tokens, with its options: the mask among them grows with the square
 _SETTINGS = EvaluationConfig(tokens_per_batch=2048)
 _PIECE_SECONDS = 0.5  # for which the worker does nothing else
 _MOST_AT_ONCE = 32  # questions
-_FORSAKEN = 300.0  # seconds without a question how far it is, after which a job ends
+_FORSAKEN = 300.0  # seconds after which a job ends whose state nobody has asked for
 _MOST_KEPT = 4
 log = logging.getLogger(__name__)
 
 
 class ExamJob:
-    """An exam that is answered, or was.
+    """An exam under way, or answered.
 
     Attributes:
-        id: known only to who has sent it.
+        id: known only to whoever sent it.
         state: `running`, `finished`, `failed` or `cancelled`.
         done: answers so far.
         total: answers there will be.
         error: why it has failed.
-        result: see `_told`; None before the end.
+        result: see `_result`; None before the end.
         asked: when its state was last asked for.
     """
 
@@ -66,8 +61,15 @@ class ExamJob:
 
     def view(self) -> Json:
         """What the page is told."""
-        told = {"id": self.id, "state": self.state, "done": self.done, "total": self.total}
-        return {**told, "error": self.error, "set_aside": list(self.exam.set_aside), "result": self.result}
+        return {
+            "id": self.id,
+            "state": self.state,
+            "done": self.done,
+            "total": self.total,
+            "error": self.error,
+            "set_aside": list(self.exam.set_aside),
+            "result": self.result,
+        }
 
 
 class ExamDesk:
@@ -78,7 +80,7 @@ class ExamDesk:
         self._service = service
         self._jobs: dict[str, ExamJob] = {}
         self._reading = False
-        self._engines: dict[str, tuple[LocalEngine, _Length]] = {}
+        self._engines: dict[str, LocalEngine] = {}
 
     async def take(self, body: OwnExamRequest) -> ExamJob:
         """Read an exam and begin to answer it; raises ApiError."""
@@ -125,7 +127,7 @@ class ExamDesk:
     async def _run(self, job: ExamJob) -> None:
         try:
             answers = {model.name: await self._answers(job, model) for model in job.models}
-            job.result = await run_in_threadpool(_told, job.exam, answers)
+            job.result = await run_in_threadpool(_result, job.exam, answers)
             job.state = "finished"
         except asyncio.CancelledError:  # by the user, or by the worker's end
             job.state = "cancelled"
@@ -137,59 +139,50 @@ class ExamDesk:
 
     async def _answers(self, job: ExamJob, model: ServedModel) -> Predictions:
         """One model's answers to all questions, computed in pieces by the server's worker."""
-        engine, length = await run_in_threadpool(self._engine, model)
+        engine = await run_in_threadpool(self._engine, model)
         left = list(build_prompts(job.exam.items, _SETTINGS, tasks=job.exam.cards).all)
-        await run_in_threadpool(length.check, left)
+        most = min(_LONGEST_QUESTION, model.engine.longest)
+        await run_in_threadpool(_check_lengths, left, model, most)
         rows: Predictions = {}
         size = 1
         while left:
-            piece, left = left[:size], left[size:]
+            prompts, left = left[:size], left[size:]
             began = time.monotonic()
-            work = self._service.worker.run(partial(_answered, engine, piece))
+            work = self._service.worker.run(partial(_answered, engine, prompts))
             for row in await asyncio.wrap_future(work):
                 rows[row["id"]] = row
-            job.done += len(piece)
+            job.done += len(prompts)
             took = time.monotonic() - began
             size = min(_MOST_AT_ONCE, max(1, round(size * min(2.0, _PIECE_SECONDS / max(took, 1e-3)))))
             if time.monotonic() - job.asked > _FORSAKEN:
                 raise asyncio.CancelledError
         return rows
 
-    def _engine(self, model: ServedModel) -> tuple[LocalEngine, _Length]:
+    def _engine(self, model: ServedModel) -> LocalEngine:
         if model.name not in self._engines:
             # A tokenizer of its own: that of the chats may not be called by two threads at once.
             tokenizer = copy.deepcopy(model.tokenizer)
-            engine = LocalEngine(model.model, tokenizer, _SETTINGS)
-            self._engines[model.name] = (
-                engine,
-                _Length(tokenizer, min(_LONGEST_QUESTION, model.engine.longest)),
-            )
+            self._engines[model.name] = LocalEngine(model.model, tokenizer, _SETTINGS)
         return self._engines[model.name]
 
 
-class _Length:
-    """How long a question may be for a model."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, most: int) -> None:
-        self._tokenizer, self._most = tokenizer, most
-
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raise EvaluationError for a question that is too long, before any is answered."""
-        for prompt in prompts:
-            pairs = [render_answer(self._tokenizer, prompt.messages, option) for option in prompt.options]
-            tokens = len(pairs[0][0]) + sum(len(option) for _, option in pairs)
-            if tokens > self._most:
-                raise EvaluationError(
-                    f"The question '{visible(prompt.item.id, 60)}' and its options have {tokens:,} tokens; "
-                    f"at most {self._most:,} are taken. Shorten it, or leave it out."
-                )
+def _check_lengths(prompts: Sequence[Prompt], model: ServedModel, most: int) -> None:
+    """Raise EvaluationError for a question of more than `most` tokens, before any is answered."""
+    for prompt in prompts:
+        pairs = [model.answered(prompt.messages, option) for option in prompt.options]
+        tokens = len(pairs[0][0]) + sum(len(option) for _, option in pairs)
+        if tokens > most:
+            raise EvaluationError(
+                f"The question '{visible(prompt.item.id, 60)}' and its options have {tokens:,} tokens; "
+                f"at most {most:,} are taken. Shorten it, or leave it out."
+            )
 
 
 def _answered(engine: LocalEngine, prompts: Sequence[Prompt]) -> list[Prediction]:
     return [row for rows in answer(engine, prompts) for row in rows]
 
 
-def _told(exam: OwnExam, answers: dict[str, Predictions]) -> Json:
+def _result(exam: OwnExam, answers: dict[str, Predictions]) -> Json:
     """The scores as `medcare evaluate` has them, and what each model chose.
 
     Returns:
@@ -200,9 +193,9 @@ def _told(exam: OwnExam, answers: dict[str, Predictions]) -> Json:
     tasks = score_tasks(exam.items, exam.cards, answers)
     tree = results(tasks, seed=RunConfig.seed)
     scores = [
-        {"task": name, "model": model, "n": entry["n"], **score}
-        for name, entry in tree["tasks"].items()
-        for model, score in entry["scores"].items()
+        {"task": name, "model": model, "n": task["n"], **score}
+        for name, task in tree["tasks"].items()
+        for model, score in task["scores"].items()
     ]
     compared = [
         sentence(comparison, *pair.split("->"))

@@ -1,8 +1,8 @@
-"""Questions that the page offers to someone who has none: facts of a run that a served model gets right.
+"""Questions that the page suggests: facts of a run that a served model gets right.
 
-They are taught facts that the run's last model chose rightly in its exam, put in the exam's words. Choosing
-among options is easier than answering, so each is asked first, and offered only if the answer names the right
-option and no other.
+Candidates are exam questions on taught facts that the run's last model answered rightly. Choosing among
+options is easier than answering in words, so the served model is asked each one first; it is suggested only
+if the answer names the right option and no other.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class OutcomeRow(Outside):
 
 
 class OfferedQuestions:
-    """The examples of a server, found once, when the page first asks for them."""
+    """A server's suggestions, found once, when the page first asks for them."""
 
     def __init__(self, service: Service, runs: FinishedRuns) -> None:
         """Prepare; `get` finds them."""
@@ -48,25 +48,25 @@ class OfferedQuestions:
         self._finding: asyncio.Task[list[str]] | None = None
 
     async def get(self) -> list[str]:
-        """The questions; none where there is no run, or no fact that a model states."""
+        """The questions; none if there is no run, or no fact that the model states."""
         if self._finding is None or (self._finding.done() and not self._finding.result()):
             self._finding = asyncio.create_task(self._find())
-        return await asyncio.shield(self._finding)  # whoever leaves, it is for the others, too
+        return await asyncio.shield(self._finding)  # others wait for it, too
 
     async def _find(self) -> list[str]:
         chosen = await run_in_threadpool(lambda: list(candidates(self._runs))[:_MOST])
-        found: list[str] = []
+        stated: list[str] = []
         for start in range(0, len(chosen), _AT_ONCE):
             asked = chosen[start : start + _AT_ONCE]
             answers = await asyncio.gather(*(self._ask(item.prompt) for item in asked))
-            right = zip(asked, answers, strict=True)
-            found += [item.prompt for item, answer in right if states(answer, item)]
-            if len(found) >= _OFFERED:
+            pairs = zip(asked, answers, strict=True)
+            stated += [item.prompt for item, answer in pairs if states(answer, item)]
+            if len(stated) >= _OFFERED:
                 break
-        return found[:_OFFERED]
+        return stated[:_OFFERED]
 
     async def _ask(self, question: str) -> str:
-        """The answer of the model that was named last: of a served run, the one trained most."""
+        """The answer of the model named last, which of a served run is the one trained most."""
         name = list(self._service.models)[-1]
         body = ChatRequest.model_validate(
             {
@@ -79,7 +79,7 @@ class OfferedQuestions:
         try:
             answers = await self._service.chat(body)
             return "".join([piece.text async for piece in answers.pieces()])
-        except (ApiError, MedCareError):  # there is no room for it now, or the question doesn't fit
+        except (ApiError, MedCareError):  # the queue is full, or the question too long
             return ""
 
 
@@ -88,7 +88,7 @@ def states(answer: str, item: Item) -> bool:
     said, options = normalise(answer), [re.escape(normalise(option)) for option in item.options]
     named = {index for index, option in enumerate(options) if re.search(rf"(?<!\w){option}(?!\w)", said)}
     # An option may be a part of another: "fever" of "low fever".
-    meant = {part for part in named if not any(options[part] in options[o] for o in named - {part})}
+    meant = {one for one in named if not any(options[one] in options[other] for other in named - {one})}
     return bool(item.answers) and meant == set(item.answers)
 
 

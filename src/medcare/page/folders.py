@@ -1,4 +1,4 @@
-"""The folders that the page shows: looked up by name, never joined, so that no name leads elsewhere."""
+"""The run folders that the page shows. A name is looked up among them, never joined to a path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medcare.serving.failures import ApiError
 
 
 class RunFolders:
-    """The folders below one folder, and it itself; looked up anew at every call.
+    """A folder and the folders in it; read anew at every call.
 
     Attributes:
         root: the folder; None where there is none.
@@ -22,27 +22,27 @@ class RunFolders:
         self.root = None if root is None else expanded(root).resolve()
 
     def holding(self, *files: str) -> dict[str, Path]:
-        """Those in which one of these files lies, by name."""
+        """The folders that hold one of these files, by name."""
         root = self.root
         if root is None or not root.is_dir():
             return {}
-        found = {}
-        with contextlib.suppress(OSError):  # a folder that goes while it is looked at
-            for path in [root, *sorted(entry for entry in root.iterdir() if entry.is_dir())]:
+        folders = {}
+        with contextlib.suppress(OSError):  # one may vanish meanwhile
+            for path in [root, *sorted(child for child in root.iterdir() if child.is_dir())]:
                 if is_text(path.name) and any(is_inside(path / file, root) for file in files):
-                    found[path.name] = path
-        return found
+                    folders[path.name] = path
+        return folders
 
     def named(self, name: str, *files: str) -> Path:
-        """One of those; raises ApiError if there is none of this name."""
+        """The folder of this name that holds one of these files; raises ApiError if there is none."""
         folder = self.holding(*files).get(name)
         if folder is None:
-            raise ApiError(404, f"There is no run '{name}' here that is so far. Look at the list of runs.")
+            raise ApiError(404, f"There is no run '{name}' here that is so far. Choose one from the list.")
         return folder
 
 
 def is_text(name: str) -> bool:
-    """Whether the name of a file can be told: the system's are bytes, and some are no text."""
+    """Whether a file's name is text: to the system names are bytes."""
     return name.isascii() or not re.search("[\ud800-\udfff]", name)
 
 

@@ -1,7 +1,7 @@
 """An exam of a user's own, as the page sends it: questions with options, in the formats of docs/data.md.
 
-What is sent is hostile until it was read: it is held to a size and to texts (no packed files, no tables that
-libraries unpack), names no file, runs nothing, and of what its rows say about themselves nothing is taken but
+What is sent may be hostile: it is limited in size and to text formats (no archives, no spreadsheets that
+libraries unpack), is never used as a file's name, runs nothing, and nothing is taken from its rows but
 questions, options and right answers.
 """
 
@@ -32,7 +32,7 @@ from medcare.text.records import Item
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 MOST_QUESTIONS = 1000
 _MOST_NAMED = 50  # rows that were set aside
-_LONGEST_TOLD = 500
+_LONGEST_REASON = 500
 _SIMPLEST = "The simplest exam is a table with the columns question, A, B, C, D and answer."
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def read_exam(name: str, content: str) -> OwnExam:
     """Read what was sent.
 
     Args:
-        name: of the file, whose ending tells what it is; else nothing is made of it.
+        name: of the file; only its ending counts, which tells the format.
         content: the file in Base64.
 
     Raises:
@@ -90,12 +90,12 @@ def read_exam(name: str, content: str) -> OwnExam:
         try:
             items, tasks, bad = read_test_set(str(path), exams="generation", forms=("options",))
         except MedCareError as error:
-            reason = visible(without_paths(str(error)), _LONGEST_TOLD)
+            reason = visible(without_paths(str(error)), _LONGEST_REASON)
             raise ApiError(400, f"{reason} {_SIMPLEST}", param="content") from error
-        except Exception as error:  # whatever a file does to a reader
+        except Exception as error:  # a hostile file may break a reader in any way
             log.exception("An exam that was sent could not be read.")
             raise ApiError(400, f"This can't be read as an exam. {_SIMPLEST}", param="content") from error
-    aside: list[Json] = [{"row": row.number, "reason": visible(row.reason, _LONGEST_TOLD)} for row in bad]
+    aside: list[Json] = [{"row": row.number, "reason": visible(row.reason, _LONGEST_REASON)} for row in bad]
     unfit = {item.id: reason for item in items if (reason := _unfit(item))}
     aside += [{"row": visible(name, 60), "reason": reason} for name, reason in unfit.items()]
     items = [item for item in items if item.id not in unfit]
@@ -104,8 +104,8 @@ def read_exam(name: str, content: str) -> OwnExam:
     names = {item.task for item in items}
     cards = {t.name: Task(t.name, t.family, "options", "accuracy") for t in tasks if t.name in names}
     more = len(aside) - _MOST_NAMED
-    told = aside[:_MOST_NAMED] + ([{"row": "", "reason": f"and {more:,} rows more"}] if more > 0 else [])
-    return OwnExam(tuple(items), cards, tuple(told))
+    listed = aside[:_MOST_NAMED] + ([{"row": "", "reason": f"and {more:,} rows more"}] if more > 0 else [])
+    return OwnExam(tuple(items), cards, tuple(listed))
 
 
 def _unfit(item: Item) -> str:

@@ -1,4 +1,4 @@
-"""Texts for readers elsewhere: of a path on this machine they are told the last part."""
+"""Texts without this machine's paths, for readers elsewhere: of each the last part stays."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _PATH = re.compile(_BEGIN + r"[^\s'\"`,;:()<>|]*")
 
 
 def without_paths(value: Any, root: Path | None = None) -> Any:
-    """A value of JSON whose texts tell no absolute path.
+    """A JSON value with the last part of a path in the place of each absolute path in its texts.
 
     Args:
-        value: texts, and lists and objects of them.
-        root: a folder whose inside is told by its relative path.
+        value: the value.
+        root: a folder; paths inside it become relative to it.
     """
     if isinstance(value, str):
-        return _PATH.sub(lambda found: _last(found[0]), _relative(value, root))
+        return _PATH.sub(lambda path: _last(path[0]), _relative(value, root))
     if isinstance(value, list):
-        return [without_paths(entry, root) for entry in value]
+        return [without_paths(item, root) for item in value]
     if isinstance(value, dict):
-        return {key: without_paths(entry, root) for key, entry in value.items()}
+        return {key: without_paths(item, root) for key, item in value.items()}
     return value
 
 

@@ -1,4 +1,4 @@
-"""How far a stage is, out of the rows of its metrics.jsonl and samples.jsonl."""
+"""How far a stage has come, from its metrics.jsonl and samples.jsonl."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NUMBERS = (
 )  # fmt: skip
 _TEXTS = ("prompt", "right", "answer")
 _MOST_POINTS = 300
-_RECENT = 20  # rows by which the pace is told
+_RECENT = 20  # rows that the pace is measured over
 _LONGEST_TEXT = 600
 _LARGEST = 1e15
 
 
 class StageProgress:
-    """A stage that trains, or has trained, in a folder.
+    """A stage in training, or trained.
 
     Args:
         folder: the stage folder.
@@ -35,12 +35,12 @@ class StageProgress:
         self._samples = Tail(folder / SAMPLES, _sample)
 
     def look(self) -> Json:
-        """What the page shows, as the files are now.
+        """What the page shows of it now.
 
         Returns:
             `step` of `steps`; `loss`, `validation_loss` and `learning_rate` as curves of [step, value];
-            `tokens_per_second`; `seconds_left` after the last row, None where that can't be told; `samples`,
-            the answers of the last measurement; `damaged`, lines that can't be read.
+            `tokens_per_second`; `seconds_left` after the last row, None if unknown; `samples`, the answers of
+            the last measurement; `damaged`, the number of lines that can't be read.
         """
         rows = [row for row in self._metrics.read() if "step" in row]
         samples = self._samples.read()
@@ -58,20 +58,20 @@ class StageProgress:
 
     @property
     def row_seconds(self) -> float:
-        """How long it took from the last row but one to the last one; 0 where that can't be told."""
+        """Seconds between the last two rows; 0 if unknown."""
         times = [row["elapsed"] for row in self._metrics.rows[-2:] if "elapsed" in row]
         return max(0.0, times[1] - times[0]) if len(times) == 2 else 0.0
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a row that are shown; what is none is left out."""
+    """The numbers of a row that are shown."""
     return {name: row[name] for name in _NUMBERS if _is_number(row.get(name))}
 
 
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < _LARGEST  # nor infinity, nor what is no number
+    return abs(value) < _LARGEST  # false of infinity and NaN, too
 
 
 def _sample(row: dict[str, Any]) -> dict[str, Any]:
@@ -81,17 +81,17 @@ def _sample(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _curve(rows: Sequence[dict[str, Any]], name: str) -> list[list[float]]:
-    """[step, value] of the rows that have one; of very many some, the last one always."""
+    """[step, value] of the rows that have one, thinned out to at most 300; the last always stays."""
     points = [[row["step"], row[name]] for row in rows if name in row]
     every = math.ceil(len(points) / _MOST_POINTS) or 1
     return points[(len(points) - 1) % every :: every]
 
 
 def _seconds_left(rows: Sequence[dict[str, Any]]) -> float | None:
-    """The time that the steps which are left take at the pace of the last rows.
+    """How long the remaining steps take at the pace of the last rows.
 
-    `elapsed` counts the training of all calls, without what a kill has undone, so that this is as right in a
-    resumed run as in one that ran through.
+    `elapsed` counts training alone, over all calls and without what a kill has undone: this also holds in a
+    resumed run.
     """
     known = [row for row in rows if "elapsed" in row and "steps" in row][-_RECENT:]
     if not known:

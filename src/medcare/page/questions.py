@@ -1,4 +1,4 @@
-"""Finished runs: their reports, and their questions put to the served models."""
+"""Finished runs: their reports, and their exam questions, which the served models can be asked."""
 
 from __future__ import annotations
 
@@ -69,12 +69,11 @@ class FinishedRuns:
     def shown(self, name: str, task: str, number: int) -> dict[str, Any]:
         """A question as the page shows it; raises as `question`.
 
-        Whether its fact was taught is said in tasks that tell taught facts from others: of an exam of one's
-        own, nobody knows.
+        It has a `split` only in tasks that know which facts were taught; a user's own exam doesn't.
         """
         row = asdict(self.question(name, task, number))
-        told = any(item.split == "taught" for item in self.questions(name)[task])
-        keys = ("id", "task", *["split"] * told, "subject", "prompt", "options", "answers")
+        splits = any(item.split == "taught" for item in self.questions(name)[task])
+        keys = ("id", "task", *["split"] * splits, "subject", "prompt", "options", "answers")
         return {key: row[key] for key in keys}
 
     def by_length(self, name: str, task: str) -> bool:
@@ -104,9 +103,8 @@ def score(model: ServedModel, item: Item, *, by_length: bool) -> dict[str, Any]:
         by_length: whether the choice is by log-likelihood per byte, as for most tasks (see `fixed_options`).
 
     Returns:
-        For each option its log-likelihood in nats and its `share`: the model's own probability of it if it
-        answers with one of them, the softmax over log-likelihoods, which the report shows too; and the index
-        of the option that counts as chosen, as in the run's scores.
+        `options`, each with its `log_likelihood` in nats and its `share`, the softmax of these over the
+        options; and `chosen`, the index of the one that counts as the model's choice in the run's scores.
     """
     rendered = [model.answered([Message("user", item.prompt)], option) for option in item.options]
     prompts, answers = [rendered[0][0]], [[answer for _, answer in rendered]]

@@ -1,4 +1,4 @@
-"""The rows of a JSONL file that another process writes at, as far as they have come."""
+"""The rows of a JSONL file that another process is writing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, BinaryIO
 
 _AT_ONCE = 1 << 24  # bytes that are read in one call
 _MOST_ROWS = 200_000
-_SEEN = 4096  # bytes before the end of what was read, by which one sees that they are still there
+_SEEN = 4096  # bytes up to where reading stopped, kept to see whether the file still has them
 
 
 class Tail:
-    """Follows a file: one that grows is read on, one that was written anew from its beginning.
+    """Follows a file: where it grew, reading goes on; where it was replaced, it begins anew.
 
-    A last line without a newline is not read yet; a line that is no JSON object is passed over.
+    A last line without a newline waits until it has one; a line that is no JSON object is passed over.
 
     Attributes:
         rows: what was kept of each row, in order.
@@ -26,7 +26,7 @@ class Tail:
     """
 
     def __init__(self, path: Path, keep: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Prepare to follow `path`, and to keep of each row what `keep` says."""
+        """Prepare to follow `path`; `keep` picks what is kept of a row."""
         self._path = path
         self._keep = keep
         self._forget()
@@ -40,9 +40,9 @@ class Tail:
         self._seen = b""
 
     def read(self) -> list[dict[str, Any]]:
-        """Take in what has been written since; a file that is gone has no rows."""
+        """Read what was written since the last call; a file that is gone has no rows."""
         try:
-            # Not opened before it is known to be a file: a pipe would wait for who writes into it.
+            # Opening a pipe would wait for its writer.
             facts = self._path.stat()
             if not stat.S_ISREG(facts.st_mode):
                 raise FileNotFoundError
@@ -56,7 +56,7 @@ class Tail:
             self._forget()
             return self.rows
         end = data.rfind(b"\n") + 1
-        if end == 0 and len(data) == _AT_ONCE:  # no line is so long
+        if end == 0 and len(data) == _AT_ONCE:  # far too long for a line
             end, self.damaged = len(data), self.damaged + 1
         else:
             self._take(data[:end])
@@ -66,7 +66,7 @@ class Tail:
         return self.rows
 
     def _is_another(self, stream: BinaryIO, facts: os.stat_result) -> bool:
-        """Whether it is not the file whose beginning was read: a resumed run writes a shorter one."""
+        """Whether this is not the file that was read before: a resumed run writes a shorter one."""
         if self._file != (facts.st_dev, facts.st_ino) or facts.st_size < self._offset:
             return True
         stream.seek(self._offset - len(self._seen))

@@ -1,4 +1,4 @@
-"""What the Runs view shows of a folder: what it is, how far it has come, what came of it."""
+"""What the Runs view shows of a run folder: what it is, how far it has come, and its scores."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import CONFIG
 
 MARKS = (CONFIG, REPORT, METRICS)
-"""The files by one of which a folder is taken for a run."""
+"""A folder with one of these files is a run."""
 _KINDS = {"aggregate": "Stage 1", "align": "Stage 2", "evaluation": "Test", "predictions": "Answers"}
 _QUIET = 180.0  # seconds without a new line after which a run is said to have stopped
-_LEFT = 30.0  # the same where the command has taken its lock away
-_ROWS_LATE = 5  # as many times the last row took, where that is longer
+_LEFT = 30.0  # the same where the command has released its lock
+_ROWS_LATE = 5  # or after so many times what the last row took, where that is longer
 _MOST_FILES = 2000
 
 
@@ -45,10 +45,10 @@ class ListedResults(Outside):
 
 
 class WatchedFolder:
-    """A run folder that is looked at again and again.
+    """A run folder that the page looks at again and again.
 
     Args:
-        name: by which the page calls it.
+        name: the page's name for it.
         folder: the folder.
     """
 
@@ -67,9 +67,8 @@ class WatchedFolder:
 
         Returns:
             `name`, `title`, `base`, `begun` and `changed` (seconds since 1970), `state` (`running`, `stopped`
-            or `finished`), `phase`, `report`, `models` (whose answers are here) and `items` (a hash of what
-            they answer), `scores`, `notes`; and `live`, how far training is, as long as there is nothing else
-            to show.
+            or `finished`), `phase`, `report`, `models` (whose answers are here) and `items` (a hash of the
+            items that they answer), `scores`, `notes`; and `live`, the progress of a stage in training.
         """
         facts = self._facts_now()
         # Of a finished run nothing changes any more: there may be hundreds of them.
@@ -90,10 +89,10 @@ class WatchedFolder:
         return {**view, "state": "running" if now - changed <= quiet else "stopped"}
 
     def _files(self) -> Iterator[Path]:
-        """What a command writes while it works."""
+        """The files that a command writes while it works."""
         folders = [self.folder, *(path.parent for path in (*self._trained(), *self._tested()))]
-        found = (path for folder in {*folders, self.folder / "data"} for path in _within(folder))
-        return itertools.islice(found, _MOST_FILES)
+        files = (path for folder in {*folders, self.folder / "data"} for path in _within(folder))
+        return itertools.islice(files, _MOST_FILES)
 
     def _trained(self) -> list[Path]:
         """The metrics of the folder itself or of the stages in it, and of its baselines."""
@@ -103,8 +102,9 @@ class WatchedFolder:
         return [path / METRICS for path in (self.folder, *stages) if is_inside(path / METRICS, self.folder)]
 
     def _tested(self) -> list[Path]:
-        found = self.folder.glob("evaluation/*/predictions*.jsonl")
-        return [path for path in found if is_text(path.parent.name) and is_inside(path, self.folder)]
+        """Each model's predictions, finished or under way."""
+        files = self.folder.glob("evaluation/*/predictions*.jsonl")
+        return [path for path in files if is_text(path.parent.name) and is_inside(path, self.folder)]
 
     @staticmethod
     def _newest(files: list[Path]) -> Path | None:
@@ -160,13 +160,13 @@ class WatchedFolder:
             "begun": _changed(self.folder / CONFIG) or _changed(self.folder / REPORT),
             "report": reported,
             "finished": reported or (finished and kind != "run"),
-            **self._compared(),
+            **self._comparable(),
             "scores": scores,
             "notes": notes,
         }
 
     def _base(self, config: Json, *, finished: bool) -> str:
-        """The name of the model behind it, without the path to it."""
+        """The name of the tested or trained model, without its path."""
         try:
             manifest = read_object(self.folder / MANIFEST, DataError) if finished else {}
             name = str(config.get("tested") or tested_model(config, manifest))
@@ -174,7 +174,7 @@ class WatchedFolder:
             return ""
         return visible(base_name(name), 80)
 
-    def _compared(self) -> Json:
+    def _comparable(self) -> Json:
         """The models whose answers are here, and a hash of what they answer."""
         items = self.folder / ITEMS
         inside = {path.parent.name for path in self._tested() if path.name == PREDICTIONS}
@@ -193,16 +193,16 @@ def _title(kind: str, config: Json) -> str:
 
 
 def _scores(results: ListedResults) -> Json:
-    """The means of each family: of the last model, and of the base before it."""
+    """The last model's mean of each family, and `before`, the base's."""
     own = [model for model in results.models if model not in results.baselines] or results.models
-    found: Json = {}
+    families: Json = {}
     for family in FAMILIES:
         whole = results.summary.get(family, {}).get("all")
         scores = whole.scores if whole else {}
         if own[-1] in scores:
             before = scores.get("base") if own[-1] != "base" else None
-            found[family] = {**scores[own[-1]].model_dump(), "before": before.value if before else None}
-    return found
+            families[family] = {**scores[own[-1]].model_dump(), "before": before.value if before else None}
+    return families
 
 
 def _changed(path: Path) -> float:
