@@ -198,6 +198,11 @@ def spoil(folder, how):
         torch.save({**tensors, "vision_tower.weight": torch.zeros(3)}, path)
     elif how == "expert":
         torch.save({name: t for name, t in tensors.items() if "experts.2.lora_A" not in name}, path)
+    elif how == "fewer":  # experts of one module than of the others
+        module = key.partition(".share_experts")[0]
+        torch.save(
+            {name: t for name, t in tensors.items() if f"{module}.experts.{EXPERTS - 1}." not in name}, path
+        )
     elif how == "half":
         torch.save({name: t for name, t in tensors.items() if name != key}, path)
 
@@ -212,6 +217,7 @@ def spoil(folder, how):
         ("shape", AdapterError, r"lora_A \[r, i\]"),
         ("name", AdapterError, "vision_tower"),
         ("expert", AdapterError, "not complete"),
+        ("fewer", AdapterError, "not complete"),
         ("half", AdapterError, "lora_A and lora_B"),
     ],
 )

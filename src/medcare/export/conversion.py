@@ -19,6 +19,7 @@ import pickle
 import re
 import shutil
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -90,17 +91,17 @@ def convert(folder: Path, base: str, out: Path, *, attention: Path | None = None
     """
     if not (folder / "adapter_config.json").is_file():
         raise FolderError(f"{folder} has no adapter_config.json. Give the folder that the training wrote.")
+    model = skeleton(base)
     if any((folder / name).is_file() for name in (_PICKLED, "model.safetensors")):
         foreign = _read_reference(folder)
     else:
-        foreign = read_foreign(folder, AdapterConfig(), skeleton(base))
+        foreign = _read_peft(folder, AdapterConfig(), model)
     if attention is not None:
         if "alignment" not in foreign.branches or "attention" in foreign.branches:
             raise AdapterError(f"{folder} is no stage-2 checkpoint without attention: leave --attention out.")
         foreign.branches["attention"] = _read_reference(attention).branches.get("attention", {})
-        names = sorted({name.rpartition(".")[2] for name in foreign.branches["attention"]})
-        foreign.adapters = replace(foreign.adapters, attention=tuple(names))
-    return _write(foreign, folder, base, out)
+        foreign.adapters = replace(foreign.adapters, attention=_last_names(foreign.branches["attention"]))
+    return _write(foreign, folder, model, base, out)
 
 
 def adopt(folder: Path, config: RunConfig, out: Path, *, used: bool) -> Path:
@@ -116,14 +117,15 @@ def adopt(folder: Path, config: RunConfig, out: Path, *, used: bool) -> Path:
         MedCareError: as `convert`.
     """
     base = config.model.base
-    foreign = read_foreign(folder, config.adapters, skeleton(base))
+    model = skeleton(base)
+    foreign = _read_peft(folder, config.adapters, model)
     if not used and (out / CONFIG).is_file() and "converted_from" in read_yaml(out / CONFIG):
         shutil.rmtree(out)
-    _write(foreign, folder, base, out)
+    _write(foreign, folder, model, base, out)
     return out
 
 
-def read_foreign(folder: Path, adapters: AdapterConfig, model: nn.Module) -> ForeignAdapter:
+def _read_peft(folder: Path, adapters: AdapterConfig, model: nn.Module) -> ForeignAdapter:
     """Read an ordinary PEFT LoRA folder for a base, of which the modules and their shapes are enough.
 
     Raises:
@@ -155,8 +157,7 @@ def read_foreign(folder: Path, adapters: AdapterConfig, model: nn.Module) -> For
         )
     first = next(iter(branches["knowledge"].values()))
     rank = max(1, first.down.shape[-2] // 2)
-    told = replace(adapters, rank=rank, alpha=first.scale * rank, experts=0)
-    return ForeignAdapter(told, branches)
+    return ForeignAdapter(replace(adapters, rank=rank, alpha=first.scale * rank, experts=0), branches)
 
 
 class ReferenceConfig(Outside):
@@ -183,20 +184,21 @@ def _read_reference(folder: Path) -> ForeignAdapter:
             f"{_PICKLED} is missing."
         )
     noise, experts = _noise(routed, folder)
-    leaf = {
-        branch: tuple(sorted({name.rpartition(".")[2] for name in parts}))
-        for branch, parts in branches.items()
-    }
-    told = AdapterConfig(
-        feed_forward=leaf["knowledge"],
-        attention=leaf.get("attention", ()),
+    adapters = AdapterConfig(
+        feed_forward=_last_names(branches["knowledge"]),
+        attention=_last_names(branches.get("attention", ())),
         rank=rank,
         alpha=scale * rank,
         dropout=config.lora_dropout or 0.0,
         experts=experts,
         top_k=min(top_k, experts) if experts else top_k,
     )
-    return ForeignAdapter(told, branches, noise)
+    return ForeignAdapter(adapters, branches, noise)
+
+
+def _last_names(modules: Iterable[str]) -> tuple[str, ...]:
+    """What the settings call these modules, such as `up_proj`."""
+    return tuple(sorted({name.rpartition(".")[2] for name in modules}))
 
 
 def _by_branch(folder: Path) -> tuple[Pairs, dict[str, dict[str, Tensor]]]:
@@ -263,11 +265,11 @@ def _pair(module: str, pair: dict[str, Tensor], scale: float, folder: Path) -> F
 def _noise(routed: dict[str, dict[str, Tensor]], folder: Path) -> tuple[dict[str, Tensor], int]:
     """The noise aggregators as noise.safetensors holds them, and their number of experts (0: none)."""
     tensors: dict[str, Tensor] = {}
-    experts = 0
+    counts = {sum(key[0] == "A" for key in parts) for parts in routed.values()}
+    experts = max(counts, default=0)
     for module, parts in routed.items():
-        experts = sum(key[0] == "A" for key in parts)
         wanted = {"switch.weight", "switch.bias", *(f"{s}{e}" for s in "AB" for e in range(experts))}
-        if set(parts) != wanted or experts == 0:
+        if set(parts) != wanted:
             raise AdapterError(
                 f"{folder}: {module} must have switch.weight, switch.bias, and lora_A and lora_B of every "
                 f"expert, got {', '.join(sorted(parts))}. The checkpoint is not complete."
@@ -282,8 +284,8 @@ def _noise(routed: dict[str, dict[str, Tensor]], folder: Path) -> tuple[dict[str
     return tensors, experts
 
 
-def _write(foreign: ForeignAdapter, folder: Path, base: str, out: Path) -> str:
-    model = skeleton(base)
+def _write(foreign: ForeignAdapter, folder: Path, model: Any, base: str, out: Path) -> str:
+    """Write a stage folder, if it fits the base; returns its stage."""
     for parts in foreign.branches.values():
         shapes = {
             name: (*part.down.shape[:-2], part.down.shape[-1], part.up.shape[-2])
