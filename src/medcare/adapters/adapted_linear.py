@@ -98,11 +98,15 @@ class Adapted(nn.Module, ABC):
             this layer's own, without dropout. Routers always see the input without dropout.
 
     Attributes:
+        in_features: width of the input.
+        out_features: width of the output.
         disabled: names of branches that are left out of `forward` for now.
         stack: how many experts a layer of several holds, as a tuple of one number; () for a single layer. Its
             branches have one A and one B for each.
     """
 
+    in_features: int
+    out_features: int
     stack: tuple[int, ...] = ()
 
     def __init__(self, shared: SharedInput | None = None) -> None:
@@ -111,16 +115,6 @@ class Adapted(nn.Module, ABC):
         self.shared.linears.append(self)
         self.branches = nn.ModuleDict()
         self.disabled: frozenset[str] = frozenset()
-
-    @property
-    @abstractmethod
-    def in_features(self) -> int:
-        """Width of the input."""
-
-    @property
-    @abstractmethod
-    def out_features(self) -> int:
-        """Width of the output."""
 
     @property
     @abstractmethod
@@ -209,17 +203,8 @@ class AdaptedLinear(Adapted):
     def __init__(self, base: Linear, shared: SharedInput | None = None) -> None:
         super().__init__(shared)
         self.base = base.requires_grad_(False)
+        self.in_features, self.out_features = widths(base)
         self.train(base.training)
-
-    @property
-    def in_features(self) -> int:
-        """Width of the input."""
-        return widths(self.base)[0]
-
-    @property
-    def out_features(self) -> int:
-        """Width of the output."""
-        return widths(self.base)[1]
 
     @property
     def weight(self) -> Tensor:

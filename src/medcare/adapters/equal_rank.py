@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 import torch
@@ -57,8 +58,6 @@ def nearest(wanted: int, count: Callable[[int], int]) -> int:
     high = 1
     while count(high) < wanted and count(2 * high) > count(high):
         high *= 2
-    low, wanted = high // 2, min(wanted, count(high))
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < wanted else (low, middle)
-    return min((rank for rank in (low, high) if rank), key=lambda rank: abs(count(rank) - wanted))
+    wanted = min(wanted, count(high))
+    enough = bisect_left(range(1, high), wanted, key=count) + 1  # the least rank that has as many
+    return min((rank for rank in (enough - 1, enough) if rank), key=lambda rank: abs(count(rank) - wanted))

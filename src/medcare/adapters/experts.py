@@ -57,18 +57,9 @@ class ExpertWeight(Adapted):
         self.biases: nn.Parameter | None = getattr(experts, f"{name}_bias") if experts.has_bias else None
         self.is_transposed = bool(experts.is_transposed)
         self.chosen = _chosen(experts)
-        self.stack = (self.matrices.shape[0],)
+        shape = self.matrices.mT.shape if self.is_transposed else self.matrices.shape
+        self.stack, self.out_features, self.in_features = (shape[0],), shape[1], shape[2]
         self.dropout = 0.0
-
-    @property
-    def in_features(self) -> int:
-        """Width of the input."""
-        return self.matrices.shape[1 if self.is_transposed else 2]
-
-    @property
-    def out_features(self) -> int:
-        """Width of the output."""
-        return self.matrices.shape[2 if self.is_transposed else 1]
 
     @property
     def weight(self) -> Tensor:
@@ -117,6 +108,8 @@ class AdaptedExperts(Adapted):
         self.names = _names(base)
         for name in self.names:
             self.add_module(name, ExpertWeight(base, name))
+        first, *_, last = self.weights.values()
+        self.in_features, self.out_features = first.in_features, last.out_features  # of the hidden state
         self.train(base.training)
 
     @property
@@ -128,16 +121,6 @@ class AdaptedExperts(Adapted):
     def weight(self) -> Tensor:
         """The first of the experts' weights, for its device and dtype."""
         return self.weights[self.names[0]].weight
-
-    @property
-    def in_features(self) -> int:
-        """Width of the hidden state."""
-        return self.weights[self.names[0]].in_features
-
-    @property
-    def out_features(self) -> int:
-        """Width of the hidden state."""
-        return self.weights[self.names[-1]].out_features
 
     def unwrapped(self) -> nn.Module | None:
         """The experts, if no branch is left beside them."""
@@ -184,8 +167,8 @@ class AdaptedExperts(Adapted):
 
 def takes_branches(module: nn.Module) -> bool:
     """Whether a module is experts of the form that transformers' experts implementations compute."""
-    told = ("is_transposed", "has_gate", "has_bias", "has_post_expert_norm", "_apply_gate")
-    return all(hasattr(module, name) for name in told) and all(
+    form = ("is_transposed", "has_gate", "has_bias", "has_post_expert_norm", "_apply_gate")
+    return all(hasattr(module, name) for name in form) and all(
         isinstance(getattr(module, name, None), nn.Parameter) for name in _names(module)
     )
 

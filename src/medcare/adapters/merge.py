@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from medcare.adapters.adapted_linear import Adapted
 from medcare.adapters.low_rank import Factors
 from medcare.adapters.tuner import adapted_layers, unwrap
 from medcare.foundation.errors import AdapterError
@@ -30,7 +29,9 @@ def merge_all(model: nn.Module) -> None:
         AdapterError: a noise aggregator is attached; nothing is changed then.
     """
     linears = adapted_layers(model)
-    routed = sorted({name for linear in linears.values() for name in _routed(linear)})
+    routed = sorted(
+        {name for linear in linears.values() for name in linear.branches if not linear.branch(name).mergeable}
+    )
     if routed:
         raise AdapterError(
             f"The model still has routed branches ({', '.join(routed)}), which can't be merged: their router "
@@ -70,7 +71,3 @@ def pad(part: Factors, rank: int) -> Factors:
         torch.nn.functional.pad(part.up, (0, missing)),
         part.scale,
     )
-
-
-def _routed(linear: Adapted) -> list[str]:
-    return [name for name in linear.branches if not linear.branch(name).mergeable]

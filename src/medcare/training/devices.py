@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from medcare.training.zero import ZeroDevices
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+Item = TypeVar("Item")
 
 
 def training_device(name: str) -> torch.device:
@@ -101,6 +104,18 @@ def agree(accelerator: Accelerator, stop: bool, save: bool) -> tuple[bool, bool]
     flags = [float(stop), float(save and accelerator.is_main_process)]
     asked, due = accelerator.reduce(torch.tensor(flags, device=accelerator.device), "sum").tolist()
     return asked > 0, due > 0
+
+
+def in_turns(items: Sequence[Item], accelerator: Accelerator) -> Iterator[tuple[Item, bool]]:
+    """The items of this process, when each takes one a turn; and whether it counts.
+
+    Every process takes part in every turn: one for which nothing is left gets an item that does not count.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    for start in range(0, len(items), world):
+        turn = items[start : start + world]
+        counts = rank < len(turn)
+        yield turn[rank if counts else 0], counts
 
 
 def expert_loads(model: nn.Module) -> list[Tensor]:

@@ -35,6 +35,7 @@ from medcare.settings.run_folder import started_from
 from medcare.text.batches import collate, plan, shuffled
 from medcare.text.chat_template import Rendered
 from medcare.text.corpus import as_corpus
+from medcare.training.devices import in_turns
 
 if TYPE_CHECKING:
     from medcare.training.loop import Loop
@@ -68,21 +69,16 @@ def gather(loop: Loop, examples: Sequence[Rendered]) -> dict[str, Directions]:
     budget = loop.stage.tokens_per_batch
     lengths = examples.lengths[chosen]
     batches = plan(lengths, tokens_per_batch=budget, epoch=0, seed=loop.seed, layout=loop.layout)
-    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
     training = loop.wrapped.training
     loop.wrapped.eval()
     with without_noise(loop.model), sketching(loop.model) as gathering:
-        for start in range(0, len(batches), world):
-            # Every process takes part in every turn: one without a batch runs one that does not count.
-            turn = batches[start : start + world]
-            rows = [examples[chosen[number]] for number in turn[rank if rank < len(turn) else 0]]
+        for numbers, counts in in_turns(batches, loop.accelerator):
+            rows = [examples[chosen[number]] for number in numbers]
             batch = collate(rows, pad_id=loop.pad_id, layout=loop.layout)
-            gathering.keep = _counted(rows, batch.labels.shape[1])
-            if rank >= len(turn):
-                gathering.keep = torch.zeros_like(gathering.keep)
+            gathering.keep = _counted(rows, batch.labels.shape[1]) & counts
             loop.nll(batch)
     loop.wrapped.train(training)
-    if world > 1:
+    if loop.accelerator.num_processes > 1:
         for sketch in gathering.sketches.values():
             sketch.product = loop.accelerator.reduce(sketch.product, "sum")
             sketch.sums = loop.accelerator.reduce(sketch.sums, "sum")

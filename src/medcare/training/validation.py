@@ -25,6 +25,7 @@ from medcare.settings.config import StageConfig
 from medcare.text.batches import collate, plan
 from medcare.text.chat_template import Rendered
 from medcare.text.corpus import as_corpus
+from medcare.training.devices import in_turns
 from medcare.training.samples import Samples
 from medcare.training.state import SoFar
 
@@ -180,17 +181,12 @@ def _losses(loop: Loop, examples: Sequence[Rendered], budget: int) -> dict[str, 
             corpus.lengths[places], tokens_per_batch=budget, epoch=0, seed=0, layout=loop.layout
         )
     ]
-    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
-    device = loop.accelerator.device
-    sums = torch.zeros(len(names), dtype=torch.float64, device=device)
+    sums = torch.zeros(len(names), dtype=torch.float64, device=loop.accelerator.device)
     counts = torch.zeros_like(sums)
-    for start in range(0, len(batches), world):
-        # Every process takes part in every turn: one without a batch runs one that does not count.
-        turn = batches[start : start + world]
-        number, chosen = turn[rank if rank < len(turn) else 0]
+    for (number, chosen), is_own in in_turns(batches, loop.accelerator):
         batch = collate([corpus[row] for row in chosen.tolist()], pad_id=loop.pad_id, layout=loop.layout)
         nll = loop.nll(batch)
-        if rank < len(turn):
+        if is_own:
             sums[number] += nll
             counts[number] += batch.supervised
     sums, counts = loop.accelerator.reduce(sums, "sum"), loop.accelerator.reduce(counts, "sum")
