@@ -23,6 +23,7 @@ from medcare.study import grid
 from medcare.study.sweep import load_sweep
 from tests.data.readers.samples import write
 from tests.evaluation.made_up_run import write_run
+from tests.planning.linear_estimator import LinearEstimator
 
 CLI = Path(tables.__file__).parent
 WORDS = st.text(st.sampled_from("abW[]:-/.中é"), min_size=1, max_size=24)
@@ -152,6 +153,7 @@ def test_no_command_loses_a_word_of_its_tables_and_none_prints_them_otherwise(tm
         seen.setdefault(caller, []).extend([*title.split("\n"), *columns, *plain])
         original(title, columns, rows, **options)
 
+    monkeypatch.setattr("medcare.planning.ways.Estimator", LinearEstimator)
     for path in CLI.glob("*.py"):
         module = importlib.import_module(f"medcare.cli.{path.stem}".removesuffix(".__init__"))
         for name, value in (("print_table", recorded), ("on_terminal", lambda: True)):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -16,36 +15,15 @@ from medcare.planning.estimate import largest
 from medcare.planning.hardware import GPUS, Assumptions, Gpu, message_bytes, step_seconds
 from medcare.planning.plan import make_plan, pieces
 from medcare.planning.shapes import base_of, known_shapes, shape_of
-from medcare.planning.simulation import Step
 from medcare.planning.ways import PlanRequest
 from medcare.settings.config import ModelConfig, RunConfig, StageConfig
+from tests.planning.linear_estimator import LinearEstimator
 
 TINY = AutoConfig.for_model(
     "llama", hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96
 )
 STAGE = StageConfig(max_length=64, tokens_per_batch=256)
 CONFIG = RunConfig(aggregate=replace(STAGE, orthogonality="none"), align=replace(STAGE, epochs=3))
-
-
-class LinearEstimator:
-    """A model that takes 30 MB of weights and 40 kB a token, a quarter of it when recomputed.
-
-    int8 takes half of the weights' bytes, nf4 a quarter.
-    """
-
-    def __init__(self, setup, accumulates=False):
-        self.setup = setup
-
-    def tokens(self, amount):
-        return amount
-
-    def step(self, amount):
-        recomputed = self.setup.config.stage(self.setup.stage).gradient_checkpointing
-        shards = self.setup.devices if self.setup.sharing == "fsdp2" else 1
-        shards *= {"none": 1, "int8": 2, "nf4": 4}[self.setup.config.model.quantization]
-        peak = Counter(weights=30 * 10**6 // shards, activations=40_000 * amount // (4 if recomputed else 1))
-        flops = 10**9 * amount * (4 if recomputed else 3) // 3
-        return Step({"forward": Counter(weights=1), "loss": peak}, flops, frozen=15 * 10**6, trained=10**6)
 
 
 @pytest.fixture
