@@ -99,6 +99,8 @@ def assert_same_run(first: Path, second: Path) -> None:
         for key in ("loss", "grad_norm", "orthogonality", "cosine", "validation_loss"):
             if key in one:
                 assert one[key] == pytest.approx(other[key], rel=1e-4, abs=1e-6), (one["step"], key)
+        if "gradient_noise" in one and "gradient_noise" in other:
+            assert one["gradient_noise"] == pytest.approx(other["gradient_noise"], rel=0.02), one["step"]
         assert one.get("router_load") == other.get("router_load")
         assert one["supervised_tokens"] == other["supervised_tokens"]
     whole, other = (load_file(folder / "result.safetensors") for folder in (first, second))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, reduce
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medcare.adapters.shards import whole
 from medcare.foundation.errors import ConfigError
@@ -199,19 +199,29 @@ def gradient_noise(optimizer: torch.optim.Optimizer, tokens: float) -> float | N
     """
     if not isinstance(optimizer, torch.optim.AdamW):
         return None
-    first, second, left = torch.zeros(()), torch.zeros(()), 0.0
+    firsts: list[Tensor] = []
+    seconds: list[Tensor] = []
+    left = 0.0
     for group in optimizer.param_groups:
         beta1, beta2 = group["betas"]
         for parameter in group["params"]:
             if not (state := optimizer.state.get(parameter)):
                 continue  # a branch that every step so far has left out
             fade1, fade2 = beta1 ** float(state["step"]), beta2 ** float(state["step"])
-            first = first + whole(state["exp_avg"].square().sum()) / (1 - fade1) ** 2
-            second = second + whole(state["exp_avg_sq"].sum()) / (1 - fade2)
+            firsts.append(state["exp_avg"].square().sum() / (1 - fade1) ** 2)
+            seconds.append(state["exp_avg_sq"].sum() / (1 - fade2))
             left = max(left, (1 - beta1) / (1 + beta1) * (1 + fade1) / (1 - fade1))
     # first = G + left * S and second = G + S, of the squared gradient G and the variance S.
     if left == 0 or left >= 1:
         return None
-    variance = (float(second) - float(first)) / (1 - left)
-    squared = float(second) - variance
+    first, second = _added(firsts), _added(seconds)
+    variance = (second - first) / (1 - left)
+    squared = second - variance
     return tokens * variance / squared if squared > 0 and variance > 0 else None
+
+
+def _added(terms: list[Tensor]) -> float:
+    """The sum of single numbers; those of shards are added first, so that the processes speak once."""
+    shards = [term for term in terms if hasattr(term, "full_tensor")]
+    rest = [term for term in terms if not hasattr(term, "full_tensor")]
+    return float(sum([*rest, *([whole(reduce(torch.add, shards))] if shards else [])]))
