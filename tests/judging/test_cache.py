@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from medcare.foundation.errors import DataError
-from medcare.judging.cache import Cache, Verdict, request_key
+from medcare.judging.cache import Cache, request_key
+from medcare.judging.verdict import Verdict
 
 ONE = Verdict("k1", {"fluency": 1}, "", ("{…}",), 3, 4)
 TWO = Verdict("k2", None, "malformed: it was empty", ("", "嗯"))

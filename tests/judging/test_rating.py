@@ -13,10 +13,11 @@ import pytest
 
 from medcare.evaluation.client import Client
 from medcare.foundation.errors import EvaluationError
-from medcare.judging.cache import Cache, Verdict
+from medcare.judging.cache import Cache
 from medcare.judging.cases import AnswerFile
 from medcare.judging.judge import Judge
 from medcare.judging.rating import ASKS, Cost, RatingRequest, estimate, rate, requests
+from medcare.judging.verdict import Verdict
 from tests.fake_server import (
     GOOD,
     Action,

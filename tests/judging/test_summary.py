@@ -8,12 +8,12 @@ import pytest
 
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import write_jsonl
-from medcare.judging.cache import Verdict
 from medcare.judging.cases import Case, read_answers, read_cases
 from medcare.judging.reference_scores import read_reference_scores
 from medcare.judging.rubric import DIMENSIONS
 from medcare.judging.summary import MEASURES, Ratings, summary
 from medcare.judging.tables import markdown, tables
+from medcare.judging.verdict import Verdict
 from tests.judging.made_up import CASES, answers, grades, wanted
 
 REPORT, LETTER = Case("r", "q", kind="report"), Case("l", "q", kind="letter")

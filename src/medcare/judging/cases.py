@@ -12,6 +12,7 @@ from medcare.evaluation.answer_files import answer_text, pair_rows, read_rows, r
 from medcare.evaluation.evaluated_model import find_answers
 from medcare.evaluation.evaluation_folder import PREDICTIONS
 from medcare.foundation.errors import EvaluationError
+from medcare.foundation.storage import file_hash
 
 # The names of each field in the formats that are read, the most telling first.
 _QUESTION = ("question", "input", "prompt")
@@ -102,6 +103,11 @@ def read_answers(paths: Sequence[Path], cases: Sequence[Case]) -> list[AnswerFil
         texts = tuple(answer_text(row, path) for row in rows if row is not None)
         found.append(AnswerFile(name, path, texts))
     return found
+
+
+def hashes_of(paths: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Each file's path and SHA-256, as results name what they were made from."""
+    return {name: {"path": str(path), "sha256": file_hash(path)} for name, path in paths.items()}
 
 
 def _file(given: Path) -> Path:

@@ -17,11 +17,12 @@ from medcare.evaluation.evaluation_folder import GRADES, PREDICTIONS, read_predi
 from medcare.foundation.errors import ConfigError
 from medcare.foundation.progress import say
 from medcare.foundation.storage import write_jsonl
-from medcare.judging.cache import Cache, Verdict
+from medcare.judging.cache import Cache
 from medcare.judging.cases import AnswerFile, Case
 from medcare.judging.judge import Judge
 from medcare.judging.rating import Cost, rate, requests
 from medcare.judging.rubric import HIGHEST, LOWEST
+from medcare.judging.verdict import Verdict
 from medcare.settings.keys import read_key
 from medcare.text.records import Item
 
@@ -41,16 +42,17 @@ def grade(folder: Path, model: str) -> None:
         EvaluationError: answers are missing, or the judge can't be used; what was judged stays.
     """
     items, tasks = read_tests(folder)
+    judged = [item for item in items if tasks[item.task].form == "judged"]
+    if not judged:
+        return
     path = folder / "evaluation" / model / PREDICTIONS
+    answers = read_predictions(path, items)
     rows = []
     for task in tasks.values():
-        chosen = [item for item in items if item.task == task.name]
-        if task.form == "judged" and chosen:
-            answers = read_predictions(path, items)
-            texts = [str(answers[item.id]["text"]) for item in chosen]
-            rows += _graded(task, chosen, AnswerFile(model, path, tuple(texts)))
-    if rows:
-        write_jsonl(path.with_name(GRADES), rows)
+        if own := [item for item in judged if item.task == task.name]:
+            texts = tuple(str(answers[item.id]["text"]) for item in own)
+            rows += _graded(task, own, AnswerFile(model, path, texts))
+    write_jsonl(path.with_name(GRADES), rows)
 
 
 def _graded(task: Task, items: Sequence[Item], answers: AnswerFile) -> list[dict[str, object]]:

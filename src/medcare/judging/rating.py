@@ -11,10 +11,10 @@ from medcare.evaluation.client import UnansweredError, ask_all
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.progress import track
 from medcare.judging import rubric
-from medcare.judging.cache import Cache, Verdict, request_key
+from medcare.judging.cache import Cache, request_key
 from medcare.judging.cases import AnswerFile, Case
 from medcare.judging.judge import Judge
-from medcare.judging.verdict import MalformedError, parse_verdict
+from medcare.judging.verdict import MalformedError, Verdict, parse_verdict
 
 # A malformed reply is asked for again so often, counting the first.
 ASKS = 3

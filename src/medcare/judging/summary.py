@@ -25,12 +25,12 @@ from typing import Any
 from medcare.evaluation.resampling import LEVEL, RESAMPLES, Estimate
 from medcare.foundation.storage import Json
 from medcare.judging.agreement import agreement, spearman
-from medcare.judging.cache import Verdict
 from medcare.judging.cases import AnswerFile, Case
 from medcare.judging.macro_average import MacroAverage, Values
 from medcare.judging.rating import RatingRequest
 from medcare.judging.reference_scores import OVERALL
 from medcare.judging.rubric import DIMENSIONS, HIGHEST, LOWEST
+from medcare.judging.verdict import Verdict
 
 MEASURES = (*DIMENSIONS, OVERALL)
 Reference = Mapping[str, Mapping[str, Mapping[str, float]]]

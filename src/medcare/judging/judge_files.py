@@ -1,16 +1,15 @@
-"""The whole way: files of answers in; judged.jsonl, judge.json and judge.md out."""
+"""Files of answers, judged: judged.jsonl, judge.json and judge.md."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from medcare.foundation.storage import Json, file_hash, write_json, write_jsonl, write_text
+from medcare.foundation.provenance import versions
+from medcare.foundation.storage import Json, write_json, write_jsonl, write_text
 from medcare.judging import rubric
 from medcare.judging.cache import Cache
-from medcare.judging.cases import read_answers, read_cases
+from medcare.judging.cases import hashes_of, read_answers, read_cases
 from medcare.judging.judge import Judge
 from medcare.judging.rating import Cost, rate, requests
 from medcare.judging.reference_scores import read_reference_scores
@@ -65,26 +64,15 @@ def judge_files(
     verdicts = rate(wanted, judge, Cache(out / CACHE), concurrency=concurrency, agree=agree)
     ratings = Ratings(cases, files, wanted, verdicts)
     tree: Json = {
-        **_made_with(judge, paths),
+        "judge": {"model": judge.model, "url": judge.client.url, "max_tokens": judge.max_tokens},
+        "rubric": {"version": rubric.version(), "dimensions": rubric.DIMENSIONS, "scale": [1, 5]},
+        "data": hashes_of(paths),
+        "versions": versions(["medcare"]),
+        "calls_now": judge.client.calls,
         "settings": {"repeats": repeats, "seed": seed},
         **summary(ratings, seed=seed, reference=reference),
     }
-    _write(out, ratings, tree)
-    return tree
-
-
-def _write(out: Path, ratings: Ratings, tree: Json) -> None:
     write_jsonl(out / JUDGED, ratings.rows())
     write_json(out / SUMMARY, tree)
     write_text(out / READABLE, markdown(tables(tree), title="Clinical writing, judged by a language model"))
-
-
-def _made_with(judge: Judge, paths: Mapping[str, Path]) -> Json:
-    """What the ratings rest on."""
-    return {
-        "judge": {"model": judge.model, "url": judge.client.url, "max_tokens": judge.max_tokens},
-        "rubric": {"version": rubric.version(), "dimensions": rubric.DIMENSIONS, "scale": [1, 5]},
-        "data": {name: {"path": str(path), "sha256": file_hash(path)} for name, path in paths.items()},
-        "versions": {"python": platform.python_version(), "medcare": metadata.version("medcare")},
-        "calls_now": judge.client.calls,
-    }
+    return tree
