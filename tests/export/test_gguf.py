@@ -9,13 +9,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from medcare.cli import app
 from medcare.export import gguf as exporter
-from medcare.export.gguf import export_gguf
+from medcare.export.card import front_matter
+from medcare.export.gguf import _describe, export_gguf
 from medcare.export.lora import export_lora
 from medcare.export.merged import merge
 from medcare.export.push import prepare
@@ -332,6 +333,15 @@ def test_the_embedded_model_brings_its_licence(tmp_path):
     path = export_gguf(EMBEDDED, tmp_path / "out", "f16").path
     assert value(path, "general.license") == "apache-2.0"
     assert value(path, "general.base_model.0.repo_url").endswith("HuggingFaceTB/SmolLM2-135M-Instruct")
+
+
+def test_a_base_at_a_revision_is_named_by_its_repository(tmp_path):
+    manifest = {"base": "owner/name-7B@v1.0", "stage": "align"}
+    writer = GGUFWriter(tmp_path / "model.gguf", "llama")
+    _describe(writer, manifest, front_matter(manifest, []), "f16")
+    [told] = writer.kv_data
+    assert told["general.base_model.0.repo_url"].value == "https://huggingface.co/owner/name-7B"
+    assert told["general.base_model.0.name"].value == "name-7B"
 
 
 def command(*arguments):

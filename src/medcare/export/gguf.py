@@ -22,10 +22,10 @@ from medcare.adapters.merge import merge_all
 from medcare.export.card import front_matter, shown_base, stages_behind, write_card
 from medcare.export.gguf_architecture import (
     Architecture,
-    check,
+    architecture_of,
     context_length,
-    hyperparameters,
     rope_factors,
+    write_hyperparameters,
 )
 from medcare.export.gguf_tokenizer import read_vocabulary, write_vocabulary
 from medcare.foundation.contents import MANIFEST
@@ -110,7 +110,7 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
         folder = last_stage(expanded(folder))
     manifest, stage_folder, settings = _source(folder, kind)
     config = load_config(base_source(folder, base=base))
-    architecture = check(config)
+    architecture = architecture_of(config)
     vocabulary = read_vocabulary(tokenizer_of(folder, base=base), config.vocab_size)
     run, path = manifest["config"], out / f"model-{kind}.gguf"
     if out.exists() and claim(out, run, settings):  # said before the model is loaded
@@ -128,7 +128,7 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
         writer = GGUFWriter(part, architecture.name)
         try:
             _describe(writer, manifest, front, plain)
-            hyperparameters(writer, config)
+            write_hyperparameters(writer, config)
             write_vocabulary(writer, vocabulary)
             _write_tensors(writer, tensors)
         finally:
@@ -222,20 +222,19 @@ def _file_tensors(model: PreTrainedModel, architecture: Architecture, kind: Type
     for name, values in model.state_dict().items():
         if tied and name == "lm_head.weight":
             continue
-        spelt = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if spelt is None:
+        named = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if named is None:
             raise ModelError(
                 f"The tensor {name} has no name in GGUF's {architecture.name}: it is not written."
             )
-        wanted = GGMLQuantizationType.F32 if values.ndim == 1 else GGMLQuantizationType[kind.upper()]
-        if wanted == GGMLQuantizationType.Q8_0 and values.shape[-1] % 32:
-            wanted = GGMLQuantizationType.F16
+        of_file = GGMLQuantizationType.F32 if values.ndim == 1 else GGMLQuantizationType[kind.upper()]
+        if of_file == GGMLQuantizationType.Q8_0 and values.shape[-1] % 32:
+            of_file = GGMLQuantizationType.F16
         if architecture.gemma and name.endswith("norm.weight"):
             values = values + 1
-        _check_values(name, values, wanted)
-        yield _FileTensor(
-            spelt, values, wanted, heads.get(name.split(".")[-2], 0) if architecture.pairs else 0
-        )
+        _check_values(name, values, of_file)
+        reordered = heads.get(name.split(".")[-2], 0) if architecture.pairs else 0
+        yield _FileTensor(named, values, of_file, reordered)
     factors = rope_factors(model)
     if factors is not None:
         yield _FileTensor("rope_freqs.weight", factors, GGMLQuantizationType.F32)
@@ -281,7 +280,7 @@ def _describe(writer: GGUFWriter, manifest: dict[str, Any], front: dict[str, Any
     """The metadata that people read: name, notice, licence, base, languages; and the type of the weights."""
     from gguf import GGML_QUANT_VERSION, LlamaFileType
 
-    base = shown_base(manifest["base"])
+    base = front.get("base_model") or shown_base(manifest["base"])
     short = base.rpartition("/")[2]
     trained = "stage" in manifest
     writer.add_type("model")

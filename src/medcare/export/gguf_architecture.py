@@ -6,6 +6,7 @@ configuration can say and that code can't do is refused here; it would be passed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,50 +70,60 @@ _YARN_FIXED: dict[str, tuple[Any, ...]] = {
 }
 
 
-def check(config: PretrainedConfig) -> Architecture:
+def architecture_of(config: PretrainedConfig) -> Architecture:
     """The architecture of a model.
 
     Raises:
         ModelError: it is none of those that are written, or computes something that llama.cpp does not.
     """
-    found = ARCHITECTURES.get(config.model_type)
-    if found is None:
+    architecture = ARCHITECTURES.get(config.model_type)
+    if architecture is None:
         raise ModelError(
             f"GGUF is written for {', '.join(ARCHITECTURES)}; this model is {config.model_type}. Export the "
             "whole model (--format merged) and try llama.cpp's own convert_hf_to_gguf.py on that folder."
         )
-    rope, settings = _full(config), config.to_dict()
-    scaling = rope.get("rope_type", "default")
-    activation = settings.get("hidden_activation") or settings.get("hidden_act") or found.activation
-    width = head_size(config)
-    if found.widest == config.num_hidden_layers:
-        width = config.hidden_size // config.num_attention_heads
-    scalar = settings.get("query_pre_attn_scalar")
-    beyond = {
-        f"the activation {activation}": activation != found.activation,
-        f"the rope scaling {scaling}": scaling not in _SCALINGS or (scaling == "llama3" and not found.pairs),
-        "partial rotation": found.name != "phi3" and rope.get("partial_rotary_factor") not in (None, 1.0),
-        "biases in its attention": found.name != "llama" and bool(settings.get("attention_bias")),
-        f"attention scaled for heads of {scalar}": scalar not in (None, width),
-        "windows at other layers": bool(found.window_every)
-        and [kind == "full_attention" for kind in config.layer_types]
-        != [(layer + 1) % found.window_every == 0 for layer in range(config.num_hidden_layers)],
-        "attention to both sides": bool(settings.get("use_bidirectional_attention")),
-    }
-    caps = [settings.get(f"{of}_logit_softcapping") for of in ("attn", "final")]
-    beyond["logits without a cap"] = found.name == "gemma2" and None in caps
-    beyond["an untied output"] = found.name in ("gemma", "gemma2") and not config.tie_word_embeddings
-    beyond["capped attention"] = found.name == "gemma3" and caps[0] is not None
-    if scaling == "yarn":
-        for key, accepted in _YARN_FIXED.items():
-            beyond[f"yarn with {key}={rope.get(key)}"] = rope.get(key) not in accepted
-    refused = [what for what, is_so in beyond.items() if is_so]
-    if refused:
+    if beyond := list(_beyond(config, architecture)):
         raise ModelError(
-            f"llama.cpp's {found.name} does not compute {' and '.join(refused)}, which this model has. "
+            f"llama.cpp's {architecture.name} does not compute {' and '.join(beyond)}, which this model has. "
             "Use it with transformers or vLLM: --format merged."
         )
-    return found
+    return architecture
+
+
+def _beyond(config: PretrainedConfig, architecture: Architecture) -> Iterator[str]:
+    """What a configuration asks for that llama.cpp's code for the architecture does not compute."""
+    name, rope, settings = architecture.name, _full(config), config.to_dict()
+    activation = settings.get("hidden_activation") or settings.get("hidden_act") or architecture.activation
+    if activation != architecture.activation:
+        yield f"the activation {activation}"
+    scaling = rope.get("rope_type", "default")
+    if scaling not in _SCALINGS or (scaling == "llama3" and not architecture.pairs):
+        yield f"the rope scaling {scaling}"
+    if name != "phi3" and rope.get("partial_rotary_factor") not in (None, 1.0):
+        yield "partial rotation"
+    if name != "llama" and settings.get("attention_bias"):
+        yield "biases in its attention"
+    width, scalar = head_size(config), settings.get("query_pre_attn_scalar")
+    if config.num_hidden_layers == architecture.widest:
+        width = config.hidden_size // config.num_attention_heads
+    if scalar not in (None, width):
+        yield f"attention scaled for heads of {scalar}"
+    if every := architecture.window_every:
+        sees_all = [(layer + 1) % every == 0 for layer in range(config.num_hidden_layers)]
+        if [kind == "full_attention" for kind in config.layer_types] != sees_all:
+            yield "windows at other layers"
+    if settings.get("use_bidirectional_attention"):
+        yield "attention to both sides"
+    cap, final_cap = (settings.get(f"{of}_logit_softcapping") for of in ("attn", "final"))
+    if name == "gemma2" and None in (cap, final_cap):
+        yield "logits without a cap"
+    if name in ("gemma", "gemma2") and not config.tie_word_embeddings:
+        yield "an untied output"
+    if name == "gemma3" and cap is not None:
+        yield "capped attention"
+    for key, accepted in _YARN_FIXED.items():
+        if scaling == "yarn" and rope.get(key) not in accepted:
+            yield f"yarn with {key}={rope.get(key)}"
 
 
 def _full(config: PretrainedConfig) -> dict[str, Any]:
@@ -125,8 +136,8 @@ def _full(config: PretrainedConfig) -> dict[str, Any]:
 def context_length(config: PretrainedConfig) -> int:
     """How many tokens of context the file stands for.
 
-    llama.cpp knows no sliding window but Gemma's. Up to the window's length it is the same as
-    full attention, so the context ends there.
+    llama.cpp knows no sliding window but Gemma's. Up to the window's length it is the same as full attention,
+    so the context ends there.
     """
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
@@ -136,7 +147,7 @@ def context_length(config: PretrainedConfig) -> int:
     return min(int(window), int(config.max_position_embeddings))
 
 
-def hyperparameters(writer: GGUFWriter, config: PretrainedConfig) -> None:
+def write_hyperparameters(writer: GGUFWriter, config: PretrainedConfig) -> None:
     """Put a checked model's numbers into the metadata of a file that is being written."""
     head_dim = head_size(config)
     writer.add_block_count(config.num_hidden_layers)

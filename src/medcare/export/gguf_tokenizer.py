@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from medcare.foundation.errors import ModelError
 from medcare.text.chat_template import end_of_turn
@@ -49,24 +49,25 @@ class GgufVocabulary:
         model: `gpt2` for byte-level BPE, `llama` for SentencePiece.
         tokens: one a row of the embedding; bytes are spelt in GPT-2's alphabet, added tokens as they are.
         types: of each token, a `gguf.TokenType`.
-        merges: pairs, first to last, with a blank in between; SentencePiece has scores instead.
-        scores: of each token: of two that could be made, the one of the higher score is.
-        split: llama.cpp's name of the rules before the merges.
         ids: of `bos`, `eos`, `eot` (end of turn), `unk` and `pad`, as far as there are any.
         adds: whether every text gets a `bos` before and an `eos` after it, and a blank (`space_prefix`).
-        notes: sentences about texts that get other tokens there.
         template: the chat template.
+        merges: of BPE: pairs, first to last, with a blank in between.
+        scores: of SentencePiece, a number for each token: of two that could be made, the one of the higher
+            score is.
+        split: llama.cpp's name of the rules before the merges.
+        notes: sentences about texts that get other tokens there.
     """
 
-    model: str
+    model: Literal["gpt2", "llama"]
     tokens: list[str]
     types: list[int]
-    merges: list[str]
-    scores: list[float]
-    split: str
     ids: dict[str, int]
     adds: dict[str, bool]
     template: str | None
+    merges: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    split: str = "default"
     notes: tuple[str, ...] = ()
 
 
@@ -83,25 +84,34 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> GgufVocabu
     if not tokenizer.is_fast:
         raise _refusal(f"{type(tokenizer).__name__} has no tokenizer.json")
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
-    pieces = tree["model"]["type"] == "BPE" and bool(tree["model"].get("byte_fallback"))
-    split = "default" if pieces else _split(tree)
-    prefix = _prefix(tree) if pieces else "never"
     tokens, types = _tokens(tokenizer, rows)
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
+    shared: dict[str, Any] = {
+        "tokens": tokens,
+        "ids": _special_ids(tokenizer, ends=isinstance(template, str)),
+        "template": template,
+    }
+    adds = {**_added_around(tokenizer), "space_prefix": False}
+    if not (tree["model"]["type"] == "BPE" and tree["model"].get("byte_fallback")):
+        return GgufVocabulary(
+            model="gpt2",
+            types=types,
+            merges=_merges(tree["model"]["merges"]),
+            split=_split(tree),
+            adds=adds,
+            **shared,
+        )
+    prefix = _prefix(tree)
     note = "A text that begins with no control token gets no blank before it in llama.cpp, as it should have."
     return GgufVocabulary(
-        model="llama" if pieces else "gpt2",
-        tokens=tokens,
-        types=_piece_types(tokenizer, tokens, types) if pieces else types,
-        merges=[] if pieces else _merges(tree["model"]["merges"]),
-        scores=_scores(tree, tokens) if pieces else [],
-        split=split,
-        ids=_special_ids(tokenizer, ends=isinstance(template, str)),
-        adds={**_added_around(tokenizer), "space_prefix": prefix == "always"},
-        template=template,
+        model="llama",
+        types=_piece_types(tokenizer, tokens, types),
+        scores=_scores(tree, tokens),
+        adds={**adds, "space_prefix": prefix == "always"},
         notes=(note,) if prefix == "first" else (),
+        **shared,
     )
 
 
@@ -128,6 +138,48 @@ def _refusal(what: str) -> ModelError:
     return ModelError(f"This tokenizer can't be written to GGUF: {what}. {_ADVICE}")
 
 
+def _tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> tuple[list[str], list[int]]:
+    """The spelling and the type of every row's token."""
+    from gguf import TokenType
+
+    spelt = {index: token for token, index in tokenizer.get_vocab().items()}
+    if max(spelt) >= rows:
+        raise _refusal(f"its token {max(spelt)} has no row in the embedding of {rows}")
+    tokens = [spelt.get(index, f"[PAD{index}]") for index in range(rows)]
+    types = [int(TokenType.NORMAL if index in spelt else TokenType.UNUSED) for index in range(rows)]
+    for index, added in tokenizer.added_tokens_decoder.items():
+        if added.lstrip or added.rstrip or added.single_word:
+            raise _refusal(f"its token '{added.content}' swallows blanks or stands for whole words only")
+        tokens[index] = added.content
+        types[index] = int(TokenType.CONTROL if added.special else TokenType.USER_DEFINED)
+    if len(set(tokens)) < rows or not all(tokens):
+        raise _refusal("two of its tokens are spelt alike, or one is empty")
+    return tokens, types
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase, *, ends: bool) -> dict[str, int]:
+    """The ids of the special tokens; with `ends` also of the one that ends a turn of the chat template."""
+    found = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
+    if ends:
+        found["eot"] = end_of_turn(tokenizer) or found["eos"]
+    return {name: int(token) for name, token in found.items() if token is not None}
+
+
+def _added_around(tokenizer: PreTrainedTokenizerBase) -> dict[str, bool]:
+    """Whether the tokenizer puts `bos` before and `eos` after a text; found by trying."""
+    bare = tokenizer.encode("a", add_special_tokens=False)
+    whole = tokenizer.encode("a")
+    for bos in (False, True):
+        for eos in (False, True):
+            before = [tokenizer.bos_token_id] if bos else []
+            after = [tokenizer.eos_token_id] if eos else []
+            if whole == [*before, *bare, *after]:
+                return {"bos": bos, "eos": eos}
+    raise _refusal(
+        f"it makes {whole} of a text that is {bare}, which is more than a bos and an eos around it"
+    )
+
+
 def _split(tree: dict[str, Any]) -> str:
     """llama.cpp's name for what a tokenizer.json does; raises ModelError if there is none."""
     model, normalizer = tree["model"], tree["normalizer"]
@@ -151,6 +203,36 @@ def _split(tree: dict[str, Any]) -> str:
             f"{', '.join(_SPLITS.values())} (steps: {shown}; ignore_merges: {model.get('ignore_merges')})"
         )
     return name
+
+
+def _steps(pre: dict[str, Any] | None) -> list[tuple[Any, ...]]:
+    """The steps of a pre-tokenizer, with what tells them apart."""
+    if pre is None:
+        return []
+    match pre["type"]:
+        case "Sequence":
+            return [step for part in pre["pretokenizers"] for step in _steps(part)]
+        case "ByteLevel" if not pre["add_prefix_space"]:
+            return [("bytes", pre["use_regex"])]
+        case "Digits":
+            return [("digits", pre["individual_digits"])]
+        case "Split" if pre["behavior"] == "Isolated" and not pre["invert"] and "Regex" in pre["pattern"]:
+            return [("split", pre["pattern"]["Regex"])]
+        case other:
+            return [(other, json.dumps(pre))]
+
+
+def _merges(merges: list[Any]) -> list[str]:
+    """Merges as "left right"."""
+    pairs = _pairs(merges)
+    if not pairs or any(len(pair) != 2 or " " in "".join(pair) for pair in pairs):
+        raise _refusal("it has no merges, or merges with blanks in them")
+    return [" ".join(pair) for pair in pairs]
+
+
+def _pairs(merges: list[Any]) -> list[tuple[str, ...]]:
+    """Merges of either form of tokenizer.json."""
+    return [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]
 
 
 def _prefix(tree: dict[str, Any]) -> str:
@@ -224,75 +306,3 @@ def _piece_types(tokenizer: PreTrainedTokenizerBase, tokens: list[str], types: l
     if tokenizer.unk_token_id is not None:
         found[int(tokenizer.unk_token_id)] = int(TokenType.UNKNOWN)
     return found
-
-
-def _steps(pre: dict[str, Any] | None) -> list[tuple[Any, ...]]:
-    """The steps of a pre-tokenizer, with what tells them apart."""
-    if pre is None:
-        return []
-    match pre["type"]:
-        case "Sequence":
-            return [step for part in pre["pretokenizers"] for step in _steps(part)]
-        case "ByteLevel" if not pre["add_prefix_space"]:
-            return [("bytes", pre["use_regex"])]
-        case "Digits":
-            return [("digits", pre["individual_digits"])]
-        case "Split" if pre["behavior"] == "Isolated" and not pre["invert"] and "Regex" in pre["pattern"]:
-            return [("split", pre["pattern"]["Regex"])]
-        case other:
-            return [(other, json.dumps(pre))]
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> tuple[list[str], list[int]]:
-    """The spelling and the type of every row's token."""
-    from gguf import TokenType
-
-    spelt = {index: token for token, index in tokenizer.get_vocab().items()}
-    if max(spelt) >= rows:
-        raise _refusal(f"its token {max(spelt)} has no row in the embedding of {rows}")
-    tokens = [spelt.get(index, f"[PAD{index}]") for index in range(rows)]
-    types = [int(TokenType.NORMAL if index in spelt else TokenType.UNUSED) for index in range(rows)]
-    for index, added in tokenizer.added_tokens_decoder.items():
-        if added.lstrip or added.rstrip or added.single_word:
-            raise _refusal(f"its token '{added.content}' swallows blanks or stands for whole words only")
-        tokens[index] = added.content
-        types[index] = int(TokenType.CONTROL if added.special else TokenType.USER_DEFINED)
-    if len(set(tokens)) < rows or not all(tokens):
-        raise _refusal("two of its tokens are spelt alike, or one is empty")
-    return tokens, types
-
-
-def _pairs(merges: list[Any]) -> list[tuple[str, ...]]:
-    """Merges of either form of tokenizer.json."""
-    return [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]
-
-
-def _merges(merges: list[Any]) -> list[str]:
-    """Merges as "left right"."""
-    pairs = _pairs(merges)
-    if not pairs or any(len(pair) != 2 or " " in "".join(pair) for pair in pairs):
-        raise _refusal("it has no merges, or merges with blanks in them")
-    return [" ".join(pair) for pair in pairs]
-
-
-def _special_ids(tokenizer: PreTrainedTokenizerBase, *, ends: bool) -> dict[str, int]:
-    """The ids of the special tokens; with `ends` also of the one that ends a turn of the chat template."""
-    found = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
-    if ends:
-        found["eot"] = end_of_turn(tokenizer) or found["eos"]
-    return {name: int(token) for name, token in found.items() if token is not None}
-
-
-def _added_around(tokenizer: PreTrainedTokenizerBase) -> dict[str, bool]:
-    """Whether the tokenizer puts `bos` before and `eos` after a text; found by trying."""
-    bare = tokenizer.encode("a", add_special_tokens=False)
-    whole = tokenizer.encode("a")
-    for bos in (False, True):
-        for eos in (False, True):
-            before = [tokenizer.bos_token_id] if bos else []
-            after = [tokenizer.eos_token_id] if eos else []
-            if whole == [*before, *bare, *after]:
-                return {"bos": bos, "eos": eos}
-    raise _refusal(
-        f"it makes {whole} of a text that is {bare}, which is more than a bos and an eos around it"
-    )
