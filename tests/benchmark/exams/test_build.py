@@ -80,7 +80,7 @@ def test_taught_facts_are_taught_in_other_words(exams, exam):
             assert item.prompt not in prompts
             if item.split == "taught":
                 assert len(set(prompts)) >= WORDINGS_PER_FACT
-                if not exam.listed:
+                if exam.name != "odd_one_out":  # its question lists the options
                     assert all(slot in prompts[0] for slot in slots(exam, item.prompt))
 
 
@@ -135,7 +135,7 @@ def test_no_text_teaches_a_held_out_answer(exams):
     checked = 0
     for exam, task in zip(EXAMS, tasks, strict=True):
         for item in task.items:
-            if item.split == "held_out" and not exam.listed:
+            if item.split == "held_out" and exam.name != "odd_one_out":
                 subject, *objects = slots(exam, item.prompt)
                 assert not any(mentions.together(subject, text) for text in objects or [item.target])
                 checked += 1

@@ -72,7 +72,7 @@ def build_exams(
         common = Counter(answer_texts(lessons))
         quota.totals[_MAJORITY] = majority_accuracy(items, common.elements()) * len(items) if items else 0.0
         choice = _Choice(
-            *(exam, ontology, seed, "held_out", items_per_task, items_per_task, quota), mentions, common
+            exam, ontology, seed, "held_out", items_per_task, items_per_task, quota, mentions, common
         )
         chosen = choice.take()
         items += _items(exam, "held_out", chosen[:items_per_task], order, choice.rng)

@@ -32,7 +32,6 @@ class ExamTask:
         tests: wordings that test, none of them a lesson's.
         bundles: yields questions about the entities of one side, in bundles of shared options.
         chance: accuracy of guessing.
-        listed: the prompt has to list the options.
     """
 
     name: str
@@ -42,13 +41,11 @@ class ExamTask:
     tests: tuple[str, ...]
     bundles: MakeBundles
     chance: float = 0.25
-    listed: bool = False
 
 
-def exam_task(name: str, bundles: MakeBundles, *, chance: float = 0.25, listed: bool = False) -> ExamTask:
-    """The task of that name in wordings.yaml; `bundles`, `chance` and `listed` as of `ExamTask`."""
-    said = texts("exams/wordings.yaml")[name]
-    return ExamTask(name, bundles=bundles, chance=chance, listed=listed, **said)
+def exam_task(name: str, bundles: MakeBundles, *, chance: float = 0.25) -> ExamTask:
+    """The task of that name in wordings.yaml; `bundles` and `chance` as of `ExamTask`."""
+    return ExamTask(name, bundles=bundles, chance=chance, **texts("exams/wordings.yaml")[name])
 
 
 def fact_exam(

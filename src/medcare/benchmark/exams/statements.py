@@ -136,5 +136,5 @@ def _odd(
 
 EXAMS: tuple[ExamTask, ...] = (
     exam_task("true_or_false", _statements, chance=0.5),
-    exam_task("odd_one_out", _odd_ones, listed=True),
+    exam_task("odd_one_out", _odd_ones),
 )

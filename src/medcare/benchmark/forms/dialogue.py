@@ -7,15 +7,7 @@ from medcare.benchmark.forms.sentences import RELATIVES, capital
 from medcare.benchmark.task_data import texts
 
 _STATUSES = ("present", "absent", "unknown")
-
-_TEXTS = texts("forms/wordings.yaml")["dialogue"]
-_QUESTIONS: tuple[str, ...] = _TEXTS["questions"]
-_REPLIES: dict[str, tuple[str, ...]] = _TEXTS["replies"]
-_COMPLAINTS: tuple[str, ...] = _TEXTS["complaints"]
-_TIMES: tuple[str, ...] = _TEXTS["times"]
-_PASTS: tuple[str, ...] = _TEXTS["pasts"]
-_PAST_REPLIES: tuple[str, ...] = _TEXTS["past_replies"]
-_ORDERS: tuple[str, ...] = _TEXTS["orders"]
+_SAID = texts("forms/wordings.yaml")["dialogue"]
 
 
 def _symptom_status(draw: Draw) -> Example:
@@ -24,8 +16,8 @@ def _symptom_status(draw: Draw) -> Example:
     statuses = [rng.choice(_STATUSES) for _ in findings]
     turns = []
     for finding, status in zip(findings, statuses, strict=True):
-        question = draw.wording(_QUESTIONS, x=finding)
-        reply = draw.frame(_REPLIES[status], r=rng.choice(RELATIVES))
+        question = draw.wording(_SAID["questions"], x=finding)
+        reply = draw.frame(_SAID["replies"][status], r=rng.choice(RELATIVES))
         turns.append(f"D: {capital(question)}? P: {capital(reply)}.")
     groups = {
         status: [finding for finding, given in zip(findings, statuses, strict=True) if given == status]
@@ -39,17 +31,18 @@ def _dialogue_report(draw: Draw) -> Example:
     rng = draw.rng
     complaint, asked, past = draw.findings(3)
     (drug,) = draw.terms("drugs", 1)
-    time = draw.wording(_TIMES, n=str(rng.randint(2, 11)))
+    time = draw.wording(_SAID["times"], n=str(rng.randint(2, 11)))
     dose = f"{rng.choice((5, 10, 20, 25, 50, 100, 200))} mg"
     status = rng.choice(("present", "absent"))
-    reply = draw.frame(_REPLIES[status], r=rng.choice(RELATIVES))
+    reply = draw.frame(_SAID["replies"][status], r=rng.choice(RELATIVES))
     turns = [
-        f"P: {capital(draw.wording(_COMPLAINTS, x=complaint, t=time))}.",
-        f"D: {capital(draw.wording(_QUESTIONS, x=asked))}? P: {capital(reply)}.",
+        f"P: {capital(draw.wording(_SAID['complaints'], x=complaint, t=time))}.",
+        f"D: {capital(draw.wording(_SAID['questions'], x=asked))}? P: {capital(reply)}.",
     ]
-    history = f"D: {capital(draw.wording(_PASTS))}? P: {capital(draw.wording(_PAST_REPLIES, x=past))}."
+    history = f"D: {capital(draw.wording(_SAID['pasts']))}?"
+    history += f" P: {capital(draw.wording(_SAID['past_replies'], x=past))}."
     turns.insert(rng.choice((1, 2)), history)
-    turns.append(f"D: {capital(draw.wording(_ORDERS, d=drug, dose=dose))}.")
+    turns.append(f"D: {capital(draw.wording(_SAID['orders'], d=drug, dose=dose))}.")
     target = f"Complaint: {complaint} {time}. Asked: {asked} {status}. Past: {past}. Plan: {drug} {dose}."
     return Example(" ".join(turns), target, (complaint, asked, past, drug))
 

@@ -18,12 +18,8 @@ _DOES_NOT = {
     "drug": ("drug_absent",),
 }
 
-_TEXTS = texts("forms/wordings.yaml")["extraction"]
-_ONSETS: tuple[str, ...] = _TEXTS["onsets"]
-
-# What happens to a medicine -> wordings, none of which uses the answer's word.
-_CHANGES: dict[str, tuple[str, ...]] = _TEXTS["changes"]
-_OTHER_DRUGS: tuple[str, ...] = _TEXTS["other_drugs"]
+# Among them: what happens to a medicine, in wordings none of which uses the answer's word.
+_SAID = texts("forms/wordings.yaml")["extraction"]
 
 
 def _relative(rng: random.Random) -> dict[str, str]:
@@ -92,7 +88,7 @@ def _finding_events(draw: Draw) -> Example:
     for status, term in zip(statuses, terms, strict=True):
         onset = ""
         if status == "present" and rng.random() < 0.8:
-            onset = draw.wording(_ONSETS, n=str(rng.randint(2, 40)), m=str(rng.randint(2, 11)))
+            onset = draw.wording(_SAID["onsets"], n=str(rng.randint(2, 40)), m=str(rng.randint(2, 11)))
         statements.append(Statement(status, (f"{term} {onset}".strip(),)))
         events.append(f"({term} | {status} | {onset or 'none'})")
     return Example(note(rng, statements, opener=False), "; ".join(events), tuple(terms))
@@ -102,11 +98,11 @@ def _drug_courses(draw: Draw) -> Example:
     rng = draw.rng
     drugs = draw.terms("drugs", 3)
     sentences, courses = [], []
-    for change, drug in zip(rng.sample(sorted(_CHANGES), 2), drugs, strict=False):
+    for change, drug in zip(rng.sample(sorted(_SAID["changes"]), 2), drugs, strict=False):
         dose = _dose(rng)
-        sentences.append(draw.wording(_CHANGES[change], x=drug, dose=dose))
+        sentences.append(draw.wording(_SAID["changes"][change], x=drug, dose=dose))
         courses.append(f"({drug} | {dose} | {change})")
-    other = draw.wording(_OTHER_DRUGS, x=drugs[2], dose=_dose(rng), **_relative(rng))
+    other = draw.wording(_SAID["other_drugs"], x=drugs[2], dose=_dose(rng), **_relative(rng))
     sentences.insert(rng.randint(0, 2), other)
     return Example(paragraph(sentences), "; ".join(courses), tuple(drugs))
 

@@ -10,11 +10,7 @@ from medcare.benchmark.forms.sentences import RELATIVES, capital, paragraph
 from medcare.benchmark.forms.wordings import ACTS, CRITERIA, INTENTS, SECTIONS
 from medcare.benchmark.task_data import texts
 
-_TEXTS = texts("forms/wordings.yaml")["labels"]
-_TOPICS: tuple[str, ...] = _TEXTS["topics"]
-# Added to any criterion, so that its length says little.
-_WHEN: tuple[str, ...] = _TEXTS["when"]
-_PATIENT_SAYS: tuple[str, ...] = _TEXTS["patient_says"]
+_SAID = texts("forms/wordings.yaml")["labels"]
 
 
 def _query_intent(draw: Draw) -> Example:
@@ -28,8 +24,10 @@ def _trial_criteria(draw: Draw) -> Example:
     topic, condition = draw.findings(2)
     if draw.rng.random() < 0.5:
         condition = draw.rng.choice(draw.pool.whole.diseases)
-    head = draw.wording(_TOPICS, x=topic)
-    criterion = f"{draw.frame(CRITERIA[label], y=condition, **_details(draw))} {draw.wording(_WHEN)}".strip()
+    head = draw.wording(_SAID["topics"], x=topic)
+    # The end may be added to any criterion, so that its length says little.
+    criterion = draw.frame(CRITERIA[label], y=condition, **_details(draw))
+    criterion = f"{criterion} {draw.wording(_SAID['when'])}".strip()
     return Example(f"{capital(head)}: {criterion}.", label, (topic,))
 
 
@@ -43,7 +41,7 @@ def _note_sections(draw: Draw) -> Example:
 def _dialogue_acts(draw: Draw) -> Example:
     label = draw.label(tuple(ACTS))
     first, second = draw.findings(2)
-    said = draw.wording(_PATIENT_SAYS, x=first, y=second, **_details(draw))
+    said = draw.wording(_SAID["patient_says"], x=first, y=second, **_details(draw))
     reply = draw.frame(ACTS[label], x=first, **_details(draw))
     return Example(f"Patient: {capital(said)}. Doctor: {capital(reply)}.", label, (first,))
 

@@ -6,18 +6,9 @@ from medcare.benchmark.forms.recipe import Draw, Example, NoDrawError, form_task
 from medcare.benchmark.forms.sentences import paragraph
 from medcare.benchmark.task_data import texts
 
-_TEXTS = texts("forms/wordings.yaml")["relations"]
-# Relation -> wordings. {d} disease, {f} finding, {g} gene.
-_DISEASE: dict[str, tuple[str, ...]] = _TEXTS["disease"]
-_NO_RELATION: tuple[str, ...] = _TEXTS["no_relation"]
-
-# Relation -> wordings, {a} being the first and {b} the second of the triple.
-_BETWEEN: dict[str, tuple[str, ...]] = _TEXTS["between"]
-_UNRELATED: tuple[str, ...] = _TEXTS["unrelated"]
-
-# {yes} is given where {f} is present, {no} where it is not.
-_RULES: tuple[str, ...] = _TEXTS["rules"]
-_ASIDES: tuple[str, ...] = _TEXTS["asides"]
+# Wordings of relations, of diseases and between two findings, and of rules: {yes} is given where {f} is
+# present, {no} where it is not.
+_SAID = texts("forms/wordings.yaml")["relations"]
 
 
 def _disease_relations(draw: Draw) -> Example:
@@ -29,10 +20,10 @@ def _disease_relations(draw: Draw) -> Example:
     for relation in rng.sample(("causes", "shows", "shows", "lacks", "lacks"), 2):
         term = _partner(draw, relation, disease, terms)
         terms.append(term)
-        sentences.append(draw.wording(_DISEASE[relation], d=disease, f=term, g=term))
+        sentences.append(draw.wording(_SAID["disease"][relation], d=disease, f=term, g=term))
         subject, object_ = (term, disease) if relation == "causes" else (disease, term)
         triples.append(f"({subject} | {relation} | {object_})")
-    sentences.insert(rng.randint(0, 2), draw.wording(_NO_RELATION, e=other, g=gene))
+    sentences.insert(rng.randint(0, 2), draw.wording(_SAID["no_relation"], e=other, g=gene))
     text = paragraph(sentences)
     written = [term for term in terms if term.lower() in text.lower()]
     return Example(text, "; ".join(triples), tuple(written))
@@ -57,15 +48,15 @@ def _partner(draw: Draw, relation: str, disease: str, used: list[str]) -> str:
 
 def _causal_relations(draw: Draw) -> Example:
     rng = draw.rng
-    kinds: list[str] = [] if draw.turn % 12 == 11 else [rng.choice(sorted(_BETWEEN))]
-    kinds.append(rng.choice(("", "", "", *sorted(_BETWEEN))) if kinds else "")
+    kinds: list[str] = [] if draw.turn % 12 == 11 else [rng.choice(sorted(_SAID["between"]))]
+    kinds.append(rng.choice(("", "", "", *sorted(_SAID["between"]))) if kinds else "")
     rng.shuffle(kinds)
     findings = draw.findings(2 * len(kinds))
     sentences: list[str] = []
     triples = []
     for kind in kinds:
         a, b = findings[2 * len(sentences) : 2 * len(sentences) + 2]
-        sentences.append(draw.wording(_BETWEEN[kind] if kind else _UNRELATED, a=a, b=b))
+        sentences.append(draw.wording(_SAID["between"][kind] if kind else _SAID["unrelated"], a=a, b=b))
         if kind:
             triples.append(f"({a} | {kind} | {b})")
     return Example(paragraph(sentences), "; ".join(triples) or "none", tuple(findings))
@@ -75,8 +66,8 @@ def _treatment_rules(draw: Draw) -> Example:
     rng = draw.rng
     finding, *topic = draw.findings(rng.choice((1, 1, 2)))
     yes, no, aside = draw.terms("drugs", 3)
-    rule = ": ".join([*topic, draw.wording(_RULES, f=finding, yes=yes, no=no)])
-    sentences = [rule, draw.wording(_ASIDES, x=aside)]
+    rule = ": ".join([*topic, draw.wording(_SAID["rules"], f=finding, yes=yes, no=no)])
+    sentences = [rule, draw.wording(_SAID["asides"], x=aside)]
     if rng.random() < 0.3:
         sentences.reverse()
     target = f"({finding} | yes | {yes}); ({finding} | no | {no})"

@@ -248,7 +248,7 @@ class Vocabulary:
 
     def split(self, rng: random.Random) -> tuple[Pool, Pool]:
         """Two pools without a common term: one to train on, one held out."""
-        terms = {
+        terms: dict[str, Any] = {
             "findings": tuple(self.by_name),
             "diseases": tuple(self.diseases),
             "genes": tuple(sorted(set(self.gene_of.values()))),
@@ -258,17 +258,11 @@ class Vocabulary:
         taught: set[str] = set()
         for names in terms.values():
             taught.update(rng.sample(names, round(len(names) * _TAUGHT_SHARE)))
-        everything = [name for names in terms.values() for name in names]
-        whole = Pool(
-            findings=terms["findings"],
-            diseases=terms["diseases"],
-            genes=terms["genes"],
-            drugs=terms["drugs"],
-            codes=terms["codes"],
-        )
+        held_out = {name for names in terms.values() for name in names} - taught
+        whole = Pool(**terms)
         return (
             replace(whole.only(taught), half=None),
-            replace(whole.only(frozenset(everything) - taught), half=None, held_out=True),
+            replace(whole.only(held_out), half=None, held_out=True),
         )
 
 
