@@ -100,6 +100,7 @@ def test_a_baseline_is_trained_tested_and_compared_also_of_a_finished_run(
         with pytest.raises(KeyboardInterrupt):
             run_pipeline(config, out, ["lora"])
     assert not (out / "report.html").exists(), "the run is not finished"
+    (out / "baselines" / ".DS_Store").touch()  # a file manager's
     run_pipeline(config, out)  # what was begun is gone on with
     assert read_manifest(out)["stage"] == "run", "the folder's files are those of its manifest"
     results = read_json(out / "results.json")

@@ -77,7 +77,7 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
     for stage in STAGES:
         if (digest := source_digest(without_recipe(config.stage(stage).data))) is not None:
             known[f"{stage}_data_sha256"] = digest
-    begun = sorted(as_method(path.name) for path in (out / "baselines").glob("*"))
+    begun = sorted(as_method(path.name) for path in (out / "baselines").glob("*") if path.is_dir())
     compared = list(dict.fromkeys([*begun, *baselines]))
     if config.method in compared:
         raise ConfigError(f"--baseline must be another method than the run's own, got {config.method}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
@@ -57,6 +59,22 @@ def test_what_lies_on_the_disk_answers_as_in_memory(tiny_base, small_machine, ca
     for trait in ("plain_cache", "masks_blocks", "separates_padded_rows"):
         assert getattr(ours, trait) is getattr(theirs, trait) is True
     assert answers(spread, tiny_base) == answers(whole, tiny_base)
+
+
+def test_a_model_that_can_not_be_loaded_leaves_nothing_on_the_disk(
+    tiny_base, small_machine, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def broken(*_):
+        assert list(tmp_path.iterdir())
+        raise ModelError("broken")
+
+    monkeypatch.setattr("medcare.models.base_model.check_loaded", broken)
+    with pytest.raises(ModelError, match="broken"):
+        load_model(str(tiny_base), device="spread", dtype="float32")
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_all_fits_nothing_is_spread(tiny_base, capsys):

@@ -15,6 +15,7 @@ from torch import nn
 from medcare.foundation.errors import ConfigError
 from medcare.settings.config import Optimizer, RateSchedule, StageConfig
 from medcare.text.chat_template import Rendered
+from medcare.training.embedding_noise import embedding_noise
 from medcare.training.loop import Loop
 from medcare.training.optimizers import (
     check_rates,
@@ -155,10 +156,8 @@ def test_embedding_noise_is_there_in_training_and_gone_afterwards(tmp_path):
     assert not made.model.get_input_embeddings()._forward_hooks
     embeddings = made.model.get_input_embeddings()
     ids = torch.tensor([[3, 4, 5]])
-    from medcare.training.embedding_noise import add_embedding_noise
-
-    add_embedding_noise(embeddings.train(), 6.0)
-    moved = embeddings(ids) - embeddings.weight[ids]
+    with embedding_noise(embeddings.train(), 6.0):
+        moved = embeddings(ids) - embeddings.weight[ids]
     most = 6.0 / math.sqrt(3 * embeddings.weight.shape[1])
     assert 0.9 * most < moved.abs().max() <= most
 

@@ -105,6 +105,24 @@ def test_a_tracker_that_cannot_start_is_one_sentence(tiny_base, tmp_path, monkey
         stages.train("aggregate", config(tiny_base, "wandb"), TALK, tmp_path / "one", data_hash="x")
 
 
+def test_a_tracker_that_runs_ends_when_another_cannot_start(tiny_base, tmp_path, monkeypatch):
+    ended: list[bool] = []
+
+    def init(**_: object) -> types.SimpleNamespace:
+        return types.SimpleNamespace(log=print, finish=lambda: ended.append(True))
+
+    def start(*_: object) -> None:
+        raise RuntimeError("no server")
+
+    configuration = types.SimpleNamespace(update=lambda values, allow_val_change: None)
+    fake_package(monkeypatch, "wandb", init=init, config=configuration)
+    monkeypatch.setattr("accelerate.tracking.MLflowTracker.start", start)
+    monkeypatch.setattr("medcare.training.tracking.find_spec", lambda name: True)
+    with pytest.raises(ConfigError, match="mlflow could not start: no server"):
+        stages.train("aggregate", config(tiny_base, "wandb", "mlflow"), TALK, tmp_path / "one", data_hash="x")
+    assert ended == [True]
+
+
 def test_an_unknown_tracker_is_a_wrong_setting():
     with pytest.raises(ConfigError, match="tensorboard"):
         load_config(settings=["tracking.trackers=[abacus]"])

@@ -61,6 +61,7 @@ class Placed:
         if self._placement == "spread":
             # For weights that lie otherwise in the model than in its files, such as stacked experts.
             self._folder = tempfile.mkdtemp(prefix="medcare-offloaded-")
+            self._removal = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
             return {"device_map": "auto", "offload_folder": self._folder}
         if self._placement == "split":
             from transformers.distributed.configuration_utils import DistributedConfig
@@ -73,6 +74,7 @@ class Placed:
         """Say where the model lies, and let what it keeps on the disk go when the model does."""
         if self._placement != "spread":
             return
+        self._removal.detach()
         weakref.finalize(model, shutil.rmtree, self._folder, ignore_errors=True)
         places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
         slow = (

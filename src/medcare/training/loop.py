@@ -42,7 +42,7 @@ from medcare.training.devices import (
     sum_loads,
     tell_layers,
 )
-from medcare.training.embedding_noise import add_embedding_noise
+from medcare.training.embedding_noise import embedding_noise
 from medcare.training.kernels import FusedLoss, set_attention
 from medcare.training.losses import TokenLoss
 from medcare.training.memory import forget_peak, peak_memory
@@ -182,10 +182,9 @@ class Loop:
         meter = self._meter()
         self._trim_metrics(done)
         self._train_mode(True)
-        embeddings = self.model.get_input_embeddings()
-        noise = add_embedding_noise(embeddings, self.stage.neftune) if self.stage.neftune else None
+        noise = embedding_noise(self.model.get_input_embeddings(), self.stage.neftune)
         saved_at = time.monotonic()
-        with delayed_interrupt() as interrupt, track(name, steps) as task, self.watchdog:
+        with noise, delayed_interrupt() as interrupt, track(name, steps) as task, self.watchdog:
             task.start_at(done)
             while done < steps and not (self.validator and self.validator.stops):
                 loss = self._step(done, meter)
@@ -208,8 +207,6 @@ class Loop:
                 self._save(done, key, meter)
                 raise KeyboardInterrupt
         self._train_mode(False)
-        if noise is not None:
-            noise.remove()
         if self.validator is not None:
             self.validator.take_best(self)
         last = {} if meter.last_loss is None else {"loss": meter.last_loss}

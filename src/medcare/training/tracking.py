@@ -36,18 +36,18 @@ def tracked(accelerator: Accelerator, stage: Stage, config: RunConfig, folder: P
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     check_installed(config.tracking.trackers)
-    for name in config.tracking.trackers:
-        cls: Any = LOGGER_TYPE_TO_CLASS[name]
-        tracker = cls(**_arguments(name, config.tracking.project, f"{folder.name}-{stage}", folder))
-        try:
-            tracker.start()
-            tracker.store_init_configuration(_flat(config.to_dict()))
-        except Exception as error:  # each tracker has errors of its own
-            raise ConfigError(
-                f"The tracker {name} could not start: {error}. Set it up, or leave it out."
-            ) from error
-        accelerator.trackers.append(tracker)
     try:
+        for name in config.tracking.trackers:
+            cls: Any = LOGGER_TYPE_TO_CLASS[name]
+            try:
+                tracker = cls(**_arguments(name, config.tracking.project, f"{folder.name}-{stage}", folder))
+                tracker.start()
+                tracker.store_init_configuration(_flat(config.to_dict()))
+            except Exception as error:  # each tracker has errors of its own
+                raise ConfigError(
+                    f"The tracker {name} could not start: {error}. Set it up, or leave it out."
+                ) from error
+            accelerator.trackers.append(tracker)
         yield
     finally:
         # Not `end_training`: it would end the process group, which the next stage needs.
