@@ -47,8 +47,10 @@ def test_ids_that_do_not_fit(tmp_path):
 
 
 def test_many_wrong_ids_are_counted_and_a_few_are_named(tmp_path):
-    path = answer_file(tmp_path, *({"id": f"x{number}", "target": ""} for number in range(5)))
-    with pytest.raises(EvaluationError, match=r"5 predictions .* \('x0', 'x1', 'x2', …\)"):
+    path = answer_file(tmp_path, *({"id": f"x{number}", "target": ""} for number in range(7)))
+    with pytest.raises(
+        EvaluationError, match=r"7 predictions .* \('x0', 'x1', 'x2', 'x3', 'x4' and 2 more\)"
+    ):
         paired([], path)
 
 

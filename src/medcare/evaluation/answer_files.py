@@ -1,4 +1,4 @@
-"""Files of answers, matched to the items that they answer by id. Imports no torch."""
+"""JSONL files of answers, matched by id to the items that they answer. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import read_jsonl
 
-_SHOWN = 3
+_SHOWN = 5
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -25,7 +25,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
         raise EvaluationError(
-            f"{path}: {len(repeated)} ids occur more than once ({_some(repeated)}). Keep one row for each."
+            f"{path}: {len(repeated)} ids occur more than once ({some(repeated)}). Keep one row for each."
         )
     return rows
 
@@ -58,23 +58,23 @@ def pair_rows(
         DataError: the file is missing or is not JSONL.
         EvaluationError: ids are missing, unknown or repeated, or a prediction is no text.
     """
-    answers = {row_id(row, path): row for row in read_rows(path)}
-    unknown = answers.keys() - set(ids) - set(ignored)
+    rows = {row_id(row, path): row for row in read_rows(path)}
+    unknown = rows.keys() - set(ids) - set(ignored)
     if unknown:
         raise EvaluationError(
-            f"{path}: {len(unknown)} predictions answer no item of the gold file ({_some(sorted(unknown))}). "
+            f"{path}: {len(unknown)} predictions answer no item of the gold file ({some(sorted(unknown))}). "
             "Predict and score the same file."
         )
-    missing = [name for name in ids if name not in answers]
+    missing = [name for name in ids if name not in rows]
     if missing and not allow_missing:
         raise EvaluationError(
-            f"{path}: {len(missing)} of {len(ids)} items have no prediction ({_some(missing)}). Predict "
+            f"{path}: {len(missing)} of {len(ids)} items have no prediction ({some(missing)}). Predict "
             "them, or count them as wrong with --allow-missing."
         )
     for name in ids:
-        if name in answers:
-            answer_text(answers[name], path)
-    return [answers.get(name) for name in ids]
+        if name in rows:
+            answer_text(rows[name], path)
+    return [rows.get(name) for name in ids]
 
 
 def answer_text(row: Mapping[str, Any], path: Path) -> str:
@@ -98,6 +98,7 @@ def is_order(value: Any, count: int) -> bool:
     return isinstance(value, list) and sorted(map(repr, value)) == sorted(map(repr, range(count)))
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of some names: `'a', 'b' and 12 more`."""
     shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown}, …"
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

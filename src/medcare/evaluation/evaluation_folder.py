@@ -18,7 +18,7 @@ from pydantic import Field
 
 from medcare.data.record_files import read_items
 from medcare.data.task import BenchmarkFile, Task
-from medcare.evaluation.answer_files import is_order
+from medcare.evaluation.answer_files import is_order, some
 from medcare.evaluation.answer_formats import metric_of
 from medcare.evaluation.cblue.tasks import find_task
 from medcare.evaluation.metrics import Floats, Metric
@@ -37,7 +37,6 @@ GRADES = "grades.jsonl"
 PROMPTS = "prompts.json"
 # The order in which the models of a run came to be; others follow by name.
 _ORDER = ("base", "aggregate_with_noise", "aggregate", "align")
-_NAMED = 5
 
 Cards = dict[str, Task]
 # The rows of a predictions file by the id of the item that they answer.
@@ -129,19 +128,19 @@ def read_tests(folder: Path) -> tuple[list[Item], Cards]:
     unknown = sorted({item.task for item in items} - cards.keys())
     if unknown:
         raise EvaluationError(
-            f"{folder / 'data/benchmark.json'} has no card for {_some(unknown, 'task')}, so it isn't known "
-            "how to read the answers. Add one a task: name, family, form, metric."
+            f"{folder / CARDS} has no card for {counted(len(unknown), 'task')} ({some(unknown)}), so it isn't "
+            "known how to read the answers. Add one a task: name, family, form, metric."
         )
     return items, cards
 
 
 def read_cards(path: Path) -> Cards:
     """The tasks that a benchmark.json declares, by name; raises DataError if it is missing or malformed."""
-    found = {}
+    cards = {}
     for card in BenchmarkFile.read(path).tasks:
-        # In folders of before, PromptCBLUE's tasks are declared by their names alone.
-        found[card.name] = replace(find_task(card.name), source=card.source) if card.form == "cblue" else card
-    return found
+        # Older folders declare PromptCBLUE's tasks by their names alone.
+        cards[card.name] = replace(find_task(card.name), source=card.source) if card.form == "cblue" else card
+    return cards
 
 
 def score_tasks(
@@ -152,14 +151,13 @@ def score_tasks(
     Raises:
         EvaluationError: as `score_answers`.
     """
-    found = []
+    tasks = []
     for name, card in cards.items():
-        chosen = tuple(item for item in items if item.task == name)
-        if chosen:
-            own = {model: [rows[item.id] for item in chosen] for model, rows in predictions.items()}
-            rows, answers = score_answers(card, chosen, own)
-            found.append(ScoredTask(card, chosen, answers, rows))
-    return tuple(found)
+        if own := tuple(item for item in items if item.task == name):
+            answered = {model: [rows[item.id] for item in own] for model, rows in predictions.items()}
+            rows, answers = score_answers(card, own, answered)
+            tasks.append(ScoredTask(card, own, answers, rows))
+    return tuple(tasks)
 
 
 def model_names(folder: Path) -> list[str]:
@@ -178,7 +176,12 @@ def model_names(folder: Path) -> list[str]:
 
 
 def read_predictions(path: Path, items: Sequence[Item]) -> Predictions:
-    """The answers of a predictions file, all there and well-formed; raises EvaluationError or DataError."""
+    """The answers of a predictions file, each with its grade if it has one.
+
+    Raises:
+        EvaluationError: answers are missing, malformed, or not to these items.
+        DataError: the file is missing or is not JSONL.
+    """
     wanted = {item.id: item for item in items}
     rows: Predictions = {}
     for row in rows_as(path, AnswerRow, EvaluationError, torn_tail=True):
@@ -195,13 +198,13 @@ def read_predictions(path: Path, items: Sequence[Item]) -> Predictions:
     missing = [item.id for item in items if item.id not in rows]
     if missing:
         raise EvaluationError(
-            f"{path} lacks the answers to {_some(missing, 'item')} of {len(items)}. "
+            f"{path} lacks the answers to {counted(len(missing), 'item')} ({some(missing)}) of {len(items)}. "
             "Repeat the command that was predicting: it continues where it stopped."
         )
     if path.with_name(GRADES).is_file():
-        found = rows_as(path.with_name(GRADES), GradeRow, EvaluationError)
-        grades = {row["id"]: {"grade": row["grade"], "tags": row.get("tags", {})} for row in found}
-        return {key: {**row, **grades.get(key, {})} for key, row in rows.items()}
+        for row in rows_as(path.with_name(GRADES), GradeRow, EvaluationError):
+            if row["id"] in rows:
+                rows[row["id"]] |= {"grade": row["grade"], "tags": row.get("tags", {})}
     return rows
 
 
@@ -229,11 +232,11 @@ def _check(path: Path, item: Item, row: Prediction) -> None:
         return
     for key, kinds in (("log_likelihoods", (int, float)), ("bytes", (int,))):
         values = row.get(key)
-        good = isinstance(values, list) and len(values) == len(item.options)
-        if not good or not all(
+        numbers = isinstance(values, list) and [
             isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-            for value in values or ()
-        ):
+            for value in values
+        ]
+        if numbers != [True] * len(item.options):
             raise EvaluationError(
                 f"{path}, item '{item.id}': '{key}' must hold a finite number for each of the "
                 f"{len(item.options)} options, got {_short(values)}. Predict again."
@@ -243,13 +246,6 @@ def _check(path: Path, item: Item, row: Prediction) -> None:
             f"{path}, item '{item.id}': 'bytes' must hold the length of each option in UTF-8, got "
             f"{row['bytes']}. The predictions belong to other items; predict again."
         )
-
-
-def _some(names: Sequence[str], kind: str) -> str:
-    """`3 items ('a', 'b', 'c')`, with at most five named."""
-    listed = ", ".join(f"'{name}'" for name in names[:_NAMED])
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{counted(len(names), kind)} ({listed}{more})"
 
 
 def _short(value: Any) -> str:

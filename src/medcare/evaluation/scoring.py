@@ -1,4 +1,4 @@
-"""Scoring answers, the one way for every task. Imports no torch."""
+"""From answers to scores, the one way for every task. Imports no torch."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def score_answers(
     scored: dict[str, tuple[ScoredAnswer, ...]] = {}
     for model, predictions in answers.items():
         if ranked:
-            scored[model] = _ranked(items, predictions)
+            scored[model] = _score_rankings(items, predictions)
             rows[model] = mean_rows([answer.score for answer in scored[model]])
         else:
-            rows[model], scored[model] = _written(task, items, gold, predictions)
+            rows[model], scored[model] = _score_texts(task, items, gold, predictions)
     return rows, scored
 
 
@@ -101,7 +101,9 @@ def _are_ranked(task: Task, answers: Mapping[str, Sequence[Prediction | None]]) 
     return any(ranked.values())
 
 
-def _ranked(items: Sequence[Item], predictions: Sequence[Prediction | None]) -> tuple[ScoredAnswer, ...]:
+def _score_rankings(
+    items: Sequence[Item], predictions: Sequence[Prediction | None]
+) -> tuple[ScoredAnswer, ...]:
     """Right is a choice among the item's right options; the harness decides alike."""
     scored = []
     by_length = not fixed_options(items)
@@ -124,37 +126,38 @@ def _ranked(items: Sequence[Item], predictions: Sequence[Prediction | None]) -> 
     return tuple(scored)
 
 
-def _written(
+def _score_texts(
     task: Task, items: Sequence[Item], gold: Sequence[Answer], predictions: Sequence[Prediction | None]
 ) -> tuple[Floats, tuple[ScoredAnswer, ...]]:
+    """Texts are read; where several were drawn for an item, the one counts that most of them agree on."""
     metric = metric_of(task)
-    drawn = [_drawn(row) for row in predictions]
-    read = [[_read(task, item, row) for row in rows] for item, rows in zip(items, drawn, strict=True)]
+    samples = [_samples(row) for row in predictions]
+    read = [[_read(task, item, row) for row in rows] for item, rows in zip(items, samples, strict=True)]
     chosen = [voted(answers) for answers in read]
     labels = [normalise(label) for label in task.labels]
 
-    def marked(answers: Sequence[Answer]) -> tuple[Floats, Floats]:
+    def rows_and_scores(answers: Sequence[Answer]) -> tuple[Floats, Floats]:
         rows = metric.rows([right.content for right in gold], [answer.content for answer in answers], labels)
         # Nothing to find and nothing found is right for one item, whatever the metric says of all of them.
         scores, counted = np.ones(len(rows)), rows.any(1)
         scores[counted] = metric(rows[counted])
         return rows, scores
 
-    rows, scores = marked([answers[place] for answers, place in zip(read, chosen, strict=True)])
+    rows, scores = rows_and_scores([answers[place] for answers, place in zip(read, chosen, strict=True)])
     most = max(map(len, read))
-    each = [marked([answers[min(n, len(answers) - 1)] for answers in read])[1] for n in range(most)]
+    drawn = [rows_and_scores([answers[min(n, len(answers) - 1)] for answers in read])[1] for n in range(most)]
     scored = []
-    for place, (answers, said, index) in enumerate(zip(read, drawn, chosen, strict=True)):
-        one = said[index]
-        thought, text = ("", "") if one is None else parted(one["text"])
+    for place, (answers, texts, index) in enumerate(zip(read, samples, chosen, strict=True)):
+        row = texts[index] or {}
+        thought, text = parted(row["text"]) if row else ("", "")
         scored.append(
             ScoredAnswer(
                 float(scores[place]),
                 answers[index].parsable,
                 text or "",
-                thought=(one or {}).get("thought") or thought,
-                drawn=tuple(float(values[place]) for values in each) if most > 1 else (),
-                tags=(one or {}).get("tags", {}),
+                thought=row.get("thought") or thought,
+                drawn=tuple(float(values[place]) for values in drawn) if most > 1 else (),
+                tags=row.get("tags", {}),
             )
         )
     return rows, tuple(scored)
@@ -173,8 +176,8 @@ def voted(answers: Sequence[Answer]) -> int:
 
 def chosen_answer(task: Task, item: Item, row: Prediction) -> tuple[Answer, str]:
     """What a row of a predictions file says, and the text that says it, its thought left out."""
-    rows = _drawn(row)
-    answers = [_read(task, item, one) for one in rows]
+    rows = _samples(row)
+    answers = [_read(task, item, sample) for sample in rows]
     place = voted(answers)
     return answers[place], parted((rows[place] or {})["text"])[1] or ""
 
@@ -186,7 +189,7 @@ def _ballot(content: Any) -> Hashable:
     return content if isinstance(content, Hashable) else repr(content)
 
 
-def _drawn(row: Prediction | None) -> list[Prediction | None]:
+def _samples(row: Prediction | None) -> list[Prediction | None]:
     """A row for each answer that was drawn; one where none were."""
     if row is None or not row.get("samples"):
         return [row]
