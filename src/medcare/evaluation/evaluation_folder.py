@@ -128,8 +128,8 @@ def read_tests(folder: Path) -> tuple[list[Item], Cards]:
     unknown = sorted({item.task for item in items} - cards.keys())
     if unknown:
         raise EvaluationError(
-            f"{folder / CARDS} has no card for {counted(len(unknown), 'task')} ({some(unknown)}), so it isn't "
-            "known how to read the answers. Add one a task: name, family, form, metric."
+            f"{folder / CARDS} has no card for {counted(len(unknown), 'task')} ({some(unknown)}), so it "
+            "isn't known how to read the answers. Add one a task: name, family, form, metric."
         )
     return items, cards
 
