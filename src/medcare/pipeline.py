@@ -73,16 +73,9 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
     Raises:
         MedCareError: see `errors`; what was written stays, and the same call continues from it.
     """
-    known = identities(model=config.model.base, items=config.evaluation.items)
-    for stage in STAGES:
-        if (digest := source_digest(without_recipe(config.stage(stage).data))) is not None:
-            known[f"{stage}_data_sha256"] = digest
-    begun = sorted(as_method(path.name) for path in (out / "baselines").glob("*") if path.is_dir())
-    compared = list(dict.fromkeys([*begun, *baselines]))
-    if config.method in compared:
-        raise ConfigError(f"--baseline must be another method than the run's own, got {config.method}.")
+    compared = _compared(config, out, baselines)
     with main_first():
-        finished = claim(out, config, {"stage": "run", **known}) and _is_reported(out, compared)
+        finished = claim(out, config, {"stage": "run", **_identities(config)}) and _is_reported(out, compared)
     if finished:
         say(f"{out} holds this run already, finished. The report is {out / REPORT}.")
         return out / REPORT
@@ -125,6 +118,24 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
             _conclude(config, out, clock.seconds)
         say(f"Report: {out / REPORT}")
     return out / REPORT
+
+
+def _identities(config: RunConfig) -> dict[str, str]:
+    """Digests of what the settings name: base, test items and each stage's data."""
+    known = identities(model=config.model.base, items=config.evaluation.items)
+    for stage in STAGES:
+        if (digest := source_digest(without_recipe(config.stage(stage).data))) is not None:
+            known[f"{stage}_data_sha256"] = digest
+    return known
+
+
+def _compared(config: RunConfig, out: Path, baselines: Sequence[Method]) -> list[Method]:
+    """The methods that the run is compared with: those that were begun, and those asked for now."""
+    begun = sorted(as_method(path.name) for path in (out / "baselines").glob("*") if path.is_dir())
+    compared = list(dict.fromkeys([*begun, *baselines]))
+    if config.method in compared:
+        raise ConfigError(f"--baseline must be another method than the run's own, got {config.method}.")
+    return compared
 
 
 def _foresee(config: RunConfig) -> None:

@@ -97,7 +97,7 @@ class BranchSpec:
         options = self.options(config)
         assert options is not None, f"the settings leave {self.name} out"
         if isinstance(layer, ExpertWeight):
-            options |= {"rank": max(1, options["rank"] // layer.chosen), "stack": layer.stack}
+            options |= {"rank": max(1, options["rank"] // layer.experts_per_token), "stack": layer.stack}
         in_features, out_features = widths(layer)
         if self.fits:
             options["rank"] = min(options["rank"], in_features, out_features)

@@ -23,7 +23,9 @@ from medcare.adapters.adapted_linear import Adapted, Branch, add_update
 from medcare.adapters.fused_products import SharedInput
 
 # What configurations call the number of experts that a token is sent to.
-_CHOSEN = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k", "moe_k", "num_experts_per_token")
+_EXPERTS_PER_TOKEN = (
+    "num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k", "moe_k", "num_experts_per_token",
+)  # fmt: skip
 
 
 class Groups(NamedTuple):
@@ -47,7 +49,7 @@ class ExpertWeight(Adapted):
         matrices: the base's own parameter.
         biases: the base's own, [e, o], or None.
         is_transposed: whether they are [e, i, o].
-        chosen: how many experts a token is sent to.
+        experts_per_token: how many experts a token is sent to.
     """
 
     def __init__(self, block: nn.Module, name: str) -> None:
@@ -56,7 +58,7 @@ class ExpertWeight(Adapted):
         self.matrices: nn.Parameter = getattr(experts, name)
         self.biases: nn.Parameter | None = getattr(experts, f"{name}_bias") if experts.has_bias else None
         self.is_transposed = bool(experts.is_transposed)
-        self.chosen = _chosen(experts)
+        self.experts_per_token = _experts_per_token(experts)
         shape = self.matrices.mT.shape if self.is_transposed else self.matrices.shape
         self.stack, self.out_features, self.in_features = (shape[0],), shape[1], shape[2]
         self.dropout = 0.0
@@ -192,7 +194,7 @@ def _names(block: Any) -> tuple[str, str]:
     return ("gate_up_proj" if block.has_gate else "up_proj", "down_proj")
 
 
-def _chosen(block: Any) -> int:
+def _experts_per_token(block: Any) -> int:
     """How many experts a token is sent to; 1 where the configuration does not say."""
-    values = (getattr(block.config, name, None) for name in _CHOSEN)
+    values = (getattr(block.config, name, None) for name in _EXPERTS_PER_TOKEN)
     return next((value for value in values if isinstance(value, int)), 1)

@@ -50,14 +50,14 @@ class Weight(NamedTuple):
         name: in the model: of its linear, or its own if it is no linear's.
         size: how many numbers it has.
         layer: what branches can stand beside; None if none can.
-        kind: the class of what holds it.
+        holder: the class of the module that holds it.
         role: what it is part of.
     """
 
     name: str
     size: int
     layer: Layer | None
-    kind: str
+    holder: str
     role: Role | None = None
 
 
@@ -140,7 +140,7 @@ def adapted_share(
             if has if chosen is None else weight.name in chosen:
                 adapted += weight.size
             else:
-                rest[f"{_last(weight.name)} ({weight.kind})"] += weight.size
+                rest[f"{_last(weight.name)} ({weight.holder})"] += weight.size
     return adapted, adapted + rest.total(), rest
 
 
@@ -202,7 +202,8 @@ def _containers(path: str, layer: nn.Module, prefix: str, weight: Weight) -> lis
 
 def _role(containers: list[tuple[str, str]], weight: Weight, family: str) -> Role | Literal["neither"] | None:
     parts = [(name, kind.removeprefix(family)) for name, kind in containers]
-    if any(_NEITHER.search(text) for part in (*parts, (weight.kind.removeprefix(family),)) for text in part):
+    texts = [text for part in parts for text in part]
+    if any(_NEITHER.search(text) for text in (*texts, weight.holder.removeprefix(family))):
         return "neither"
     for name, kind in parts:
         if kind.endswith("DecoderLayer"):  # Zamba has one as a part of another
@@ -293,7 +294,7 @@ def _no_feed_forward(model: nn.Module) -> str:
     kind = type(model).__name__
     others = sorted(
         {
-            f"{_last(weight.name)} ({weight.kind})"
+            f"{_last(weight.name)} ({weight.holder})"
             for weight in weights(model)
             if weight.role == "feed_forward"
         }

@@ -31,7 +31,7 @@ _SCALES = 256  # scales of nf4 that share a scale of their own
 
 
 def stand_in(model: PreTrainedModel, kind: Quantization, kernels: Kernels) -> None:
-    """Put the stand-ins where `adapters.quantized.quantize` puts bitsandbytes' layers; none for `none`."""
+    """Put the stand-ins where `models.quantized.quantize` puts bitsandbytes' layers; none for `none`."""
     if kind == "none":
         return
     for name in quantized_linears(model):

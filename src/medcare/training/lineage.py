@@ -1,4 +1,4 @@
-"""What a stage folder came from: the folders before it, as its manifest tells them.
+"""What a stage folder came from: the folders before it, as manifests tell them.
 
 `--from` has two meanings. Stage 2 takes a stage 1 over; a stage that starts from a folder of its own kind
 goes on training the branches that are there, on the same data or on other data.
@@ -12,7 +12,7 @@ from typing import Any
 from medcare.settings.config import Stage
 from medcare.settings.run_folder import read_manifest
 
-_TOLD = ("stage", "data", "seed", "from", "from_sha256", "result")
+_KEPT = ("stage", "data", "seed", "from", "from_sha256", "result")
 
 
 def goes_on(stage: Stage, start: Path | None) -> bool:
@@ -25,7 +25,7 @@ def lineage(start: Path | None) -> list[dict[str, Any]]:
     if start is None:
         return []
     manifest = read_manifest(start)
-    own = {"folder": start.name, **{key: manifest[key] for key in _TOLD if key in manifest}}
+    own = {"folder": start.name, **{key: manifest[key] for key in _KEPT if key in manifest}}
     return [*manifest.get("lineage", []), own]
 
 

@@ -229,7 +229,7 @@ class Loop:
             self._train_mode(False)
             row = self.validator.measure(self, done)
             self._train_mode(True)
-        say(self.validator.told(row, done))
+        say(self.validator.in_words(row, done))
         return row
 
     def _restore(self, key: str) -> int:

@@ -31,8 +31,8 @@ from medcare.settings.config import Layout
 _HASH = "sha256"
 
 
-class SoFar(Outside):
-    """What validation has found."""
+class ValidationState(Outside):
+    """What validation has found so far; see `Validator`."""
 
     best: float | None
     best_step: int
@@ -51,7 +51,7 @@ class Facts(Outside):
     meter: Json[dict[str, bool | int | float | list[int | float | str] | None]] = Field({})
     loads: Json[list[list[int]]] = Field([])
     scaler: Json[dict[str, int | float]] | None = None
-    validation: Json[SoFar] | None = None
+    validation: Json[ValidationState] | None = None
 
 
 @dataclass(frozen=True)

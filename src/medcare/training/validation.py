@@ -27,7 +27,7 @@ from medcare.text.chat_template import Rendered
 from medcare.text.corpus import as_corpus
 from medcare.training.devices import in_turns
 from medcare.training.samples import Samples
-from medcare.training.state import SoFar
+from medcare.training.state import ValidationState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -127,7 +127,7 @@ class Validator:
             self.without += 1
         return row
 
-    def told(self, row: dict[str, Any], done: int) -> str:
+    def in_words(self, row: dict[str, Any], done: int) -> str:
         """A measurement as one line."""
         there = [name for name in ("loss", "score") if f"validation_{name}" in row]
         values = ", ".join(f"{name} {row[f'validation_{name}']:.4g}" for name in there)
@@ -145,7 +145,7 @@ class Validator:
         """What `restore` takes, ready for JSON; the parameters are apart."""
         return {"best": self.best, "best_step": self.best_step, "without": self.without}
 
-    def restore(self, state: SoFar, parameters: dict[str, Tensor]) -> None:
+    def restore(self, state: ValidationState, parameters: dict[str, Tensor]) -> None:
         """Go on from an earlier call."""
         self.best, self.best_step, self.without = state.best, state.best_step, state.without
         self.parameters = parameters
