@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from medcare.cli import app
 from medcare.data.tokenised import TrainingData
-from medcare.planning import budget
+from medcare.planning import time_budget
 from medcare.settings.files import load_config
 
 EXAM = [
@@ -108,7 +108,9 @@ def test_what_is_said_of_the_data_goes_into_the_recipe(tmp_path, tiny_base, monk
 
 def test_so_much_is_left_as_fits_the_minutes(tmp_path, tiny_base, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(budget, "measure_pace", lambda _: budget.Throughput(training=500.0, reading=300.0))
+    monkeypatch.setattr(
+        time_budget, "measure_throughput", lambda _: time_budget.Throughput(training=500.0, reading=300.0)
+    )
     rows = [{**EXAM[0], "question": f"Which of {number}?"} for number in range(200)]
     train, exam = written(Path("train.jsonl"), rows), written(Path("exam.jsonl"), rows)
     told = call(train, "--test", exam, "--base", str(tiny_base), "--minutes", "2")

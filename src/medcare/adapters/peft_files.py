@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -266,7 +267,4 @@ def _by_pattern(patterns: Mapping[str, float], names: Iterable[str], folder: Pat
 
 def peft() -> ModuleType:
     """PEFT, which takes a second to import."""
-    import peft as found
-
-    module: ModuleType = found
-    return module
+    return import_module("peft")

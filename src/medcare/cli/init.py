@@ -177,23 +177,24 @@ def _within(
     minutes: float, base: str, plan: dict[Stage, DraftedStage], tested: InspectedTest | None
 ) -> tuple[dict[Stage, DraftedStage], int, str, float]:
     """For so many minutes: the stages, the number of test items (0 for all), a sentence, tokens a second."""
-    from medcare.planning import budget
+    from medcare.planning import time_budget
     from medcare.planning.drafted_stages import shortened, work_of
     from medcare.settings.fitting import FEW_STEPS
 
-    pace = budget.measure_pace(base)
+    throughput = time_budget.measure_throughput(base)
     whole = work_of(plan, tested)
-    work = budget.fit(whole, pace, 60 * minutes)
+    work = time_budget.fit(whole, throughput, 60 * minutes)
     shorter = plan if work == whole else shortened(plan, work)
     work = replace(work, epochs={stage: drafted.settings.epochs for stage, drafted in shorter.items()})
     told = (
-        f"The run will take about {work.seconds(pace) / 60:.0f} minutes on this machine, as busy as it is "
-        f"now ({pace.training:,.0f} tokens a second): {work.training(pace) / 60:.0f} of training"
-        + (f" with a LoRA to compare with, {work.testing(pace) / 60:.0f} of tests." if tested else ".")
+        f"The run will take about {work.seconds(throughput) / 60:.0f} minutes on this machine, as busy as it "
+        f"is now ({throughput.training:,.0f} tokens a second): {work.training(throughput) / 60:.0f} of "
+        "training"
+        + (f" with a LoRA to compare with, {work.testing(throughput) / 60:.0f} of tests." if tested else ".")
     )
     if work == whole:
-        return plan, 0, told, pace.training
-    told += f" All of the data and tests would take {whole.seconds(pace) / 60:,.0f}; left are"
+        return plan, 0, told, throughput.training
+    told += f" All of the data and tests would take {whole.seconds(throughput) / 60:,.0f}; left are"
     for stage, drafted in shorter.items():
         every = sum(found.good for found in drafted.sources)
         passes = counted(drafted.settings.epochs, "time")
@@ -205,7 +206,7 @@ def _within(
         told += (
             " That is too little for anything to be learned: allow more minutes, or name a smaller --base."
         )
-    return shorter, work.items if work.items < whole.items else 0, told, pace.training
+    return shorter, work.items if work.items < whole.items else 0, told, throughput.training
 
 
 def _plain(source: str) -> str:

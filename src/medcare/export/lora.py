@@ -29,8 +29,6 @@ _STAGES: dict[Parts, tuple[Stage, ...]] = {
     "alignment": ("align",),
     "both": ("aggregate", "align"),
 }
-
-
 PARTS = tuple(_STAGES)
 
 
@@ -65,11 +63,11 @@ def export_lora(
             "a stage folder's branches. Give the folder that medcare train or the run's align/ wrote."
         )
     settings = {"stage": "lora", **origin(folder, out), "parts": parts, "uniform": uniform}
-    found: dict[str, list[Factors]] = defaultdict(list)
+    updates: dict[str, list[Factors]] = defaultdict(list)
     for spec in there:
-        for name, part in read_lora(folder / spec.path).items():
-            found[name].append(part)
-    joined = {name: join(entries) for name, entries in found.items()}
+        for name, update in read_lora(folder / spec.path).items():
+            updates[name].append(update)
+    joined = {name: join(of_module) for name, of_module in updates.items()}
     rank = max(part.down.shape[0] for part in joined.values())
     if claim(out, manifest["config"], settings):
         return rank

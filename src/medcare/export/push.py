@@ -34,9 +34,9 @@ _NOTICE = "not a medical device"
 _ADAPTER = "adapter_config.json"
 _PRIVATE = {CONFIG, MANIFEST, LOCK}  # every export has them: left behind
 _SENT = re.compile(
-    r"README\.md|LICENSE|config\.json|generation_config\.json|adapter_config\.json|[\w-]*\.safetensors|"
-    r"[\w-]*\.safetensors\.index\.json|tokenizer[\w-]*\.json|special_tokens_map\.json|(video_pre|pre)?processor_config\.json|added_tokens\.json|vocab\.json|"
-    r"vocab\.txt|merges\.txt|[\w.-]*\.model|chat_template\.jinja|[\w.-]*\.gguf"
+    r"README\.md|LICENSE|[\w.-]*\.gguf|[\w-]*\.safetensors(\.index\.json)?|(generation_|adapter_)?config\.json|"
+    r"tokenizer[\w-]*\.json|(special_tokens_map|added_tokens|vocab|((video_)?pre)?processor_config)\.json|"
+    r"(vocab|merges)\.txt|[\w.-]*\.model|chat_template\.jinja"
 )
 _LOCAL = re.compile(
     r"""(?:file:/|~/|(?<![\w.:/<-])/[\w.-]+/)[^"'\s`)]+|"""  # no URL's path, which follows a host's name
@@ -222,9 +222,9 @@ def _front_matter(folder: Path) -> dict[str, object]:
         front = parsed(parts[1]) if len(parts) == 3 and not parts[0] else None
     except (yaml.YAMLError, ValueError, RecursionError):
         front = None
-    missing = [key for key in ("license", "base_model") if not (isinstance(front, dict) and front.get(key))]
-    if missing:
-        raise FolderError(f"{path} lacks {' and '.join(missing)} in its front matter. Add it.")
+    lacking = [key for key in ("license", "base_model") if not (isinstance(front, dict) and front.get(key))]
+    if lacking:
+        raise FolderError(f"{path} lacks {' and '.join(lacking)} in its front matter. Add it.")
     assert isinstance(front, dict)
     return front
 

@@ -1,9 +1,8 @@
 """A model folder's files, looked at before a library reads them, and its model measured while it is built.
 
 A folder comes from anywhere. Its files have to be real files of a possible size, and the sizes in its JSON
-have to be possible for weights. How large the model of a config.json gets is known only to
-the code of its family; so it is counted while transformers builds it without memory, and stopped beyond what
-the files hold.
+have to be possible for weights. How large the model of a config.json gets is known only to the code of its
+family; so it is counted while transformers builds it without memory, and stopped beyond what the files hold.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from medcare.planning.budget import Work
 from medcare.planning.inspected import InspectedData, InspectedTest
+from medcare.planning.time_budget import Work
 from medcare.settings.config import RunConfig, Stage, StageConfig
 from medcare.settings.fitting import count_steps, fitting
 

@@ -58,21 +58,21 @@ class Work:
     trained: int = 2
     tested: int = 4
 
-    def training(self, pace: Throughput) -> float:
+    def training(self, throughput: Throughput) -> float:
         """Seconds of training."""
         passes = sum(self.tokens[stage] * self.epochs[stage] for stage in self.tokens)
-        return self.trained * passes / pace.training
+        return self.trained * passes / throughput.training
 
-    def testing(self, pace: Throughput) -> float:
+    def testing(self, throughput: Throughput) -> float:
         """Seconds of testing."""
-        return self.tested * (self.read + _WRITING * self.written) / pace.reading
+        return self.tested * (self.read + _WRITING * self.written) / throughput.reading
 
-    def seconds(self, pace: Throughput) -> float:
+    def seconds(self, throughput: Throughput) -> float:
         """Of all, with what comes besides."""
-        return (self.training(pace) + self.testing(pace)) / (1 - _OVERHEAD)
+        return (self.training(throughput) + self.testing(throughput)) / (1 - _OVERHEAD)
 
 
-def measure_pace(base: str) -> Throughput:
+def measure_throughput(base: str) -> Throughput:
     """What this machine does now with a model: its operations, counted, at the rate of a product, measured.
 
     Raises:
@@ -90,24 +90,24 @@ def measure_pace(base: str) -> Throughput:
     return Throughput(training, 2 * training)
 
 
-def fit(work: Work, pace: Throughput, seconds: float) -> Work:
+def fit(work: Work, throughput: Throughput, seconds: float) -> Work:
     """The work that is left when it must be done in so many seconds: fewer passes, then rows, and items.
 
     Tests are cut down to four tenths of the time where they take more. Passes go first because they say the
     same again.
     """
     room = seconds * (1 - _OVERHEAD)
-    if work.seconds(pace) <= seconds:
+    if work.seconds(throughput) <= seconds:
         return work
-    if (testing := work.testing(pace)) > (most := _TESTS * room):
+    if (testing := work.testing(throughput)) > (most := _TESTS * room):
         share = max(1 / work.items, most / testing)
         items = math.floor(work.items * share)
         work = replace(work, items=items, read=work.read * share, written=work.written * share)
-    room -= work.testing(pace)
-    while work.training(pace) > room and max(work.epochs.values()) > 1:
+    room -= work.testing(throughput)
+    while work.training(throughput) > room and max(work.epochs.values()) > 1:
         longest = max(work.epochs, key=lambda stage: work.epochs[stage])
         work = replace(work, epochs={**work.epochs, longest: work.epochs[longest] - 1})
-    if (training := work.training(pace)) > room:
+    if (training := work.training(throughput)) > room:
         work = replace(work, tokens={stage: size * room / training for stage, size in work.tokens.items()})
     return work
 
