@@ -14,7 +14,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TextIO
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "transformers", "accelerate", "medcare.cli", "medcare.pipeline"])
+# With what only some import, and late: a model's module, and PEFT, which comes with the rates of optimizers.
+_PRELOADED = ("transformers.models.llama.modeling_llama", "transformers.optimization")
+_CONTEXT.set_forkserver_preload(["medcare.cli", "medcare.pipeline", *_PRELOADED])
 _LONGEST = 300  # seconds, after which one that hangs ends
 
 

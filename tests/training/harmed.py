@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import medcare.cli
 from medcare.__main__ import main
@@ -40,6 +41,14 @@ def job(folder: Path, kind: str, *, restarts: int = 0, stall: float = 60) -> sub
     )
 
 
+def elastic_job(folder: Path, kind: str) -> None:
+    """The job under torchrun's agent, which is this process, begins again once, and forks its processes."""
+    where = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "job"}
+    elastic_launch(LaunchConfig(1, 1, 2, **where, max_restarts=1, start_method="fork"), call)(
+        folder, kind, 60.0
+    )
+
+
 def harm(kind: str) -> None:
     """Let it happen to process 1 before a step, in the first life of the job."""
     step = Loop._step
@@ -56,15 +65,20 @@ def harm(kind: str) -> None:
     Loop._step = harmed
 
 
+def call(folder: Path, kind: str, stall: float) -> None:
+    """As a command of the command line that trains."""
+    torch.set_num_threads(1)
+    watchdog.BEAT, watchdog.LOST = 0.3, 15.0  # no busy machine holds a process up for so long
+    medcare.cli.app = lambda: train(folder, kind, stall)
+    main()
+
+
 def train(folder: Path, kind: str, stall: float) -> None:
-    """As a command would."""
+    """A stage of a few steps, to one of which it happens."""
     harm(kind)
     two_processes.STAGE = replace(two_processes.STAGE, checkpoint_seconds=0.0, stall_seconds=stall)
     two_processes.finish(two_processes.make("aggregate", folder, processes=2))
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    watchdog.BEAT, watchdog.LOST = 0.3, 15.0  # no busy machine holds a process up for so long
-    medcare.cli.app = lambda: train(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
-    main()
+    call(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from medcare.evaluation.predictions import unanswered
 from medcare.foundation.locks import LOCK
 from medcare.foundation.storage import read_jsonl
 from medcare.text.records import Item
-from tests.forked import in_two_processes
+from tests.forked import in_two_processes, started
 from tests.training.two_processes import (
     CASES,
     STOP,
@@ -24,6 +22,7 @@ from tests.training.two_processes import (
     both_stages,
     ddp_and_fsdp2_cases,
     finish,
+    launch,
     make,
     stop_early,
     zero3_cases,
@@ -192,15 +191,8 @@ def test_the_command_line_on_two_machines(tiny_base, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(ROOT / "configs/ddp.yaml"),
-    ]
-    command += ["--num_machines", "2", "--num_processes", "2", "--main_process_ip", "127.0.0.1"]
-    command += ["--main_process_port", str(port)]
+    command = ["--config_file", str(ROOT / "configs/ddp.yaml"), "--num_machines", "2", "--num_processes", "2"]
+    command += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(port)]
     settings = {
         "model.base": tiny_base,
         "model.dtype": "float32",
@@ -209,20 +201,15 @@ def test_the_command_line_on_two_machines(tiny_base, tmp_path):
         "aggregate.tokens_per_batch": 40,
         "aggregate.log_every": 1,
     }
-    train = ["-m", "medcare", "train", "--stage", "aggregate", "--out", "one"]
+    train = ["-m", "medcare", "train", "--stage", "aggregate", "--out", str(tmp_path / "one")]
     train += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    nodes = [
-        subprocess.Popen(
-            [*command, "--machine_rank", rank, *train],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    said = [node.communicate(timeout=240)[1] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+    machines = [[*command, "--machine_rank", rank, *train] for rank in ("0", "1")]
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(started(launch, *words, OMP_NUM_THREADS="1")) for words in machines]
+        said = [told.read() for _, told in nodes]
+        for process, _ in nodes:
+            process.join()
+        assert [process.exitcode for process, _ in nodes] == [0, 0], said
     assert [text.count("aggregate: 6 examples") for text in said] == [1, 0]  # the main process speaks
     rows = list(read_jsonl(tmp_path / "one" / "metrics.jsonl"))
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))

@@ -14,15 +14,18 @@ from medcare.foundation import processes
 from medcare.foundation.storage import read_jsonl
 from medcare.training import watchdog
 from medcare.training.watchdog import Watchdog
-from tests.training.harmed import STEP, job
+from tests.forked import started
+from tests.training.harmed import STEP, elastic_job
 from tests.training.two_processes import finish, make
 
 
 def test_a_job_that_loses_a_process_says_so_and_an_elastic_launcher_continues_it(tmp_path):
-    done = job(tmp_path / "two", "killed", restarts=1)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "error: process 0 lost the connection to another process of this job" in done.stderr
-    assert "the same command continues from the last checkpoint" in done.stderr
+    with started(elastic_job, tmp_path / "two", "killed", ACCELERATE_USE_CPU="true") as (process, told):
+        said = told.read()
+        process.join()
+        assert process.exitcode == 0, said[-4000:]
+    assert "error: process 0 lost the connection to another process of this job" in said
+    assert "the same command continues from the last checkpoint" in said
     finish(make("aggregate", tmp_path / "one", processes=1))
     steps = [
         [row["step"] for row in read_jsonl(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -260,3 +261,11 @@ def zero3_cases(folder: Path, base: Path, zero3: dict[str, str]) -> None:
 
     PartialState(cpu=False, backend="gloo")
     every_case(folder / "zero3", base, DeepSpeedEngine)
+
+
+def launch(*arguments: str) -> None:
+    """As `accelerate launch` with these arguments."""
+    from accelerate.commands.launch import main
+
+    sys.argv = ["accelerate", *arguments]
+    main()
