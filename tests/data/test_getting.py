@@ -10,9 +10,11 @@ import json
 import threading
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 from typer.testing import CliRunner
 
 from medcare.cli import app
@@ -125,6 +127,9 @@ def test_a_hub_out_of_reach_and_a_set_to_ask_for_are_one_sentence(tmp_path: Path
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     with pytest.raises(DataError, match=r"no network\. Without a network, take"):
+        getting.get(getting.find("medmcqa"), tmp_path / "mine")
+    monkeypatch.setattr("huggingface_hub.HfApi", partial(HfApi, endpoint="http://127.0.0.1:9"))
+    with pytest.raises(DataError, match=r"The hub can't be reached for medmcqa: .* Without a network, take"):
         getting.get(getting.find("medmcqa"), tmp_path / "mine")
     with pytest.raises(DataError, match="Register at the Tianchi competition"):
         getting.get(getting.find("promptcblue"), tmp_path / "mine")

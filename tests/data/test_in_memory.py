@@ -69,6 +69,8 @@ def test_lists_and_turns_survive():
         (7, "Rows are required, or a path, got int"),
         (b"x", "got bytes"),
         (pd.DataFrame({"question": ["a", 1]}), "Make its columns texts"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "Duplicate column names .* each with a name of its own"),
+        ([{"a": 1}, {("a", 1): 2}], "Row 2 of the given data can't be written as JSON: keys must be str"),
     ],
 )
 def test_what_is_no_data_is_told(data, reason):

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from medcare.data.catalogue import KNOWN_SETS, KnownSet
+from medcare.data.readers.data_file import is_data
 from medcare.data.readers.rows import ENDINGS, data_files
 from medcare.foundation.commands import command
 from medcare.foundation.errors import DataError, first_line
@@ -89,6 +90,7 @@ def read_source(folder: Path) -> SourceFile:
 
 
 def _from_hub(known: KnownSet, folder: Path, revision: str | None) -> str:
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -108,7 +110,7 @@ def _from_hub(known: KnownSet, folder: Path, revision: str | None) -> str:
             "its owners want to be asked; ask on its page, then log in: hf auth login" if asked else status
         )
         raise DataError(f"The hub refuses {known.repository}: {reason}. {_by_hand(known, folder)}") from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"The hub can't be reached for {known.name}: {first_line(error)}. {_by_hand(known, folder)}"
         ) from error
@@ -153,9 +155,7 @@ def _blob_id(path: Path) -> str:
     """Git's name of a file's content."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, lambda: digest).hexdigest()
 
 
 def _unpack(archive: Path) -> None:
@@ -163,7 +163,7 @@ def _unpack(archive: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as packed:
             for member in packed.infolist():
-                if member.filename.lower().endswith(ENDINGS) and "__MACOSX" not in member.filename:
+                if is_data(member.filename, ENDINGS):
                     packed.extract(member, archive.parent)
     except (zipfile.BadZipFile, OSError, RuntimeError) as error:
         raise DataError(

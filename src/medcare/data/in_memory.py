@@ -48,7 +48,13 @@ def source_of(data: Data) -> str:
                         f"{type(row).__name__}. Give a list of dictionaries, a DataFrame or a data set; of "
                         "several splits, one."
                     )
-                line = json.dumps(dict(row), default=_plain).encode() + b"\n"
+                try:
+                    line = json.dumps(dict(row), default=_plain).encode() + b"\n"
+                except (TypeError, ValueError, RecursionError) as error:
+                    raise DataError(
+                        f"Row {number} of the given data can't be written as JSON: {first_line(error)}. "
+                        "Name its columns by texts, and let it hold texts, numbers, lists and dictionaries."
+                    ) from error
                 digest.update(line)
                 stream.write(line)
 
@@ -106,9 +112,10 @@ def _rows(data: Any) -> Iterator[Any]:
             for batch in pa.RecordBatchReader.from_stream(data):
                 names = [name for name in batch.schema.names if not name.startswith(_INDEX)]
                 yield from batch.select(names).to_pylist()
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        except (ValueError, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise DataError(
-                f"The table can't be read: {first_line(error)}. Make its columns texts."
+                f"The table can't be read: {first_line(error)}. Make its columns texts, each with a name of "
+                "its own."
             ) from error
         return
     # A data set may be told to give tensors, which no row of text is made of.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
+import httpx2
 import pytest
+from huggingface_hub import HfApi
 
 from medcare.data.readers.hub import HubData
 from medcare.data.readers.reading import open_data
@@ -77,6 +80,20 @@ def test_a_pinned_commit_is_asked_of_nobody(hub) -> None:
     assert TrainingData.named(f"hf:o/n@{COMMIT}").digest == f"hf:o/n@{COMMIT}:train"
     open_data(f"hf:o/n@{COMMIT}")
     assert hub.loaded[-1] == ("o/n", None, "train", COMMIT)
+
+
+def test_a_hub_that_nobody_answers_for_is_no_fault_of_ours(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MEDCARE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.HfApi", partial(HfApi, endpoint="http://127.0.0.1:9"))
+    assert expand("hf:o/n") == ["hf:o/n:train"]
+
+    def breaks_off(*_, **__):
+        yield {"text": "a"}
+        raise httpx2.ReadTimeout("no answer")
+
+    monkeypatch.setattr("datasets.load_dataset", breaks_off)
+    with pytest.raises(DataError, match="hf:o/n:train can't be read: no answer"):
+        list(open_data("hf:o/n").rows)
 
 
 def test_without_a_connection_it_is_the_last_commit_known(hub) -> None:

@@ -45,6 +45,16 @@ def test_the_container_does_not_matter(name: str, ending: str, tmp_path: Path) -
     assert next(conversations(path, name)).messages == expected
 
 
+def test_turns_have_either_of_their_names_whatever_the_list_is_called(tmp_path: Path) -> None:
+    roles, froms = (
+        [{who: "user", what: "q"}, {who: "assistant", what: "a"}]
+        for who, what in (("role", "content"), ("from", "value"))
+    )
+    path = write(tmp_path / "x.jsonl", [{"conversations": roles}, {"conversations": froms}])
+    first, second = conversations(str(path))
+    assert first.messages == second.messages == (Message("user", "q"), Message("assistant", "a"))
+
+
 @pytest.mark.parametrize("name", EXAMS)
 def test_exams_and_tasks_give_test_items(name: str, tmp_path: Path) -> None:
     file, rows, messages = SAMPLES[name]
@@ -227,12 +237,12 @@ def test_the_tool_turns_of_sharegpt_are_read(tmp_path: Path) -> None:
         ({"messages": "hello"}, "wrong type: 'messages' must be a list, got str"),
         ({"messages": None}, "wrong type: 'messages' must be a list, got nothing"),
         ({"messages": ["hello"]}, "wrong type: turn 1 must be an object, got str"),
-        ({"messages": [{"role": "user", "content": 3}]}, "wrong type: 'content' of turn 1 must be text"),
+        ({"messages": [{"role": "user", "content": 3}]}, "wrong type: the content of turn 1 must be text"),
         ({"messages": [{"role": "judge", "content": "x"}]}, "unknown role: 'judge' in turn 1"),
         (with_turn({"content": [{"type": "image_url", "image_url": "x"}]}), "not text: a part 'image_url'"),
         (with_turn({"content": [3]}), "not text: a part 'int' in turn 2"),
         (with_turn({"images": ["x.png"]}), "not text: 'images' in turn 2"),
-        (with_turn({"content": None}), "wrong type: 'content' of turn 2 must be text, got nothing"),
+        (with_turn({"content": None}), "wrong type: the content of turn 2 must be text, got nothing"),
         (with_turn({"weight": 0.5}), "unknown weight: 'weight' of turn 2 must be 0 or 1, got 0.5"),
         (with_turn({"loss_mask": [0, 1]}), "unknown weight: 'loss_mask' of turn 2"),
         (with_turn({"weight": 0}), "no turn to train on: the weight of every answer is 0"),

@@ -37,6 +37,7 @@ def read(path: Path, text: str | bytes):
         ("a.csv", 'a,b\n1,"x\ny"\n\n2,z\n', [(2, {"a": "1", "b": "x\ny"}), (5, {"a": "2", "b": "z"})]),
         ("a.tsv", "a\tb\n1\tx,y\n", [(2, {"a": "1", "b": "x,y"})]),
         ("a.csv", "", []),
+        ("a.csv", "\n\na;b\n1;2\n", [(4, {"a": "1", "b": "2"})]),
         ("a.jsonl", "", []),
     ],
 )
@@ -156,8 +157,9 @@ def test_an_encoding_that_is_named_is_taken(tmp_path: Path) -> None:
     path.write_bytes("q,a\nСимптом?,боль\n".encode("koi8-r"))
     (row,) = open_rows(str(path), "koi8-r").rows
     assert row.value == {"q": "Симптом?", "a": "боль"}
-    with pytest.raises(DataError, match="no encoding 'klingon'"):
-        open_rows(str(path), "klingon")
+    for encoding in ("klingon", "base64", "idna", "utf\0"):  # of the last three, none is of texts
+        with pytest.raises(DataError, match=f"no encoding '{encoding}'"):
+            open_rows(str(path), encoding)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -229,6 +231,16 @@ def test_an_archive_holds_one_data_file(tmp_path: Path) -> None:
         archive.writestr("two.csv", "a\n2\n")
     with pytest.raises(DataError, match="holds 2 data files"):
         open_rows(str(tmp_path / "a.zip"))
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
+        archive.writestr("one.csv", "a\n1\n")
+        archive.writestr("__MACOSX/._one.csv", "what the Finder keeps")
+    assert [row.value for row in open_rows(str(tmp_path / "mac.zip")).rows] == [{"a": "1"}]
+    whole = bytearray((tmp_path / "mac.zip").read_bytes())
+    central = whole.index(b"PK\x01\x02")
+    whole[8:10] = whole[central + 10 : central + 12] = (99).to_bytes(2, "little")  # a packing of one's own
+    (tmp_path / "odd.zip").write_bytes(whole)
+    with pytest.raises(DataError, match=r"odd\.zip can't be read: That compression method is not supported"):
+        list(open_rows(str(tmp_path / "odd.zip")).rows)
 
 
 def test_tables_of_other_programs(tmp_path: Path) -> None:

@@ -135,14 +135,14 @@ def open_file(path: Path, endings: tuple[str, ...], encoding: str | None = None)
     """
     if encoding is not None:
         try:
-            codecs.lookup(encoding)
-        except LookupError as error:
+            b"a".decode(encoding, "surrogateescape")
+        except (LookupError, ValueError) as error:  # ValueError: it is for other things than texts of files
             raise DataError(f"There is no encoding '{encoding}'. Try utf-8, gb18030 or cp1252.") from error
     if path.suffix.lower() != ".zip":
         return DataFile(path, asked=encoding)
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.lower().endswith(endings)]
+            names = [name for name in archive.namelist() if is_data(name, endings)]
             locked = any(member.flag_bits & 1 for member in archive.infolist())
     except zipfile.BadZipFile as error:
         raise DataError(f"{path} is no .zip file, or a damaged one.") from error
@@ -150,6 +150,11 @@ def open_file(path: Path, endings: tuple[str, ...], encoding: str | None = None)
         got = "is locked with a password" if locked else f"holds {len(names)} data files"
         raise DataError(f"{path} must hold one data file, but {got}. Unpack it and name the files.")
     return DataFile(path, names[0], encoding)
+
+
+def is_data(name: str, endings: tuple[str, ...]) -> bool:
+    """Whether a file of an archive holds data, and not what macOS writes beside it."""
+    return name.lower().endswith(endings) and not name.startswith("__MACOSX/")
 
 
 def recognise(sample: bytes) -> str:

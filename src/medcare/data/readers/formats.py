@@ -74,9 +74,9 @@ _ANSWERS = ("answer_a", "answer_b", "answer_c", "answer_d", "answer_e")
 _YES_NO = ("yes", "no", "maybe")
 
 FORMATS: dict[str, Format] = {
-    "messages": Format(Turns("messages", "role", "content"), task="source"),
-    "sharegpt": Format(Turns("conversations", "from", "value")),
-    "conversation": Format(Turns("conversation", "role", "content")),
+    "messages": Format(Turns("messages"), task="source"),
+    "sharegpt": Format(Turns("conversations")),
+    "conversation": Format(Turns("conversation")),
     "alpaca": Format(Pair(("instruction", "input"), "output", "history")),
     "medical_o1": Format(
         Pair(("Question",), "Response", thought="Complex_CoT"), mark=frozenset({"Complex_CoT"})

@@ -73,6 +73,7 @@ class HubData:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Its rows; raises DataError if they can't be had."""
         from datasets import load_dataset
+        from httpx2 import HTTPError
 
         try:
             yield from load_dataset(
@@ -82,7 +83,7 @@ class HubData:
                 revision=self.name.revision,
                 streaming=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (HTTPError, OSError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"{self} can't be read: {first_line(error)}. Check the name and the connection, or download "
                 "the files and name them."
@@ -107,7 +108,7 @@ class KnownCommit(Outside):
 
 
 def _commit(name: HubName) -> str | None:
-    from httpx import HTTPError
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 

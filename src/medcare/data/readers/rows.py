@@ -133,7 +133,7 @@ def _whole(file: DataFile) -> Iterator[None]:
     """Turn what unpacking a damaged file raises into one sentence."""
     try:
         yield
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(f"{file.path} can't be read: {reason}.") from error
 

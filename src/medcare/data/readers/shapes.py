@@ -38,11 +38,12 @@ _EXCHANGES = (("human", "assistant"), ("user", "assistant"), ("input", "output")
 
 @dataclass(frozen=True)
 class Turns:
-    """A list of messages in `column`, each with its role and content; a `system` column is optional."""
+    """A list of messages in `column`, each with its role and content; a `system` column is optional.
+
+    ShareGPT calls them `from` and `value`.
+    """
 
     column: str
-    role: str
-    content: str
 
     @property
     def required(self) -> frozenset[str]:
@@ -60,50 +61,50 @@ class Turns:
         if not isinstance(turns, list):
             raise RowError(f"wrong type: '{self.column}' must be a list, got {kind_of(turns)}")
         _check_row(row)
-        return (*_system(row), *self.spoken(turns))
+        return (*_system(row), *_messages(turns))
 
-    def spoken(self, turns: Sequence[Any]) -> tuple[Message, ...]:
-        """The messages of a list of turns, or of exchanges that hold what both say; raises RowError."""
-        exchanges = [_exchange(turn) for turn in turns]
-        if turns and all(exchanges):
-            return tuple(message for exchange in exchanges for message in exchange)
-        return tuple(self._message(turn, place) for place, turn in enumerate(turns, start=1))
 
-    def _message(self, turn: Any, place: int) -> Message:
-        if not isinstance(turn, Mapping):
-            raise RowError(f"wrong type: turn {place} must be an object, got {kind_of(turn)}")
-        name = turn.get(self.role, turn.get("from"))
-        if not isinstance(name, str):
-            raise RowError(f"wrong type: '{self.role}' of turn {place} must be text, got {kind_of(name)}")
-        role = _ROLES.get(name.strip().lower())
-        if role is None:
-            raise RowError(f"unknown role: '{name[:40]}' in turn {place}")
-        _check_text_only(turn, f" in turn {place}")
-        calls, content = _calls(turn, place), turn.get(self.content, turn.get("value"))
-        if name.strip().lower() == "function_call":
-            calls, content = (_call(_parsed(content), place),), ""
-        elif content is None and calls:
-            content = ""
-        elif isinstance(content, list):
-            content = "".join(_part(part, place) for part in content)
-        if not isinstance(content, str):
-            raise RowError(
-                f"wrong type: '{self.content}' of turn {place} must be text, got {kind_of(content)}"
-            )
-        thought = next((turn[field] for field in _THOUGHTS if turn.get(field)), "")
-        texts = {"name": turn.get("name"), "tool_call_id": turn.get("tool_call_id"), "a thought": thought}
-        for field, value in texts.items():
-            if not isinstance(value, str | None):
-                raise RowError(f"wrong type: {field} of turn {place} must be text, got {kind_of(value)}")
-        return Message(
-            role,
-            content,
-            reasoning_content=thought,
-            tool_calls=calls,
-            name=(texts["name"] or "") if role == "tool" else "",
-            tool_call_id=(texts["tool_call_id"] or "") if role == "tool" else "",
-            trained=_trained(turn, place),
-        )
+def _messages(turns: Sequence[Any]) -> tuple[Message, ...]:
+    """The messages of a list of turns, or of exchanges that hold what both say; raises RowError."""
+    exchanges = [_exchange(turn) for turn in turns]
+    if turns and all(exchanges):
+        return tuple(message for exchange in exchanges for message in exchange)
+    return tuple(_message(turn, place) for place, turn in enumerate(turns, start=1))
+
+
+def _message(turn: Any, place: int) -> Message:
+    if not isinstance(turn, Mapping):
+        raise RowError(f"wrong type: turn {place} must be an object, got {kind_of(turn)}")
+    name = turn.get("role", turn.get("from"))
+    if not isinstance(name, str):
+        raise RowError(f"wrong type: the role of turn {place} must be text, got {kind_of(name)}")
+    role = _ROLES.get(name.strip().lower())
+    if role is None:
+        raise RowError(f"unknown role: '{name[:40]}' in turn {place}")
+    _check_text_only(turn, f" in turn {place}")
+    calls, content = _calls(turn, place), turn.get("content", turn.get("value"))
+    if name.strip().lower() == "function_call":
+        calls, content = (_call(_parsed(content), place),), ""
+    elif content is None and calls:
+        content = ""
+    elif isinstance(content, list):
+        content = "".join(_part(part, place) for part in content)
+    if not isinstance(content, str):
+        raise RowError(f"wrong type: the content of turn {place} must be text, got {kind_of(content)}")
+    thought = next((turn[field] for field in _THOUGHTS if turn.get(field)), "")
+    texts = {"name": turn.get("name"), "tool_call_id": turn.get("tool_call_id"), "a thought": thought}
+    for field, value in texts.items():
+        if not isinstance(value, str | None):
+            raise RowError(f"wrong type: {field} of turn {place} must be text, got {kind_of(value)}")
+    return Message(
+        role,
+        content,
+        reasoning_content=thought,
+        tool_calls=calls,
+        name=(texts["name"] or "") if role == "tool" else "",
+        tool_call_id=(texts["tool_call_id"] or "") if role == "tool" else "",
+        trained=_trained(turn, place),
+    )
 
 
 def tools_of(row: Columns) -> str:
@@ -202,7 +203,7 @@ class Pair:
 def _as_turns(value: Any, role: Role) -> tuple[Message, ...]:
     """A prompt or an answer as TRL has them: a text, a list of turns, or nothing where it is in the other."""
     if isinstance(value, list):
-        return Turns("", "role", "content").spoken(value)
+        return _messages(value)
     if value is None:
         return ()
     if not isinstance(value, str):

@@ -25,18 +25,18 @@ _BATCH_BYTES = 64 << 20
 def csv_rows(file: DataFile) -> Iterator[Row]:
     """The rows of a text with one row a line, whatever separates its cells."""
     # A byte that is no UTF-8 becomes half a surrogate pair, which is found later as a bad row.
-    with file.text() as stream:
-        delimiter = _delimiter(stream.readline(_LONGEST_HEADER))
+    first = next(filter(str.strip, file.lines()), "")
+    delimiter = _delimiter(first[:_LONGEST_HEADER])
     # Strict: a quotation mark that is never closed would take the rest of the file for one cell.
     reader = csv.reader(_short_lines(file), delimiter=delimiter, strict=True)
     try:
-        header = next(reader, [])
+        header = next(filter(None, reader), [])
     except csv.Error as error:
-        yield Row(1, None, f"not CSV: {error}")
+        yield Row(reader.line_num, None, f"not CSV: {error}")
         return
     headless = _is_mmlu(header)
     if headless:
-        yield Row(1, _mmlu(header))
+        yield Row(reader.line_num, _mmlu(header))
     else:
         tell_twins(file.path, header)
     while True:
