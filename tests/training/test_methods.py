@@ -97,7 +97,7 @@ def test_two_stages_one_after_the_other(name, tiny_base, tmp_path):
 
 
 def test_loraplus_has_b_learn_sixteen_times_as_fast_as_a(tiny_base):
-    stage = METHODS["loraplus"].timed(replace(config(tiny_base).aggregate, rates={"lora_B": 0.5}))
+    stage = METHODS["loraplus"].at_own_rates(replace(config(tiny_base).aggregate, rates={"lora_B": 0.5}))
     assert stage.rates == {"lora_A": 0.25, "lora_B": 2.0}
     assert stage.learning_rate == config(tiny_base).aggregate.learning_rate
 

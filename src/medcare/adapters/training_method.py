@@ -53,7 +53,7 @@ class TrainingMethod(ABC):
             DataError: it asks for a sample, and there is none.
         """
 
-    def timed(self, stage: StageConfig) -> StageConfig:
+    def at_own_rates(self, stage: StageConfig) -> StageConfig:
         """A stage's settings at the rates that the method trains at."""
         rates = dict(stage.rates)
         for name, factor in self.rates.items():

@@ -187,7 +187,7 @@ def _stage_2(
     if config.method != "medcare":
         merge_unrouted(model)
         parameters = _attach(model, config, before)
-        stage = METHODS[config.method].timed(stage)
+        stage = METHODS[config.method].at_own_rates(stage)
     elif world.method == "lora_two_stage":
         merge_unrouted(model)
         add_branches(model, "aggregate", _without_experts(config).adapters)

@@ -34,6 +34,7 @@ from medcare.adapters.targets import Role, adapted_share
 from medcare.adapters.tuner import adapted_layers, branch_parameters, set_dropout, trainable
 from medcare.adapters.written_weights import written_in
 from medcare.foundation.contents import CHECKPOINTS
+from medcare.foundation.counted import counted
 from medcare.foundation.errors import FolderError
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say
@@ -116,7 +117,9 @@ def train(
     )
     model = _starting_model(config, start, goes_on=goes_on(stage, start))  # after the rows, which may be bad
     parameters = _parameters(stage, config, model, rows, start)
+    _say_what_trains(stage, config, model, parameters, rows)
     loop = _loop(stage, config, model, parameters, rows, out, pad_id=_pad_id(tokenizer), start=start)
+    _warn_of_few_steps(stage, loop)
     if stage == "align" and start is not None and config.method == "medcare":
         keep_out(loop, rows.examples, start, config.adapters.wide_rank)
     with tracked(loop.accelerator, stage, config, out):
@@ -175,6 +178,24 @@ def _parameters(
     return METHODS[config.method].attach(model, stage, config, sample)
 
 
+def _say_what_trains(
+    stage: Stage,
+    config: RunConfig,
+    model: PreTrainedModel,
+    parameters: dict[str, nn.Parameter],
+    rows: StageRows,
+) -> None:
+    total = _short(sum(parameter.numel() for parameter in parameters.values()))
+    sizes = ", ".join(f"{name} {_short(size)}" for name, size in branch_parameters(model).items())
+    named = f"{config.method}, " * (config.method != "medcare")
+    say(f"{stage}: {named}{len(rows.examples)} examples, trainable {total}{f' ({sizes})' if sizes else ''}")
+    if adapted_layers(model):
+        say(f"{stage}: adapted are {_shares(model)} weights")
+    if (factor := METHODS[config.method].rate) != 1:
+        rate = factor * config.stage(stage).learning_rate
+        say(f"{stage}: {config.method} trains at {factor:g} times the learning rate, {rate:g}")
+
+
 def _loop(
     stage: Stage,
     config: RunConfig,
@@ -186,23 +207,12 @@ def _loop(
     pad_id: int,
     start: Path | None,
 ) -> Loop:
-    """The loop of a stage; says what trains in it."""
-    total = _short(sum(parameter.numel() for parameter in parameters.values()))
-    sizes = ", ".join(f"{name} {_short(size)}" for name, size in branch_parameters(model).items())
-    named = f"{config.method}, " * (config.method != "medcare")
-    say(f"{stage}: {named}{len(rows.examples)} examples, trainable {total}{f' ({sizes})' if sizes else ''}")
-    if adapted_layers(model):
-        say(f"{stage}: adapted are {_shares(model)} weights")
-    method = METHODS[config.method]
-    settings = method.timed(config.stage(stage))
-    if (rate := method.rate) != 1:
-        say(
-            f"{stage}: {config.method} trains at {rate:g} times the learning rate, {settings.learning_rate:g}"
-        )
-    if config.stage(stage).gradient_checkpointing:
+    """The loop of a stage."""
+    settings = METHODS[config.method].at_own_rates(config.stage(stage))
+    if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     before = steps_before(stage, start)
-    loop = Loop(
+    return Loop(
         model,
         parameters,
         rows.examples,
@@ -215,8 +225,6 @@ def _loop(
         validation=rows.validation,
         steps_before=before if settings.tail else 0,
     )
-    _warn_of_few_steps(stage, loop)
-    return loop
 
 
 def _warn_of_few_steps(stage: Stage, loop: Loop) -> None:
@@ -224,14 +232,14 @@ def _warn_of_few_steps(stage: Stage, loop: Loop) -> None:
     steps = len(loop.steps)
     if steps >= FEW_STEPS:
         return
-    rows, tokens = len(loop.examples), sum(len(example.ids) for example in loop.examples)
+    rows, tokens = len(loop.examples), int(loop.examples.lengths.sum())
     processes = loop.accelerator.num_processes
     changes = fitting(rows, tokens, loop.stage, processes=processes)
     better = count_steps(tokens, replace(loop.stage, **changes), processes=processes)
     settings = " ".join(f"--set {stage}.{name}={value}" for name, value in changes.items())
     advice = f"About {better} come of: {settings}" if changes else "More data is needed."
     say(
-        f"{stage}: {steps} {'step' if steps == 1 else 'steps'} in all, of {rows} examples with {tokens:,} "
+        f"{stage}: {counted(steps, 'step')} in all, of {rows} examples with {tokens:,} "
         f"tokens: too little for anything to be learned. {advice}"
     )
 
