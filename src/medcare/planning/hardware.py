@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medcare.planning.devices import Sharing
+from medcare.planning.fake_devices import Sharing
 
 GIB = 2**30
 

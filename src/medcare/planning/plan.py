@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from medcare.foundation.errors import ConfigError
-from medcare.planning.devices import Sharing
+from medcare.planning.fake_devices import Sharing
 from medcare.planning.hardware import GIB
 from medcare.planning.ways import STATIC, Option, PlanRequest, Way, sharings
 from medcare.settings.config import STAGES, Quantization, Stage

@@ -21,7 +21,7 @@ from medcare.adapters.tuner import add_branches, trainable, trained_parameters
 from medcare.foundation.errors import MedCareError, PlanError, first_line
 from medcare.models.traits import Head, LogitRule, Traits
 from medcare.planning.counting import Flops, KnownCounts, TimeLimit
-from medcare.planning.devices import Devices, Sharing, layers_of, process_group
+from medcare.planning.fake_devices import FakeAccelerator, Sharing, layers_of, process_group
 from medcare.planning.ledger import Ledger
 from medcare.planning.quantized import Kernels, stand_in
 from medcare.settings.config import Layout, RunConfig, Stage
@@ -126,7 +126,7 @@ def _simulate(setup: Setup, layers: int, rows: tuple[int, ...], micro_batches: i
         for parameter in model.parameters():
             sizes[parameter.requires_grad] += parameter.numel()
         stand_in(model, setup.config.model.quantization, setup.kernels)
-        loop = _loop(model, setup, examples, Devices(mesh, setup.sharing, ledger))
+        loop = _loop(model, setup, examples, FakeAccelerator(mesh, setup.sharing, ledger))
         loop.steps = ((tuple(range(len(rows))),) * (micro_batches * setup.devices),)
         _watch(loop, ledger)
         stack.enter_context(ledger)
@@ -179,7 +179,7 @@ class _Assumed(Traits):
         self.separates_padded_rows = self.separates_packed_rows = True
 
 
-def _loop(model: PreTrainedModel, setup: Setup, examples: list[Rendered], devices: Devices) -> Loop:
+def _loop(model: PreTrainedModel, setup: Setup, examples: list[Rendered], devices: FakeAccelerator) -> Loop:
     return Loop(
         model,
         trained_parameters(model),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medcare.planning.devices import Sharing
 from medcare.planning.estimate import Estimator, largest, with_stage
+from medcare.planning.fake_devices import Sharing
 from medcare.planning.hardware import GIB, GPUS, Assumptions, Gpu, message_bytes, step_seconds
 from medcare.planning.simulation import Setup
 from medcare.settings.config import Layout, Quantization, RunConfig, Stage

@@ -57,7 +57,7 @@ from medcare.training.optimizers import (
 )
 from medcare.training.pace import likely_reason
 from medcare.training.state import best_parameters, last_checkpoint, load_state, save_state
-from medcare.training.steps import Step, choose_layout, plan_steps
+from medcare.training.steps import StepBatches, choose_layout, plan_steps
 from medcare.training.tracking import scalars
 from medcare.training.validation import Validation, Validator
 from medcare.training.watchdog import Watchdog
@@ -287,7 +287,7 @@ class Loop:
         meter.add(loss, gradient, int(self.examples.lengths[numbers].sum()), supervised)
         return loss
 
-    def _token_gradients(self, batches: Step, supervised: float) -> Tensor:
+    def _token_gradients(self, batches: StepBatches, supervised: float) -> Tensor:
         """Add the gradients of the step's mean loss; returns the summed loss of this device's tokens."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = [self._batch(numbers) for numbers in batches[rank::world]]

@@ -15,7 +15,7 @@ from medcare.models.traits import Traits
 from medcare.settings.config import Batching, Layout, StageConfig
 from medcare.text.batches import BatchPlan, plan, shuffled
 
-Step = Sequence[tuple[int, ...]]
+StepBatches = Sequence[tuple[int, ...]]
 """The micro-batches of one step, each as the numbers of its examples."""
 
 
@@ -26,7 +26,7 @@ def plan_steps(
     size: int | None = None,
     layout: Layout = "grouped",
     own: int | None = None,
-) -> Sequence[Step]:
+) -> Sequence[StepBatches]:
     """Plan the steps of all epochs.
 
     Args:
@@ -59,7 +59,7 @@ def plan_steps(
     return _Steps(BatchPlan(np.concatenate(numbers), np.concatenate(ends)), bounds)
 
 
-class _Steps(Sequence[Step]):
+class _Steps(Sequence[StepBatches]):
     """Steps out of one long plan of batches.
 
     Args:
@@ -73,7 +73,7 @@ class _Steps(Sequence[Step]):
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __getitem__(self, step: int) -> Step:  # type: ignore[override]  # nobody takes a slice
+    def __getitem__(self, step: int) -> StepBatches:  # type: ignore[override]  # nobody takes a slice
         step = range(len(self))[step]
         return self._batches[int(self._bounds[step]) : int(self._bounds[step + 1])]
 

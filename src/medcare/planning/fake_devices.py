@@ -41,7 +41,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if names & {base.__name__ for base in type(module).__mro__}]
 
 
-class Devices:
+class FakeAccelerator:
     """What `Loop` uses of an `Accelerator`.
 
     Args:
