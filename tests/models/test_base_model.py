@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import time
 
@@ -11,7 +12,14 @@ from tokenizers.models import BPE
 
 from medcare.foundation.errors import ModelError
 from medcare.models import hub_files
-from medcare.models.base_model import choose_device, load_base, load_config, load_tokenizer, resolve_base
+from medcare.models.base_model import (
+    choose_device,
+    load_base,
+    load_config,
+    load_tokenizer,
+    resolve_base,
+    skeleton,
+)
 
 
 def load(name):
@@ -92,3 +100,11 @@ def test_without_a_way_to_the_hub_nothing_is_retried(monkeypatch):
 def test_a_device_that_is_none_is_told_in_whole_sentences():
     with pytest.raises(ModelError, match=r"'tpu9' can't be used here: .*[^.]\. Try cpu"):
         choose_device("tpu9")
+
+
+def test_a_config_that_no_model_can_be_built_of_is_one_sentence(tiny_base, tmp_path):
+    shutil.copytree(tiny_base, tmp_path / "base")
+    path = tmp_path / "base" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_act": "none-such"}))
+    with pytest.raises(ModelError, match=r"can't be loaded: .*none-such"):
+        skeleton(str(tmp_path / "base"))

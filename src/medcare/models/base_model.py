@@ -138,7 +138,7 @@ def load_config(name: str) -> PretrainedConfig:
 def skeleton(name: str) -> Any:
     """A base's modules and their shapes, without weights; raises ModelError as `load_config`."""
     config = load_config(name)
-    with torch.device("meta"):
+    with _explained(name), torch.device("meta"):
         return auto_class(config).from_config(config)
 
 
