@@ -49,13 +49,13 @@ class Duplicates:
 
     def find(self) -> Repeats:
         """The repeated rows among all that were added."""
-        found = Repeats()
+        repeats = Repeats()
         for piece in range(_PIECES):
             self._write(piece)
             if self._files[piece].exists():
-                self._search(self._files[piece], found)
-        found.examples = sorted(found.examples)[:_EXAMPLES]
-        return found
+                self._search(self._files[piece], repeats)
+        repeats.examples = sorted(repeats.examples)[:_EXAMPLES]
+        return repeats
 
     def _write(self, piece: int) -> None:
         if not self._buffers[piece]:
@@ -64,17 +64,17 @@ class Duplicates:
             self._buffers[piece].tofile(stream)
         self._buffers[piece] = array("Q")
 
-    def _search(self, file: Path, found: Repeats) -> None:
+    def _search(self, file: Path, repeats: Repeats) -> None:
         import numpy as np
 
         rows = np.fromfile(file, dtype=np.uint64).reshape(-1, 3)
         rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
         same = rows[1:, 0] == rows[:-1, 0]
-        found.normalised += int(same.sum())
-        found.exact += int((same & (rows[1:, 1] == rows[:-1, 1])).sum())
+        repeats.normalised += int(same.sum())
+        repeats.exact += int((same & (rows[1:, 1] == rows[:-1, 1])).sum())
         for key in np.unique(rows[1:, 0][same])[:_EXAMPLES]:
             first, second, *_ = sorted(int(number) for number in rows[rows[:, 0] == key, 2])
-            found.examples.append((second, first))
+            repeats.examples.append((second, first))
 
 
 def _hash(text: str) -> int:

@@ -24,9 +24,9 @@ def command(*words: str | Path) -> str:
     return shlex.join(["medcare", *(argument(word) if isinstance(word, Path) else word for word in words)])
 
 
-def argument(given: str | Path) -> str:
+def argument(source: str | Path) -> str:
     """A path or a source as an argument that is never taken for an option."""
-    text = str(given)
+    text = str(source)
     return f"./{text}" if text.startswith("-") else text
 
 
@@ -64,8 +64,8 @@ def as_keywords(text: str) -> str:
 
     Rows that were given are called so, not by the file in the cache that holds them.
     """
-    told = _PARTS.sub(_as_keyword, text)
-    return told[0].upper() + told[1:] if told.startswith(_GIVEN) else told
+    message = _PARTS.sub(_as_keyword, text)
+    return message[0].upper() + message[1:] if message.startswith(_GIVEN) else message
 
 
 def takes_kinds(function: Callable[P, R]) -> Callable[P, R]:
@@ -127,7 +127,7 @@ def _is_kind(value: Any, kind: str) -> bool:
 
 def _unfit(where: str, kinds: Sequence[str], value: Any) -> str:
     known = [_WORDS[_word(kind)] for kind in kinds if _word(kind) in _WORDS]
-    words, advice = " or ".join(word for word, _ in known), " ".join(told for _, told in known if told)
+    words, advice = " or ".join(word for word, _ in known), " ".join(filter(None, (tip for _, tip in known)))
     got = "None" if value is None else f"{type(value).__name__}: {value!r:.40}".splitlines()[0]
     return f"{where} must be {words}, got {got}. {advice}".rstrip()
 

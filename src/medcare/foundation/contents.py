@@ -28,7 +28,7 @@ METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 CHECKPOINTS = "checkpoints"
 """The folder in a stage folder of what it goes on from; it is removed once the manifest is there."""
 _LARGE = 1 << 26  # bytes of data from which on hashing takes a while
-# Besides it: made out of other files, and made anew whenever one likes; or written after the manifest.
+# Not listed: the manifest itself, what is made out of other files and can be made anew, what comes after it.
 _LEFT_OUT = frozenset(
     {MANIFEST, CHECKPOINTS, "README.md", "report.html", "report.md", "results.csv", "figures", "phases.json"}
 )
@@ -136,12 +136,12 @@ class KnownHashes:
 
     def _remembered(self) -> dict[str, list[Any]]:
         try:
-            found = json.loads(self._memory.read_text(encoding="utf-8"))
+            known = json.loads(self._memory.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
         with contextlib.suppress(OSError):
             os.utime(self._memory)  # it is in use
-        entries = found.items() if isinstance(found, dict) else ()
+        entries = known.items() if isinstance(known, dict) else ()
         return {name: known for name, known in entries if isinstance(known, list) and len(known) == 3}
 
 

@@ -64,19 +64,19 @@ def _settings(
         if dataclasses.is_dataclass(hint):
             yield from _settings(hint, defaults[field.name], trees, f"{key}.")  # type: ignore[arg-type]
             continue
-        said = {name: value_of(tree, key) for name, tree in trees.items()}
-        presets = {name: value for name, value in said.items() if value is not None}
+        values = {name: value_of(tree, key) for name, tree in trees.items()}
+        presets = {name: value for name, value in values.items() if value is not None}
         yield Setting(key, meanings.get(field.name, ""), _kind(hint), defaults[field.name], presets)
 
 
 def _meanings(cls: type[Any]) -> dict[str, str]:
     """The entries of a docstring's `Attributes:`, each on one line."""
     _, _, attributes = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
-    found = {}
+    meanings = {}
     for entry in re.split(r"\n(?= {4}\w+: )", f"\n{attributes}"):
         if match := _ENTRY.match(entry.strip()):
-            found[match[1]] = " ".join(match[2].split())
-    return found
+            meanings[match[1]] = " ".join(match[2].split())
+    return meanings
 
 
 def _kind(hint: Any) -> str:

@@ -45,12 +45,7 @@ def compiled(source: str) -> Template:
     environment = _Environment()
     try:
         return environment.from_string(source)
-    except (
-        SyntaxError,
-        RecursionError,
-        MemoryError,
-        ValueError,
-    ) as error:  # Python's, of what it was made into
+    except (SyntaxError, RecursionError, MemoryError, ValueError) as error:  # of the Python that it becomes
         raise SpentError(f"it is nested too deeply ({type(error).__name__})") from error
 
 
@@ -77,30 +72,30 @@ class _Environment(ImmutableSandboxedEnvironment):
         )
         self.left = _STEPS
         self.globals = {name: value for name, value in theirs.globals.items() if name != "lipsum"}
-        self.filters = {name: self._paid(name, made) for name, made in theirs.filters.items()}
+        self.filters = {name: self._paid(name, function) for name, function in theirs.filters.items()}
         # What gets the context is never computed in advance.
         self.filters |= {
-            "_made": pass_context(functools.partial(self._made)),
+            "_paid_for": pass_context(functools.partial(self._paid_for)),
             "_step": pass_context(functools.partial(self._step)),
         }
         self.tests = {
-            name: self._paid(name, made) if name in _COMPARING else made
-            for name, made in theirs.tests.items()
+            name: self._paid(name, function) if name in _COMPARING else function
+            for name, function in theirs.tests.items()
         }
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """As the sandbox's."""
-        given = [*args, *kwargs.values()]
+        arguments = [*args, *kwargs.values()]
         if isinstance(__obj, Macro):  # its text is paid for turn by turn
             __self._spend()
         elif isinstance(owner := _owner(__obj), str):
             if __obj.__name__.startswith("format"):
                 _check_width(owner)
-                given = [_unsized(value) for value in given]
-            __self._pay(owner, given)
+                arguments = [_unsized(value) for value in arguments]
+            __self._pay(owner, arguments)
         else:
             searched = [owner] if getattr(__obj, "__name__", "") in ("index", "count") else []
-            __self._spend(_characters([*searched, *given], __self._room))
+            __self._spend(_characters([*searched, *arguments], __self._room))
         return super().call(__context, __obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -139,33 +134,33 @@ class _Environment(ImmutableSandboxedEnvironment):
         """More characters than may still be paid for."""
         return (self.left + 2) << 8
 
-    def _pay(self, value: Any, given: Iterable[Any]) -> None:
+    def _pay(self, value: Any, arguments: Iterable[Any]) -> None:
         """Pay for what a value may become: each argument may stand in it as often as it has characters."""
         product = 1 + _characters([value], self._room)
-        for argument in given:
+        for argument in arguments:
             product *= 1 + _size(argument) + _characters([argument], self._room)
         self._spend(product)
 
-    def _paid(self, name: str, made: Callable[..., Any]) -> Callable[..., Any]:
+    def _paid(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """A filter or test that is paid for before it works."""
         # Jinja hands some of them what they run in, first.
-        own = 1 if getattr(made, "jinja_pass_arg", None) is not None else 0
+        own = 1 if getattr(function, "jinja_pass_arg", None) is not None else 0
 
-        @functools.wraps(made)
+        @functools.wraps(function)
         def filtered(*args: Any, **kwargs: Any) -> Any:
-            value, *given = args[own:] or ("",)
+            value, *arguments = args[own:] or ("",)
             if name == "format":
                 _check_width(str(value))
-                given = [_unsized(entry) for entry in given]
+                arguments = [_unsized(entry) for entry in arguments]
             if name in _SHALLOW:
                 self._spend(len(value) if hasattr(type(value), "__len__") else 0)
             else:
-                self._pay(value, [*given, *kwargs.values()])
-            return made(*args, **kwargs)
+                self._pay(value, [*arguments, *kwargs.values()])
+            return function(*args, **kwargs)
 
         return filtered
 
-    def _made(self, _: Context, value: Any) -> Any:
+    def _paid_for(self, _: Context, value: Any) -> Any:
         """Pay for a value that the template made or looks through."""
         self._spend(len(value) if type(value) is str else _characters([value], self._room))
         return value
@@ -177,7 +172,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Counted(NodeTransformer):
-    """Adds calls of `_made` and `_step` to a template's tree, where it works without a call."""
+    """Adds calls of `_paid_for` and `_step` to a template's tree, where it works without a call."""
 
     def visit_For(self, node: nodes.For) -> Any:
         """Each turn is paid for, also one that the loop's condition leaves out."""
@@ -189,7 +184,7 @@ class _Counted(NodeTransformer):
         """What is written is paid for."""
         self.generic_visit(node)
         node.nodes = [
-            entry if isinstance(entry, nodes.TemplateData) else _call("_made", entry, node)
+            entry if isinstance(entry, nodes.TemplateData) else _call("_paid_for", entry, node)
             for entry in node.nodes
         ]
         return node
@@ -198,30 +193,30 @@ class _Counted(NodeTransformer):
         """What is searched or compared with more than a word of the template is paid for."""
         self.generic_visit(node)
         if not all(_is_plain(operand.expr) for operand in node.ops):
-            node.expr = _call("_made", node.expr, node)
+            node.expr = _call("_paid_for", node.expr, node)
             for operand in node.ops:
-                operand.expr = _call("_made", operand.expr, node)
+                operand.expr = _call("_paid_for", operand.expr, node)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Concat:
         """What is joined is paid for."""
         self.generic_visit(node)
-        node.nodes = [_call("_made", entry, node) for entry in node.nodes]
+        node.nodes = [_call("_paid_for", entry, node) for entry in node.nodes]
         return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Getitem:
         """What a piece is cut from is paid for."""
         self.generic_visit(node)
         if isinstance(node.arg, nodes.Slice):
-            node.node = _call("_made", node.node, node)
+            node.node = _call("_paid_for", node.node, node)
         return node
 
     def _display(self, node: Any) -> nodes.Expr:
         """A list, tuple or dictionary is paid for with all that it holds."""
         self.generic_visit(node)
-        made: nodes.Expr = node
+        display: nodes.Expr = node
         is_target = getattr(node, "ctx", "load") != "load"
-        return made if is_target or _is_plain(node) else _call("_made", node, node)
+        return display if is_target or _is_plain(node) else _call("_paid_for", node, node)
 
     def _turn(self, node: Any) -> Any:
         texts = sum(len(data.data) for data in node.find_all(nodes.TemplateData))

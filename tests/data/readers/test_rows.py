@@ -157,6 +157,8 @@ def test_an_encoding_that_is_named_is_taken(tmp_path: Path) -> None:
     path.write_bytes("q,a\nСимптом?,боль\n".encode("koi8-r"))
     (row,) = open_rows(str(path), "koi8-r").rows
     assert row.value == {"q": "Симптом?", "a": "боль"}
+    (tmp_path / "b.csv").write_bytes(b"\xef\xbb\xbfq,a\n1,2\n")
+    assert [row.value for row in open_rows(str(tmp_path / "b.csv"), "UTF-8").rows] == [{"q": "1", "a": "2"}]
     for encoding in ("klingon", "base64", "idna", "utf\0"):  # of the last three, none is of texts
         with pytest.raises(DataError, match=f"no encoding '{encoding}'"):
             open_rows(str(path), encoding)

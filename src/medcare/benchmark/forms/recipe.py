@@ -62,13 +62,13 @@ class Draw:
             NoDrawError: the pool is too small.
         """
         names: Sequence[str] = getattr(self.pool, kind)
-        found: list[str] = []
+        terms: list[str] = []
         for _ in range(_DRAWS * count if names else 0):
             name = self.rng.choice(names)
-            if all(self.words.apart(name, other) for other in (*beside, *found)):
-                found.append(name)
-            if len(found) == count:
-                return found
+            if all(self.words.apart(name, other) for other in (*beside, *terms)):
+                terms.append(name)
+            if len(terms) == count:
+                return terms
         raise NoDrawError
 
     def findings(self, count: int, *, beside: Sequence[str] = ()) -> list[str]:
@@ -139,10 +139,10 @@ class FormTask:
 
 def form_task(name: str, make: Callable[[Draw], Example]) -> FormTask:
     """The task of that name in tasks.yaml."""
-    said = dict(texts("forms/tasks.yaml")[name])
+    task = dict(texts("forms/tasks.yaml")[name])
     for key in ("training", "testing"):
-        said[key] = tuple(text.replace("{labels}", _listed(said.get("labels", ()))) for text in said[key])
-    return FormTask(name, make=make, **said)
+        task[key] = tuple(text.replace("{labels}", _listed(task.get("labels", ()))) for text in task[key])
+    return FormTask(name, make=make, **task)
 
 
 def _listed(labels: Sequence[str]) -> str:

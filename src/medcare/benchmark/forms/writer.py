@@ -107,15 +107,15 @@ class _Writer:
     def write(self, pool: Pool, instructions: Sequence[str], count: int) -> list[_Prompted]:
         if self.recipe.form == "label":
             return self._bundles(pool, instructions, count)
-        found = []
+        examples = []
         for turn in range(count):
             drawn = (self._draw(pool, instructions, turn) for _ in range(_ATTEMPTS))
             example = next((pair for pair in drawn if pair), None)
             if example is None:
                 raise self._exhausted(turn)
             self.texts.add(tuple(units(example[1].text)))
-            found.append(example)
-        return found
+            examples.append(example)
+        return examples
 
     def begin_tests(self, training: Sequence[_Prompted]) -> None:
         """From here on no prompt may repeat 13 words of training, and no shortcut fitted on it may help."""
@@ -142,13 +142,13 @@ class _Writer:
         first = self.turn % len(labels)  # no label has more than one example more than another in all
         order = (*labels[first:], *labels[:first])
         waiting: list[dict[tuple[int, ...], _Bundle]] = [{} for _ in range(self.recipe.variants)]
-        found: list[_Prompted] = []
-        while len(found) < count:
-            wanted = order[: count - len(found)]
-            variant = len(found) // len(labels) % self.recipe.variants
-            found += self._bundle(pool, instructions, variant, wanted, waiting[variant])
+        examples: list[_Prompted] = []
+        while len(examples) < count:
+            wanted = order[: count - len(examples)]
+            variant = len(examples) // len(labels) % self.recipe.variants
+            examples += self._bundle(pool, instructions, variant, wanted, waiting[variant])
         self.turn += count
-        return found
+        return examples
 
     def _bundle(
         self,

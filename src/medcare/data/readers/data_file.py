@@ -112,14 +112,15 @@ class DataFile:
     def encoding(self) -> str:
         """The encoding: as asked for, by the byte-order mark, UTF-8, or the one that its bytes look like."""
         if self.asked is not None:
-            return self.asked
+            # A byte-order mark that a file may begin with is none of its text.
+            return "utf-8-sig" if codecs.lookup(self.asked).name == "utf-8" else self.asked
         with self.binary() as stream:
             sample = stream.read(_SAMPLE)
-        found = recognise(sample)
-        if not found.startswith("utf-8"):
-            told = f"{self.path}: read as {found}, not UTF-8. If that is wrong, say which with --encoding."
-            say(told, once=True)
-        return found
+        encoding = recognise(sample)
+        if not encoding.startswith("utf-8"):
+            advice = "If that is wrong, say which with --encoding."
+            say(f"{self.path}: read as {encoding}, not UTF-8. {advice}", once=True)
+        return encoding
 
 
 def open_file(path: Path, endings: tuple[str, ...], encoding: str | None = None) -> DataFile:

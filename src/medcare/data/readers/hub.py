@@ -93,10 +93,10 @@ class HubData:
 def digest_of(source: str) -> str:
     """Identifies what a file holds, or a data set of the hub; raises DataError if it isn't there."""
     if not source.startswith(HUB):
-        found = source_digest(source)
-        if found is None:
+        digest = source_digest(source)
+        if digest is None:
             raise DataError(f"{missing(Path(source), 'file')}. Check the path.")
-        return found
+        return digest
     folder = source_digest(HubData.parse(source).name.repository)  # read as a data set of the hub is
     return hashlib.sha256(f"{source} {folder}".encode()).hexdigest() if folder else source
 
