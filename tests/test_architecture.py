@@ -70,7 +70,8 @@ def test_a_class_name_means_one_thing() -> None:
 _UNSHAPED = {
     "foundation/outside.py": "gives everything a shape",
     "foundation/storage.py": "is what the shapes are put on",
-    "foundation/contents.py": "hashes of its own in the cache; a copy of what it has",
+    "foundation/contents.py": "a copy of what it has",
+    "foundation/hashes.py": "hashes of its own in the cache",
     "settings/files.py": "YAML, weighed first; dataclasses are built of it, or a shape is put on it",
     "data/readers/json_rows.py": "rows of any format; `formats` looks at each value",
     "data/readers/sheets.py": "the same, out of a process that has read them",

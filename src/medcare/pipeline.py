@@ -39,8 +39,8 @@ from medcare.evaluation.test_set import adopt, adopted, read_unanswered
 from medcare.export.card import ResultsFile, write_card
 from medcare.export.merged import merge
 from medcare.foundation.commands import command
-from medcare.foundation.contents import source_digest
 from medcare.foundation.errors import ConfigError, FolderError
+from medcare.foundation.hashes import source_digest
 from medcare.foundation.outside import Outside, Seconds, read_as
 from medcare.foundation.processes import is_main, main_first, wait
 from medcare.foundation.progress import say

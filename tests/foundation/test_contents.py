@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medcare.foundation.contents import KnownHashes, check_contents, contents, seal
+from medcare.foundation.contents import check_contents, contents, seal
 from medcare.foundation.errors import FolderError
 
 
@@ -107,22 +107,3 @@ def test_a_cache_that_can_not_be_written_costs_time_only(folder: Path, monkeypat
     (folder.parent / "file").touch()
     monkeypatch.setenv("MEDCARE_CACHE", str(folder.parent / "file" / "below"))
     assert check_contents(folder, listing(folder)) == 3
-
-
-def test_hashes_that_nobody_uses_go_when_others_are_written(tmp_path):
-    """Those of a folder that is only read stay."""
-    for name in ("old", "used", "new"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a").write_text(name)
-        if name == "new":
-            for file in (tmp_path / "cache" / "hashes").iterdir():
-                os.utime(file, (0, 0))
-            KnownHashes(tmp_path / "used")
-        hashes = KnownHashes(tmp_path / name)
-        hashes.of(tmp_path / name / "a")
-        hashes.keep()
-    kept = [
-        (tmp_path / "cache" / "hashes" / KnownHashes(tmp_path / name)._memory.name).is_file()
-        for name in ("old", "used", "new")
-    ]
-    assert kept == [False, True, True]

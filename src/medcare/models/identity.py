@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from medcare.foundation.contents import digest
+from medcare.foundation.hashes import digest
 from medcare.foundation.hub import HubName
 from medcare.foundation.storage import expanded
 from medcare.models.embedded import embedded_version

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medcare.foundation.contents import source_digest
 from medcare.foundation.errors import DataError, first_line
+from medcare.foundation.hashes import source_digest
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import Outside, read_as
 from medcare.foundation.storage import cache_dir, missing, write_json
