@@ -3,7 +3,7 @@
 import { getJson, openSession } from "./api.js";
 import { focusQuestion, startAsk } from "./ask.js";
 import { showCompare, startCompare } from "./compare.js";
-import { element } from "./elements.js";
+import { element, make } from "./elements.js";
 import { startExam } from "./exam.js";
 import { startOwnExam } from "./own-exam.js";
 import { startRuns, watchRuns } from "./runs.js";
@@ -16,7 +16,7 @@ async function start() {
     page = await getJson("/api/page");
   } catch (error) {
     if (error.status === 401) return askForKey();
-    element("view").append(Object.assign(document.createElement("p"), { className: "message error", textContent: error.message }));
+    element("view").append(make("p", { className: "message error", textContent: error.message }));
     return undefined;
   }
   element("notice").textContent = page.notice.replace(/^For research only\. /, "");
@@ -43,7 +43,7 @@ function showView() {
   if (view === "ask") focusQuestion();
 }
 
-/** What opens over the page closes when one goes on elsewhere. */
+/** Close open menus on Escape, and on a click elsewhere. */
 function closeMenus(event) {
   if (event.type === "keydown" && event.key !== "Escape") return;
   for (const menu of document.querySelectorAll("details.menu[open]")) {

@@ -28,20 +28,16 @@ export async function showCompare() {
   }
   element("compare-none").hidden = sides.length > 1;
   element("compare-form").hidden = sides.length < 2;
-  const groups = Map.groupBy ? Map.groupBy(sides, (side) => side.run) : grouped(sides);
-  element("compare-first").replaceChildren(...[...groups].map(([run, inside]) => {
-    const group = make("optgroup", { label: "" }, ...inside.map((side) => new Option(`${side.title} of ${side.run}`, side.value)));
-    group.label = run;
-    return group;
+  element("compare-first").replaceChildren(...[...new Set(sides.map((side) => side.run))].map((run) => {
+    const inside = sides.filter((side) => side.run === run);
+    return Object.assign(make("optgroup", {}, ...inside.map((side) => new Option(name(side), side.value))), { label: run });
   }));
   if (sides.some((side) => side.value === first)) element("compare-first").value = first;
   showOthers();
 }
 
-function grouped(all) {
-  const groups = new Map();
-  for (const side of all) groups.set(side.run, [...(groups.get(side.run) ?? []), side]);
-  return groups;
+function name(side) {
+  return `${side.title} of ${side.run}`;
 }
 
 /** What can be compared with the first; those that answered the same items come first. */
@@ -53,7 +49,7 @@ function showOthers() {
   const same = rest.filter((side) => side.items === first.items);
   const box = (side, note) => make("label", {},
     make("input", { type: "checkbox", name: "side", value: side.value, checked: chosen.has(side.value) && !note }),
-    make("span", { textContent: `${side.title} of ${side.run}` }), ...(note ? [make("span", { className: "soft small", textContent: note })] : []));
+    make("span", { textContent: name(side) }), ...(note ? [make("span", { className: "soft small", textContent: note })] : []));
   element("compare-others").replaceChildren(make("legend", { textContent: "with" }),
     ...same.map((side) => box(side, "")), ...rest.filter((side) => !same.includes(side)).map((side) => box(side, "other test items")));
   const boxes = [...element("compare-others").querySelectorAll("input")];
@@ -74,7 +70,7 @@ function others() {
 
 async function compare() {
   const chosen = [element("compare-first").value, ...others()];
-  const titles = chosen.map((value) => sides.find((side) => side.value === value)).map((side) => `${side.title} of ${side.run}`);
+  const titles = chosen.map((value) => name(sides.find((side) => side.value === value)));
   const query = chosen.map((side) => `side=${encodeURIComponent(side)}`).join("&");
   element("compare-error").textContent = "";
   element("compare-start").disabled = true;

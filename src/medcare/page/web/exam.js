@@ -9,6 +9,7 @@ export const letter = (index) => String.fromCharCode(65 + index);
 let names = [];
 let tasks = {};
 let number = 0;
+let question = null;
 let shown = 0; // counts the questions shown, so that late answers to former ones are dropped
 
 export function startExam(models, runs) {
@@ -61,27 +62,24 @@ async function show(wanted) {
   const run = encodeURIComponent(element("exam-run").value);
   const task = encodeURIComponent(element("exam-task").value);
   const now = ++shown;
-  const question = await getJson(`/api/runs/${run}/questions/${task}/${wanted}`);
+  const found = await getJson(`/api/runs/${run}/questions/${task}/${wanted}`);
   if (now !== shown) return;
   number = wanted;
+  question = found;
   element("position").textContent = `${number + 1} of ${count()}`;
   element("previous").disabled = number === 0;
   element("next").disabled = number === count() - 1;
   const splits = { taught: "a taught fact in new words", held_out: "a fact never taught" };
   element("facts").textContent = [question.subject, splits[question.split]].filter(Boolean).join(" · ");
   element("prompt").textContent = question.prompt;
-  element("options").replaceChildren(...question.options.map((text, index) => option(text, index)));
-  element("paper").answers = question.answers;
+  element("options").replaceChildren(...question.options.map((text, index) => option(text, index, false)));
 }
 
-function option(text, index) {
-  const item = document.createElement("li");
-  const head = document.createElement("div");
-  head.className = "head";
-  const name = Object.assign(document.createElement("span"), { className: "letter", textContent: letter(index) });
-  head.append(name, Object.assign(document.createElement("span"), { textContent: text }));
-  item.append(head);
-  return item;
+/** An option with its letter; the right one is marked. */
+export function option(text, index, right) {
+  return make("li", { className: right ? "truth" : "" }, make("div", { className: "head" },
+    make("span", { className: "letter", textContent: letter(index) }), make("span", { textContent: text }),
+    ...(right ? [make("span", { className: "mark", textContent: "✓ correct" })] : [])));
 }
 
 async function score() {
@@ -100,20 +98,16 @@ async function score() {
 }
 
 function reveal(models, results) {
-  for (const [index, item] of [...element("options").children].entries()) {
-    for (const former of item.querySelectorAll(".share, .mark")) former.remove();
-    if (element("paper").answers.includes(index)) {
-      item.classList.add("truth");
-      const mark = Object.assign(document.createElement("span"), { className: "mark", textContent: "✓ correct" });
-      item.querySelector(".head").append(mark);
-    }
+  element("options").replaceChildren(...question.options.map((text, index) => {
+    const item = option(text, index, question.answers.includes(index));
     for (const [place, model] of models.entries()) {
       const { share, log_likelihood: value } = results[place].options[index];
       const row = bar(names, model, share, results[place].chosen === index);
       row.title = `Log-likelihood ${value.toFixed(2)} nats`;
       item.append(row);
     }
-  }
+    return item;
+  }));
 }
 
 /** How likely an option is to a model, as a bar. */

@@ -1,5 +1,7 @@
 // The pills that choose models, and the colour that each model keeps.
 
+import { make } from "./elements.js";
+
 const MOST = 3;
 
 /** The class of a model's colour: grey, blue and orange, in the order in which the server names them. */
@@ -10,14 +12,9 @@ export function colour(names, name) {
 /** Fill a fieldset with one checkbox a model; the first three are chosen. */
 export function fillModels(fieldset, names) {
   for (const [index, name] of names.entries()) {
-    const label = document.createElement("label");
-    const box = Object.assign(document.createElement("input"), {
-      type: "checkbox", name: "model", value: name, checked: index < MOST,
-    });
-    const text = Object.assign(document.createElement("span"), { textContent: name });
-    text.className = colour(names, name);
-    label.append(box, text);
-    fieldset.append(label);
+    fieldset.append(make("label", {},
+      make("input", { type: "checkbox", name: "model", value: name, checked: index < MOST }),
+      make("span", { textContent: name, className: colour(names, name) })));
   }
   const update = () => limit(fieldset);
   fieldset.addEventListener("change", update);

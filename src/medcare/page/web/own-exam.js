@@ -2,10 +2,10 @@
 
 import { getJson, postJson } from "./api.js";
 import { attempt, button, download, element, make, percent } from "./elements.js";
-import { bar, letter } from "./exam.js";
+import { bar, letter, option } from "./exam.js";
 import { chosenModels, fillModels } from "./models.js";
 
-const EVERY = 700; // milliseconds between two questions how far it is
+const EVERY = 700; // milliseconds between two looks at how far it is
 const MOST_BYTES = 780_000; // what the server takes in one request
 const MOST_SHOWN = 100;
 const EXAMPLE = `question,A,B,C,D,answer
@@ -134,9 +134,7 @@ function question(row, place, models) {
   fold.addEventListener("toggle", () => {
     if (fold.children.length > 1) return;
     fold.append(make("ol", { className: "options" }, ...row.options.map((text, index) => {
-      const item = make("li", { className: index === row.right ? "truth" : "" }, make("div", { className: "head" },
-        make("span", { className: "letter", textContent: letter(index) }), make("span", { textContent: text }),
-        ...(index === row.right ? [make("span", { className: "mark", textContent: "✓ correct" })] : [])));
+      const item = option(text, index, index === row.right);
       for (const model of models) item.append(bar(names, model, row.answers[model].shares[index], row.answers[model].choice === index));
       return item;
     })));

@@ -1,4 +1,4 @@
-// All runs of the server's folder, told anew by the server whenever one changes.
+// All runs of the server's folder; the server sends them again whenever one changes.
 
 import { chart } from "./chart.js";
 import { element, make, percent } from "./elements.js";
@@ -16,7 +16,7 @@ export function startRuns() {
   setInterval(() => cards.forEach((card) => card.showTime()), 1000);
 }
 
-/** Begin or end to be told of changes; a page that nobody looks at asks for none. */
+/** Begin or end to listen for changes; a page that nobody looks at doesn't. */
 export function watchRuns(watched) {
   if (!watched || document.hidden) {
     source?.close();
@@ -29,7 +29,7 @@ export function watchRuns(watched) {
     });
     source.addEventListener("error", () => {
       const gone = source?.readyState === EventSource.CLOSED;
-      element("runs-error").textContent = gone ? "The server tells of no changes any more. Load the page again." : "The server can't be reached; the page tries again.";
+      element("runs-error").textContent = gone ? "The server sends no changes any more. Load the page again." : "The server can't be reached; the page tries again.";
       if (gone) source = null;
     });
   }
