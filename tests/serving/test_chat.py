@@ -125,6 +125,14 @@ def test_whatever_the_file_is_called_the_chat_goes_on(
     assert len(chat.turns) == 4
 
 
+def test_a_long_answer_that_is_allowed_does_not_cost_the_conversation(model: ServedModel) -> None:
+    chat = Chat(model, Sampling(max_new_tokens=10 * model.engine.longest), Script())
+    chat.turns = [Message("user", "fever?"), Message("assistant", "A sign.")]
+    before, question = list(chat.turns), Message("user", "pain?")
+    assert chat._prompt(question) == model.chat_prompt([*before, question])
+    assert chat.turns == before
+
+
 def test_a_cut_answer_is_told(model: ServedModel) -> None:
     _, script = talk(model, "What is fever?", limit=3)
     assert "cut by its limit of 3 tokens" in script.notes[-1]

@@ -38,7 +38,7 @@ class _Group:
     requests: list[EngineRequest]
     cache: Any  # a `DynamicCache`, or what `Decoder.read` remembers of its only row
     width: int
-    alone: bool = False  # its only request was in a step that failed
+    alone: bool = False  # its only request is suspected of having made a step fail
 
 
 class BatchingEngine:
@@ -69,7 +69,7 @@ class BatchingEngine:
         self._joining: _Group | None = None
         self._running: _Group | None = None
         self._suspects: deque[EngineRequest] = deque()
-        self._reading: _Group | None = None  # what a step is at, if it failed in the middle
+        self._reading: _Group | None = None  # the group that a failed step was reading
 
     @property
     def longest(self) -> int:
@@ -124,13 +124,13 @@ class BatchingEngine:
         return dropped
 
     def isolate(self) -> list[EngineRequest]:
-        """After a step that failed, part the request at fault from the others, which go on.
+        """After a step that failed, find the request at fault, so that the others can go on.
 
-        Nobody knows which it was. So each is read anew, by itself, up to its next token, before it goes on
-        with the others; the one that fails then is at fault.
+        Any of them may have been it. So each is read anew, by itself, up to its next token, before it joins
+        the others again; the one that fails then is at fault.
 
         Returns:
-            Those that can't go on: they are dropped.
+            The requests that can't go on; they are dropped.
         """
         reading = self._reading
         if reading is not None and reading.alone:

@@ -81,8 +81,8 @@ class _PrefixTree:
         picked = values[sources, targets] - values.logsumexp(-1)[sources]
         total = torch.zeros(self._count, dtype=torch.float64)
         total.index_add_(0, owners, picked.double().cpu())
-        found: list[float] = total.tolist()
-        return found
+        sums: list[float] = total.tolist()
+        return sums
 
 
 @dataclass(frozen=True)

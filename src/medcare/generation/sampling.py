@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The most likely tokens that are sorted at first. 1,024 of 49,152 cost an eighth of sorting all of them, and
-# hold nearly always as much probability as top-p asks for; where they don't, more are sorted.
+# So many of the most likely tokens are sorted first: 1,024 of 49,152 cost an eighth of sorting all, and
+# nearly always hold as much probability as top-p asks for. Where they don't, more are sorted.
 _SORTED = 1024
 # The largest float32 below 1: a draw of exactly 1 would fall behind the last token.
 _BELOW_ONE = 1 - 2**-24

@@ -34,7 +34,7 @@ def chosen_tokens(requests: Sequence[EngineRequest], logits: Tensor, tokens: Ten
 
 
 def prompt_tokens(request: EngineRequest, logits: Tensor, start: int) -> tuple[Token, ...]:
-    """What some columns of a prompt tell: its first token, and those that the columns predict.
+    """The tokens of a prompt that some columns of logits score, and its first token, which none does.
 
     Args:
         request: whose prompt it is.
@@ -46,12 +46,12 @@ def prompt_tokens(request: EngineRequest, logits: Tensor, start: int) -> tuple[T
     """
     prompt, alternatives = request.prompt, request.sampling.alternatives or 0
     first, last = max(start, 0), min(start + len(logits), len(prompt) - 1)
-    found = [Token(prompt[0])] if start <= 0 < start + len(logits) else []
+    tokens = [Token(prompt[0])] if start <= 0 < start + len(logits) else []
     for begin in range(first, last, _COLUMNS):
         end = min(begin + _COLUMNS, last)
         targets = torch.tensor(prompt[begin + 1 : end + 1], device=logits.device)
-        found += _scored(logits[begin - start : end - start].float(), targets, alternatives)
-    return tuple(found)
+        tokens += _scored(logits[begin - start : end - start].float(), targets, alternatives)
+    return tuple(tokens)
 
 
 def _scored(logits: Tensor, tokens: Tensor, alternatives: int) -> list[Token]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from medcare.generation.ending import HALF
+from medcare.text.thoughts import begun
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,24 +59,23 @@ class TextStream:
         return str(self._tokenizer.decode(self._ids[self._start : end], skip_special_tokens=True))
 
     def _certain(self, text: str) -> str:
-        """Add text; returns what no stop string can begin in any more."""
+        """Add text; returns what can no longer be the beginning of a stop string."""
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
-        if found:
+        starts = [start for stop in self._stop if (start := self._held.find(stop)) >= 0]
+        if starts:
             self.stopped = True
-            before, self._held = self._held[: min(found)], ""
+            before, self._held = self._held[: min(starts)], ""
             return before
-        keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
-        cut = len(self._held) - keep
+        cut = len(self._held) - max((begun(self._held, stop) for stop in self._stop), default=0)
         certain, self._held = self._held[:cut], self._held[cut:]
         return certain
 
 
 @functools.lru_cache(maxsize=1 << 17)
 def token_bytes(tokenizer: PreTrainedTokenizerBase, token: int) -> bytes:
-    """What a token adds to the text, as bytes: a token may be a part of a character.
+    """What a token adds to the text, as bytes, for it may be part of a character.
 
-    A control token is spelt out. Ids that only fill up the vocabulary, unknown to the tokenizer, add nothing.
+    A control token is spelt out. Ids that the tokenizer doesn't know, which pad the vocabulary, add nothing.
     """
     piece = tokenizer.convert_ids_to_tokens(token)
     if not isinstance(piece, str):
@@ -85,13 +85,6 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, token: int) -> bytes:
     if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
         return bytes([int(piece[3:5], 16)])
     return piece.replace("▁", " ").encode()
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that `stop` begins with."""
-    return next(
-        (size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0
-    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,7 +1,7 @@
 """Answers after a thought, each with its own longest length, and several answers drawn to one prompt.
 
-A thought that reaches its longest length is closed, and the answer asked for, as Qwen's documentation does
-it: a sentence that says so is put behind what was thought, then `</think>`, and the model goes on from there.
+A thought that reaches its longest length is closed as Qwen's documentation does it: a sentence that says so
+is put behind it, then `</think>`, and the model goes on from there with its answer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ _TAG = 16
 
 @dataclass(eq=False)
 class _Row:
-    """One answer: its prompt, how it is drawn, thought and answer so far, where we began it, why it ended."""
+    """One answer under way.
+
+    `tokens` are the thought and the answer so far; `start` is where the answer begins if the thought was
+    closed for it; `ended` is `stop` or `length`.
+    """
 
     index: int
     prompt: list[int]
@@ -110,13 +114,13 @@ def spell_apart(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) ->
 
 
 def _answer_start(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> int | None:
-    """How many tokens the thought and its end take: 0 where there is no thought, None where it has no end."""
+    """How many tokens the thought and its end take: 0 without a thought, None if it has no end."""
 
-    def text(part: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(part), skip_special_tokens=False))
+    def text(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
     if not (text(prompt[-_TAG:]).rstrip().endswith(OPEN) or text(tokens[:_TAG]).lstrip().startswith(OPEN)):
         return 0
     counts = range(len(tokens) + 1)
-    found = bisect.bisect_left(counts, True, key=lambda count: CLOSE in text(tokens[:count]))
-    return found if found in counts else None
+    start = bisect.bisect_left(counts, True, key=lambda count: CLOSE in text(tokens[:count]))
+    return start if start in counts else None

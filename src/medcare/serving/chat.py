@@ -215,9 +215,10 @@ class Chat:
     def _prompt(self, message: Message) -> list[int]:
         """The token ids of the conversation with a new message; the oldest turns go if it is too long."""
         limit = self.model.engine.longest
+        answer = min(self.sampling.max_new_tokens, limit // 2)  # longer ones may not push out all turns
         while True:
             prompt = self.model.chat_prompt([*self._opening(), *self.turns, message])
-            if len(prompt) + self.sampling.max_new_tokens <= limit:
+            if len(prompt) + answer <= limit:
                 return prompt
             if not self.turns:
                 if len(prompt) < limit:

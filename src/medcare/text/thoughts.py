@@ -42,7 +42,7 @@ class Thoughts:
         if self._state == "thought":
             thought, closed, held = held.partition(CLOSE)
             if not closed:
-                certain = len(thought) - _begun(thought)
+                certain = len(thought) - begun(thought, CLOSE)
                 self._held = thought[certain:]
                 return thought[:certain], ""
             self._state = "gap"
@@ -74,6 +74,6 @@ def parted(text: str) -> tuple[str, str | None]:
     return thought.strip(), answer.strip() if closed else None
 
 
-def _begun(text: str) -> int:
-    """Length of the longest end of `text` that the closing tag begins with."""
-    return next((size for size in range(len(CLOSE) - 1, 0, -1) if text.endswith(CLOSE[:size])), 0)
+def begun(text: str, word: str) -> int:
+    """Length of the longest end of `text` with which `word` begins; the whole word doesn't count."""
+    return next((size for size in range(len(word) - 1, 0, -1) if text.endswith(word[:size])), 0)
