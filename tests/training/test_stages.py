@@ -17,7 +17,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from medcare.adapters.input_directions import leading, load_directions
+from medcare.adapters.input_directions import leading, load_directions, save_directions
 from medcare.adapters.loading import load_model
 from medcare.adapters.tuner import adapted_layers
 from medcare.export.lora import export_lora
@@ -466,10 +466,15 @@ def share_heard(rows, entry):
     return float(through / (rows.square().sum() * entry.total / rows.shape[1]))
 
 
-def test_a_stage_one_without_directions_is_told(both, tiny_base, tmp_path):
+@pytest.mark.parametrize("lacks", ["all", "one"])
+def test_a_stage_one_without_directions_is_told(both, tiny_base, tmp_path, lacks):
     older = tmp_path / "one"
     shutil.copytree(both / "one", older)
-    (older / "inputs.safetensors").unlink()
+    path = older / "inputs.safetensors"
+    [_, *others] = load_directions(path).items()
+    path.unlink()
+    if lacks == "one":
+        save_directions(path, dict(others))
     manifest = json.loads((older / "manifest.json").read_text())
     del manifest["files"]["inputs.safetensors"]
     (older / "manifest.json").write_text(json.dumps(seal(manifest)))

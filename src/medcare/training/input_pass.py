@@ -30,7 +30,7 @@ from medcare.adapters.input_directions import (
     sketching,
 )
 from medcare.adapters.tuner import adapted_layers, without_noise
-from medcare.foundation.errors import FolderError
+from medcare.foundation.errors import AdapterError, FolderError
 from medcare.settings.run_folder import started_from
 from medcare.text.batches import collate, plan, shuffled
 from medcare.text.chat_template import Rendered
@@ -97,13 +97,14 @@ def keep_out(loop: Loop, examples: Sequence[Rendered], start: Path, rank: int) -
         rank: of the alignment branch.
 
     Raises:
-        AdapterError: stage 1 kept no directions, or they leave a layer less room than the branch needs.
+        AdapterError: stage 1 kept no directions of these layers, or they leave one less room than the branch
+            needs.
         FolderError: stage 1's folder is gone.
     """
     kind, share = loop.stage.orthogonality, loop.stage.input_energy
     if kind not in ("inputs", "contrast"):
         return
-    knowledge = load_directions(_stage_one(start) / INPUTS)
+    knowledge = _stored(loop, _stage_one(start))
     if kind == "inputs":
         kept_out = {name: leading(directions, share) for name, directions in knowledge.items()}
     else:
@@ -119,8 +120,20 @@ def heard_of(loop: Loop, examples: Sequence[Rendered], start: Path) -> dict[str,
     """How much of each stage's inputs passes the alignment branch's A, by layer; empty if it isn't known."""
     if not (start / INPUTS).is_file():
         return {}
-    kinds = {"knowledge": load_directions(start / INPUTS), "forms": gather(loop, examples)}
+    kinds = {"knowledge": _stored(loop, start), "forms": gather(loop, examples)}
     return {"heard": {kind: heard(loop.model, directions) for kind, directions in kinds.items()}}
+
+
+def _stored(loop: Loop, folder: Path) -> dict[str, Directions]:
+    """The directions that a stage-1 folder keeps; raises AdapterError if they aren't those of the model."""
+    directions = load_directions(folder / INPUTS)
+    for name, layer in adapted_layers(loop.model, "knowledge").items():
+        if name not in directions or directions[name].basis.shape[1] != layer.in_features:
+            raise AdapterError(
+                f"{folder / INPUTS} does not hold the directions of {name}, which has {layer.in_features} "
+                "inputs. Train stage 1 again."
+            )
+    return directions
 
 
 def _stage_one(start: Path) -> Path:
