@@ -49,6 +49,25 @@ def test_where_nothing_was_foreseen_training_is_compared_with_its_own_best():
     assert steps(former, clock, 1, 90) == ["", "50 that it made before"]
 
 
+def test_the_loss_of_a_row_is_the_mean_of_its_tokens_however_little_they_weigh():
+    meter = Meter(clock=Clock())
+    meter.add(4.0, 1.0, 1000, 0.25)
+    meter.add(2.0, 3.0, 1000, 0.25)
+    row = meter.take()
+    assert (row["loss"], row["grad_norm"], meter.last_loss) == (3.0, 2.0, 3.0)
+
+
+def test_a_row_whose_steps_were_all_left_out_has_no_loss():
+    meter = Meter(clock=Clock())
+    meter.add(4.0, 1.0, 1000, 500)
+    assert meter.take()["loss"] == 4.0
+    meter.skipped = ["row-1"]
+    row = meter.take()
+    assert row["skipped"] == ["row-1"]
+    assert not {"loss", "grad_norm"} & row.keys()
+    assert meter.last_loss == 4.0
+
+
 def test_a_short_moment_and_what_is_no_training_are_no_pace():
     clock = Clock()
     meter = Meter(1000.0, clock)

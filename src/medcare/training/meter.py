@@ -103,11 +103,12 @@ class Meter:
         return self.before + self.clock() - self.start
 
     def take(self) -> dict[str, Any]:
-        """The row since the last one; counting starts afresh."""
-        loss = self.last_loss = self.nll / max(1, self.supervised)
-        row: dict[str, Any] = {
-            "loss": loss,
-            "grad_norm": self.norm / max(1, self.steps),
+        """The row since the last one, without a loss if all of its steps were left out; counts afresh."""
+        row: dict[str, Any] = {}
+        if self.steps:
+            self.last_loss = self.nll / self.supervised
+            row = {"loss": self.last_loss, "grad_norm": self.norm / self.steps}
+        row |= {
             "tokens_per_second": self.rate(),
             "supervised_tokens": round(self.supervised),
             "elapsed": self.seconds(),
