@@ -258,6 +258,44 @@ def test_a_template_that_thinks_only_when_told_and_reads_no_tags():
     assert masked_runs(tokenizer, (QUESTION, ANSWER)) == [f"{ANSWER.content}<|im_end|>"]
 
 
+def test_a_thought_between_tags_keeps_its_letters_where_it_goes_into_a_field():
+    told = "a thing that many an aunt meant"  # no letter at its ends is taken for white space
+    inline = Message("assistant", f"<think>\n{told}\n</think>\n\n{told}")
+    apart = Message("assistant", told, reasoning_content=told)
+    assert rows(templated("gptoss"), (QUESTION, inline)) == rows(templated("gptoss"), (QUESTION, apart))
+
+
+def test_answers_that_melt_into_their_prompts_have_a_row_each():
+    """What is sent before the second answer ends with a blank of its own, and so does what is trained."""
+    tokenizer = chatml("{{ ' ' + m.content }}<|im_end|>\n", "{{ ' ' }}")
+    talk = (
+        QUESTION,
+        Message("assistant", "the answer"),
+        Message("user", "Why?"),
+        Message("assistant", "the"),
+    )
+    first, second = rows(tokenizer, talk)
+    for row, prompt in ((first, talk[:1]), (second, talk[:3])):
+        begun = render_prompt(tokenizer, prompt)
+        assert row.ids[: len(begun)] == begun
+        assert not any(row.mask[: len(begun)])
+    whole = tokenizer(tokenizer.decode(second.ids))["input_ids"]
+    assert whole != second.ids  # by itself the tokenizer takes blank and word together
+
+
+def test_a_template_is_given_what_transformers_gives_it():
+    tokenizer = chatml("{{ m.content }}{% if documents is not none %} and documents{% endif %}<|im_end|>\n")
+    own = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert tokenizer.decode(render_prompt(tokenizer, [Message("user", "Hi")])).startswith(own)
+
+
+def test_a_template_for_contents_in_parts_is_given_parts():
+    tokenizer = chatml("{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>\n")
+    assert rows(tokenizer, (SYSTEM, QUESTION, ANSWER)) == rows(
+        chatml("{{ m.content }}<|im_end|>\n"), (SYSTEM, QUESTION, ANSWER)
+    )
+
+
 def test_a_question_about_the_tag_that_ends_thoughts_is_only_a_question():
     tokenizer = templated("deepseek_r1_distill")
     about = Message("user", "What does </think> mean?")
