@@ -208,6 +208,18 @@ def test_a_thought_is_learned_with_its_tags(name, form):
         assert [row.ids.count(tags[tag]) for tag in ("<think>", "</think>")] == [1, 1]
 
 
+@pytest.mark.parametrize("name", ["qwen3", "glm4moe", "deepseek_r1_distill", "gptoss"])
+@pytest.mark.parametrize("answer", ["B.", ">"])
+def test_empty_tags_are_an_empty_thought(name, answer):
+    """So models write them that were told not to think; letters of the tags would be learned otherwise."""
+    tokenizer = templated(name)
+    empty, lines = (
+        rows(tokenizer, (QUESTION, Message("assistant", f"<think>{gap}</think>\n\n{answer}")))
+        for gap in ("", "\n\n")
+    )
+    assert empty == lines
+
+
 def test_a_thought_goes_where_the_template_has_thoughts():
     for form in WITH_THOUGHT.values():
         [run] = masked_runs(templated("gptoss"), (QUESTION, form))

@@ -323,7 +323,9 @@ def _parts(message: Message, *, opened: bool) -> tuple[str, str, str]:
     if message.role != "assistant" or message.reasoning_content:
         return "", message.reasoning_content.strip("\n"), message.content
     match = _THOUGHT.fullmatch(message.content) or (_OPENED.fullmatch(message.content) if opened else None)
-    return (match[1], match[2], match[3]) if match else ("", "", message.content)
+    if match is None:
+        return "", "", message.content
+    return match[1], match[2] or "\n", match[3]  # between empty tags is an empty thought, not their spelling
 
 
 def _unmelted(keeper: Guard, talk: _Talk, texts: list[Text], encoded: list[Encoded]) -> list[Rendered]:
