@@ -48,4 +48,4 @@ def _main(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Options of the program itself; the text of --help is given to `Typer`."""
+    """Options of the program itself; `Typer` above has the text of --help."""

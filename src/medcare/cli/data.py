@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medcare.cli.next_step import Next, options, tell_next
-from medcare.cli.tables import print_table
+from medcare.cli.tables import AsJson, print_json, print_table
 from medcare.cli.training_rows import print_rows
 from medcare.foundation.commands import argument
+from medcare.foundation.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from medcare.data.check import Report
@@ -21,19 +23,16 @@ commands = typer.Typer(
     name="data", help="Known data sets; check, mix and compare data files.", no_args_is_help=True
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Source = Annotated[str, typer.Argument(help="A file, or hf:owner/name[@revision][:config][:split].")]
 
 
 @commands.command("list", epilog="Example: medcare data list")
 def list_(as_json: AsJson = False) -> Next:
     """Name every known data set: source, licence, size, format and how to get it."""
-    from dataclasses import asdict
-
     from medcare.data.catalogue import KNOWN_SETS
 
     if as_json:
-        _print_json([asdict(known) for known in KNOWN_SETS])
+        print_json([asdict(known) for known in KNOWN_SETS])
         return ["data", "get", "NAME"]
     rows = []
     for known in KNOWN_SETS:
@@ -99,7 +98,6 @@ def check(
     """Validate a data file and explain what is wrong; exits with 3 if there are bad rows."""
     from medcare.data.check import bad_file
     from medcare.data.check import check as check_data
-    from medcare.foundation.errors import ConfigError, DataError
 
     loaded: Any = None
     positions: int | None = None
@@ -121,7 +119,7 @@ def check(
         write_good=write_good,
     )
     if as_json:
-        _print_json(report.to_dict())
+        print_json(report.to_dict())
     else:
         _print_report(report)
         if write_good is not None:
@@ -173,7 +171,6 @@ def overlap(
 ) -> Next:
     """Find training rows that repeat evaluation rows; exits with 3 if there are any, unless removed."""
     from medcare.data.leakage import find_leakage
-    from medcare.foundation.errors import DataError
 
     found = find_leakage(
         train,
@@ -186,7 +183,7 @@ def overlap(
         remove=remove,
     )
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
         _print_leakage(found)
     if remove is None and not found.overlap.clean:
@@ -263,16 +260,8 @@ def _print_leakage(found: Leakage) -> None:
         typer.echo(f"Not compared, because they can't be read: {found.bad_train} and {found.bad_test} rows.")
 
 
-def _print_json(value: Any) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
 def columns_of(pairs: Sequence[str]) -> dict[str, str]:
     """What `--map NAME=COLUMN` says."""
-    from medcare.foundation.errors import ConfigError
-
     columns = {}
     for pair in pairs:
         name, equals, column = pair.partition("=")

