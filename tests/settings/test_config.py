@@ -73,6 +73,11 @@ def test_file_then_settings(tmp_path):
         (["align.epoch=2"], "Did you mean 'align.epochs'"),
         (["align.epochs=two"], "align.epochs must be a whole number"),
         (["align.epochs=0"], "align.epochs must be at least 1"),
+        (["align.validation.share=2"], r"^align.validation.share must be from 0 to 0.5, got 2.0"),
+        (
+            ["align.validation.share=0.1", "align.validation.rows=3"],
+            r"^align.validation.rows must be the only one",
+        ),
         (["align.epochs=true"], "whole number"),
         (["align.epochs=99999999999999999999"], "align.epochs must be at most"),
         (["seed=99999999999999999999999"], "seed must be from 0"),

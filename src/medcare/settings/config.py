@@ -11,7 +11,7 @@ import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from medcare.foundation.errors import ConfigError
 
@@ -42,6 +42,9 @@ METHODS: tuple[Method, ...] = get_args(Method)
 class Checked:
     """Settings whose values are of the kinds that their annotations name, also where Python makes them."""
 
+    group: ClassVar[str] = ""
+    """What stands before their keys, as in `adapters.rank`; empty where they have several places."""
+
     def __post_init__(self) -> None:
         """Raise ConfigError for a value of another kind."""
         kind_of: Any = type(self)
@@ -50,6 +53,16 @@ class Checked:
             if not _is_kind(value, hints[name]):
                 kind, got = _kind_in_words(hints[name]), f"{type(value).__name__}: {value!r:.60}"
                 raise ConfigError(f"{type(self).__name__}({name}=..) must be {kind}, got {got}.")
+
+    def _require(self, ok: bool, name: str, required: str, *, got: object = ...) -> None:
+        """Raise ConfigError unless a setting is as required; `got` may tell more than its value."""
+        if not ok:
+            value = getattr(self, name) if got is ... else got
+            raise ConfigError(f"{self.group}{name} must be {required}, got {value!r}.")
+
+    def _at_least(self, least: int, *names: str) -> None:
+        for name in names:
+            self._require(getattr(self, name) >= least, name, f"at least {least}")
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,7 @@ class AdapterConfig(Checked):
             knowledge branch learns to do alone what it will have to do alone. The paper's is 0.
     """
 
+    group: ClassVar[str] = "adapters."
     feed_forward: tuple[str, ...] = (AUTO,)
     attention: tuple[str, ...] = (AUTO,)
     partial: bool = False
@@ -116,24 +130,19 @@ class AdapterConfig(Checked):
     def __post_init__(self) -> None:
         """Check kinds and ranges."""
         super().__post_init__()
-        _require(self.rank >= 1, "adapters.rank", "at least 1", self.rank)
-        _require(0 < self.alpha < math.inf, "adapters.alpha", "above 0 and finite", self.alpha)
-        _require(0 <= self.dropout < 1, "adapters.dropout", "from 0 to below 1", self.dropout)
-        _require(0 <= self.noise_drop < 1, "adapters.noise_drop", "from 0 to below 1", self.noise_drop)
-        _require(
-            0 <= self.experts <= _MOST_EXPERTS, "adapters.experts", f"from 0 to {_MOST_EXPERTS}", self.experts
-        )
+        self._at_least(1, "rank")
+        self._require(0 < self.alpha < math.inf, "alpha", "above 0 and finite")
+        self._require(0 <= self.dropout < 1, "dropout", "from 0 to below 1")
+        self._require(0 <= self.noise_drop < 1, "noise_drop", "from 0 to below 1")
+        self._require(0 <= self.experts <= _MOST_EXPERTS, "experts", f"from 0 to {_MOST_EXPERTS}")
         if self.experts:
-            _require(
-                1 <= self.top_k <= self.experts, "adapters.top_k", f"from 1 to {self.experts}", self.top_k
-            )
-        _require(bool(self.feed_forward), "adapters.feed_forward", "at least one name", self.feed_forward)
-        for key, names in (("feed_forward", self.feed_forward), ("attention", self.attention)):
-            _require(
-                AUTO not in names or len(names) == 1, f"adapters.{key}", f"names, or {AUTO} alone", names
-            )
+            self._require(1 <= self.top_k <= self.experts, "top_k", f"from 1 to {self.experts}")
+        self._require(bool(self.feed_forward), "feed_forward", "at least one name")
+        for name in ("feed_forward", "attention"):
+            names = getattr(self, name)
+            self._require(AUTO not in names or len(names) == 1, name, f"names, or {AUTO} alone")
         both = sorted((set(self.feed_forward) & set(self.attention)) - {AUTO})
-        _require(not both, "adapters.attention", "other linears than adapters.feed_forward's", both)
+        self._require(not both, "attention", "other linears than adapters.feed_forward's", got=both)
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,7 @@ class ValidationConfig(Checked):
         use: the model that is kept in the end: the `best`, or the `last`.
     """
 
+    group: ClassVar[str] = "validation."
     data: str = ""
     map: dict[str, str] = field(default_factory=dict)
     share: float = 0.0
@@ -181,21 +191,20 @@ class ValidationConfig(Checked):
     def __post_init__(self) -> None:
         """Check kinds and ranges."""
         super().__post_init__()
-        _require(0 <= self.share <= 0.5, "validation.share", "from 0 to 0.5", self.share)
-        for name in ("rows", "samples", "every", "patience"):
-            _require(getattr(self, name) >= 0, f"validation.{name}", "at least 0", getattr(self, name))
-        _require(self.most_items >= 1, "validation.most_items", "at least 1", self.most_items)
-        given = [name for name in ("data", "share", "rows") if getattr(self, name)]
-        _require(len(given) <= 1, "validation", "one of data, share and rows", " and ".join(given))
+        self._require(0 <= self.share <= 0.5, "share", "from 0 to 0.5")
+        self._at_least(0, "rows", "samples", "every", "patience")
+        self._at_least(1, "most_items")
+        held_out = [name for name in ("data", "share", "rows") if getattr(self, name)]
+        for name in held_out[1:]:
+            self._require(False, name, "the only one of data, share and rows", got=" and ".join(held_out))
         if self.measure == "loss":
-            _require(
-                bool(given) or not self.items,
-                "validation.measure",
+            self._require(
+                bool(held_out) or not self.items,
+                "measure",
                 "score where there are items and no rows to take a loss of",
-                self.measure,
             )
         else:
-            _require(bool(self.items), "validation.items", "a test set where measure is score", self.items)
+            self._require(bool(self.items), "items", "a test set where measure is score")
 
 
 @dataclass(frozen=True)
@@ -291,33 +300,27 @@ class StageConfig(Checked):
     def __post_init__(self) -> None:
         """Check kinds and ranges."""
         super().__post_init__()
-        for name in ("epochs", "tokens_per_batch", "accumulation", "max_length", "keep", "log_every"):
-            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _require(self.epochs <= MOST_EPOCHS, "epochs", f"at most {MOST_EPOCHS}", self.epochs)
-        _require(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
-        _require(self.clip > 0, "clip", "above 0", self.clip)
+        self._at_least(1, "epochs", "tokens_per_batch", "accumulation", "max_length", "keep", "log_every")
+        self._at_least(0, "checkpoint_seconds", "stall_seconds")
+        self._require(self.epochs <= MOST_EPOCHS, "epochs", f"at most {MOST_EPOCHS}")
+        self._require(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite")
+        self._require(self.clip > 0, "clip", "above 0")
         for name in ("weight_decay", "orthogonality_weight", "neftune", "foreseen_rate"):
-            _require(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
-        for name in ("checkpoint_seconds", "stall_seconds"):
-            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        _require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
-        _require(0 < self.input_energy < 1, "input_energy", "between 0 and 1", self.input_energy)
-        _require(0 <= self.replay < 1, "replay", "from 0 to below 1", self.replay)
-        _require(0 <= self.distill <= 1, "distill", "from 0 to 1", self.distill)
+            self._require(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite")
+        self._require(0 <= self.warmup < 1, "warmup", "from 0 to below 1")
+        self._require(0 < self.input_energy < 1, "input_energy", "between 0 and 1")
+        self._require(0 <= self.replay < 1, "replay", "from 0 to below 1")
+        self._require(0 <= self.distill <= 1, "distill", "from 0 to 1")
         if self.distill:
-            _require(self.replay > 0, "replay", "above 0 with distill, which acts on what is replayed", 0.0)
+            self._require(self.replay > 0, "replay", "above 0 with distill, which acts on what is replayed")
         for name in ("rates", "source_weights"):
             for key, factor in getattr(self, name).items():
-                _require(0 < factor < math.inf, f"{name}.{key}", "above 0 and finite", factor)
+                self._require(0 < factor < math.inf, f"{name}.{key}", "above 0 and finite", got=factor)
         if self.optimizer == "schedule_free":
             # It averages the weights: no rate that falls, and no weights that are moved behind its back.
-            _require(self.schedule == "constant", "schedule", "constant with schedule_free", self.schedule)
-            _require(
-                self.orthogonality in ("l1", "frobenius", "none"),
-                "orthogonality",
-                "a penalty or none with schedule_free",
-                self.orthogonality,
-            )
+            self._require(self.schedule == "constant", "schedule", "constant with schedule_free")
+            penalty = self.orthogonality in ("l1", "frobenius", "none")
+            self._require(penalty, "orthogonality", "a penalty or none with schedule_free")
 
 
 @dataclass(frozen=True)
@@ -332,6 +335,7 @@ class BenchmarkConfig(Checked):
         tasks: by name, those that are taught and tested; by default all 36.
     """
 
+    group: ClassVar[str] = "benchmark."
     facts_per_task: int = 24
     items_per_task: int = 16
     align_per_task: int = 60
@@ -341,9 +345,8 @@ class BenchmarkConfig(Checked):
     def __post_init__(self) -> None:
         """Check kinds and ranges."""
         super().__post_init__()
-        for name in ("facts_per_task", "items_per_task", "align_per_task"):
-            _require(getattr(self, name) >= 1, f"benchmark.{name}", "at least 1", getattr(self, name))
-        _require(self.aggregate_forms >= 0, "benchmark.aggregate_forms", "at least 0", self.aggregate_forms)
+        self._at_least(1, "facts_per_task", "items_per_task", "align_per_task")
+        self._at_least(0, "aggregate_forms")
 
 
 @dataclass(frozen=True)
@@ -376,6 +379,7 @@ class EvaluationConfig(Checked):
         retries: how often a failed request to a server is tried again.
     """
 
+    group: ClassVar[str] = "evaluation."
     items: str = ""
     map: dict[str, str] = field(default_factory=dict)
     most_items: int = 0
@@ -399,16 +403,13 @@ class EvaluationConfig(Checked):
     def __post_init__(self) -> None:
         """Check kinds and ranges."""
         super().__post_init__()
-        for name in ("max_new_tokens", "samples", "tokens_per_batch", "concurrency"):
-            _require(getattr(self, name) >= 1, f"evaluation.{name}", "at least 1", getattr(self, name))
-        for name in ("most_items", "shots", "thinking", "retries"):
-            _require(getattr(self, name) >= 0, f"evaluation.{name}", "at least 0", getattr(self, name))
-        _require(0 <= self.temperature <= 2, "evaluation.temperature", "from 0 to 2", self.temperature)
-        _require(
+        self._at_least(1, "max_new_tokens", "samples", "tokens_per_batch", "concurrency")
+        self._at_least(0, "most_items", "shots", "thinking", "retries")
+        self._require(0 <= self.temperature <= 2, "temperature", "from 0 to 2")
+        self._require(
             self.samples == 1 or self.temperature > 0,
-            "evaluation.temperature",
+            "temperature",
             "above 0 (such as 0.6) where evaluation.samples is above 1",
-            self.temperature,
         )
 
 
@@ -455,7 +456,7 @@ class RunConfig(Checked):
     def __post_init__(self) -> None:
         """Check kinds and ranges."""
         super().__post_init__()
-        _require(0 <= self.seed < 2**32, "seed", "from 0 to 2^32 - 1", self.seed)
+        self._require(0 <= self.seed < 2**32, "seed", "from 0 to 2^32 - 1")
 
     def is_embedded(self) -> bool:
         """Whether it is the embedded base that trains, on the embedded benchmark's conversations."""
@@ -533,8 +534,3 @@ def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_lists(entry) for key, entry in value.items()}
     return [_with_lists(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-
-def _require(ok: bool, key: str, required: str, got: object) -> None:
-    if not ok:
-        raise ConfigError(f"{key} must be {required}, got {got!r}.")

@@ -201,8 +201,8 @@ def build(cls: type[T], tree: Any, prefix: str = "", default: T | None = None) -
     try:
         return cls(**values) if default is None else dataclasses.replace(default, **values)  # type: ignore[type-var]
     except ConfigError as error:
-        text = str(error)
-        raise ConfigError(text if text.startswith(prefix) else f"{prefix}{text}") from None
+        text = str(error).removeprefix(getattr(cls, "group", ""))
+        raise ConfigError(f"{prefix}{text}") from None
 
 
 def _convert(hint: Any, value: Any, key: str, field: dataclasses.Field[Any] | None = None) -> Any:
