@@ -34,11 +34,23 @@ def command(out, settings):
     return ["run", "--out", str(out), *(part for setting in settings for part in ("--set", setting))]
 
 
+# For tests to which it doesn't matter: building all tasks of the embedded benchmark takes seconds.
+FEW = "benchmark.tasks=[disease_to_gene, code_to_chapter, note_sections, dialogue_report]"
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_base, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "tiny"
     report = run_pipeline(load_config(settings=settings(tiny_base)), out)
     assert report == out / "report.html"
+    return out
+
+
+@pytest.fixture(scope="module")
+def few(tiny_base, tmp_path_factory):
+    """A finished run of a few tasks."""
+    out = tmp_path_factory.mktemp("runs") / "few"
+    run_pipeline(load_config(settings=settings(tiny_base, FEW)), out)
     return out
 
 
@@ -128,16 +140,16 @@ def test_another_run_is_not_overwritten(finished, tiny_base):
 
 
 @pytest.mark.parametrize("phase", ["answers of base", "aggregate:", "align:"])
-def test_a_killed_run_ends_with_the_results_of_one_that_was_not(finished, tiny_base, tmp_path, phase):
+def test_a_killed_run_ends_with_the_results_of_one_that_was_not(few, tiny_base, tmp_path, phase):
     out = tmp_path / "run"
-    with started(command_line, *command(out, settings(tiny_base))) as (process, told):
+    with started(command_line, *command(out, settings(tiny_base, FEW))) as (process, told):
         assert any(line.startswith(phase) for line in told)
         process.kill()
         process.join()
     assert not (out / "manifest.json").exists()
-    run_pipeline(load_config(settings=settings(tiny_base)), out)
-    assert (out / "data" / "items.jsonl").read_bytes() == (finished / "data" / "items.jsonl").read_bytes()
-    assert_close(read_json(out / "results.json"), read_json(finished / "results.json"))
+    run_pipeline(load_config(settings=settings(tiny_base, FEW)), out)
+    assert (out / "data" / "items.jsonl").read_bytes() == (few / "data" / "items.jsonl").read_bytes()
+    assert_close(read_json(out / "results.json"), read_json(few / "results.json"))
 
 
 def assert_close(got, expected):
@@ -155,7 +167,7 @@ def assert_close(got, expected):
 
 
 def test_ctrl_c_says_how_to_go_on(tiny_base, tmp_path):
-    long = command(tmp_path / "run", settings(tiny_base, "aggregate.epochs=500"))
+    long = command(tmp_path / "run", settings(tiny_base, FEW, "aggregate.epochs=500"))
     with started(command_line, *long) as (process, told):
         while not (tmp_path / "run" / "aggregate" / "metrics.jsonl").exists():
             assert process.exitcode is None

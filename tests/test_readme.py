@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.forked import command_line, started
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = (
     "model.device=cpu", "model.dtype=float32", "adapters.rank=2", "evaluation.max_new_tokens=2",
     "benchmark.facts_per_task=1", "benchmark.items_per_task=1", "benchmark.align_per_task=4",
-    "benchmark.aggregate_forms=1",
+    "benchmark.aggregate_forms=1", "benchmark.tasks=[disease_to_gene, code_to_chapter, note_sections]",
 )  # fmt: skip
-# Each in a process of its own would import torch anew.
-IN_ONE_PROCESS = """
-import json, sys
-from medcare.__main__ import main
-for arguments in json.loads(sys.argv.pop()):
-    sys.argv[1:] = arguments
-    try:
-        main()
-    except SystemExit as stop:
-        if stop.code:
-            sys.exit(f"{arguments}: {stop.code}")
-"""
+
+
+def in_one_process(folder: str, typed: list[list[str]]) -> None:
+    """Several command lines, one after the other, in a folder."""
+    os.chdir(folder)
+    for arguments in typed:
+        try:
+            command_line(*arguments)
+        except SystemExit as stop:
+            if stop.code:
+                sys.exit(f"{arguments}: {stop.code}")
 
 
 def commands(text: str, language: str = "sh") -> list[str]:
@@ -58,14 +60,10 @@ def test_every_command_runs(tiny_base, tmp_path):
             for setting in (*SMALL, f"model.base={tiny_base}"):
                 arguments += ["--set", setting]
         typed.append(arguments)
-    done = subprocess.run(
-        [sys.executable, "-c", IN_ONE_PROCESS, json.dumps(typed)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    with started(in_one_process, str(tmp_path), typed) as (process, told):
+        said = told.read()
+        process.join()
+        assert process.exitcode == 0, said
     assert (tmp_path / "runs" / "mine" / "report.html").is_file()
     assert (tmp_path / "runs" / "model" / "model.safetensors").is_file()
     assert (tmp_path / "runs" / "one" / "knowledge" / "adapter_config.json").is_file()
