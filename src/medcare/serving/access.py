@@ -1,4 +1,4 @@
-"""What a request passes before it reaches a route: name, size, time, key, headers that protect readers."""
+"""Checks before a request reaches a route (host name, size, time, key), and headers that protect readers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from medcare.serving.failures import ApiError
 from medcare.serving.service import Service
 
 SESSION = "medcare_session"
-# The names of a server that listens on the loopback device alone. Any other name comes from a page elsewhere
-# that was made to point here.
+# The names of a server that listens on the loopback device alone. Any other comes from a page elsewhere whose
+# name was made to point here (DNS rebinding).
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # Pages may load nothing but this server's own files, no text may become HTML, and nobody may frame them.
 _POLICY = (
@@ -35,18 +35,23 @@ was made elsewhere from asking this server for anything in the reader's name."""
 
 
 class Access:
-    """Checks the server's name, the size of a body and how long it takes, and the API key if there is one.
+    """Middleware that checks the host name, a body's size and time, and the API key if there is one.
 
-    The page's own files and `/health` are open; the page asks for the key, and gets a session in return, so
-    that links to reports work too.
+    The page's own files and `/health` are open. The page asks its user for the key and gets a session cookie
+    for it, so that links to reports work, too.
     """
 
     def __init__(
         self, app: ASGIApp, service: Service, api_key: str | None, loopback: bool, origins: Sequence[str] = ()
     ) -> None:
-        """Wrap an application; without a key everyone may ask, on the loopback device only by its names.
+        """Wrap an application.
 
-        Pages of `origins` may send what the server's own page may.
+        Args:
+            app: the application.
+            service: its limits and metrics count.
+            api_key: None lets everyone in.
+            loopback: whether only the loopback device's names are answered to.
+            origins: of pages elsewhere that may send what the server's own page may.
         """
         self._origins = frozenset(origins)
         self._app = app
@@ -62,7 +67,7 @@ class Access:
             return
         status = 500
 
-        async def watched(message: Message) -> None:
+        async def send_protected(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -74,16 +79,16 @@ class Access:
             if error is None:
                 scope.setdefault("state", {})["session"] = self.session
                 _read_as_json(MutableHeaders(scope=scope), self._origins)
-                await self._app(scope, self._limited(receive), watched)
+                await self._app(scope, self._limited(receive), send_protected)
             else:
-                await error.response()(scope, receive, watched)
+                await error.response()(scope, receive, send_protected)
         finally:
             route = scope.get("route")
             path = getattr(route, "path", None) or "other"
             self._service.metrics.requests.labels(path, str(status)).inc()
 
     def _limited(self, receive: Receive) -> Receive:
-        """The body, as long as it is neither too large nor too slow."""
+        """Receive the body, unless it is too large or too slow."""
         limits = self._service.limits
         received, complete, deadline = 0, False, 0.0
 
@@ -123,10 +128,10 @@ class Access:
         return None
 
     def _knows(self, headers: Headers, key: str) -> bool:
-        given = headers.get("authorization", "").removeprefix("Bearer ")
+        key_sent = headers.get("authorization", "").removeprefix("Bearer ")
         cookie = cookie_parser(headers.get("cookie", "")).get(SESSION, "")
         # Both in constant time, so that the time taken says nothing about the key.
-        has_key = hmac.compare_digest(given.encode("latin-1"), key.encode())
+        has_key = hmac.compare_digest(key_sent.encode("latin-1"), key.encode())
         return hmac.compare_digest(cookie.encode(), self.session.encode()) or has_key
 
 
@@ -139,10 +144,10 @@ def _host(header: str) -> str | None:
 
 
 def _read_as_json(headers: MutableHeaders, origins: frozenset[str]) -> None:
-    """Read every body as JSON, whatever its type claims: no route reads anything else.
+    """Have every body read as JSON, whatever its content type: no route reads anything else.
 
-    Except from a page elsewhere: a browser asks before it sends what is called JSON, and gets no answer, but
-    it sends what is called text to anyone.
+    Bodies of pages elsewhere keep their type: browsers send text to any server, but JSON only after a
+    preflight request, which is not answered.
     """
     origin = headers.get("origin")
     if origin is None or origin in origins or origin.partition("://")[2] == headers.get("host"):

@@ -1,4 +1,4 @@
-"""The answers to one HTTP request, as pieces of text that arrive from the worker's thread."""
+"""The answers to one HTTP request: pieces of text as they arrive from the worker's thread."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Piece:
 class _OpenAnswer:
     """One answer under way.
 
-    `echo` is the prompt's text, if it is to be repeated; `thoughts` parts thought and answer, if wanted.
+    `echo` is the prompt's text if the answer repeats it; `thoughts` separates thought and answer if wanted.
     """
 
     stream: TextStream
@@ -56,7 +56,7 @@ class _OpenAnswer:
     ended: bool = False
 
     def take(self, index: int, event: PromptTokens | Token | Finished) -> Piece | None:
-        """The piece that an event completes, if it does."""
+        """The piece that an event completes, if any."""
         finish: str | None
         if isinstance(event, PromptTokens):
             assert self.request is not None
@@ -134,7 +134,7 @@ class AnswerStream:
             samplings: of each prompt.
             stop: strings that end an answer.
             echoes: the texts of the prompts, if each answer begins with its prompt.
-            thinking: makes what parts an answer's thought from the rest, if they are to be kept apart.
+            thinking: makes what separates an answer's thought from the rest, if wanted.
             constraint: makes what an answer has to follow, if anything.
         """
         loop = asyncio.get_running_loop()

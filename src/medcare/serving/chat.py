@@ -1,4 +1,4 @@
-"""A conversation in the terminal, or with lines that are piped in."""
+"""A conversation in the terminal, or over a pipe."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Chat:
     _unsaved: bool = False
 
     def run(self) -> None:
-        """Talk until the other side ends it; a conversation that was not saved is offered to be saved."""
+        """Talk until the other side ends it, and offer to save the conversation if it wasn't."""
         self.terminal.note(f"{NOTICE}\nModel: {self.model.name}. /help lists the commands.")
         for text in messages(self.terminal.lines()):
             if text.startswith("/") and "\n" not in text:
@@ -270,7 +270,7 @@ class Chat:
 
 
 def messages(lines: Iterator[str]) -> Iterator[str]:
-    r"""Put lines together to messages: after a `\` at the end, and between two lines of `\"\"\"`."""
+    r"""Join lines to messages: those that end in `\`, and those between two lines of `\"\"\"`."""
     parts: list[str] = []
     block = False
     for line in lines:

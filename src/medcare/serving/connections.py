@@ -1,9 +1,9 @@
 """Connections to the server: how many there may be, and how long each may take.
 
-Uvicorn waits for the head of a request, and for a reader of an answer, as long as it takes. Here a client
-that has begun no request after a while, has not sent the whole head of one, or leaves its answer unread is
-cut off; and where no more connections are allowed, the one that has waited longest without a request makes
-room. One with unread data may have sent a request, and is let be.
+Uvicorn waits for the head of a request and for a reader of an answer as long as it takes. Here a client is
+cut off that begins no request for a while, doesn't send the whole head of one, or leaves its answer unread.
+Where no more connections are allowed, the one idle for longest makes room; one with unread data is spared,
+for that may be a request.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from medcare.serving.service import Limits
 
-_AT_ONCE = 8  # connections that are taken in a turn of the loop
-_UNREAD = 4 * _AT_ONCE  # in the turns from there to the first read
-_OWN_FILES = 64 + _UNREAD  # files that the server opens besides connections
+_AT_ONCE = 8  # connections accepted in one turn of the event loop
+_UNREAD = 4 * _AT_ONCE  # accepted in the turns before the first of them is read
+_OWN_FILES = 64 + _UNREAD  # open files of the server besides connections
 _FEWEST = 8
-_QUEUE = 1024  # connections that the system holds until they are taken
+_QUEUE = 1024  # connections that the system holds until they are accepted
 
 
 def configured(app: FastAPI, limits: Limits, *, drain_seconds: int) -> uvicorn.Config:
@@ -49,10 +49,10 @@ def configured(app: FastAPI, limits: Limits, *, drain_seconds: int) -> uvicorn.C
 
 
 def widen(listeners: list[socket.socket]) -> None:
-    """Let the system hold many connections, though few are taken at once; call this once asyncio listens.
+    """Let the system hold many connections, though few are accepted at once; call this once asyncio listens.
 
-    Where it can, the system also holds back those that send nothing for a second: what is taken then has
-    something to read, however fast others come.
+    Where it can, the system also holds back those that send nothing for a second, so that an accepted one has
+    something to read.
     """
     for listener in listeners:
         listener.listen(_QUEUE)
@@ -71,7 +71,7 @@ def _most_connections(wanted: int) -> int:
 
 
 class Connection(H11Protocol):
-    """One connection, which waits for a request or has one under way."""
+    """One connection, idle or with a request under way."""
 
     def __init__(self, *args: Any, limits: Limits, most: int, **kwargs: Any) -> None:
         """Take what Uvicorn gives, and the limits.
@@ -88,7 +88,7 @@ class Connection(H11Protocol):
         self._head: asyncio.TimerHandle | None = None
         self._reader: asyncio.TimerHandle | None = None
         self.since = self.loop.time()
-        """When it began to wait."""
+        """Since when it has been idle."""
 
     @property
     def waits(self) -> bool:
@@ -97,7 +97,7 @@ class Connection(H11Protocol):
 
     @property
     def unread(self) -> bool:
-        """Whether something has come that was not read yet."""
+        """Whether data has arrived that was not read yet."""
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
         return bool(poll.poll(0))
@@ -125,7 +125,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """As Uvicorn's; from the first byte on, the head of a request may take its time and no longer."""
+        """As Uvicorn's; from the first byte on, the head of a request has a limited time."""
         super().data_received(data)
         if not self.waits and self._head is not None:
             self._head.cancel()
@@ -139,7 +139,7 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """As Uvicorn's; the client may leave its answer unread for a while and no longer."""
+        """As Uvicorn's; from now on the client has a limited time to read on."""
         super().pause_writing()
         self._reader = self.loop.call_later(self._limits.send_seconds, self.transport.abort)
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from medcare.foundation.errors import MedCareError
 
-_KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {
     401: "invalid_api_key",
     404: "not_found",
@@ -23,9 +23,9 @@ _CODES = {
     503: "service_unavailable",
 }
 
-_KIND_NAME = re.compile(r"constrained-.*|(?:list|dict|function)[\[-].*|str")
-# What fields that take several kinds of value require; see protocol.py.
-_SEVERAL_KINDS = {
+_UNION_MEMBER = re.compile(r"constrained-.*|(?:list|dict|function)[\[-].*|str")
+# What the fields with a union of types require; see protocol.py.
+_UNIONS = {
     "content": "a text of at most 400,000 characters, or a list of 1 to 64 parts "
     '{"type": "text", "text": …},',
     "prompt": "a text of at most 400,000 characters, a list of token ids (whole numbers from 0), or a list "
@@ -35,7 +35,7 @@ _SEVERAL_KINDS = {
 
 
 class ApiError(Exception):
-    """A request that can't be answered, and why."""
+    """Why a request can't be answered."""
 
     def __init__(
         self,
@@ -66,8 +66,8 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""
-        kind = _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        type_ = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": str(self), "type": type_, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         """The whole answer."""
@@ -108,9 +108,9 @@ def _explain(error: RequestValidationError) -> ApiError:
     """The first fault of a body, without repeating what the client sent."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"] if part != "body"]
-    # Where a field takes one of several kinds, pydantic adds the name of the kind that it tried first.
-    kinds = [number for number, part in enumerate(location) if _KIND_NAME.fullmatch(part)]
-    place = location[: kinds[0]] if kinds else location
+    # In a field with a union of types, pydantic adds the name of the member that it tried first.
+    members = [number for number, part in enumerate(location) if _UNION_MEMBER.fullmatch(part)]
+    place = location[: members[0]] if members else location
     if first["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", code="invalid_json")
     if first["type"] in ("extra_forbidden", "unsupported"):
@@ -127,6 +127,6 @@ def _explain(error: RequestValidationError) -> ApiError:
     if not place:
         return ApiError(400, f"{first['msg']}. A JSON object (Content-Type: application/json) is required.")
     message = f"{first['msg'].removeprefix('Value error, ')}."
-    if kinds and place[-1] in _SEVERAL_KINDS:
-        message = f"{_SEVERAL_KINDS[place[-1]]} is required."
+    if members and place[-1] in _UNIONS:
+        message = f"{_UNIONS[place[-1]]} is required."
     return ApiError(400, f"{'.'.join(place)}: {message}", param=place[0], code="invalid_value")

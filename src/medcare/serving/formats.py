@@ -161,7 +161,7 @@ class _Offsets:
         self._position: int | None = None
 
     def next(self, token: int) -> int:
-        """The place of the next token; control tokens have no place of their own in the text."""
+        """Where the next token begins; a control token takes no room in the text."""
         begins = self._position or 0
         if token not in self._hidden:
             characters = self._characters.decode(token_bytes(self._tokenizer, token))
@@ -204,7 +204,7 @@ def _best(tokenizer: PreTrainedTokenizerBase, token: Token) -> dict[str, float |
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no infinity; this is what OpenAI writes for the logarithm of a probability of 0."""
+    """A log-probability for JSON, which has no infinity; like OpenAI, -9999 stands for it."""
     return None if value is None else max(value, -9999.0)
 
 

@@ -1,4 +1,4 @@
-"""A model that answers: its engine, its tokenizer and how text becomes a prompt."""
+"""A served model: its engine, its tokenizer, and how text becomes a prompt."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class ServedModel:
         tokenizer: its tokenizer.
         engine: writes its answers.
         stop_ids: tokens that end its answers.
-        temperature: how its answers are drawn where a request does not say: as its generation settings say,
-            and like OpenAI's models where they don't.
+        temperature: of answers whose request doesn't set one: that of the model's generation settings, or 1
+            as of OpenAI's models.
         top_p: likewise.
         top_k: likewise; 0 for all.
     """
@@ -92,7 +92,7 @@ class ServedModel:
             return [*start, *encode_text(self.tokenizer, text)]
 
     def thoughts(self, prompt: Sequence[int]) -> Thoughts:
-        """What tells the thought of an answer to this prompt from the answer."""
+        """What separates the thought of an answer to this prompt from the rest."""
         return Thoughts(opened=self.text(prompt[-8:]).rstrip().endswith(OPEN))
 
     def constraint(self, schema: dict[str, Any]) -> Constraint:
@@ -157,11 +157,11 @@ def load_served(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"Two models are called '{twice[0]}'. Name them apart: first=FOLDER second=FOLDER.")
-    parts = [folder for _, folder in named if plain_source(expanded(folder)) is None]
+    based = [folder for _, folder in named if plain_source(expanded(folder)) is None]
     served = []
     for name, folder in named:
         say(f"Loading {name} from {folder}")
-        own = base if folder in parts or not parts else None
+        own = base if folder in based or not based else None
         served.append(
             load_one(
                 name, folder, device=device, dtype=dtype, base=own, chat_template=chat_template, **limits

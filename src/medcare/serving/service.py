@@ -1,4 +1,4 @@
-"""What the HTTP routes stand on: the models, the worker, and the limits that protect them."""
+"""What the HTTP routes call: models, their worker, and the limits that protect them."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Limits:
 
 
 class Service:
-    """Takes requests for answers.
+    """Starts the answers to requests.
 
     Attributes:
         models: by name.
-        draining: the server is about to stop and takes nothing new.
+        draining: whether the server is stopping and takes no new requests.
     """
 
     def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
@@ -94,7 +94,7 @@ class Service:
         constraint = None
         if (schema := body.schema_wanted) is not None:
             try:
-                await run_in_threadpool(model.constraint, schema)  # once for the errors, outside of the loop
+                await run_in_threadpool(model.constraint, schema)  # for its errors, outside the event loop
             except MedCareError as error:
                 raise ApiError(400, str(error), param="response_format", code="invalid_value") from error
             constraint = partial(model.constraint, schema)
@@ -173,7 +173,7 @@ class Service:
         return longest
 
     def _check_size(self, tokens: int, body: GenerationRequest) -> None:
-        """Keep what is sent back about prompts within bounds; a log-probability is some 20 bytes of JSON."""
+        """Bound the log-probabilities of prompts in a response, each some 20 bytes of JSON."""
         asked = 0 if body.alternatives is None else tokens * (1 + body.alternatives)
         most = self.limits.log_probabilities
         if asked > most:

@@ -1,4 +1,4 @@
-"""A log that errors can't flood: one line a second for one kind of error, with how many more there were."""
+"""A log that errors can't flood: a line a second for each kind of error, with how many were left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_KINDS = 1000
 
 
 class SparseFilter(logging.Filter):
-    """Lets the first record of a kind pass as it is, and the later ones as one line a second."""
+    """Passes the first record of a kind whole, and later ones as one line a second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,8 +23,8 @@ class SparseFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written."""
         error = record.exc_info[1] if record.exc_info else None
-        told = str(record.msg).partition("\n")[0]
-        kind = (record.name, record.levelno, told[:200], type(error))
+        message = str(record.msg).partition("\n")[0]
+        kind = (record.name, record.levelno, message[:200], type(error))
         now = time.monotonic()
         last, more = self._kinds.get(kind, (None, 0))
         if last is not None and now - last < _SECONDS:

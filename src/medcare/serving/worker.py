@@ -1,7 +1,7 @@
-"""The one thread that computes: it takes the engines of all models in turn, and other jobs between steps.
+"""The one thread that computes: it steps the engines of all models in turn, with other jobs in between.
 
-One thread, because two forward passes at once only slow each other down: each uses all cores or the whole
-accelerator by itself.
+One thread, because two forward passes at once only slow each other down: each by itself uses all cores or the
+whole accelerator.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Steps engines as long as they have work."""
+    """Steps engines while they have work."""
 
     def __init__(self, engines: Sequence[BatchingEngine]) -> None:
         """Prepare the thread; `start` starts it."""
@@ -53,7 +53,7 @@ class Worker:
 
     @property
     def jobs(self) -> int:
-        """Other jobs that wait."""
+        """How many other jobs wait."""
         return len(self._jobs)
 
     def run(self, job: Callable[[], T]) -> Future[T]:
@@ -86,7 +86,7 @@ class Worker:
         try:
             engine.step()
         except Exception as error:  # the thread must go on for the other requests
-            log.exception("A decoding step failed; the request at fault is parted from the others.")
+            log.exception("A decoding step failed; the request at fault is looked for.")
             for request in engine.isolate():
                 request.cancelled = True
                 request.end(Failed(f"The model could not go on: {type(error).__name__}."))
