@@ -11,7 +11,7 @@ import torch
 from medcare.adapters.loading import load_model
 from medcare.benchmark.build import write_records
 from medcare.evaluation.spot_check import SpotCheck
-from medcare.foundation.errors import ConfigError
+from medcare.foundation.errors import ConfigError, TrainingError
 from medcare.foundation.storage import read_jsonl
 from medcare.models.base_model import load_tokenizer
 from medcare.settings.config import EvaluationConfig, ValidationConfig
@@ -88,6 +88,16 @@ def test_measuring_changes_nothing_that_trains(tmp_path):
     assert_same(dict(with_it.parameters), dict(without.parameters))
     assert [row["step"] for row in measured(tmp_path / "with")] == [2, 4, 6]
     assert scalars(measured(tmp_path / "with")[0]).keys() >= {"validation_loss", "validation_losses/a"}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_validation_loss_that_is_not_finite_ends_training(tmp_path, value):
+    made = validated(tmp_path, EVERY_TWO)
+    nll = made.nll
+    made.nll = lambda batch: nll(batch) * (1 if made.wrapped.training else value)
+    with pytest.raises(TrainingError, match=f"validation loss after step 2 is {value}"):
+        made.run("test")
+    assert not measured(tmp_path)
 
 
 def overfitting(folder, **changes):

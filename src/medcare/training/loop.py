@@ -378,7 +378,9 @@ class Loop:
         return replace(batch, shares=spread(batch, chosen, shares)) if shares.any() else batch
 
     def _log(self, done: int, meter: Meter, measured: dict[str, Any]) -> None:
-        noise = gradient_noise(self._plain_optimizer(), meter.supervised / max(1, meter.steps))
+        noise = None
+        if meter.steps:
+            noise = gradient_noise(self._plain_optimizer(), meter.supervised / meter.steps)
         row: dict[str, Any] = {"step": done, "steps": len(self.steps), **meter.take()}
         row["learning_rate"] = self._rate(done - 1)
         if (memory := peak_memory(self.accelerator.device)) is not None:

@@ -7,6 +7,7 @@ decides how training goes on is in `Validator.state`, so that a continued run de
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,12 +110,12 @@ class Validator:
             if self.validation.samples is not None and loop.accelerator.is_main_process:
                 for sample in self.validation.samples.answered(loop.model, done):
                     append_jsonl(loop.folder / SAMPLES, sample)
-        value = row[f"validation_{self.settings.measure}"]
-        if value != value:
+        if not math.isfinite(row.get("validation_loss", 0.0)):
             raise TrainingError(
-                f"The validation loss after step {done} is no number: the model or a validation row is "
+                f"The validation loss after step {done} is {row['validation_loss']}: the model or a row is "
                 "broken. Check the data with: medcare data check FILE"
             )
+        value = row[f"validation_{self.settings.measure}"]
         sign = -1 if self.settings.measure == "score" else 1
         if self.best is None or sign * value < sign * self.best:
             self.best, self.best_step, self.without = value, done, 0
