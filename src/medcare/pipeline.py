@@ -94,7 +94,7 @@ def run_pipeline(config: RunConfig, out: Path, baselines: Sequence[Method] = ())
         with clock.phase(f"evaluate {name}"):
             path = out / "evaluation" / name / PREDICTIONS
             tasks = read_cards(data / CARDS.name)
-            _predict(str(model), config, items, path, name=name, noise=noise, tasks=tasks)
+            _predict(str(model), config, items, path, run=out, name=name, noise=noise, tasks=tasks)
 
     test("base", config.model.base)
     with clock.phase("aggregate"):
@@ -293,7 +293,7 @@ def evaluate_model(model: str | Engine, config: RunConfig, out: Path) -> Path:
         claim(out, config, {"stage": "evaluation", "tested": name, **known})
     items = prepare_items(config, out / "data")
     path, tasks = out / "evaluation" / "model" / PREDICTIONS, read_cards(out / CARDS)
-    _predict(model, config, items, path, name=name, tasks=tasks)
+    _predict(model, config, items, path, run=out, name=name, tasks=tasks)
     if is_main():
         write_results(out)
         write_manifest(out, config, {"stage": "evaluation", "base": name})
@@ -325,7 +325,7 @@ def predict_file(model: str, source: str, config: RunConfig, out: Path) -> Path:
     with main_first():
         claim(out, config, {"stage": "predictions", "tested": model, "source": source, **known})
     path = out / PREDICTIONS
-    _predict(model, config, items, path.absolute(), name=model)
+    _predict(model, config, items, path, run=out, name=model)
     if is_main():
         if written := write_submission(source, items, path, columns=settings.map):
             say(f"For the leaderboard: {written}")
@@ -339,14 +339,15 @@ def _predict(
     items: list[Item],
     path: Path,
     *,
+    run: Path,
     name: str,
     noise: bool = False,
     tasks: Cards | None = None,
 ) -> None:
-    """Complete the predictions file of a model; the model is loaded only if an answer is missing."""
+    """Complete a predictions file in a run's folder; the model is loaded only if an answer is missing."""
     examples = None
     if config.evaluation.shots:
-        examples = Examples(training_pool(config, path.parents[2] / "data"), items, seed=config.seed)
+        examples = Examples(training_pool(config, run / "data"), items, seed=config.seed)
     prompts = build_prompts(items, config.evaluation, seed=config.seed, examples=examples, tasks=tasks)
     check_settings(prompts, path)
     if unanswered(items, path):
@@ -354,7 +355,7 @@ def _predict(
         with opened as engine:
             predict(engine, prompts, path, name=name)
     if is_main() and any(task.form == "judged" for task in (tasks or {}).values()):
-        grade(path.parents[2], path.parent.name)
+        grade(run, path.parent.name)
 
 
 def _conclude(config: RunConfig, out: Path, seconds: dict[str, float]) -> None:

@@ -12,7 +12,7 @@ from medcare.data.readers import items
 from medcare.evaluation.leaderboards import write_submission
 from medcare.evaluation.score_files import score_files
 from medcare.evaluation.test_set import read_unanswered
-from medcare.foundation.errors import DataError
+from medcare.foundation.errors import DataError, EvaluationError
 from medcare.foundation.storage import read_json, read_jsonl, write_jsonl
 from medcare.pipeline import predict_file
 from medcare.settings.config import EvaluationConfig, RunConfig
@@ -93,6 +93,17 @@ def test_a_model_answers_such_files(tiny_base, tmp_path):
     assert sorted(row["id"] for row in read_jsonl(path)) == ["nurse_test/0", "nurse_test/1", "nurse_test/7"]
     assert set(read_json(path.with_name("submission.json"))["nurse"]) == {"0", "1", "7"}
     assert "submission.json" in read_json(path.with_name("manifest.json"))["files"]
+
+
+def test_examples_do_not_come_from_a_folder_beside_it_that_is_called_data(tmp_path):
+    source = tmp_path / "nurse_test.csv"
+    source.write_text(CEVAL, encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    talk = {"messages": [{"role": "user", "content": "Sign?"}, {"role": "assistant", "content": "Fever."}]}
+    write_jsonl(tmp_path / "data" / "align.jsonl", [talk] * 3)
+    config = RunConfig(evaluation=EvaluationConfig(max_new_tokens=2, shots=1))
+    with pytest.raises(EvaluationError, match="without training data"):
+        predict_file("embedded", str(source), config, tmp_path / "answers" / "out")
 
 
 def test_without_answers_nothing_is_tested(tmp_path):
