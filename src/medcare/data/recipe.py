@@ -37,17 +37,21 @@ class Source:
     cap: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or not self.data:
-            raise ConfigError(f"{'data' if self.name else 'name'} must be given for every source.")
+        if not self.name:
+            raise ConfigError("name must be given for every source.")
+        if not self.data:
+            raise ConfigError(f"data must be given for every source; {self.name} has none.")
         if self.format is not None and self.format not in FORMATS:
-            raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got '{self.format}'.")
+            raise ConfigError(
+                f"format must be one of {', '.join(FORMATS)}, got '{self.format}' for {self.name}."
+            )
         if not 0 < self.weight <= _MOST_WEIGHT:
             raise ConfigError(
-                f"weight must be above 0 and at most {_MOST_WEIGHT:g}, got {self.weight}. Leave a source out "
-                "instead of giving it the weight 0."
+                f"weight must be above 0 and at most {_MOST_WEIGHT:g}, got {self.weight} for {self.name}. "
+                "Leave a source out instead of giving it the weight 0."
             )
         if self.cap is not None and self.cap < 1:
-            raise ConfigError(f"cap must be at least 1, got {self.cap}.")
+            raise ConfigError(f"cap must be at least 1, got {self.cap} for {self.name}.")
 
 
 @dataclass(frozen=True)

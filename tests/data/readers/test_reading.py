@@ -316,10 +316,19 @@ def test_no_option_is_lost_for_want_of_a_letter(options, tmp_path: Path) -> None
     assert bad.kind == "unclear options"
 
 
+@pytest.mark.parametrize("gold", [True, False])
+def test_a_system_prompt_is_not_lost_where_items_have_none(gold: bool, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [{"input": "q", "target": "a", "system": "Be brief."}])
+    ((_, bad),) = open_data(str(path), "promptcblue").items(gold=gold)
+    assert isinstance(bad, Bad)
+    assert bad.kind == "a system prompt"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"prompt": " "}, "empty prompt"),
+        ({"system": "s"}, "a system prompt: "),
         ({"prompt": "\ud800"}, "half a surrogate pair: U+D800 in the prompt"),
         ({"target": "a\x00"}, "control character: U+0000 in the target"),
         ({"tags": [["\ud800", []]]}, "half a surrogate pair: U+D800 in"),

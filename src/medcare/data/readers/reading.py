@@ -120,7 +120,9 @@ class Reading:
     def _item(self, row: Row) -> Item:
         """The test item of a row with its right answer."""
         shape = self.form.shape
-        messages = shape.messages(row.columns)
+        *before, prompt, answer = messages = shape.messages(row.columns)
+        if before:
+            raise RowError("a system prompt: a test item has none; write it into the prompt")
         if self.format == "items":
             return _own_item(row.columns)
         check_turns(messages)
@@ -133,8 +135,8 @@ class Reading:
             "alignment",
             "held_out",
             f"{self.name}/{identity}",
-            messages[0].content,
-            target=messages[1].content,
+            prompt.content,
+            target=answer.content,
             choices=_choices(row.columns),
         )
 
