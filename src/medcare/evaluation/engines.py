@@ -1,4 +1,7 @@
-"""Who answers: a model here, by way of transformers, or one behind a server (see `server_engine`)."""
+"""What answers the prompts of a test: a model in transformers, here, or one of the two other engines.
+
+`server_engine` asks a server, `offline_engine` runs vLLM or SGLang in this process.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,26 @@ class Engine(Protocol):
         Yields:
             For each prompt of a batch its index and the answers.
         """
+
+
+def render_options(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[tuple[list[int], list[int]]]:
+    """The token ids of a prompt and of each of its options as the assistant's answer."""
+    return [render_answer(tokenizer, prompt.messages, option) for option in prompt.options]
+
+
+def option_log_likelihood(values: Sequence[float | None], prompt: int, option: int) -> float | None:
+    """The sum over an option's tokens.
+
+    Args:
+        values: of each token of the prompt and of the option behind it, the log-probability in nats.
+        prompt: how many tokens it has.
+        option: likewise.
+
+    Returns:
+        None if values are missing.
+    """
+    known = [value for value in values[prompt : prompt + option] if value is not None]
+    return sum(known) if len(known) == option else None
 
 
 def drawing_seed(seed: int, prompt: Prompt, number: int) -> int:
@@ -140,10 +163,7 @@ class LocalEngine:
         from medcare.generation.option_scoring import stream_option_scores
 
         for chosen in _by_examples(prompts):
-            pairs = [
-                [render_answer(self._tokenizer, prompt.messages, option) for option in prompt.options]
-                for prompt in (prompts[index] for index in chosen)
-            ]
+            pairs = [render_options(self._tokenizer, prompts[index]) for index in chosen]
             stream = stream_option_scores(
                 self._model,
                 [options[0][0] for options in pairs],

@@ -1,7 +1,7 @@
 """A model inside of vLLM or SGLang, where these are installed: the same prompts, faster on GPUs.
 
-Both are given token ids, rendered here, and give token ids back, so that no text of a user becomes a control
-token, and an answer ends where it does in `medcare`'s own engine. They load whole models: branches beside a
+Both get token ids that are rendered here, and give token ids back: so no text of a user becomes a control
+token, and an answer ends where it does in MedCare's own engine. They load whole models: branches beside a
 base have to be merged before (`medcare merge`).
 """
 
@@ -15,14 +15,14 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from medcare.evaluation.engines import TOP_P, Written, drawing_seed
+from medcare.evaluation.engines import TOP_P, Written, drawing_seed, option_log_likelihood, render_options
 from medcare.evaluation.prompts import Prompt
 from medcare.foundation import processes
 from medcare.foundation.commands import argument, command
 from medcare.foundation.errors import ConfigError, ModelError, first_line
 from medcare.foundation.storage import expanded
 from medcare.settings.config import EvaluationConfig, RunConfig
-from medcare.text.chat_template import render_answer, render_prompt
+from medcare.text.chat_template import render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,7 +92,7 @@ class Vllm:
         """As `Backend.write`."""
         from vllm import SamplingParams
 
-        made = [
+        sampling = [
             SamplingParams(
                 max_tokens=drawing.longest,
                 temperature=drawing.temperature,
@@ -104,7 +104,7 @@ class Vllm:
             )
             for drawing in drawings
         ]
-        outputs = self._engine.generate(_as_prompts(rows), made, use_tqdm=False)
+        outputs = self._engine.generate(_as_prompts(rows), sampling, use_tqdm=False)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
     def score(self, rows: Sequence[list[int]]) -> list[list[float | None]]:
@@ -115,8 +115,11 @@ class Vllm:
         asked = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=1, detokenize=False)
         outputs = self._engine.generate(_as_prompts(rows), asked, use_tqdm=False)
         return [
-            [None if found is None else found[token].logprob for token, found in zip(row, told, strict=True)]
-            for row, told in zip(rows, (output.prompt_logprobs for output in outputs), strict=True)
+            [
+                None if candidates is None else candidates[token].logprob
+                for token, candidates in zip(row, output.prompt_logprobs, strict=True)
+            ]
+            for row, output in zip(rows, outputs, strict=True)
         ]
 
     def close(self) -> None:
@@ -141,7 +144,7 @@ class Sglang:
 
     def write(self, rows: Sequence[list[int]], drawings: Sequence[Drawing]) -> list[list[int]]:
         """As `Backend.write`."""
-        made = [
+        sampling = [
             {
                 "max_new_tokens": drawing.longest,
                 "temperature": drawing.temperature,
@@ -152,7 +155,7 @@ class Sglang:
             }
             for drawing in drawings
         ]
-        outputs = self._engine.generate(input_ids=list(rows), sampling_params=made)
+        outputs = self._engine.generate(input_ids=list(rows), sampling_params=sampling)
         return [list(output["output_ids"]) for output in outputs]
 
     def score(self, rows: Sequence[list[int]]) -> list[list[float | None]]:
@@ -163,7 +166,7 @@ class Sglang:
             return_logprob=True,
             logprob_start_len=0,
         )
-        return [[told[0] for told in output["meta_info"]["input_token_logprobs"]] for output in outputs]
+        return [[value for value, *_ in output["meta_info"]["input_token_logprobs"]] for output in outputs]
 
     def close(self) -> None:
         """As `Backend.close`."""
@@ -202,17 +205,11 @@ class OfflineEngine:
 
     def rank(self, prompts: Sequence[Prompt]) -> Iterator[Scores]:
         """As `Engine.rank`."""
-        for chosen in _pieces(len(prompts)):
-            pairs = [
-                [
-                    render_answer(self._tokenizer, prompts[index].messages, option)
-                    for option in prompts[index].options
-                ]
-                for index in chosen
-            ]
+        for chosen in _parts(len(prompts)):
+            pairs = [render_options(self._tokenizer, prompts[index]) for index in chosen]
             values = iter(self._backend.score([begin + option for pair in pairs for begin, option in pair]))
             yield [
-                (index, [_sum(next(values), len(begin), len(option)) for begin, option in pair])
+                (index, [_log_likelihood(next(values), len(begin), len(option)) for begin, option in pair])
                 for index, pair in zip(chosen, pairs, strict=True)
             ]
 
@@ -221,7 +218,7 @@ class OfflineEngine:
         from medcare.generation.thinking import spell_apart
 
         settings = self._settings
-        for chosen in _pieces(len(prompts)):
+        for chosen in _parts(len(prompts)):
             rows, drawings = [], []
             for index in chosen:
                 rows += [render_prompt(self._tokenizer, prompts[index].messages)] * settings.samples
@@ -235,14 +232,14 @@ class OfflineEngine:
                     for number in range(settings.samples)
                 ]
             answers = iter(zip(rows, self._backend.write(rows, drawings), strict=True))
-            made: Texts = []
+            texts: Texts = []
             for index in chosen:
                 parts = [
                     spell_apart(self._tokenizer, row, self._cut(tokens))
                     for row, tokens in (next(answers) for _ in range(settings.samples))
                 ]
-                made.append((index, [Written(text, thought) for thought, text in parts]))
-            yield made
+                texts.append((index, [Written(text, thought) for thought, text in parts]))
+            yield texts
 
     def _cut(self, tokens: list[int]) -> list[int]:
         """An answer without the token that ends it."""
@@ -315,17 +312,13 @@ def _as_prompts(rows: Sequence[list[int]]) -> list[dict[str, Any]]:
     return [{"prompt_token_ids": row} for row in rows]
 
 
-def _pieces(count: int) -> Iterator[range]:
+def _parts(count: int) -> Iterator[range]:
     for start in range(0, count, _AT_ONCE):
         yield range(start, min(start + _AT_ONCE, count))
 
 
-def _sum(values: list[float | None], start: int, length: int) -> float:
-    """The log-likelihood of the tokens from `start` on, of which there have to be `length`."""
-    numbers = [value for value in values[start:] if value is not None]
-    if len(numbers) != length:
-        raise ModelError(
-            f"The engine told the log-probabilities of {len(numbers)} tokens, where {length} were asked for. "
-            "Leave --engine out."
-        )
-    return sum(numbers)
+def _log_likelihood(values: list[float | None], prompt: int, option: int) -> float:
+    known = option_log_likelihood(values, prompt, option)
+    if known is None:
+        raise ModelError("The engine gave no log-probabilities for some of the tokens. Leave --engine out.")
+    return known

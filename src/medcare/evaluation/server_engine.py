@@ -17,13 +17,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from medcare.evaluation.client import Client, ServerError, UnansweredError, ask_all
-from medcare.evaluation.engines import TOP_P, Written, drawing_seed
+from medcare.evaluation.engines import TOP_P, Written, drawing_seed, option_log_likelihood, render_options
 from medcare.evaluation.prompts import Prompt
 from medcare.foundation.errors import ConfigError, EvaluationError
 from medcare.foundation.progress import say
 from medcare.settings.config import EvaluationConfig
 from medcare.settings.keys import read_key
-from medcare.text.chat_template import encode_text, render_answer, render_prompt
+from medcare.text.chat_template import encode_text, render_prompt
 from medcare.text.control_tokens import OPEN
 from medcare.text.thoughts import ENOUGH, parted
 
@@ -101,7 +101,7 @@ class ServerEngine:
                 "evaluation.tokenizer to its folder or hub id, or evaluation.exams=generation."
             )
         # Rendered one after another: fast tokenizers may not be called by two threads at once.
-        rendered = [_rendered(self._tokenizer, prompt) for prompt in prompts]
+        rendered = [render_options(self._tokenizer, prompt) for prompt in prompts]
         yield from self._each(self._scores, rendered)
 
     def _each(self, ask: Callable[[Q], T], asked: Sequence[Q]) -> Iterator[list[tuple[int, T]]]:
@@ -177,17 +177,17 @@ class ServerEngine:
             if error.of_request or error.status == 404:
                 raise EvaluationError(f"{error} {_IN_WORDS}") from error
             raise
-        return [self._sum(given, *row) for given, row in zip(values, rows, strict=True)]
-
-    def _sum(self, values: Sequence[float | None], prompt: list[int], option: list[int]) -> float:
-        """The log-likelihood of an option, of the values for all tokens that were sent."""
-        numbers = [value for value in values[len(prompt) : len(prompt) + len(option)] if value is not None]
-        if len(numbers) != len(option):
+        found = [
+            option_log_likelihood(given, len(prompt), len(option))
+            for given, (prompt, option) in zip(values, rows, strict=True)
+        ]
+        known = [value for value in found if value is not None]
+        if len(known) < len(rows):
             raise EvaluationError(
                 f"{self._client.url} gives no log-probabilities of prompts, though 'echo' asks for them. "
                 f"{_IN_WORDS}"
             )
-        return sum(numbers)
+        return known
 
     def _find(self, model: str) -> str:
         """The name of the model, which a server with one model needs not be told."""
@@ -210,7 +210,3 @@ def _thought_and_text(tree: Any) -> tuple[str, str | None]:
         cut = not text and choice.get("finish_reason") == "length"
         return thought.strip(), None if cut else text
     return parted(text)
-
-
-def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[tuple[list[int], list[int]]]:
-    return [render_answer(tokenizer, prompt.messages, option) for option in prompt.options]
