@@ -42,12 +42,12 @@ _SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MOMENTS = (0.1, 0.25, 0.5, 0.75)
 
 
-def run_cell(config: RunConfig, world: SmallWorldConfig, shared: Path) -> dict[str, Any]:
+def run_cell(config: RunConfig, sizes: SmallWorldConfig, shared: Path) -> dict[str, Any]:
     """Train and measure.
 
     Args:
         config: the settings; its seed draws the world, the initial weights and the order of the examples.
-        world: the world's.
+        sizes: of the world and its trainings.
         shared: where bases and stages 1 are, and are left for other cells.
 
     Returns:
@@ -58,189 +58,187 @@ def run_cell(config: RunConfig, world: SmallWorldConfig, shared: Path) -> dict[s
         TrainingError: training diverged.
     """
     torch.set_num_threads(1)
-    drawn = World(config.seed)
-    tests = drawn.tests(world.noise)
-    base = _base(config.seed, world, drawn, shared)
-    if world.method in ("lora", "full"):
-        return {"mixed": _mixed(config, world, drawn, base, tests)}
-    key = _stage_1_key(config, world)
+    cell = _SmallCell(config, sizes, shared)
+    if sizes.method in ("lora", "full"):
+        return {"mixed": cell.mixed()}
+    key = _stage_1_key(config, sizes)
     folder = shared / f"stage-1-{key}"
     if not (folder / "measures.json").is_file():
         hold(folder)
-        _stage_1(config, world, drawn, base, tests, folder)
+        cell.stage_1(folder)
     found = {"stage_1": read_json(folder / "measures.json"), "stage_1_key": key}
-    if world.stage_2:
-        base = _base(config.seed, world, drawn, shared)
-        found["stage_2"] = _stage_2(config, world, drawn, base, tests, folder)
+    if sizes.stage_2:
+        found["stage_2"] = cell.stage_2(folder)
     return found
 
 
-def _base(seed: int, world: SmallWorldConfig, drawn: World, shared: Path) -> LlamaForCausalLM:
-    model = build_model(seed)
-    path = shared / f"base-{seed}-{world.pretraining_steps}-{world.pretraining_forms}" / "model.safetensors"
-    if not path.is_file():
-        hold(path.parent)
+class _SmallCell:
+    """The trainings of one cell; arguments as of `run_cell`."""
+
+    def __init__(self, config: RunConfig, sizes: SmallWorldConfig, shared: Path) -> None:
+        self.config, self.sizes, self.shared = config, sizes, shared
+        self.world = World(config.seed)
+        self.tests = self.world.tests(sizes.noise)
+        self.former_rows = self.world.stage_1(sizes.noise, sizes.forms)
+
+    def base(self) -> LlamaForCausalLM:
+        """The pre-trained model, which cells of the same seed share."""
+        seed, sizes = self.config.seed, self.sizes
+        model = build_model(seed)
+        name = f"base-{seed}-{sizes.pretraining_steps}-{sizes.pretraining_forms}"
+        path = self.shared / name / "model.safetensors"
+        if not path.is_file():
+            hold(path.parent)
+            parameters = dict(model.named_parameters())
+            rows = self.world.pretraining(sizes.pretraining_forms)
+            fit(model, parameters, rows, _PRETRAINING, steps=sizes.pretraining_steps, batch=128, seed=seed)
+            save_tensors(path, dict(model.named_parameters()))
+        model.load_state_dict(load_tensors(path), strict=False)
+        return model.requires_grad_(False)
+
+    def mixed(self) -> dict[str, Any]:
+        """All data at once, for as many steps as two stages have."""
+        config, sizes, model = self.config, self.sizes, self.base()
+        first, second = self.former_rows, self.world.stage_2(sizes.stage_2_forms)
+        # As many rows of each as two stages see.
+        times = sizes.stage_1_steps * len(second) / (sizes.stage_2_steps * len(first))
+        rows = second + _repeated(first, times, config.seed)
+        measures = {"base": measure(model, self.tests)}
+        torch.manual_seed(config.seed)
+        if sizes.method == "full":
+            model.requires_grad_(True)
+            parameters = dict(model.named_parameters())
+        else:
+            add_branches(model, "aggregate", _without_experts(config).adapters)
+            parameters = trainable(model, ("knowledge", "attention"))
+        steps = sizes.stage_1_steps + sizes.stage_2_steps
+        fit(model, parameters, rows, config.aggregate, steps=steps, batch=sizes.batch, seed=config.seed)
+        measures["end"] = measure(model, self.tests)
+        return {"measures": measures, "trained": _size(parameters)}
+
+    def stage_1(self, folder: Path) -> None:
+        """Train stage 1 from the base; its branches and what was measured go into a folder."""
+        config, sizes, model = self.config, self.sizes, self.base()
+        measures = {"base": measure(model, self.tests)}
+        facts: dict[str, Any] = {}
+        torch.manual_seed(config.seed)
+        used = config if sizes.method == "medcare" else _without_experts(config)
+        add_branches(model, "aggregate", used.adapters)
+        parameters = trainable(model, ("knowledge", "noise", "attention"))
         fit(
             model,
-            dict(model.named_parameters()),
-            drawn.pretraining(world.pretraining_forms),
-            _PRETRAINING,
-            steps=world.pretraining_steps,
-            batch=128,
-            seed=seed,
+            parameters,
+            self.former_rows,
+            config.aggregate,
+            steps=sizes.stage_1_steps,
+            batch=sizes.batch,
+            seed=config.seed,
+            noise_drop=used.adapters.noise_drop if used.adapters.experts else 0.0,
         )
-        save_tensors(path, dict(model.named_parameters()))
-    model.load_state_dict(load_tensors(path), strict=False)
-    return model.requires_grad_(False)
+        if used.adapters.experts:
+            measures["noise kept"] = measure(model, self.tests)
+            facts["routing"] = routing(model, self.world.kinds(sizes.noise))
+            remove_branch(model, "noise")
+        measures["end"] = measure(model, self.tests)
+        bare = {name: linear.weight.detach().clone() for name, linear in adapted_layers(model).items()}
+        for scale in _SCALES:
+            with _between(model, bare, scale):
+                measures[f"scaled {scale}"] = measure(model, self.tests)
+        save_tensors(folder / "branches.safetensors", dict(_branch_parameters(model)))
+        write_json(folder / "measures.json", {"measures": measures, "trained": _size(parameters), **facts})
 
-
-def _mixed(
-    config: RunConfig,
-    world: SmallWorldConfig,
-    drawn: World,
-    model: LlamaForCausalLM,
-    tests: dict[str, TokenRows],
-) -> dict[str, Any]:
-    """All data at once, for as many steps as two stages have."""
-    first, second = drawn.stage_1(world.noise, world.forms), drawn.stage_2(world.stage_2_forms)
-    # As many rows of each as two stages see.
-    times = world.stage_1_steps * len(second) / (world.stage_2_steps * len(first))
-    rows = second + _repeated(first, times, config.seed)
-    measures = {"base": measure(model, tests)}
-    torch.manual_seed(config.seed)
-    if world.method == "full":
-        model.requires_grad_(True)
-        parameters = dict(model.named_parameters())
-    else:
+    def stage_2(self, folder: Path) -> dict[str, Any]:
+        """Train stage 2 from the branches of stage 1 in a folder."""
+        config, sizes, model = self.config, self.sizes, self.base()
+        forms = self.world.stage_2(sizes.stage_2_forms)
         add_branches(model, "aggregate", _without_experts(config).adapters)
-        parameters = trainable(model, ("knowledge", "attention"))
-    fit(
-        model,
-        parameters,
-        rows,
-        config.aggregate,
-        steps=world.stage_1_steps + world.stage_2_steps,
-        batch=world.batch,
-        seed=config.seed,
-    )
-    measures["end"] = measure(model, tests)
-    return {"measures": measures, "trained": sum(parameter.numel() for parameter in parameters.values())}
+        former = load_tensors(folder / "branches.safetensors")
+        with torch.no_grad():
+            for name, parameter in _branch_parameters(model):
+                parameter.copy_(former[name])
+        torch.manual_seed(config.seed)
+        start = _StageTwoStart(model, config, sizes, self.former_rows, forms)
+        replay = None
+        if share := start.stage.replay:
+            teacher = teach(model, self.former_rows) if sizes.distill else None
+            replay = Replay(self.former_rows, share, teacher, sizes.distill)
+        weights = _weights(model)
+        moments = {round(share * sizes.stage_2_steps): share for share in _MOMENTS}
+        measures: dict[str, dict[str, float]] = {}
+
+        def watch(step: int) -> None:
+            if step in moments:
+                measures[f"stopped {moments[step]}"] = measure(model, self.tests)
+
+        fit(
+            model,
+            start.parameters,
+            forms,
+            start.stage,
+            steps=sizes.stage_2_steps,
+            batch=sizes.batch,
+            seed=config.seed,
+            kept_out=start.kept_out,
+            replay=replay,
+            after_step=watch,
+        )
+        measures["end"] = measure(model, self.tests)
+        if config.method == "medcare":
+            for scale in (0.25, 0.5, 0.75):
+                with _between(model, weights, scale):
+                    measures[f"scaled {scale}"] = measure(model, self.tests)
+        facts = start.facts
+        if start.knowledge is not None:
+            now = {"knowledge": start.knowledge, "forms": _directions(model, forms)}
+            facts["passing"] = {kind: heard(model, directions) for kind, directions in now.items()}
+            facts |= orthogonality(model)
+        return {"measures": measures, "trained": _size(start.parameters), **facts}
 
 
-def _stage_1(
-    config: RunConfig,
-    world: SmallWorldConfig,
-    drawn: World,
-    model: LlamaForCausalLM,
-    tests: dict[str, TokenRows],
-    folder: Path,
-) -> None:
-    rows = drawn.stage_1(world.noise, world.forms)
-    measures = {"base": measure(model, tests)}
-    facts: dict[str, Any] = {}
-    torch.manual_seed(config.seed)
-    used = config if world.method == "medcare" else _without_experts(config)
-    add_branches(model, "aggregate", used.adapters)
-    parameters = trainable(model, ("knowledge", "noise", "attention"))
-    fit(
-        model,
-        parameters,
-        rows,
-        config.aggregate,
-        steps=world.stage_1_steps,
-        batch=world.batch,
-        seed=config.seed,
-        noise_drop=used.adapters.noise_drop if used.adapters.experts else 0.0,
-    )
-    if used.adapters.experts:
-        measures["noise kept"] = measure(model, tests)
-        facts["routing"] = routing(model, drawn.kinds(world.noise))
-        remove_branch(model, "noise")
-    measures["end"] = measure(model, tests)
-    bare = {name: linear.weight.detach().clone() for name, linear in adapted_layers(model).items()}
-    for scale in _SCALES:
-        with _between(model, bare, scale):
-            measures[f"scaled {scale}"] = measure(model, tests)
-    save_tensors(folder / "branches.safetensors", dict(_branch_parameters(model)))
-    trained = sum(parameter.numel() for parameter in parameters.values())
-    write_json(folder / "measures.json", {"measures": measures, "trained": trained, **facts})
+class _StageTwoStart:
+    """A model after stage 1, made ready for stage 2.
 
+    Attributes:
+        stage: the settings that its training has.
+        parameters: what trains.
+        kept_out: the directions [m, i] of each linear that the updates must leave out, if there are any.
+        knowledge: the inputs of stage 1's rows to each linear; None unless the method is MedCare's.
+        facts: what to tell of it in the result.
+    """
 
-def _stage_2(
-    config: RunConfig,
-    world: SmallWorldConfig,
-    drawn: World,
-    model: LlamaForCausalLM,
-    tests: dict[str, TokenRows],
-    folder: Path,
-) -> dict[str, Any]:
-    stage = config.align
-    forms, before = drawn.stage_2(world.stage_2_forms), drawn.stage_1(world.noise, world.forms)
-    add_branches(model, "aggregate", _without_experts(config).adapters)
-    former = load_tensors(folder / "branches.safetensors")
-    with torch.no_grad():
-        for name, parameter in _branch_parameters(model):
-            parameter.copy_(former[name])
-    torch.manual_seed(config.seed)
-    kept_out: dict[str, Tensor] | None = None
-    facts: dict[str, Any] = {}
-    if config.method != "medcare":
-        merge_unrouted(model)
-        parameters = _attach(model, config, before)
-        stage = METHODS[config.method].at_own_rates(stage)
-    elif world.method == "lora_two_stage":
-        merge_unrouted(model)
-        add_branches(model, "aggregate", _without_experts(config).adapters)
-        parameters = trainable(model, ("knowledge", "attention"))
-    else:
-        for linear in adapted_layers(model, "attention").values():
-            linear.merge("attention")
-        knowledge = _directions(model, before)
-        add_branches(model, "align", config.adapters)
-        if stage.orthogonality in ("inputs", "contrast"):
-            kept_out = _kept_out(stage, knowledge, _directions(model, forms))
-            project(model, kept_out)
-            facts["directions"] = {name: len(basis) for name, basis in kept_out.items()}
-        elif stage.orthogonality == "projection":
-            project(model)
-        learning = ("knowledge", "alignment") if stage.train_knowledge else ("alignment",)
-        parameters = trainable(model, learning)
-    replay = None
-    if stage.replay:
-        replay = Replay(before, stage.replay, teach(model, before) if world.distill else None, world.distill)
-    start = _weights(model)
-    moments = {round(share * world.stage_2_steps): share for share in _MOMENTS}
-    measures: dict[str, dict[str, float]] = {}
-
-    def watch(step: int) -> None:
-        if step in moments:
-            measures[f"stopped {moments[step]}"] = measure(model, tests)
-
-    fit(
-        model,
-        parameters,
-        forms,
-        stage,
-        steps=world.stage_2_steps,
-        batch=world.batch,
-        seed=config.seed,
-        kept_out=kept_out,
-        replay=replay,
-        after_step=watch,
-    )
-    measures["end"] = measure(model, tests)
-    if config.method == "medcare":
-        for scale in (0.25, 0.5, 0.75):
-            with _between(model, start, scale):
-                measures[f"scaled {scale}"] = measure(model, tests)
-    if world.method == "medcare":
-        facts["passing"] = {
-            kind: heard(model, directions)
-            for kind, directions in (("knowledge", knowledge), ("forms", _directions(model, forms)))
-        }
-        facts |= orthogonality(model)
-    trained = sum(parameter.numel() for parameter in parameters.values())
-    return {"measures": measures, "trained": trained, **facts}
+    def __init__(
+        self,
+        model: LlamaForCausalLM,
+        config: RunConfig,
+        sizes: SmallWorldConfig,
+        former_rows: TokenRows,
+        forms: TokenRows,
+    ) -> None:
+        self.stage = config.align
+        self.kept_out: dict[str, Tensor] | None = None
+        self.knowledge: Mapping[str, Directions] | None = None
+        self.facts: dict[str, Any] = {}
+        if config.method != "medcare":
+            merge_unrouted(model)
+            self.parameters = _attach(model, config, former_rows)
+            self.stage = METHODS[config.method].at_own_rates(self.stage)
+        elif sizes.method == "lora_two_stage":
+            merge_unrouted(model)
+            add_branches(model, "aggregate", _without_experts(config).adapters)
+            self.parameters = trainable(model, ("knowledge", "attention"))
+        else:
+            for linear in adapted_layers(model, "attention").values():
+                linear.merge("attention")
+            self.knowledge = _directions(model, former_rows)
+            add_branches(model, "align", config.adapters)
+            if self.stage.orthogonality in ("inputs", "contrast"):
+                self.kept_out = _kept_out(self.stage, self.knowledge, _directions(model, forms))
+                project(model, self.kept_out)
+                self.facts["directions"] = {name: len(basis) for name, basis in self.kept_out.items()}
+            elif self.stage.orthogonality == "projection":
+                project(model)
+            learning = ("knowledge", "alignment") if self.stage.train_knowledge else ("alignment",)
+            self.parameters = trainable(model, learning)
 
 
 def _attach(model: LlamaForCausalLM, config: RunConfig, before: TokenRows) -> dict[str, nn.Parameter]:
@@ -310,13 +308,17 @@ def _between(model: nn.Module, start: Mapping[str, Tensor], share: float) -> Ite
             linear.disabled = frozenset()
 
 
-def _stage_1_key(config: RunConfig, world: SmallWorldConfig) -> str:
+def _size(parameters: Mapping[str, nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters.values())
+
+
+def _stage_1_key(config: RunConfig, sizes: SmallWorldConfig) -> str:
     """Identifies what a stage 1 depends on."""
-    sizes = asdict(world)
+    given = asdict(sizes)
     for name in ("method", "distill", "stage_2", "stage_2_steps", "stage_2_forms"):
-        sizes.pop(name)
+        given.pop(name)
     tree = config.to_dict()
-    if world.method != "medcare":
+    if sizes.method != "medcare":
         tree["adapters"]["experts"] = 0
-    facts = [config.seed, tree["adapters"], tree["aggregate"], sizes]
+    facts = [config.seed, tree["adapters"], tree["aggregate"], given]
     return json_hash(facts)[:16]
