@@ -94,6 +94,17 @@ def run_on_a_full_disk(config: RunConfig, out: Path, *, every: int) -> FullDisk:
             return disk
 
 
+def _forget_locks(bar: type) -> None:
+    """Give a progress bar's class, and those made of it, a lock of this process alone.
+
+    Theirs are shared by all forked children: one that is killed while it holds one stops the others. Whoever
+    drew the first bar may have one for its own class.
+    """
+    bar._lock = threading.RLock()
+    for kind in bar.__subclasses__():
+        _forget_locks(kind)
+
+
 def run_under_kills(config: RunConfig, out: Path, *, seed: int, longest: float) -> int:
     """Call a run, and kill each call with SIGKILL after a random time, until one comes through.
 
@@ -114,8 +125,7 @@ def run_under_kills(config: RunConfig, out: Path, *, seed: int, longest: float) 
         child = os.fork()
         if not child:
             code = 1
-            # Its own lock is shared by all children: one that is killed while it holds it stops the others.
-            tqdm.set_lock(threading.RLock())
+            _forget_locks(tqdm)
             try:
                 run_pipeline(config, out)
                 code = 0
