@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -50,13 +52,25 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module's tests stay in one worker, the benchmark's all in one (costly fixtures); slow ones first."""
+    """Tests of a group stay in one worker; the longest groups come first, so that none is left to one alone."""
+    first = ("benchmark", "forked", *(_group(item) for item in items if item.get_closest_marker("slow")))
     for item in items:
-        module = item.path.relative_to(TESTS)
-        group = module.parent if module.parent.name == "benchmark" else module
-        item.add_marker(pytest.mark.xdist_group(str(group)))
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    rank = {group: number for number, group in enumerate(dict.fromkeys(first))}
+    items.sort(key=lambda item: rank.get(_group(item), len(rank)))
+
+
+def _group(item: pytest.Item) -> str:
+    """A module; but all of the benchmark (costly fixtures), and all that fork their processes off one."""
+    module = item.path.relative_to(TESTS)
+    if module.parts[0] == "benchmark":
+        return "benchmark"
+    return "forked" if _forks(item.module) else str(module)  # type: ignore[attr-defined]
+
+
+@cache
+def _forks(module: ModuleType) -> bool:
+    return any(getattr(value, "__module__", None) == "tests.forked" for value in vars(module).values())
 
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma")
