@@ -52,7 +52,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a group stay in one worker; the longest groups come first, so that none is left to one alone."""
+    """Tests of a group stay in one worker; the longest groups begin first, so that none ends alone."""
     first = ("benchmark", "forked", *(_group(item) for item in items if item.get_closest_marker("slow")))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
