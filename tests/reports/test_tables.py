@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import csv
 
-from medcare.data.overlap import find
+from medcare.data.overlap import Index
 from medcare.foundation.storage import read_json
 from medcare.reports.tables import overlap_table
 
@@ -29,7 +29,8 @@ def test_the_csv_holds_every_score_and_comparison(scored_run):
 
 
 def test_the_overlap_table_counts_the_test_items_found():
-    overlap = find([("a b c d e",), ("other words",)], [("a b c d e",), ("quite new",)], n=3).to_dict()
+    index = Index([("a b c d e",), ("quite new",)], n=3)
+    overlap = index.compare([("a b c d e",), ("other words",)]).to_dict()
     table = overlap_table(overlap)
     assert table["heads"][3:] == ["Exact", "Normalised", "3 words in a row", "Near"]
     assert table["rows"] == [["all", "2", "2", 1, 1, 1, 0]]
@@ -39,7 +40,7 @@ def test_the_overlap_table_counts_the_test_items_found():
 
 
 def test_overlap_by_training_file_and_none_at_all():
-    clean = find([("new",)], [("other",)]).to_dict()
+    clean = Index([("other",)]).compare([("new",)]).to_dict()
     table = overlap_table({"aggregate": clean, "align": clean, "seconds": 3})
     assert [row[0] for row in table["rows"]] == ["aggregate", "align"]
     assert "None was found. In 1 of 1 test rows" in table["note"]
