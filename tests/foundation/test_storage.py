@@ -15,7 +15,6 @@ from medcare.foundation.storage import (
     append_jsonl,
     cache_dir,
     file_hash,
-    missing,
     read_json,
     read_jsonl,
     storage_error,
@@ -121,17 +120,6 @@ def test_what_is_no_json_is_not_written(tmp_path, number):
         with pytest.raises(DataError, match="nan or infinite"):
             write(path, {"loss": number})
     assert not path.exists()
-
-
-def test_what_is_there_instead_is_named(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("a")
-    os.mkfifo(tmp_path / "pipe")
-    assert missing(path, "folder") == f"{path} is a file; a folder is required"
-    assert missing(tmp_path, "file") == f"{tmp_path} is a folder; a file is required"
-    assert missing(tmp_path / "pipe", "file").endswith("pipe is a device or a pipe; a file is required")
-    assert missing(tmp_path / "none", "file") == f"{tmp_path / 'none'} does not exist"
-    assert missing(tmp_path / "none", "folder") == f"There is no folder {tmp_path / 'none'}"
 
 
 @pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="needs a file without an end")

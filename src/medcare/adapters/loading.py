@@ -14,8 +14,8 @@ from medcare.foundation.commands import argument, command, takes_kinds
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError, ModelError
 from medcare.foundation.outside import read_as
+from medcare.foundation.paths import expanded
 from medcare.foundation.progress import say
-from medcare.foundation.storage import expanded
 from medcare.models.base_model import (
     TEMPLATE,
     choose_device,

@@ -18,7 +18,8 @@ from medcare.data.readers import Bad, Reading, open_data
 from medcare.data.readers.row import Row
 from medcare.data.record_files import line, write_pair
 from medcare.foundation.errors import DataError
-from medcare.foundation.storage import as_json, check_output
+from medcare.foundation.paths import check_output
+from medcare.foundation.storage import as_json
 from medcare.text.chat_template import Rendered, has_thought, render_each, spelt
 from medcare.text.records import Conversation
 

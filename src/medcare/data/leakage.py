@@ -14,7 +14,7 @@ from medcare.data.overlap import Index, Overlap
 from medcare.data.readers import Bad, Reading, expand, open_data
 from medcare.data.record_files import line, write_pair
 from medcare.foundation.errors import DataError
-from medcare.foundation.storage import check_output
+from medcare.foundation.paths import check_output
 from medcare.text.records import Conversation, Item
 
 _EXAMPLES = 20

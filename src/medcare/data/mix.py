@@ -30,8 +30,9 @@ from medcare.data.record_files import line
 from medcare.foundation.commands import argument, command
 from medcare.foundation.errors import DataError
 from medcare.foundation.locks import in_turn
+from medcare.foundation.paths import check_output, expanded
 from medcare.foundation.progress import say, track
-from medcare.foundation.storage import cache_dir, check_output, file_hash, write_atomic, write_json
+from medcare.foundation.storage import cache_dir, file_hash, write_atomic, write_json
 
 _MANIFEST = ".manifest.json"
 _RECIPE = (".yaml", ".yml")
@@ -73,7 +74,7 @@ def without_recipe(source: str) -> str:
     """
     if source.startswith(HUB) or Path(source).suffix.lower() not in _RECIPE:
         return source
-    path = Path(source)
+    path = expanded(source)
     recipe = load_recipe(path)
     files = [[(name, digest_of(name)) for name in files_of(source, path.parent)] for source in recipe.sources]
     key = sha256(json.dumps([asdict(recipe), files]).encode()).hexdigest()
@@ -119,7 +120,7 @@ def build(path: Path, out: Path) -> dict[str, Any]:
 
 def files_of(source: Source, home: Path) -> list[str]:
     """What a source reads; a path is one from the recipe's folder, `home`."""
-    return expand(source.data if source.data.startswith(HUB) else str(home / source.data))
+    return expand(source.data if source.data.startswith((HUB, "~")) else str(home / source.data))
 
 
 def _make(recipe: Recipe, files: list[list[str]], out: Path, bad_rows: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ from medcare.foundation.contents import MANIFEST, manifest_of
 from medcare.foundation.errors import AdapterError, FolderError
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import read_as
-from medcare.foundation.storage import expanded, file_hash
+from medcare.foundation.paths import expanded
+from medcare.foundation.storage import file_hash
 from medcare.models.identity import base_digest, folder_digest
 from medcare.settings.run_folder import plain_source
 

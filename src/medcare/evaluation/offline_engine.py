@@ -20,7 +20,7 @@ from medcare.evaluation.prompts import Prompt
 from medcare.foundation import processes
 from medcare.foundation.commands import argument, command
 from medcare.foundation.errors import ConfigError, ModelError, first_line
-from medcare.foundation.storage import expanded
+from medcare.foundation.paths import expanded
 from medcare.settings.config import EvaluationConfig, RunConfig
 from medcare.text.chat_template import render_prompt
 

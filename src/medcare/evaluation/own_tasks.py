@@ -25,7 +25,7 @@ from medcare.data.task import Task
 from medcare.evaluation.answer_formats import ANSWER_FORMATS, read_gold
 from medcare.evaluation.multiple_choice.question import LETTERS
 from medcare.foundation.errors import ConfigError, DataError
-from medcare.foundation.storage import expanded
+from medcare.foundation.paths import expanded
 from medcare.settings.files import build, read_yaml
 from medcare.text.records import Item
 

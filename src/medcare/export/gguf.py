@@ -30,7 +30,8 @@ from medcare.export.gguf_architecture import (
 from medcare.export.gguf_tokenizer import read_vocabulary, write_vocabulary
 from medcare.foundation.contents import MANIFEST
 from medcare.foundation.errors import AdapterError, ConfigError, ModelError
-from medcare.foundation.storage import expanded, file_hash, write_atomic
+from medcare.foundation.paths import expanded
+from medcare.foundation.storage import file_hash, write_atomic
 from medcare.models.base_model import describe, load_config
 from medcare.settings.config import ModelConfig, RunConfig
 from medcare.settings.run_folder import (

@@ -22,7 +22,7 @@ from medcare.foundation.errors import AdapterError, FolderError, MedCareError, f
 from medcare.foundation.hub import HubName
 from medcare.foundation.locks import LOCK
 from medcare.foundation.outside import held_to, read_object
-from medcare.foundation.storage import missing
+from medcare.foundation.paths import missing
 from medcare.settings.config import EMBEDDED
 from medcare.settings.files import parsed
 from medcare.settings.run_folder import CONFIG

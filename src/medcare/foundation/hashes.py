@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from medcare.foundation.errors import MedCareError
-from medcare.foundation.storage import cache_dir, expanded, file_hash, is_forgotten, write_json
+from medcare.foundation.paths import expanded
+from medcare.foundation.storage import cache_dir, file_hash, is_forgotten, write_json
 
 _LARGE = 1 << 26  # bytes of data from which on hashing takes a while
 

@@ -14,7 +14,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medcare.foundation.errors import DataError, MedCareError, first_line
-from medcare.foundation.storage import missing, read_jsonl
+from medcare.foundation.paths import missing
+from medcare.foundation.storage import read_jsonl
 
 T = TypeVar("T", bound="Outside")
 Count = Annotated[int, Field(ge=0, le=2**53)]

@@ -7,11 +7,8 @@ and only then take the real name. A crash, a full disk or Ctrl-C leaves the form
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
-import glob
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -20,13 +17,12 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medcare.foundation.errors import DataError, MedCareError, StorageError
-
-_BESIDE = 1000  # names in a folder that one is compared with
+from medcare.foundation.paths import missing, refuse_device
 
 Json = dict[str, Any]
 """A JSON object as it is read and written."""
@@ -52,11 +48,6 @@ _KEPT = 30 * 86400  # seconds that a file of the cache is kept for without being
 def cache_dir() -> Path:
     """Where converted models and ontologies are kept: $MEDCARE_CACHE, else ~/.cache/medcare."""
     return Path(os.environ.get("MEDCARE_CACHE") or Path.home() / ".cache" / "medcare")
-
-
-def expanded(name: str | Path) -> Path:
-    """A path with the home that `~` stands for; that of an unknown user stays as written, and isn't found."""
-    return Path(os.path.expanduser(name))  # noqa: PTH111  # pathlib's raises RuntimeError for such a user
 
 
 def is_forgotten(path: Path) -> bool:
@@ -125,65 +116,6 @@ def as_umask_says(folder: Path) -> None:
     probe.rmdir()
     for path in [folder, *folder.rglob("*")]:
         path.chmod(mode if path.is_dir() else mode & 0o666)
-
-
-def check_output(out: Path, inputs: Iterable[str | Path], *, beside: Iterable[str] = ()) -> None:
-    """Refuse to write over what is about to be read; to be called before reading.
-
-    Args:
-        out: the file to write.
-        inputs: what will be read: files, and names of other sources, which are passed over.
-        beside: endings that are added to the name of `out` for the files that go beside it.
-
-    Raises:
-        DataError: one of the files to be written is an input or a folder.
-    """
-    read = {_real(expanded(source)) for source in inputs}
-    for written in (out, *(Path(f"{out}{ending}") for ending in beside)):
-        if written.is_dir():
-            raise DataError(f"The output {written} is a folder; a file is required. Name a file in it.")
-        if _real(written) in read:
-            raise DataError(f"The output {written} is also an input. Choose another name for the output.")
-
-
-def _real(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except RuntimeError:  # links in a circle; who reads it says so
-        return path
-
-
-def missing(path: Path, required: Literal["file", "folder"]) -> str:
-    """Why a path is no file or no folder, as a sentence without its end."""
-    if path.exists():
-        found = "a folder" if path.is_dir() else "a file" if path.is_file() else "a device or a pipe"
-        return f"{path} is {found}; a {required} is required"
-    return (f"{path} does not exist" if required == "file" else f"There is no folder {path}") + clue(path)
-
-
-def clue(path: Path | str) -> str:
-    """Why a name may lead nowhere, to be added to the sentence that says so; empty if nothing tells."""
-    name = str(path)
-    if re.match(r"https?:/", name):
-        return ", for it is an address: download the file, and name that"
-    if (bare := name.strip("\"'`“”„‟‘’‚«»")) != name:
-        return f", for quotation marks are a part of that name: {bare}"
-    if glob.has_magic(name):
-        return ", for it is a pattern, and one file is wanted"
-    with contextlib.suppress(OSError):
-        path = Path(path)
-        beside = [entry.name for entry in itertools.islice(path.parent.iterdir(), _BESIDE)]
-        if close := difflib.get_close_matches(path.name, beside, n=1, cutoff=0.8):
-            return f"; there is {path.with_name(close[0])}"
-    return ""
-
-
-def refuse_device(path: Path) -> None:
-    """Raise DataError for one of those that may never end, such as /dev/zero."""
-    with contextlib.suppress(OSError):  # who reads it says so
-        mode = Path(path).stat().st_mode
-        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise DataError(f"{missing(Path(path), 'file')}. Check the path.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from medcare.foundation.errors import ConfigError, MedCareError, ModelError, first_line
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import check_file
-from medcare.foundation.storage import clue, expanded, missing
+from medcare.foundation.paths import clue, expanded, missing
 from medcare.models.embedded import embedded_folder
 from medcare.models.hub_files import refusal_of, settings_of, weights_of
 from medcare.models.model_files import TEXT, check_files, check_generation, measured, weight_names

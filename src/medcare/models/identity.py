@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medcare.foundation.hashes import digest
 from medcare.foundation.hub import HubName
-from medcare.foundation.storage import expanded
+from medcare.foundation.paths import expanded
 from medcare.models.embedded import embedded_version
 from medcare.settings.config import EMBEDDED
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from medcare.foundation.errors import FolderError
-from medcare.foundation.storage import missing, write_atomic
+from medcare.foundation.paths import missing
+from medcare.foundation.storage import write_atomic
 from medcare.models.soundness import check_finite
 
 

@@ -6,7 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from medcare.foundation.storage import expanded
+from medcare.foundation.paths import expanded
 from medcare.serving.failures import ApiError
 
 

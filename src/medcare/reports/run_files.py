@@ -20,7 +20,8 @@ from medcare.foundation.commands import command
 from medcare.foundation.contents import MANIFEST, ManifestFile
 from medcare.foundation.errors import ConfigError, DataError, EvaluationError
 from medcare.foundation.outside import Count, Outside, held_to, rows_as, tree_as
-from medcare.foundation.storage import Json, missing
+from medcare.foundation.paths import missing
+from medcare.foundation.storage import Json
 from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import CONFIG

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from medcare.foundation.errors import MedCareError
-from medcare.foundation.storage import expanded, write_jsonl
+from medcare.foundation.paths import expanded
+from medcare.foundation.storage import write_jsonl
 from medcare.generation.requests import Event, Finished, Token
 from medcare.generation.sampling import Sampling
 from medcare.generation.text_stream import TextStream

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from medcare.adapters.loading import load_model, tokenizer_of
 from medcare.foundation.errors import ConfigError, ModelError
+from medcare.foundation.paths import expanded
 from medcare.foundation.progress import say
-from medcare.foundation.storage import expanded
 from medcare.generation.ending import answer_ends
 from medcare.generation.engine import BatchingEngine
 from medcare.generation.structure import Constraint, Grammars

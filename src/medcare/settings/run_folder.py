@@ -15,9 +15,10 @@ import yaml
 from medcare.foundation.contents import MANIFEST, check_contents, contents, manifest_of, seal
 from medcare.foundation.errors import FolderError, ModelError
 from medcare.foundation.locks import LOCK, hold
+from medcare.foundation.paths import missing
 from medcare.foundation.processes import is_main
 from medcare.foundation.provenance import git_commit, versions
-from medcare.foundation.storage import json_hash, missing, write_json, write_text
+from medcare.foundation.storage import json_hash, write_json, write_text
 from medcare.settings.config import RunConfig
 from medcare.settings.files import build, laid_over, read_yaml
 

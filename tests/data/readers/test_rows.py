@@ -320,6 +320,15 @@ def test_a_text_file_is_one_document_and_a_very_long_one_is_parted_between_lines
     ]
 
 
+def test_a_tilde_is_the_home_where_no_shell_has_seen_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("a\n1\n")
+    assert expand("~/*.csv") == [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    assert expand("~/a.csv") == [str(tmp_path / "a.csv")]
+    assert [row.value for row in open_rows("~/a.csv").rows] == [{"a": "1"}]
+
+
 def test_texts_of_a_folder_are_data_where_nothing_else_is(tmp_path):
     (tmp_path / "README.txt").write_text("about")
     assert expand(str(tmp_path)) == [str(tmp_path / "README.txt")]

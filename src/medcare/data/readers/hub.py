@@ -13,7 +13,8 @@ from medcare.foundation.errors import DataError, first_line
 from medcare.foundation.hashes import source_digest
 from medcare.foundation.hub import HubName
 from medcare.foundation.outside import Outside, read_as
-from medcare.foundation.storage import cache_dir, missing, write_json
+from medcare.foundation.paths import missing
+from medcare.foundation.storage import cache_dir, write_json
 
 HUB = "hf:"
 

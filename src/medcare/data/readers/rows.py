@@ -24,7 +24,7 @@ from medcare.data.readers.row import Row
 from medcare.data.readers.sheets import sheet_rows
 from medcare.data.readers.tables import arrow_rows, csv_rows, parquet_rows
 from medcare.foundation.errors import DataError, first_line
-from medcare.foundation.storage import missing
+from medcare.foundation.paths import expanded, missing
 
 _LONGEST_TEXT = 1 << 20  # characters of a .txt file that make one document
 
@@ -56,6 +56,8 @@ def expand(pattern: str) -> list[str]:
     """
     if pattern.startswith(HUB):
         return [str(HubData.parse(pattern).at_commit())]
+    if pattern.startswith("~"):  # no shell has looked at what stands in a file
+        pattern = str(expanded(pattern))
     folder = Path(pattern)
     if folder.is_dir():
         files = data_files(folder)
@@ -98,7 +100,7 @@ def open_rows(source: str, encoding: str | None = None, is_row: IsRow = bool) ->
         data = HubData.parse(source)
         rows = (Row(number, value) for number, value in enumerate(data.rows(), start=1))
         return Rows(source, data.config or data.name.repository.rpartition("/")[2], "row", rows)
-    path = Path(source)
+    path = expanded(source)
     if path.is_dir():
         first = next(iter(expand(source)))  # raises where there is none
         raise DataError(f"{path} is a folder, and one file is wanted here, such as {first}.")
