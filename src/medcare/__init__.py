@@ -8,8 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from medcare.foundation.library_messages import leave_out_unasked
 from medcare.foundation.processors import settle_threads
-from medcare.foundation.unasked import leave_out_unasked
 
 if TYPE_CHECKING:
     from medcare.adapters.loading import load_model

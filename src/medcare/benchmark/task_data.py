@@ -1,4 +1,4 @@
-"""What every benchmark task hands to the builder."""
+"""What the tasks of the benchmark say, out of YAML files, and what each of them hands to the builder."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ behind the names of forms and metrics is `medcare.evaluation.answer_formats`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -67,9 +67,8 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; of fields that few tasks need, only those that say something."""
-        return {
-            key: value for key, value in asdict(self).items() if key not in _UNSAID or value != _UNSAID[key]
-        }
+        values = asdict(self).items()
+        return {name: value for name, value in values if name in _ALWAYS or value != _DEFAULTS[name]}
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Task:
@@ -113,8 +112,6 @@ class BenchmarkFile(Outside):
 
 
 _MOST_BYTES = 1 << 28  # it lists the rows that were set aside
-# What needs no word in a file, since it goes without saying.
-_UNSAID: dict[str, Any] = {
-    entry.name: entry.default if entry.default_factory is MISSING else entry.default_factory()
-    for entry in fields(Task)[8:]
-}
+# Of the other fields, a card has those that differ from what they are by default.
+_ALWAYS = frozenset({"name", "family", "form", "metric", "measures", "source", "labels", "chance"})
+_DEFAULTS = asdict(Task("", "knowledge", "", ""))

@@ -4,14 +4,14 @@ import logging
 import subprocess
 import sys
 
-from medcare.foundation import unasked
+from medcare.foundation import library_messages
 
 
 def test_one_message_is_left_out_and_no_other(caplog):
-    logger = logging.getLogger(unasked._LOGGER)
-    unasked.leave_out_unasked()
-    unasked.leave_out_unasked()
-    assert logger.filters.count(unasked._is_asked) == 1
+    logger = logging.getLogger(library_messages._LOGGER)
+    library_messages.leave_out_unasked()
+    library_messages.leave_out_unasked()
+    assert logger.filters.count(library_messages._is_asked) == 1
     logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "No module 'kernels'")
     logger.warning("Another thing failed.")
     assert caplog.messages == ["Another thing failed."]
