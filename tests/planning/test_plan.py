@@ -172,7 +172,7 @@ def test_8_bits_are_not_planned_in_shards(linear):
 def plan(folder, *options):
     TINY.save_pretrained(folder)
     small = [f"--set={name}.max_length=64" for name in ("aggregate", "align")]
-    small += [f"--set={name}.tokens_per_batch=128" for name in ("aggregate", "align")]
+    small += [f"--set={name}.tokens_per_batch=64" for name in ("aggregate", "align")]
     base = ["plan", str(folder), "--gpu-memory", "2", "--tokens", "1000"]
     return CliRunner().invoke(app, [*base, *small, *options])
 
@@ -260,7 +260,7 @@ def test_the_command_plans_a_local_folder_as_json(tmp_path):
     assert tree["gpu"]["memory"] == 2
     assert [option["checkpointing"] for option in tree["options"]] == [False, True] * 2
     chosen = tree["options"][tree["chosen"]["align"]]
-    assert (chosen["stage"], chosen["micro_batch"], chosen["steps"]) == ("align", 128, 24)
+    assert (chosen["stage"], chosen["micro_batch"], chosen["steps"]) == ("align", 64, 47)
     rotary = 2 * 4 * 4  # two buffers of four float32
     assert chosen["peak"]["weights"] == 2 * AutoModelForCausalLM.from_config(TINY).num_parameters() + rotary
     assert chosen["total"] == sum(chosen["peak"].values()) + chosen["overhead"]

@@ -24,8 +24,9 @@ from medcare.text.chat_template import Rendered
 from medcare.training.loop import Loop
 from medcare.training.meter import Meter
 
+LAYERS = 4  # one more than the deeper of the two from which depths are reckoned
 MODEL = AutoConfig.for_model(
-    "qwen2", hidden_size=64, intermediate_size=192, num_hidden_layers=5, num_attention_heads=4,
+    "qwen2", hidden_size=64, intermediate_size=192, num_hidden_layers=LAYERS, num_attention_heads=4,
     num_key_value_heads=2, vocab_size=600,
 )  # fmt: skip
 LENGTHS = (96, 80, 64)
@@ -96,7 +97,7 @@ def measured(stage, config):
 def test_a_simulated_step_takes_the_memory_of_a_real_one(stage, changes):
     config = settings(stage, **changes)
     accumulation = config.stage(stage).accumulation
-    step = simulate(Setup(MODEL, config, stage, torch.float32), 5, (sum(LENGTHS),), accumulation)
+    step = simulate(Setup(MODEL, config, stage, torch.float32), LAYERS, (sum(LENGTHS),), accumulation)
     assert step.peak.total() == pytest.approx(measured(stage, config), rel=0.05)
 
 
@@ -107,7 +108,7 @@ def test_a_quantised_step_takes_the_memory_of_a_real_one(kind, checkpointing):
     config = settings(gradient_checkpointing=checkpointing)
     config = replace(config, model=ModelConfig(quantization=kind))
     setup = Setup(MODEL, config, "aggregate", torch.float32, kernels="processor")
-    step = simulate(setup, 5, (sum(LENGTHS),))
+    step = simulate(setup, LAYERS, (sum(LENGTHS),))
     assert step.peak.total() == pytest.approx(measured("aggregate", config), rel=0.05)
 
 
@@ -126,7 +127,7 @@ def test_two_shallow_models_give_the_deep_one(sharing, devices, checkpointing):
     config = settings(gradient_checkpointing=checkpointing)
     setup = Setup(MODEL, config, "aggregate", torch.float32, "packed", 240, 0.5, sharing, devices)
     estimate = Estimator(setup).step(240)
-    whole = simulate(setup, 5, (240,))
+    whole = simulate(setup, LAYERS, (240,))
     assert estimate.peak.total() == pytest.approx(whole.peak.total(), rel=0.03)
     assert (estimate.flops, estimate.frozen, estimate.trained) == (whole.flops, whole.frozen, whole.trained)
 
@@ -174,14 +175,14 @@ def test_operations_are_those_that_torch_counts_in_a_real_step(stage, checkpoint
     loop = real_loop(stage, config)
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         loop._step(0, Meter())
-    step = simulate(Setup(MODEL, config, stage, torch.float32), 5, LENGTHS)
+    step = simulate(Setup(MODEL, config, stage, torch.float32), LAYERS, LENGTHS)
     assert step.flops == counter.get_total_flops()
 
 
 def test_recomputing_costs_about_a_forward_pass_and_saves_activations():
-    kept = simulate(Setup(MODEL, settings(), "aggregate", torch.float32), 4, (512,))
+    kept = simulate(Setup(MODEL, settings(), "aggregate", torch.float32), 2, (512,))
     checkpointing = settings(gradient_checkpointing=True)
-    again = simulate(Setup(MODEL, checkpointing, "aggregate", torch.float32), 4, (512,))
+    again = simulate(Setup(MODEL, checkpointing, "aggregate", torch.float32), 2, (512,))
     assert 1.2 < again.flops / kept.flops < 1.6
     assert again.peak["activations"] < 0.4 * kept.peak["activations"]
 
