@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from medcare.foundation.storage import read_jsonl, write_jsonl
+from medcare.foundation.storage import read_json, read_jsonl, write_json, write_jsonl
 from medcare.reports.training import read_stages, router_maps
 
 
@@ -83,3 +83,12 @@ def test_the_stages_of_a_baseline_are_told_beside_the_runs_own(fresh_run):
     names = ["Stage 1", "Stage 2", "DoRA", "LoRA, two stages, Stage 1", "LoRA, two stages, Stage 2"]
     assert [stage.title for stage in stages] == names
     assert len({tuple(stage.facts) for stage in stages}) == 1
+
+
+def test_what_the_alignment_branch_lets_through_is_a_curve_over_the_layers(fresh_run):
+    path = fresh_run / "align" / "manifest.json"
+    heard = {"knowledge": {f"model.layers.{layer}.{name}": 0.1 * layer for layer in (1, 2) for name in "ab"}}
+    write_json(path, {**read_json(path), "heard": heard})
+    plots = {plot.title: plot for plot in read_stages(fresh_run)[0][1].plots}
+    plot = plots["Stage 2: energy of the knowledge inputs that passes, by layer"]
+    assert plot.note == "of what random rows of A let through; 0.2 at the end"

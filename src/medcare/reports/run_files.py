@@ -1,8 +1,7 @@
 """What the files of a scored folder must hold before a report is made of them.
 
-Anyone can edit them, and someone else's folder can be reported: each is held to a shape once, where it is
-read. results.json is held to itself besides: each table has a score for each of its models, and a difference
-for each of its pairs.
+Anyone may have edited them, so each is validated once, where it is read. results.json must also be
+consistent: each table has a score for each of its models, and a difference for each of its pairs.
 """
 
 from __future__ import annotations
@@ -26,40 +25,40 @@ from medcare.settings.config import RunConfig
 from medcare.settings.files import read_yaml
 from medcare.settings.run_folder import CONFIG
 
-AtLeastOne = Annotated[int, Field(ge=1, le=2**53)]
+Positive = Annotated[int, Field(ge=1, le=2**53)]
 _ROUND_OFF = 0.01
 
 
-class Between(Outside):
-    """A number with its interval."""
+class ReportedEstimate(Outside):
+    """A score or difference with its interval."""
 
     value: float
     low: float
     high: float
 
 
-class Compared(Between):
-    """A difference, and what it shows."""
+class ReportedDifference(ReportedEstimate):
+    """A difference between two models, and what it shows."""
 
     p: float
     p_holm: float
     verdict: Literal["better", "worse", "no difference shown"]
 
 
-class Part(Outside):
-    """The scores of some items, by model."""
+class GroupScores(Outside):
+    """The scores of a group of items, by model."""
 
-    n: AtLeastOne
-    scores: dict[str, Between]
+    n: Positive
+    scores: dict[str, ReportedEstimate]
 
 
-class ComparedPart(Part):
+class ComparedScores(GroupScores):
     """The same, with the differences of each pair of models as `FIRST->SECOND`."""
 
-    comparisons: dict[str, Compared]
+    comparisons: dict[str, ReportedDifference]
 
 
-class TaskPart(ComparedPart):
+class TaskScores(ComparedScores):
     """A task."""
 
     family: str
@@ -68,24 +67,24 @@ class TaskPart(ComparedPart):
     measures: str
     source: str
     chance: float | None
-    splits: dict[Literal["taught", "held_out"], Part]
-    subjects: dict[str, Part] | None = None
-    subject_mean: dict[str, Between] | None = None
-    tags: dict[str, Part] | None = None
+    splits: dict[Literal["taught", "held_out"], GroupScores]
+    subjects: dict[str, GroupScores] | None = None
+    subject_mean: dict[str, ReportedEstimate] | None = None
+    tags: dict[str, GroupScores] | None = None
     unparsable: dict[str, Count]
-    plain_accuracy: dict[str, Between] = Field({})
+    plain_accuracy: dict[str, ReportedEstimate] = Field({})
     samples: Count | None = None
-    once: dict[str, Between] = Field({}, alias="pass@1")
+    once: dict[str, ReportedEstimate] = Field({}, alias="pass@1")
 
 
-class MeanPart(ComparedPart):
+class MeanScores(ComparedScores):
     """The mean over a family's tasks."""
 
     tasks: Count
 
 
-class Bin(Outside):
-    """Choices of about the same confidence."""
+class CalibrationBin(Outside):
+    """Choices of like confidence."""
 
     n: Count
     confidence: float
@@ -93,16 +92,16 @@ class Bin(Outside):
 
 
 class Reliability(Outside):
-    """Whether a model's probabilities are how often it is right."""
+    """How well a model's probabilities agree with how often it is right."""
 
-    n: AtLeastOne
+    n: Positive
     ece: float
     brier: float | None = None
-    bins: list[Bin]
+    bins: list[CalibrationBin]
 
 
-class Drawn(Outside):
-    """How intervals were drawn."""
+class BootstrapDraws(Outside):
+    """The draws behind the intervals."""
 
     seed: int
     resamples: Count
@@ -113,9 +112,9 @@ class ReportedResults(Outside):
 
     models: list[str] = Field(min_length=1)
     baselines: list[str] = Field([])
-    statistics: Drawn
-    tasks: dict[str, TaskPart] = Field(min_length=1)
-    summary: dict[str, dict[str, MeanPart]]
+    statistics: BootstrapDraws
+    tasks: dict[str, TaskScores] = Field(min_length=1)
+    summary: dict[str, dict[str, MeanScores]]
     calibration: dict[str, Reliability] = Field({})
 
     @model_validator(mode="after")
@@ -131,17 +130,17 @@ class ReportedResults(Outside):
         if not all("all" in splits for splits in self.summary.values()):
             raise ValueError("each family needs a mean over all items")
         tasks = list(self.tasks.values())
-        means = [entry for splits in self.summary.values() for entry in splits.values()]
-        parts = [
-            part
+        means = [mean for splits in self.summary.values() for mean in splits.values()]
+        groups = [
+            group
             for task in tasks
-            for part in (*task.splits.values(), *(task.subjects or {}).values(), *(task.tags or {}).values())
+            for group in (*task.splits.values(), *(task.subjects or {}).values(), *(task.tags or {}).values())
         ]
-        scores = [part.scores for part in (*tasks, *means, *parts)]
+        scores = [group.scores for group in (*tasks, *means, *groups)]
         scores += [task.subject_mean for task in tasks if task.subject_mean is not None]
         if any(score.keys() != names for score in scores):
             raise ValueError("a score is required for each model and for no other one")
-        if any(entry.comparisons.keys() != compared for entry in (*tasks, *means)):
+        if any(table.comparisons.keys() != compared for table in (*tasks, *means)):
             raise ValueError("a comparison is required for each pair of models and for no other one")
         if any(task.unparsable.keys() != names for task in tasks):
             raise ValueError("a count of unreadable answers is required for each model")
@@ -157,8 +156,8 @@ class SetAside(Outside):
     reason: str
 
 
-class OverlapPart(Outside):
-    """What one file of training texts has in common with the test items."""
+class TextOverlap(Outside):
+    """What a file of training texts shares with the test items."""
 
     n: Count
     train_rows: Count
@@ -169,7 +168,7 @@ class OverlapPart(Outside):
 
 
 class ReportedBenchmark(BenchmarkFile):
-    """benchmark.json, with what was looked for when it was written."""
+    """benchmark.json, with the overlap that was looked for when it was written."""
 
     overlap: dict[str, Any] | None = None
     set_aside: list[SetAside] = Field([])
@@ -177,19 +176,18 @@ class ReportedBenchmark(BenchmarkFile):
 
     @model_validator(mode="after")
     def _overlaps(self) -> ReportedBenchmark:
-        found = self.overlap or {}
-        for part in [found] if "train_rows" in found else found.values():
-            if isinstance(part, dict) and "train_rows" in part:
-                held = OverlapPart.model_validate(part)
-                if not set(KINDS) <= held.test_hits.keys():
-                    raise ValueError("a count is required for each kind of match")
+        overlap = self.overlap or {}
+        for file in [overlap] if "train_rows" in overlap else overlap.values():
+            checked = isinstance(file, dict) and "train_rows" in file
+            if checked and not set(KINDS) <= TextOverlap.model_validate(file).test_hits.keys():
+                raise ValueError("a count is required for each kind of match")
         return self
 
 
 class MetricsRow(Outside):
     """A row of metrics.jsonl."""
 
-    step: AtLeastOne
+    step: Positive
     loss: float | None = None
     memory_gib: float = 0.0
     tokens_per_second: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def read_stages(
         rows, manifest = read_metrics(path), read_manifest(folder)
         alone = baseline and not (out / "baselines" / baseline / "align").is_dir()
         title = ", ".join(filter(None, (model_name(baseline), "" if alone else model_name(stage))))
-        plots = (*_plots(title, stage, rows), *_energies(title, stage, manifest.get("heard", {})))
+        plots = tuple(filter(None, _plots(title, stage, rows, manifest.get("heard", {}))))
         views.append(StageView(title, _facts(rows, manifest), _losses(title, baseline or stage, rows), plots))
         maps = maps or router_maps(rows)
     names = dict.fromkeys(name for view in views for name in view.facts)
@@ -142,10 +142,7 @@ def _facts(rows: Rows, manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def _losses(title: str, kind: str, rows: Rows) -> Plot | None:
-    losses, validation = (
-        [(row["step"], row[key]) for row in rows if _is_number(row.get(key))]
-        for key in ("loss", "validation_loss")
-    )
+    losses, validation = _points(rows, "loss"), _points(rows, "validation_loss")
     note = "nats a supervised token"
     if losses:
         note += f"; {_short(losses[-1][1])} at the end"
@@ -154,41 +151,34 @@ def _losses(title: str, kind: str, rows: Rows) -> Plot | None:
     return curves(f"{title}: loss", [losses, validation], kind=kind, note=note)
 
 
-def _energies(name: str, stage: str, heard: dict[str, dict[str, float]]) -> tuple[Plot, ...]:
-    """What the alignment branch hears of each kind of data, over the layers."""
-    plots = []
+def _plots(title: str, stage: str, rows: Rows, heard: dict[str, dict[str, float]]) -> Iterator[Plot | None]:
+    """The curves beside the loss; `heard` is what the alignment branch lets through of each kind of data."""
+    for key, name, note in (
+        ("validation_score", "validation items", "mean score of the tasks"),
+        ("orthogonality", "orthogonality", "sum of |A_ka A_al\u1d40|, mean over layers"),
+        ("cosine", "cosine", "mean of |cos| between rows of A_ka and A_al"),
+    ):
+        points = _points(rows, key)
+        if key == "validation_score" or any(value >= _ROUND_OFF for _, value in points):  # else kept at zero
+            yield _curve(f"{title}: {name}", points, stage, note)
     for kind, shares in heard.items():
         layers: dict[int, list[float]] = defaultdict(list)
-        for order, (name, share) in enumerate(shares.items()):
-            layers[_layer(name, order)].append(share)
+        for order, (module, share) in enumerate(shares.items()):
+            layers[_layer(module, order)].append(share)
         points = [(layer, float(np.mean(layers[layer]))) for layer in sorted(layers)]
-        title = f"{name}: energy of the {kind} inputs that passes, by layer"
-        plot = _curve(title, points, stage, "of what random rows of A let through")
-        plots += [plot] if plot else []
-    return tuple(plots)
+        note = "of what random rows of A let through"
+        yield _curve(f"{title}: energy of the {kind} inputs that passes, by layer", points, stage, note)
 
 
-def _plots(name: str, stage: str, rows: Rows) -> tuple[Plot, ...]:
-    wanted = (
-        ("validation_score", f"{name}: validation items", "mean score of the tasks"),
-        ("orthogonality", f"{name}: orthogonality", "sum of |A_ka A_al\u1d40|, mean over layers"),
-        ("cosine", f"{name}: cosine", "mean of |cos| between rows of A_ka and A_al"),
-    )
-    plots = []
-    for key, title, note in wanted:
-        found = [(row["step"], row[key]) for row in rows if _is_number(row.get(key))]
-        if key in ("orthogonality", "cosine") and all(value < _ROUND_OFF for _, value in found):
-            continue  # kept at zero
-        plot = _curve(title, found, stage, note)
-        if plot:
-            plots.append(plot)
-    return tuple(plots)
+def _points(rows: Rows, key: str) -> list[tuple[int, float]]:
+    """[step, value] of the rows that have a number."""
+    return [(row["step"], row[key]) for row in rows if _is_number(row.get(key))]
 
 
-def _curve(title: str, found: Sequence[tuple[int, float]], kind: str, note: str) -> Plot | None:
-    if not found:
+def _curve(title: str, points: Sequence[tuple[int, float]], kind: str, note: str) -> Plot | None:
+    if not points:
         return None
-    return curves(title, [found], kind=kind, note=f"{note}; {_short(found[-1][1])} at the end")
+    return curves(title, [points], kind=kind, note=f"{note}; {_short(points[-1][1])} at the end")
 
 
 def _short(value: float) -> str:
