@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from medcare.evaluation.results import pairs, settle, write_results
+from medcare.evaluation.results import compared_pairs, give_verdicts, write_results
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import read_json, read_jsonl, write_jsonl
 from medcare.reports import write_report
@@ -83,7 +83,7 @@ def test_no_difference_is_called_one_unless_both_test_and_interval_say_so(result
 )
 def test_a_verdict_needs_a_small_p_and_an_interval_without_0(p, low, high, verdict):
     entries = [{"p": p, "low": low, "high": high}, {"p": 0.9, "low": -1.0, "high": 1.0}]
-    settle(entries)
+    give_verdicts(entries)
     assert [entry["verdict"] for entry in entries] == [verdict, "no difference shown"]
 
 
@@ -175,4 +175,4 @@ def test_missing_predictions_leave_former_results_alone(fresh_run):
     ],
 )
 def test_which_models_are_compared(models, expected):
-    assert pairs(models) == expected
+    assert compared_pairs(models) == expected

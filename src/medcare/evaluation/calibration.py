@@ -43,7 +43,7 @@ def calibration(answers: Sequence[ScoredAnswer]) -> dict[str, Any]:
                 "accuracy": round(float(correct[inside].mean()), 6),
             }
         )
-    gaps = sum(entry["n"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
+    gaps = sum(group["n"] * abs(group["accuracy"] - group["confidence"]) for group in bins)
     return {
         "n": len(answers),
         "ece": round(gaps / len(answers), 6),

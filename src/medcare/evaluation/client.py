@@ -40,14 +40,14 @@ class ServerError(EvaluationError):
     """A server refuses a request, and would refuse it again.
 
     Attributes:
-        said: what it answered, in a line.
+        quote: its answer, in a line.
         status: of HTTP.
         parameter: what it does not accept of the request, where it says so.
     """
 
-    def __init__(self, message: str, said: str, status: int, parameter: str = "") -> None:
+    def __init__(self, message: str, quote: str, status: int, parameter: str = "") -> None:
         super().__init__(message)
-        self.said = said
+        self.quote = quote
         self.status = status
         self.parameter = parameter
 
@@ -64,8 +64,8 @@ class UnansweredError(EvaluationError):
 class _PassingError(Exception):
     """What may pass: the request is worth another try, after at least `wait` seconds."""
 
-    def __init__(self, said: str, wait: float = 0.0) -> None:
-        super().__init__(said)
+    def __init__(self, quote: str, wait: float = 0.0) -> None:
+        super().__init__(quote)
         self.wait = wait
 
 
@@ -98,27 +98,13 @@ class Client:
             ConfigError: the address is none, or the package that asks is missing.
         """
         try:
-            import httpx2
+            _check_address(url)
             import openai
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"A model behind a server needs the package {error.name}. Install it with: "
                 "pip install 'medcare[engines]'"
             ) from error
-        try:
-            address = httpx2.URL(url)
-        except (httpx2.InvalidURL, TypeError):
-            address = httpx2.URL("")
-        if address.scheme not in ("http", "https") or not address.host or address.query or address.fragment:
-            raise ConfigError(
-                "A server's address must be the base of an OpenAI-compatible API, for example "
-                "http://localhost:8000/v1. Check --url, or the address after evaluate."
-            )
-        if address.userinfo:
-            raise ConfigError(
-                "A server's address must not hold a name or password. Put the key into an environment "
-                "variable, and name that."
-            )
         self.url = url
         self._key = key
         self._tries = tries
@@ -206,13 +192,13 @@ class Client:
                 with self._counted():
                     return self._try(send, read, body)
             except _PassingError as trouble:
-                said = str(trouble)
+                quote = str(trouble)
                 if trouble.wait > _LONGEST_PAUSE:
                     break
                 self._limit.hold(trouble.wait)
                 if failures < self._tries:
                     time.sleep(max(trouble.wait, backoff(failures, self._draw)))
-        raise UnansweredError(f"{self.url} gave no answer: {said}.")
+        raise UnansweredError(f"{self.url} gave no answer: {quote}.")
 
     def _try(self, send: Callable[..., Any], read: Callable[[Any], T], body: Mapping[str, Any]) -> T:
         import httpx2
@@ -227,9 +213,9 @@ class Client:
             raise self._failure(error) from None
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
-            said = self._in_a_line(f"{type(cause).__name__} {cause}".strip())
+            quote = self._in_a_line(f"{type(cause).__name__} {cause}".strip())
             raise _PassingError(
-                f"it can't be reached ({said}). Check the address, and that it runs"
+                f"it can't be reached ({quote}). Check the address, and that it runs"
             ) from error
         try:
             return read(json.loads(data))
@@ -254,18 +240,18 @@ class Client:
     def _failure(self, error: Any) -> ServerError | _PassingError:
         status = error.status_code
         fault: dict[str, Any] = error.body if isinstance(error.body, dict) else {}
-        said = self._in_a_line(f"HTTP {status} {fault.get('message') or error.response.text}".strip())
+        quote = self._in_a_line(f"HTTP {status} {fault.get('message') or error.response.text}".strip())
         without_quota = fault.get("code") == "insufficient_quota"
         passes = status in _PASSING or (500 <= status < 600 and status not in _NOT_ACCEPTED)
         if passes and not without_quota:
-            return _PassingError(said, retry_after(error.response.headers.get("retry-after")))
+            return _PassingError(quote, retry_after(error.response.headers.get("retry-after")))
         advice = (
             "The account has no quota left" if without_quota else _ADVICE.get(status, "Check the address")
         )
         if status in _NOT_ACCEPTED:
             advice = "The same command continues"
-        message = f"{self.url} refused a request: {said}. {advice}."
-        return ServerError(message, said, status, str(fault.get("param")))
+        message = f"{self.url} refused a request: {quote}. {advice}."
+        return ServerError(message, quote, status, str(fault.get("param")))
 
     def _in_a_line(self, text: str) -> str:
         """What a server says, shortened and without the key."""
@@ -276,6 +262,25 @@ class Client:
         """A text in which the server may have repeated the key, without it; it can be written as UTF-8."""
         clean = text.encode("utf-8", "replace").decode()
         return clean.replace(self._key, "[key]") if self._key else clean
+
+
+def _check_address(url: str) -> None:
+    import httpx2
+
+    try:
+        address = httpx2.URL(url)
+    except (httpx2.InvalidURL, TypeError):
+        address = httpx2.URL("")
+    if address.scheme not in ("http", "https") or not address.host or address.query or address.fragment:
+        raise ConfigError(
+            "A server's address must be the base of an OpenAI-compatible API, for example "
+            "http://localhost:8000/v1. Check --url, or the address after evaluate."
+        )
+    if address.userinfo:
+        raise ConfigError(
+            "A server's address must not hold a name or password. Put the key into an environment "
+            "variable, and name that."
+        )
 
 
 class RateLimit:

@@ -25,7 +25,7 @@ from medcare.evaluation.evaluated_model import (
 )
 from medcare.evaluation.evaluation_folder import ScoredTask, score_tasks
 from medcare.evaluation.resampling import RESAMPLES
-from medcare.evaluation.results import results, settle
+from medcare.evaluation.results import give_verdicts, results
 from medcare.foundation.storage import Json
 from medcare.settings.config import RunConfig
 
@@ -73,12 +73,12 @@ def compare(first: str, second: str, *, resamples: int = RESAMPLES) -> Json:
         },
         "tasks": {task.card.name: _task(scored["tasks"][task.card.name], task) for task in tasks},
         "families": {
-            family: {split: _family(entry) for split, entry in splits.items()}
+            family: {split: _family(mean) for split, mean in splits.items()}
             for family, splits in scored["summary"].items()
         },
     }
     # One table shows all tasks, so what stands out in it is judged among all of them.
-    settle(task["difference"] for task in tree["tasks"].values())
+    give_verdicts(task["difference"] for task in tree["tasks"].values())
     return tree
 
 
@@ -98,9 +98,9 @@ def compare_all(first: str, others: Sequence[str], *, resamples: int = RESAMPLES
     """
     trees = [compare(first, other, resamples=resamples) for other in others]
     if len(trees) > 1:
-        settle(task["difference"] for tree in trees for task in tree["tasks"].values())
+        give_verdicts(task["difference"] for tree in trees for task in tree["tasks"].values())
         families = [splits for tree in trees for splits in tree["families"].values()]
-        settle(entry["difference"] for splits in families for entry in splits.values())
+        give_verdicts(mean["difference"] for splits in families for mean in splits.values())
         for tree in trees:
             tree["statistics"]["correction"] += f"; over all of {len(trees)} comparisons with {first}"
     return trees
@@ -119,12 +119,12 @@ def _task(scored: Json, task: ScoredTask) -> Json:
     }
 
 
-def _family(entry: Json) -> Json:
+def _family(mean: Json) -> Json:
     return {
-        **{key: entry[key] for key in ("tasks", "n")},
-        "a": entry["scores"]["a"],
-        "b": entry["scores"]["b"],
-        "difference": entry["comparisons"][_PAIR],
+        **{key: mean[key] for key in ("tasks", "n")},
+        "a": mean["scores"]["a"],
+        "b": mean["scores"]["b"],
+        "difference": mean["comparisons"][_PAIR],
     }
 
 
@@ -138,18 +138,18 @@ def _settings(a: EvaluatedModel, b: EvaluatedModel) -> list[Json]:
 
 
 def _warnings(a: EvaluatedModel, b: EvaluatedModel, settings: list[Json], reworded: int) -> list[str]:
-    found = []
+    warnings = []
     if reworded:
-        found.append(
+        warnings.append(
             f"The prompts differ: {reworded} of {len(a.items)} items were put in other words. The "
             "differences are of models and prompts together."
         )
     for row in settings:
         if row["matters"]:
-            found.append(f"{row['name']} differs: {row['a']} and {row['b']}.{_why(row['name'])}")
+            warnings.append(f"{row['name']} differs: {row['a']} and {row['b']}.{_why(row['name'])}")
     if a.predictions == b.predictions:
-        found.append("Both sides gave the same answers to all items.")
-    return found
+        warnings.append("Both sides gave the same answers to all items.")
+    return warnings
 
 
 def _why(name: str) -> str:

@@ -160,10 +160,10 @@ def _facts(folder: Path, predictions: Path, config: dict[str, Any]) -> dict[str,
     prompts = dict(read_prompt_settings(predictions) or {})
     prompts.pop("items", None)  # a hash of the items, which are compared themselves
     model = config.get("model", {})
-    # A folder from before there was a setting was made as its default says now.
+    # A folder that is older than a setting was made as its default says now.
     settings = {**RunConfig().to_dict()["evaluation"], **config.get("evaluation", {}), **prompts}
     places = {} if isinstance(model, str) else {key: model.get(key) for key in ("dtype", "device")}
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "model": config.get("tested") or f"{predictions.parent.name} of {manifest.get('base', UNKNOWN)}",
         "seed": config.get("seed"),
         **{f"model.{key}": value for key, value in places.items()},
@@ -173,7 +173,7 @@ def _facts(folder: Path, predictions: Path, config: dict[str, Any]) -> dict[str,
         "items.jsonl": file_hash(folder / "data" / "items.jsonl"),
         "predictions.jsonl": file_hash(predictions),
     }
-    return {key: UNKNOWN if value is None else _as_text(value) for key, value in found.items()}
+    return {key: UNKNOWN if value is None else _as_text(value) for key, value in facts.items()}
 
 
 def _as_text(value: Any) -> str:

@@ -6,6 +6,7 @@ it, nor the fact that it asks for, where the training data name their facts. Imp
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -50,10 +51,10 @@ class Examples:
         self._by_task: dict[str, list[_Example]] = {}
         facts = {(item.task, item.fact) for item in items if item.fact}
         index = Index([(item.prompt,) for item in items], boilerplate=_BOILERPLATE)
-        for entry in pool:
-            example = _from_item(entry) if isinstance(entry, Item) else _from_conversation(entry)
+        for solved in pool:
+            example = _from_item(solved) if isinstance(solved, Item) else _from_conversation(solved)
             questions = [turn.content for turn in example.generated if turn.role == "user"]
-            if (example.task, _fact(entry)) in facts or index.add(questions):
+            if (example.task, _fact(solved)) in facts or index.add(questions):
                 self.refused += 1
             else:
                 self._by_task.setdefault(example.task, []).append(example)
@@ -69,15 +70,17 @@ class Examples:
         Raises:
             EvaluationError: there are fewer.
         """
-        found = self._by_task.get(task) or [entry for entries in self._by_task.values() for entry in entries]
-        if len(found) < count:
+        known = self._by_task.get(task) or list(itertools.chain(*self._by_task.values()))
+        if len(known) < count:
             raise EvaluationError(
-                f"{count} examples were to stand before each question of '{task}', but only {len(found)} "
+                f"{count} examples were to stand before each question of '{task}', but only {len(known)} "
                 f"tell nothing of the test ({self.refused} do and were left out). Lower "
                 "evaluation.shots, or name more training data in evaluation.shots_from."
             )
-        chosen = random.Random(f"{self._seed} {task}").sample(found, count)
-        return tuple(turn for entry in chosen for turn in (entry.generated if generate else entry.scored))
+        chosen = random.Random(f"{self._seed} {task}").sample(known, count)
+        return tuple(
+            turn for example in chosen for turn in (example.generated if generate else example.scored)
+        )
 
 
 def training_pool(config: RunConfig, folder: Path) -> list[Conversation | Item]:
@@ -101,7 +104,7 @@ def training_pool(config: RunConfig, folder: Path) -> list[Conversation | Item]:
             "evaluation.shots needs examples, but this test set comes without training data. Name some in "
             "evaluation.shots_from, for example the exam's development set."
         )
-    return [entry for source in sources for entry in _read(source)]
+    return [solved for source in sources for solved in _read(source)]
 
 
 def _read(source: str) -> list[Conversation | Item]:
@@ -111,7 +114,7 @@ def _read(source: str) -> list[Conversation | Item]:
     try:
         return list(items(source))
     except DataError:
-        return [entry for entry in conversations(source) if not entry.document]
+        return [conversation for conversation in conversations(source) if not conversation.document]
 
 
 def _from_item(item: Item) -> _Example:
@@ -126,14 +129,14 @@ def _from_item(item: Item) -> _Example:
     )
 
 
-def _from_conversation(entry: Conversation) -> _Example:
+def _from_conversation(conversation: Conversation) -> _Example:
     # A system turn may stand at the beginning only, which most examples are not.
-    turns = tuple(turn for turn in entry.messages if turn.role != "system")
-    return _Example(entry.source, turns, turns)
+    turns = tuple(turn for turn in conversation.messages if turn.role != "system")
+    return _Example(conversation.source, turns, turns)
 
 
-def _fact(entry: Conversation | Item) -> str:
+def _fact(solved: Conversation | Item) -> str:
     """The fact behind an example; the benchmark's training conversations are named TASK/FACT/NUMBER."""
-    if isinstance(entry, Item):
-        return entry.fact
-    return entry.id.removeprefix(f"{entry.source}/").rpartition("/")[0]
+    if isinstance(solved, Item):
+        return solved.fact
+    return solved.id.removeprefix(f"{solved.source}/").rpartition("/")[0]

@@ -13,21 +13,22 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medcare.data.readers import Reading, expand, open_data
 from medcare.data.readers.reading import identity_of
-from medcare.data.task import Task
 from medcare.evaluation.cblue.tasks import TASKS
 from medcare.evaluation.evaluation_folder import read_predictions
 from medcare.evaluation.multiple_choice.question import letters_of
 from medcare.evaluation.own_tasks import read_own
+from medcare.evaluation.score_files import EXAM
 from medcare.evaluation.scoring import Prediction, chosen_answer
 from medcare.foundation.progress import say
 from medcare.foundation.storage import write_json, write_text
 from medcare.text.records import Item
 
-_EXAM = Task("exam", "knowledge", "options", "accuracy", several=False)
+_EXAM = replace(EXAM, several=False)
 _MEDMCQA = ("id", "Prediction (correct option)")  # its columns
 
 

@@ -200,14 +200,14 @@ class SectionRouge:
         wanted, given = ({"": text} if isinstance(text, str) else text for text in (right, answer))
         if answer is None:
             return 0.0, float(len(wanted)), 0.0, 0.0
-        found = [
+        scores = [
             rouge(*(pieces(text) or self._EMPTY for text in (text, given.get(title, ""))), chinese=True)
             for title, text in wanted.items()
         ]
         long, one, two = (
-            sum(getattr(entry, name) for entry in found) for name in ("rouge_l", "rouge_1", "rouge_2")
+            sum(getattr(score, name) for score in scores) for name in ("rouge_l", "rouge_1", "rouge_2")
         )
-        return float(long), float(len(found)), float(one), float(two)
+        return float(long), float(len(scores)), float(one), float(two)
 
 
 def chosen_option(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = None) -> int:

@@ -73,9 +73,9 @@ def build_prompts(
         EvaluationError: there are too few examples that tell nothing of a test item, or a thought or several
             answers are wanted where options are ranked.
     """
-    said = {name: task.answered for name, task in (tasks or {}).items() if task.answered}
+    declared = {name: task.answered for name, task in (tasks or {}).items() if task.answered}
     generate = {
-        task: said.get(task, _ANSWERED[config.exams]) == "words"
+        task: declared.get(task, _ANSWERED[config.exams]) == "words"
         for task in dict.fromkeys(item.task for item in items)
     }
     if (config.thinking or config.samples > 1) and (

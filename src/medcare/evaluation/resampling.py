@@ -146,23 +146,23 @@ def resample(
     """
     if not len(facts):
         raise EvaluationError(f"The task '{task}' has no items, so it has no score. Leave it out.")
-    for model, entry in rows.items():
-        if len(entry) != len(facts):
+    for model, numbers in rows.items():
+        if len(numbers) != len(facts):
             raise EvaluationError(
                 f"Models are compared on the same items: '{task}' has {len(facts)}, and '{model}' answered "
-                f"{len(entry)}. Predict all models on the same items."
+                f"{len(numbers)}. Predict all models on the same items."
             )
     single = len(set(facts)) == len(facts)
-    grouped = {model: by_fact(entry, facts) for model, entry in rows.items()}
+    grouped = {model: by_fact(numbers, facts) for model, numbers in rows.items()}
     generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
     exact = {}
     if single and metric is ACCURACY:
         exact = {(a, b): mcnemar(rows[a][:, 0], rows[b][:, 0]) for a, b in pairs}
-    values = {model: float(metric(entry.sum(0, keepdims=True))[0]) for model, entry in grouped.items()}
+    values = {model: float(metric(sums.sum(0, keepdims=True))[0]) for model, sums in grouped.items()}
     draws = bootstrap(grouped, metric, generator, resamples)
     return Resampled(
         values,
-        {model: _widened(entry, values[model], len(set(facts))) for model, entry in draws.items()},
+        {model: _widened(scores, values[model], len(set(facts))) for model, scores in draws.items()},
         permute(grouped, pairs, metric, generator, resamples),
         exact,
         ((len(set(facts)), values),),
@@ -275,7 +275,7 @@ def holm(values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: comparable to the level as they are."""
     adjusted = [0.0] * len(values)
     largest = 0.0
-    for rank, index in enumerate(sorted(range(len(values)), key=lambda entry: values[entry])):
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
         adjusted[index] = largest
     return adjusted

@@ -85,8 +85,8 @@ def results(
         baselines: those of the models that the last of the others is compared with.
     """
     models = list(tasks[0].answers)
-    compared = pairs(models, baselines)
-    scored = [_Scored(task, compared, seed, resamples) for task in tasks]
+    compared = compared_pairs(models, baselines)
+    scored = [_ResampledTask(task, compared, seed, resamples) for task in tasks]
     tree: Json = {
         "models": models,
         "baselines": list(baselines),
@@ -103,12 +103,12 @@ def results(
     }
     for family in tree["summary"]:
         for first, second in compared:
-            settle(
+            give_verdicts(
                 task["comparisons"][f"{first}->{second}"]
                 for task in tree["tasks"].values()
                 if task["family"] == family
             )
-    settle(
+    give_verdicts(
         comparison
         for family in tree["summary"].values()
         for split in family.values()
@@ -121,7 +121,7 @@ def results(
     return tree
 
 
-def pairs(models: Sequence[str], baselines: Sequence[str] = ()) -> list[Pair]:
+def compared_pairs(models: Sequence[str], baselines: Sequence[str] = ()) -> list[Pair]:
     """Each model with the next, the first with the last, and the noise ablation with the model it became.
 
     Baselines are not on that way: each is compared with the last model.
@@ -136,7 +136,7 @@ def pairs(models: Sequence[str], baselines: Sequence[str] = ()) -> list[Pair]:
     return found
 
 
-class _Scored:
+class _ResampledTask:
     """One task's scores, resampled: on all items and on each split that is a true part of them."""
 
     def __init__(self, task: ScoredTask, compared: Sequence[Pair], seed: int, resamples: int) -> None:
@@ -245,7 +245,7 @@ class _Scored:
         return {**tree, "comparisons": _comparisons(whole, self.compared)}
 
 
-def _summary(scored: Sequence[_Scored], compared: Sequence[Pair], seed: int) -> Json:
+def _summary(scored: Sequence[_ResampledTask], compared: Sequence[Pair], seed: int) -> Json:
     """The mean over a family's tasks, for each split that some but not all items belong to, and for all."""
     tree: Json = {}
     for family in dict.fromkeys(one.task.card.family for one in scored):
@@ -288,7 +288,7 @@ def _comparisons(resampled: Resampled, compared: Sequence[Pair]) -> Json:
     return found
 
 
-def settle(comparisons: Iterable[Json], words: tuple[str, str] = ("better", "worse")) -> None:
+def give_verdicts(comparisons: Iterable[Json], words: tuple[str, str] = ("better", "worse")) -> None:
     """Correct the p-values of comparisons that are read together, and say what each of them shows.
 
     A difference is called by one of the `words` only if its corrected p-value is below 0.05 and its interval

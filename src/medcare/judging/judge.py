@@ -104,12 +104,12 @@ class Judge:
             except ServerError as refusal:
                 if not refusal.of_request:
                     raise
-                said = refusal.said
+                quote = refusal.quote
                 form = form.simpler(refusal.parameter)
             else:
                 self.form = form
                 return replace(reply, form=form.name)
-        raise UnansweredError(f"The judge refused the request: {said}.")
+        raise UnansweredError(f"The judge refused the request: {quote}.")
 
     def _reply(self, tree: Any) -> Reply:
         choice = tree["choices"][0]

@@ -118,14 +118,14 @@ def _score(
 
 
 def _summary(cases: Sequence[Case], scores: ByFile, means: MacroAverage) -> Json:
-    values = {name: _values(cases, entries) for name, entries in scores.items()}
+    values = {name: _values(cases, answers) for name, answers in scores.items()}
     files: Json = {}
-    for name, entries in scores.items():
+    for name, answers in scores.items():
         files[name] = {
             "scores": {measure: means.estimate(values[name][measure]) for measure in MEASURES},
             "measured": {measure: len(values[name][measure]) for measure in MEASURES},
-            "compared": sum(entry.compared for entry in entries),
-            "contradictions": sum(len(entry.contradictions) for entry in entries),
+            "compared": sum(scored.compared for scored in answers),
+            "contradictions": sum(len(scored.contradictions) for scored in answers),
         }
     return {
         "files": files,
@@ -134,11 +134,11 @@ def _summary(cases: Sequence[Case], scores: ByFile, means: MacroAverage) -> Json
     }
 
 
-def _values(cases: Sequence[Case], entries: Sequence[WritingScores]) -> dict[str, Values]:
+def _values(cases: Sequence[Case], answers: Sequence[WritingScores]) -> dict[str, Values]:
     """By measure, the cases that have it."""
     found: dict[str, Values] = {measure: {} for measure in MEASURES}
-    for case, entry in zip(cases, entries, strict=True):
-        for measure, value in entry.measures().items():
+    for case, scored in zip(cases, answers, strict=True):
+        for measure, value in scored.measures().items():
             if value is not None:
                 found[measure][case.id] = value
     return found

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from medcare.evaluation.metrics import MEAN, mean_rows
 from medcare.evaluation.resampling import RESAMPLES, Estimate, Pair, Resampled, mean_of, resample
-from medcare.evaluation.results import settle
+from medcare.evaluation.results import give_verdicts
 from medcare.foundation.storage import Json
 from medcare.judging.cases import Case
 
@@ -63,7 +63,7 @@ class MacroAverage:
             }
             tree[f"{first}->{second}"] = {measure: row for measure, row in compared.items() if row}
             together += tree[f"{first}->{second}"].values()
-        settle(together, ("better", "worse") if more_is_better else ("higher", "lower"))
+        give_verdicts(together, ("better", "worse") if more_is_better else ("higher", "lower"))
         return tree
 
     def _compared(self, pair: Pair, first: Values, second: Values) -> Json:

@@ -172,8 +172,9 @@ def _judge(request: RatingRequest, judge: Judge) -> Verdict:
             reason = f"{error}, and was cut off at the longest allowed" if reply.cut else str(error)
         else:
             return Verdict(request.key, scores, "", tuple(replies), tokens_in, tokens_out, reply.form)
-    said = f"malformed: {reason}"
-    return Verdict(request.key, None, said, tuple(replies), tokens_in, tokens_out, reply.form)
+    return Verdict(
+        request.key, None, f"malformed: {reason}", tuple(replies), tokens_in, tokens_out, reply.form
+    )
 
 
 def _open(wanted: Sequence[RatingRequest], cache: Cache) -> list[RatingRequest]:

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from medcare.data.overlap import KINDS
 from medcare.data.task import BenchmarkFile
 from medcare.evaluation.evaluation_folder import CARDS
-from medcare.evaluation.results import ABLATION, RESULTS, pairs
+from medcare.evaluation.results import ABLATION, RESULTS, compared_pairs
 from medcare.foundation.commands import command
 from medcare.foundation.contents import MANIFEST, ManifestFile
 from medcare.foundation.errors import ConfigError, DataError, EvaluationError
@@ -124,7 +124,7 @@ class ReportedResults(Outside):
             raise ValueError("names without '->' that differ are required, one of which is no baseline's")
         if not set(self.baselines) <= names:
             raise ValueError("baselines are among the models")
-        compared = {f"{first}->{second}" for first, second in pairs(self.models, self.baselines)}
+        compared = {f"{first}->{second}" for first, second in compared_pairs(self.models, self.baselines)}
         if {task.family for task in self.tasks.values()} != self.summary.keys():
             raise ValueError("the families of the tasks must be those of the summary")
         if not all("all" in splits for splits in self.summary.values()):

@@ -32,10 +32,10 @@ def right_answers(
     asked = [Prompt(item, (Message("user", item.prompt),), item.options or (item.target,)) for item in left]
     for scores in engine.rank(asked):
         known |= {left[index].id: values for index, values in scores}
-    return [_told(item, known[item.id]) for item in items]
+    return [_measures(item, known[item.id]) for item in items]
 
 
-def _told(item: Item, values: Sequence[float]) -> dict[str, float]:
+def _measures(item: Item, values: Sequence[float]) -> dict[str, float]:
     if not item.options:
         return {"logp": values[0] / len(item.target)}
     right, most = item.answers[0], max(values)

@@ -104,8 +104,8 @@ def _remembered(config: RunConfig, model: Path, out: Path) -> dict[str, Any]:
         items = pipeline.prepare_items(config, out / "test")
         knowledge = [item for item in items if item.family == "knowledge"]
         with open_engine(str(model), config) as engine:
-            told = _Told(knowledge, right_answers(engine, knowledge))
-        return {"measures": {"end": told.means("split")}}
+            by_item = _ItemMeasures(knowledge, right_answers(engine, knowledge))
+        return {"measures": {"end": by_item.means("split")}}
 
     return _once(out / "remembered.json", measured)
 
@@ -127,23 +127,25 @@ def _test(config: RunConfig, model: str, out: Path, text: str) -> dict[str, Any]
         ranked = {row["id"]: row["log_likelihoods"] for row in answers if "log_likelihoods" in row}
         rows = right_answers(engine, items, ranked)
     scores = {row["id"]: row["score"] for row in read_jsonl(out / "evaluation" / "model" / OUTCOMES)}
-    told = _Told(items, [{**row, "score": scores[item.id]} for item, row in zip(items, rows, strict=True)])
+    by_item = _ItemMeasures(
+        items, [{**row, "score": scores[item.id]} for item, row in zip(items, rows, strict=True)]
+    )
     results = read_json(out / RESULTS)
-    ends = told.means("split") | {
+    ends = by_item.means("split") | {
         f"{family} {split}": next(iter(entry["scores"].values()))["value"]
         for family, splits in results["summary"].items()
         for split, entry in splits.items()
     }
     if config.evaluation.items:  # few tasks, and a mean over them may hide what one of them is there for
-        ends |= told.means("task")
+        ends |= by_item.means("task")
         for task, entry in results["tasks"].items():
             ends[task] = next(iter(entry["scores"].values()))["value"]
     if text:
         ends["plain text"] = of_plain_text(model, Path(text).read_text(encoding="utf-8"))
-    return {"measures": {"end": ends}, "items": told.lists()}
+    return {"measures": {"end": ends}, "items": by_item.lists()}
 
 
-class _Told(NamedTuple):
+class _ItemMeasures(NamedTuple):
     """What was measured of each item."""
 
     items: Sequence[Item]

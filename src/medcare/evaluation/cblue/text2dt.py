@@ -141,7 +141,7 @@ class TreeEdits:
             compare(_LONE_DECISION if answer is None else answer, right)
             for right, answer in zip(gold, answers, strict=True)
         ]
-        rows = [(entry.edits, entry.most_edits, *entry.nodes, *entry.paths) for entry in compared]
+        rows = [(tree.edits, tree.most_edits, *tree.nodes, *tree.paths) for tree in compared]
         return np.array(rows, dtype=np.float64)
 
     def __call__(self, sums: Floats) -> Floats:

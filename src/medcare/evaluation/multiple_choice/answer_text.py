@@ -75,18 +75,18 @@ def _without_thoughts(text: str) -> str:
 
 def without_question(text: str, question: str) -> str:
     """The answer without the question that it repeats at its beginning, whole or cut off."""
-    said = [place for place, char in enumerate(text) if char.isalnum()]
+    places = [place for place, char in enumerate(text) if char.isalnum()]
     asked = [char.lower() for char in question if char.isalnum()]
     label = len("question") if text[: len("question")].lower() == "question" else 0
     shared = 0
-    for place, char in zip(said[label:], asked, strict=False):
+    for place, char in zip(places[label:], asked, strict=False):
         if text[place].lower() != char:
             break
         shared += 1
     # A few words in common are no echo: "The most likely diagnosis is".
-    if shared < _ECHO or shared < min(len(said) - label, 0.6 * len(asked)):
+    if shared < _ECHO or shared < min(len(places) - label, 0.6 * len(asked)):
         return text
-    return text[said[label + shared - 1] + 1 :].lstrip(MARKS)
+    return text[places[label + shared - 1] + 1 :].lstrip(MARKS)
 
 
 # A question that options may follow.

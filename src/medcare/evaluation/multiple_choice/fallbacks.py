@@ -211,16 +211,16 @@ _AMOUNT = re.compile(
 
 def amount(text: str, asked: Asked) -> Letters:
     """The answer "50mg" for "50 mg"; a bare number if all options have one unit, a unit if they have none."""
-    said = _AMOUNT.fullmatch(text.lower().strip(MARKS))
+    answer = _AMOUNT.fullmatch(text.lower().strip(MARKS))
     offered = {letter: _AMOUNT.fullmatch(text.lower()) for letter, text in asked.options.texts.items()}
     amounts = {letter: (match["number"], match["unit"]) for letter, match in offered.items() if match}
-    if said is None or len(amounts) < len(offered):
+    if answer is None or len(amounts) < len(offered):
         return NO_LETTERS
     units = {unit for _, unit in amounts.values()}
-    understood = len(units) == 1 and (not said["unit"] or units == {""})
+    understood = len(units) == 1 and (not answer["unit"] or units == {""})
     found = {
         letter
         for letter, (number, unit) in amounts.items()
-        if number == said["number"] and (understood or unit == said["unit"])
+        if number == answer["number"] and (understood or unit == answer["unit"])
     }
     return frozenset(found) if len(found) == 1 else NO_LETTERS
