@@ -12,7 +12,7 @@ from medcare.adapters import experts
 from medcare.adapters.experts import AdaptedExperts, Groups, grouped_product, takes_branches
 from medcare.adapters.low_rank import LowRank
 from medcare.adapters.noise_aggregator import NoiseAggregator
-from medcare.adapters.tuner import adapted_layers, add_branches, remove_branch, unwrap
+from medcare.adapters.tuner import adapted_layers, add_branches, attach, remove_branch, unwrap
 from medcare.foundation.errors import AdapterError
 from medcare.settings.config import AdapterConfig
 from tests.models.families import tiny_family
@@ -133,6 +133,15 @@ def test_a_branch_for_another_number_of_experts_is_refused():
     weight = layer.weights["down_proj"]
     with pytest.raises(AdapterError, match=r"x 3 experts features, the layer .* x 4 experts"):
         weight.add("knowledge", LowRank(weight.in_features, weight.out_features, 2, 1.0, stack=(3,)))
+
+
+def test_a_branch_that_could_not_be_merged_into_a_block_is_refused():
+    model = tiny_family("mixtral")
+    name, base = next((name, part) for name, part in model.named_modules() if takes_branches(part))
+    width = AdaptedExperts(base).in_features
+    with pytest.raises(AdapterError, match="a whole block of experts"):
+        attach(model, {"knowledge": {name: LowRank(width, width, 2, 1.0)}})
+    assert not adapted_layers(model)
 
 
 def test_experts_of_another_form_are_named_in_the_refusal():

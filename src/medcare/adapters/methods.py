@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class _Branches(TrainingMethod):
+class _BranchMethod(TrainingMethod):
     """What trains is branches, which a stage folder keeps apart from the base."""
 
     def save(self, model: PreTrainedModel, folder: Path, stage: Stage, base: str) -> None:
@@ -54,7 +54,7 @@ class _Branches(TrainingMethod):
         merge_unrouted(model)
 
 
-class Medcare(_Branches):
+class Medcare(_BranchMethod):
     """The method: knowledge beside noise and attention in stage 1, alignment beside knowledge in stage 2."""
 
     def attach(
@@ -65,7 +65,7 @@ class Medcare(_Branches):
         return trainable(model, trained_in(stage, train_knowledge=config.align.train_knowledge))
 
 
-class Lora(_Branches):
+class Lora(_BranchMethod):
     """One plain LoRA on all linears, of as many trained parameters.
 
     Its scale is that of the method's branches, whatever its rank.
@@ -141,7 +141,7 @@ class Full(TrainingMethod):
         model.requires_grad_(False)
 
 
-_KINDS: dict[str, TrainingMethod] = {
+_METHODS: dict[str, TrainingMethod] = {
     "medcare": Medcare(),
     "lora": Lora(),
     "loraplus": LoraPlus(),
@@ -154,4 +154,4 @@ _KINDS: dict[str, TrainingMethod] = {
     "osf": Osf(),
     "full": Full(),
 }
-METHODS: dict[Method, TrainingMethod] = {name: _KINDS[name.removesuffix("_two_stage")] for name in NAMES}
+METHODS: dict[Method, TrainingMethod] = {name: _METHODS[name.removesuffix("_two_stage")] for name in NAMES}

@@ -71,12 +71,18 @@ def attach(model: nn.Module, branches: Mapping[str, Mapping[str, Branch]], *, dr
         dropout: of the input of layers that have had no branch so far.
 
     Raises:
-        AdapterError: there is no such layer, it has another width, or it has a branch of that name.
+        AdapterError: there is no such layer, it has another width or a branch of that name, or it is a block
+            of experts and the branch is not routed.
     """
     layers = layers_at(model, {module for made in branches.values() for module in made})
     for name, made in branches.items():
         for module, branch in made.items():
             check_fits(layers[module], name, branch)
+            if branch.mergeable and isinstance(layers[module], AdaptedExperts):
+                raise AdapterError(
+                    f"The branch '{name}' can't stand beside {module}: it is a whole block of experts, of "
+                    "which no single weight could take the branch in. Put it beside the experts' weights."
+                )
     _check_own_weights(model, layers)
     if not adapted_layers(model):
         model.requires_grad_(False)

@@ -56,7 +56,7 @@ def _write_dora(model: nn.Module, path: Path) -> None:
 
 
 # In the order in which they are written: of two stages, the second one's after the first one's.
-_KINDS: dict[str, Callable[[nn.Module, Path], None]] = {
+_WRITERS: dict[str, Callable[[nn.Module, Path], None]] = {
     **dict.fromkeys(DORAS.values(), _write_dora),
     WEIGHTS: _write_weights,
 }
@@ -64,7 +64,7 @@ _KINDS: dict[str, Callable[[nn.Module, Path], None]] = {
 
 def written_in(folder: Path) -> Iterator[Path]:
     """The files and folders of this kind that a stage folder holds."""
-    return (folder / name for name in _KINDS if (folder / name).exists())
+    return (folder / name for name in _WRITERS if (folder / name).exists())
 
 
 def write_into(model: nn.Module, folder: Path) -> None:
@@ -75,4 +75,4 @@ def write_into(model: nn.Module, folder: Path) -> None:
         FolderError: one is not complete.
     """
     for path in written_in(folder):
-        _KINDS[path.name](model, path)
+        _WRITERS[path.name](model, path)

@@ -1,6 +1,6 @@
 """What a step does with its gradients: optimizers by name, and the learning rate's course.
 
-A new optimizer is a function in `_MADE`. What it keeps of each parameter and in its groups goes into
+A new optimizer is a function in `_OPTIMIZERS`. What it keeps of each parameter and in its groups goes into
 checkpoints as it is (`state`), so that any of them is continued bit for bit.
 """
 
@@ -23,6 +23,7 @@ from medcare.settings.config import Optimizer, RateSchedule, StageConfig
 _DECAY = 0.2  # the share of the steps over which WSD falls
 _NEEDS = {"adamw_8bit": ("bitsandbytes", "quantized"), "schedule_free": ("schedulefree", "schedule-free")}
 Groups = list[dict[str, Any]]
+"""Torch's parameter groups; ours have a `factor` of the learning rate."""
 
 
 def make_optimizer(
@@ -48,11 +49,11 @@ def make_optimizer(
         raise ConfigError(
             f"optimizer={name} needs the package {_NEEDS[name][0]}: pip install 'medcare[{_NEEDS[name][1]}]'"
         )
-    groups: dict[float, Groups] = defaultdict(list)
+    by_factor: dict[float, list[nn.Parameter]] = defaultdict(list)
     for key, parameter in parameters.items():
-        groups[_factor(key, stage.rates)].append(parameter)  # type: ignore[arg-type]
-    made = [{"params": members, "factor": factor} for factor, members in groups.items()]
-    return _MADE[name](made, stage.learning_rate, stage.weight_decay)
+        by_factor[_factor(key, stage.rates)].append(parameter)
+    groups: Groups = [{"params": members, "factor": factor} for factor, members in by_factor.items()]
+    return _OPTIMIZERS[name](groups, stage.learning_rate, stage.weight_decay)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -143,11 +144,11 @@ def _muon(groups: Groups, rate: float, decay: float) -> torch.optim.Optimizer:
     """Muon for what is one matrix; routers' biases and the experts' stacks are AdamW's."""
 
     def of(matrices: bool) -> Groups:
-        made = [
+        kept = [
             {**group, "params": [p for p in group["params"] if (p.dim() == 2) == matrices]}
             for group in groups
         ]
-        return [group for group in made if group["params"]]
+        return [group for group in kept if group["params"]]
 
     parts: list[torch.optim.Optimizer] = []
     if of(True):
@@ -171,7 +172,7 @@ def _schedule_free(groups: Groups, rate: float, decay: float) -> torch.optim.Opt
     return made
 
 
-_MADE: dict[Optimizer, Callable[[Groups, float, float], torch.optim.Optimizer]] = {
+_OPTIMIZERS: dict[Optimizer, Callable[[Groups, float, float], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "adamw_8bit": _adamw_8bit,
     "muon": _muon,

@@ -40,13 +40,13 @@ class StageRows:
 
     Attributes:
         examples: they train.
-        former: those of stage 1 that stage 2 goes back to; empty if it doesn't.
+        stage_one: those of stage 1 that stage 2 goes back to; empty if it doesn't.
         validation: what the stage is measured with, if the settings ask for it.
         apart: the rows that this stage and those before it are measured on.
     """
 
     examples: Corpus
-    former: Corpus
+    stage_one: Corpus
     validation: Validation | None
     apart: HeldOut
 
@@ -76,24 +76,24 @@ class StageRows:
                 "Stage 'align' trains the form of answers, but its data holds plain text. Put the text into "
                 "stage 1, mixed with its conversations by a recipe (docs/data.md)."
             )
-        former = Corpus.of([])
+        stage_one = Corpus.of([])
         if stage == "align" and config.goes_back:
             if not replayed:
                 raise DataError(
                     "align.replay and CorDA's second stage need the conversations of stage 1: set "
                     "aggregate.data to them."
                 )
-            former = _render(tokenizer, replayed, length)
+            stage_one = _render(tokenizer, replayed, length)
         measured, examples = _validation(config, stage, tokenizer, examples, validation, test)
         apart = HeldOut.before(start)
         if measured is not None and measured.examples:
             apart = apart.and_these(as_corpus(measured.examples))
-        examples, former = (_without(apart, rows, stage) for rows in (examples, former))
-        return cls(examples, former, measured, apart)
+        examples, stage_one = (_without(apart, rows, stage) for rows in (examples, stage_one))
+        return cls(examples, stage_one, measured, apart)
 
     def sample(self, seed: int, device: torch.device) -> Iterator[torch.Tensor]:
         """Token ids [1, s] of some rows, drawn from those of stage 1 if there are any."""
-        rows = self.former or self.examples
+        rows = self.stage_one or self.examples
         order = random.Random(f"sample:{seed}").sample(range(len(rows)), min(len(rows), _SAMPLED))
         return (torch.tensor([list(rows[number].ids)], device=device) for number in order)
 

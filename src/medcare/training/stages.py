@@ -221,7 +221,7 @@ def _loop(
         folder=out,
         pad_id=pad_id,
         noise_drop=config.adapters.noise_drop if stage == "aggregate" and config.method == "medcare" else 0.0,
-        replayed=rows.former if config.align.replay else (),
+        replayed=rows.stage_one if config.align.replay else (),
         validation=rows.validation,
         steps_before=before if settings.tail else 0,
     )
