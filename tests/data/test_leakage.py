@@ -42,6 +42,13 @@ def test_a_case_from_an_exam_in_an_instruction_is_found(exam: str, train: str) -
     assert (found.bad_train, found.bad_test) == (1, 0)
 
 
+@pytest.mark.parametrize("answer", [{}, {"Answer": ""}, {"Answer": "Z"}])
+def test_a_test_split_needs_no_answers(answer: dict[str, str], train: str, tmp_path: Path) -> None:
+    row = {"Question": CASE, "A": "肺炎", "B": "哮喘", "C": "胸膜炎", "D": "肺结核", **answer}
+    found = find_leakage([train], [str(write(tmp_path / "test.csv", [row]))])
+    assert (found.examples[0]["number"], found.bad_test) == (2, 0)
+
+
 def test_removing_leaves_the_others_and_keeps_what_was_taken_out(exam, train, tmp_path: Path) -> None:
     out = tmp_path / "clean.jsonl"
     find_leakage([train], [exam], remove=out)
