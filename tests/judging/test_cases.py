@@ -40,6 +40,15 @@ def test_a_folder_of_predictions_stands_for_its_file(cases, tmp_path):
     assert set(found.texts) == {"fever"}
 
 
+def test_a_thought_is_no_part_of_what_is_judged(cases, tmp_path):
+    texts = ["<think>flu?</think>\n\nfever", "flu?</think>fever", "<think>it never ended", "fever"]
+    rows = [{"id": case.id, "text": text} for case, text in zip(cases, texts, strict=False)]
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    (found,) = read_answers([tmp_path / "p.jsonl"], cases[: len(rows)])
+    assert found.texts == ("fever", "fever", "", "fever")[: len(rows)]
+    assert len(rows) > 2
+
+
 def test_the_models_of_a_run_have_names_of_their_own(run, cases):
     found = read_answers([run.parent / "run:base", run.parent / "run:align"], cases)
     assert [file.name for file in found] == ["base/predictions", "align/predictions"]

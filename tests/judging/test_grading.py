@@ -67,6 +67,15 @@ def test_the_mean_is_clipped_and_not_each_item_as_healthbench_does(tmp_path):
     assert value(run) == pytest.approx((-4 / 8 + 1) / 2, abs=1e-6)
 
 
+def test_the_thought_before_an_answer_is_not_shown_to_the_judge(tmp_path):
+    with fake_server(in_turn(met(1))) as judge:
+        run = folder_of(tmp_path, [CHILD], judge.url, "<think>A secret plan.</think>Weigh the child.")
+        grade(run, "model")
+    (body,) = judge.bodies
+    assert "Weigh the child." in body["messages"][0]["content"]
+    assert "secret plan" not in body["messages"][0]["content"]
+
+
 def test_without_criteria_it_is_the_mean_of_the_four_grades(tmp_path):
     with fake_server(in_turn(verdict())) as judge:  # 5, 4, 3, 2
         run = folder_of(tmp_path, [{"prompt": "Write a letter."}], judge.url, "Dear colleague")

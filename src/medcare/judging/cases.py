@@ -13,6 +13,7 @@ from medcare.evaluation.evaluated_model import find_answers
 from medcare.evaluation.evaluation_folder import PREDICTIONS
 from medcare.foundation.errors import EvaluationError
 from medcare.foundation.storage import file_hash
+from medcare.text.thoughts import parted
 
 # The names of each field in the formats that are read, the most telling first.
 _QUESTION = ("question", "input", "prompt")
@@ -49,7 +50,7 @@ class AnswerFile:
     Attributes:
         name: what the file is called in results, never told to the judge.
         path: the file.
-        texts: [n], in the order of the cases.
+        texts: [n], in the order of the cases, without the thoughts before them.
     """
 
     name: str
@@ -100,9 +101,14 @@ def read_answers(paths: Sequence[Path], cases: Sequence[Case]) -> list[AnswerFil
     found = []
     for path, name in zip(paths, _names(paths), strict=True):
         rows = pair_rows(ids, path, ignored=_tested(path))
-        texts = tuple(answer_text(row, path) for row in rows if row is not None)
+        texts = tuple(without_thought(answer_text(row, path)) for row in rows if row is not None)
         found.append(AnswerFile(name, path, texts))
     return found
+
+
+def without_thought(text: str) -> str:
+    """What stands after a thought; nothing where it never came to an answer."""
+    return parted(text)[1] or ""
 
 
 def hashes_of(paths: Mapping[str, Path]) -> dict[str, dict[str, str]]:

@@ -18,7 +18,7 @@ from medcare.foundation.errors import ConfigError
 from medcare.foundation.progress import say
 from medcare.foundation.storage import write_jsonl
 from medcare.judging.cache import Cache
-from medcare.judging.cases import AnswerFile, Case
+from medcare.judging.cases import AnswerFile, Case, without_thought
 from medcare.judging.judge import Judge
 from medcare.judging.rating import Cost, rate, requests
 from medcare.judging.rubric import HIGHEST, LOWEST
@@ -50,7 +50,7 @@ def grade(folder: Path, model: str) -> None:
     rows = []
     for task in tasks.values():
         if own := [item for item in judged if item.task == task.name]:
-            texts = tuple(str(answers[item.id]["text"]) for item in own)
+            texts = tuple(without_thought(str(answers[item.id]["text"])) for item in own)
             rows += _graded(task, own, AnswerFile(model, path, texts))
     write_jsonl(path.with_name(GRADES), rows)
 
