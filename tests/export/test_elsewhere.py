@@ -13,6 +13,8 @@ import subprocess
 import sysconfig
 import tempfile
 import venv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -58,19 +60,41 @@ def python_4() -> Path:
     return program
 
 
-def read_in_4(root: Path) -> dict[str, dict]:
-    """What 4.57 makes of each folder in `root`."""
+Reads = Callable[[Path], dict[str, dict]]
+
+
+@contextmanager
+def transformers_4() -> Iterator[Reads]:
+    """A process of 4.57: what it makes of each folder in a folder."""
     script = Path(__file__).with_name("transformers_4.py")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [python_4(), script, root, sysconfig.get_path("purelib")],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads((root / "read.json").read_text())
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [python_4(), script, sysconfig.get_path("purelib")],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+
+        def read(root: Path) -> dict[str, dict]:
+            process.stdin.write(f"{root}\n")
+            process.stdin.flush()
+            if not any(line == f"{root}\n" for line in process.stdout):
+                errors.seek(0)
+                raise AssertionError(errors.read()[-2000:])
+            return json.loads((root / "read.json").read_text())
+
+        yield read
+
+
+@pytest.fixture(scope="module")
+def read_in_4():
+    with transformers_4() as read:
+        yield read
 
 
 def with_other_rotations(config: PretrainedConfig) -> PretrainedConfig:
@@ -106,7 +130,7 @@ def verdict(read: dict, logits: torch.Tensor) -> str:
     return "yes" if difference < 1e-3 and not read["missing"] else "computes otherwise"
 
 
-def verdicts(root: Path) -> tuple[dict[str, str], dict[str, str]]:
+def verdicts(root: Path, read_in_4: Reads) -> tuple[dict[str, str], dict[str, str]]:
     """On each family's folder, of a base that 4.57 itself has saved; and of one of transformers 5.
 
     A base that 4.57 has saved comes from reading what was made of the other one.
@@ -140,8 +164,8 @@ def verdicts(root: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    return verdicts(tmp_path_factory.mktemp("families"))
+def table(tmp_path_factory, read_in_4):
+    return verdicts(tmp_path_factory.mktemp("families"), read_in_4)
 
 
 def test_every_family_computes_the_same_or_is_named(table):
@@ -192,7 +216,7 @@ SCALINGS = {
 
 
 @pytest.fixture(scope="module")
-def others(tmp_path_factory):
+def others(tmp_path_factory, read_in_4):
     """A folder, the logits here of scaled positions, and what 4.57 reads of these and of tokenizers."""
     root = tmp_path_factory.mktemp("others")
     logits = write_scaled(root)
@@ -249,7 +273,7 @@ def test_tokenizers_ends_and_dtype(dtype, others):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as made:
-        found, of_transformers_5 = verdicts(Path(made))
+    with tempfile.TemporaryDirectory() as made, transformers_4() as read_in_4:
+        found, of_transformers_5 = verdicts(Path(made), read_in_4)
     print({family: told for family, told in of_transformers_5.items() if told != found[family]})
     TABLE.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,6 +1,9 @@
 """Run by another environment's Python, with transformers 4.57: what it makes of every folder in a folder.
 
-python transformers_4.py FOLDER PACKAGES    writes FOLDER/read.json; FOLDER-4/NAME as 4.57 saves it, if asked
+python transformers_4.py PACKAGES    for each line FOLDER that comes in, writes FOLDER/read.json, and
+                                     FOLDER-4/NAME as 4.57 saves it, if asked; then says FOLDER
+
+One process for all of them: it takes seconds to start.
 
 What is not pinned there (torch, numpy, ...) comes from PACKAGES, the site-packages of whoever asks.
 """
@@ -12,7 +15,7 @@ import sys
 import warnings
 from pathlib import Path
 
-sys.path.append(sys.argv[2])  # after its own packages, which are looked in first
+sys.path.append(sys.argv[1])  # after its own packages, which are looked in first
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -57,7 +60,9 @@ def read(folder: Path, resaved: Path) -> dict:
 
 
 if __name__ == "__main__":
-    root = Path(sys.argv[1])
-    folders = sorted(path.parent for path in root.glob("*/asked.json"))
-    found = {folder.name: read(folder, root.with_name(f"{root.name}-4") / folder.name) for folder in folders}
-    (root / "read.json").write_text(json.dumps(found))
+    for line in sys.stdin:
+        root = Path(line.rstrip("\n"))
+        folders = sorted(path.parent for path in root.glob("*/asked.json"))
+        found = {path.name: read(path, root.with_name(f"{root.name}-4") / path.name) for path in folders}
+        (root / "read.json").write_text(json.dumps(found))
+        print(root, flush=True)
