@@ -16,6 +16,7 @@ from medcare.export.lora import PARTS, export_lora
 from medcare.foundation.errors import AdapterError, ConfigError, FolderError
 from medcare.settings.config import one_of
 from tests.export.stage_folders import stage_folders
+from tests.models.families import tiny_family
 
 IDS = torch.arange(3, 27).reshape(2, 12)
 
@@ -87,6 +88,17 @@ def test_the_uniform_form_keeps_to_what_vllm_reads(run, tmp_path):
         stem, which = name.removeprefix("base_model.model.").removesuffix(".weight").rsplit(".", 1)
         assert stem in config["target_modules"]
         assert tensor.shape[0 if which == "lora_A" else 1] == config["r"]
+
+
+def test_the_rank_of_experts_is_not_their_number(tmp_path):
+    tiny_family("mixtral").save_pretrained(tmp_path / "base")
+    _, align = stage_folders(tmp_path / "base", tmp_path)
+    for uniform in (False, True):
+        out = tmp_path / f"lora-{uniform}"
+        assert export_lora(tmp_path / "align", out, uniform=uniform) == 8
+        got = load_model(out, device="cpu", dtype="float32")(IDS).logits
+        torch.testing.assert_close(got, align(IDS).logits, rtol=0, atol=1e-5)
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 8
 
 
 def test_the_other_form_gives_each_module_its_own_rank(run, tmp_path):

@@ -68,7 +68,7 @@ def export_lora(
         for name, update in read_lora(folder / spec.path).items():
             updates[name].append(update)
     joined = {name: join(of_module) for name, of_module in updates.items()}
-    rank = max(part.down.shape[0] for part in joined.values())
+    rank = max(part.down.shape[-2] for part in joined.values())
     if claim(out, manifest["config"], settings):
         return rank
     if uniform:
