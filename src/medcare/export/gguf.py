@@ -72,6 +72,21 @@ class GgufFile:
 
 
 @dataclass(frozen=True)
+class _Origin:
+    """What is exported.
+
+    Attributes:
+        manifest: its own; that of what this package did not train has no `stage`.
+        stage_folder: the stage behind it.
+        settings: the export's, for its manifest.
+    """
+
+    manifest: dict[str, Any]
+    stage_folder: Path
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class _FileTensor:
     """One tensor of the file: its name and type there, and its values in transformers' order of rows.
 
@@ -109,7 +124,8 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
     _check_request(out, kind)
     if plain_source(expanded(folder)) is None:
         folder = last_stage(expanded(folder))
-    manifest, stage_folder, settings = _source(folder, kind)
+    origin = _origin(folder, kind)
+    manifest, settings = origin.manifest, origin.settings
     config = load_config(base_source(folder, base=base))
     architecture = architecture_of(config)
     vocabulary = read_vocabulary(tokenizer_of(folder, base=base), config.vocab_size)
@@ -121,7 +137,7 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
     plain: Type = kind if kind in _FILE_TYPES else "f16"
     tensors = list(_file_tensors(model, architecture, plain))
     claim(out, run, settings)
-    front = front_matter({**manifest, "stage": "gguf"}, stages_behind(stage_folder))
+    front = front_matter({**manifest, "stage": "gguf"}, stages_behind(origin.stage_folder))
 
     def write(part: Path) -> None:
         from gguf import GGUFWriter
@@ -141,7 +157,7 @@ def export_gguf(folder: str | Path, out: Path, kind: Type = "f16", *, base: str 
     facts = {"base": manifest["base"], "base_facts": describe(model), "sha256": file_hash(path)}
     write_manifest(out, run, {**settings, **facts})
     if "stage" in manifest:
-        write_card(out, source=stage_folder)
+        write_card(out, source=origin.stage_folder)
     notes = _notes(tensors, context_length(config), config.max_position_embeddings, kind)
     return GgufFile(path, (*vocabulary.notes, *notes))
 
@@ -179,11 +195,8 @@ def _check_request(out: Path, kind: Type) -> None:
         )
 
 
-def _source(folder: str | Path, kind: Type) -> tuple[dict[str, Any], Path, dict[str, Any]]:
-    """What is exported: its manifest, the stage folder behind it, and the settings of the export.
-
-    The manifest of what this package did not train has no `stage`.
-    """
+def _origin(folder: str | Path, kind: Type) -> _Origin:
+    """What a folder or a base name stands for; raises AdapterError for alignment alone."""
     path = expanded(folder)
     plain = plain_source(path)
     if plain is not None and path.is_dir():
@@ -191,7 +204,7 @@ def _source(folder: str | Path, kind: Type) -> tuple[dict[str, Any], Path, dict[
     name = str(path.resolve()) if path.is_dir() else str(folder)
     if not (path / MANIFEST).is_file():
         manifest: dict[str, Any] = {"config": RunConfig(model=ModelConfig(base=name)), "base": name}
-        return manifest, path, {"stage": "gguf", "from": name, "type": kind}
+        return _Origin(manifest, path, {"stage": "gguf", "from": name, "type": kind})
     manifest = read_manifest(path)
     if manifest.get("parts") == "alignment":
         raise AdapterError(
@@ -205,7 +218,7 @@ def _source(folder: str | Path, kind: Type) -> tuple[dict[str, Any], Path, dict[
         "source": manifest.get("result") or manifest.get("source"),
         "parts": manifest.get("parts", "both"),
     }
-    return manifest, stages, settings
+    return _Origin(manifest, stages, settings)
 
 
 def _file_tensors(model: PreTrainedModel, architecture: Architecture, kind: Type) -> Iterator[_FileTensor]:
