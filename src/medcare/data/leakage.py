@@ -107,15 +107,14 @@ def _compare(
 ) -> None:
     for reading in train:
         for number, record in reading.conversations():
-            fault: dict[str, Any] = {"file": reading.source, "number": number}
+            place: dict[str, Any] = {"file": reading.source, "number": number}
             if isinstance(record, Bad):
                 leakage.bad_train += 1
-                fault |= {"bad": record.reason, "row": record.row}
-            elif kinds := index.add(_texts(record)):
-                fault["kinds"] = sorted(kinds)
+                fault = {**place, "bad": record.reason, "row": record.row}
+            elif kinds := sorted(index.add(_texts(record))):
                 if len(leakage.examples) < _EXAMPLES:
-                    leakage.examples.append(dict(fault))
-                fault["row"] = record.to_dict()
+                    leakage.examples.append({**place, "kinds": kinds})
+                fault = {**place, "kinds": kinds, "row": record.to_dict()}
             else:
                 if kept:
                     kept.write(line(record))
