@@ -17,6 +17,9 @@ def test_alone_nobody_waits(monkeypatch):
     assert (processes.count(), processes.number(), processes.is_main()) == (1, 0, True)
     with processes.main_first():
         processes.wait()
+    for name in ("WORLD_SIZE", "RANK"):  # a scheduler's script may pass on what it has not got
+        monkeypatch.setenv(name, "")
+    assert (processes.count(), processes.number()) == (1, 0)
 
 
 def test_a_swallowed_ctrl_c_is_raised_again_at_the_next_sign_of_progress(monkeypatch):

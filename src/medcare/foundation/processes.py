@@ -20,12 +20,12 @@ _LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by pee
 
 def count() -> int:
     """How many processes take part."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def number() -> int:
     """This one's number, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ.get("RANK") or 0)
 
 
 def is_main() -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -372,3 +374,20 @@ def test_a_workbook_that_is_far_larger_than_its_file_is_refused(tmp_path: Path) 
     book.save(tmp_path / "far.xlsx")
     with pytest.raises(DataError, match=r"far\.xlsx can't be read in 4 GiB of memory .* Save it as CSV"):
         list(open_rows(str(tmp_path / "far.xlsx")).rows)
+
+
+def test_a_workbook_is_read_where_less_is_allowed_than_it_may_take(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.append(["question", "answer"])
+    book.active.append(["q", "a"])
+    book.save(tmp_path / "a.xlsx")
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (300, 300)); "
+        "from medcare.data.readers.rows import open_rows; "
+        "print([row.value for row in open_rows(sys.argv[1]).rows])"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "a.xlsx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[{'question': 'q', 'answer': 'a'}]\n"

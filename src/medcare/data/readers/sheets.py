@@ -29,8 +29,10 @@ import contextlib, json, sys
 path, most, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with contextlib.suppress(ImportError):  # there is none on Windows
     import resource
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    for kind, bound in ((resource.RLIMIT_AS, most), (resource.RLIMIT_CPU, seconds)):
+        hard = resource.getrlimit(kind)[1]
+        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        resource.setrlimit(kind, (bound, bound))
 from python_calamine import CalamineError, CalamineWorkbook
 try:
     with CalamineWorkbook.from_path(path) as book:
