@@ -10,7 +10,6 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -51,9 +50,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
 
 
+_SHARED = ("tests.forked", "tests.models.families")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a group stay in one worker; the longest groups begin first, so that none ends alone."""
-    first = ("benchmark", "forked", *(_group(item) for item in items if item.get_closest_marker("slow")))
+    first = ("benchmark", *_SHARED, *(_group(item) for item in items if item.get_closest_marker("slow")))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     rank = {group: number for number, group in enumerate(dict.fromkeys(first))}
@@ -61,16 +63,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group(item: pytest.Item) -> str:
-    """A module; but all of the benchmark (costly fixtures), and all that fork their processes off one."""
+    """A module; or all modules that share what is costly to make: fixtures, a process, imported families."""
     module = item.path.relative_to(TESTS)
     if module.parts[0] == "benchmark":
         return "benchmark"
-    return "forked" if _forks(item.module) else str(module)  # type: ignore[attr-defined]
+    return next((name for name in _SHARED if _uses(item.path, name)), str(module))
 
 
 @cache
-def _forks(module: ModuleType) -> bool:
-    return any(getattr(value, "__module__", None) == "tests.forked" for value in vars(module).values())
+def _uses(path: Path, name: str) -> bool:
+    return f"from {name} import" in path.read_text(encoding="utf-8")
 
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma")

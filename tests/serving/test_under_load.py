@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ import pytest
 
 from medcare.serving.service import Limits
 from tests.conftest import tiny_model
+from tests.forked import command_line, started
 from tests.serving.conftest import Running, running, served, slow_down, wait_for
 from tests.text.tokenizers_by_family import tokenizer_of
 
@@ -172,26 +171,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_signal_ends_the_command_with_success(folder: Path) -> None:
     """The command as a person starts it, asked over its port, told to stop in the middle of an answer."""
-    command = [sys.executable, "-m", "medcare", "serve", f"tiny={folder}", "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "KEY": "geheim", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, "--api-key-env", "KEY"], stderr=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stderr is not None
-    try:
-        url = next(match[0] for line in process.stderr if (match := re.search(r"http://\S+", line)))
+    command = ["serve", f"tiny={folder}", "--port", "0", "--device", "cpu", "--api-key-env", "KEY"]
+    with started(command_line, *command, KEY="geheim", OMP_NUM_THREADS="1") as (process, told):
+        url = next(match[0] for line in told if (match := re.search(r"http://\S+", line)))
         with openai.OpenAI(base_url=f"{url}/v1", api_key="geheim", max_retries=0, timeout=60) as client:
             stream = iter(
                 client.chat.completions.create(model="tiny", messages=QUESTION, max_tokens=200, stream=True)
             )
             next(stream)
-            process.send_signal(signal.SIGTERM)
+            os.kill(process.pid, signal.SIGTERM)
             chunks = list(stream)
         assert chunks[-1].choices[0].finish_reason in ("length", "stop")
-        rest = process.stderr.read()
-        assert process.wait(20) == 0
+        rest = told.read()
+        process.join(20)
+        assert process.exitcode == 0
         assert "research only" in rest
         assert "Traceback" not in rest
-    finally:
-        process.kill()
-        process.communicate()
