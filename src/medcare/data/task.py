@@ -91,8 +91,8 @@ class BenchmarkFile(Outside):
     Attributes:
         cards: of the tasks.
         test_set: what the items were taken from; None where they were built.
-        seed: of what was built.
-        sizes: likewise.
+        seed: what they were built with; None for a test set.
+        sizes: how much was built; None for a test set.
     """
 
     cards: list[dict[str, Any]]

@@ -60,7 +60,7 @@ class TrainingData:
         names: of the files: the source of rows that name none.
         readings: opens them, file by file.
         columns: what they are called, as in `open_data`.
-        thoughts: what becomes of an assistant's.
+        thoughts: what becomes of the assistant's thoughts.
     """
 
     digest: str

@@ -17,11 +17,11 @@ class Memory:
     """Bytes.
 
     Attributes:
-        total: that this process may use: of the machine, or of its container.
-        free: of those.
+        total: what this process may use: the machine's memory, or its container's share.
+        free: how much of that is free.
         limited: whether a container or a job scheduler allows less than the machine has.
-        swap: of swap space, all of it.
-        swapped: of it in use, by all programs.
+        swap: the size of the swap space.
+        swapped: how much of it is in use, by all programs.
     """
 
     total: int

@@ -29,7 +29,7 @@ class HubData:
     Attributes:
         name: of the data set; its repository may also be a folder of this machine, read as one is.
         config: the configuration, if one is named.
-        split: of its rows.
+        split: the split that is read.
     """
 
     name: HubName

@@ -58,7 +58,7 @@ class Reading:
         format: the format's name, a key of `FORMATS`.
         form: the format, with everything settled that the first rows tell.
         rows: the rows, to be read once, their columns called as in the format.
-        exam: what the exam is called that the file is a subject of; empty: as the file.
+        exam: the name of the exam that the file is one subject of; empty where it is an exam of its own.
     """
 
     source: str
@@ -73,7 +73,7 @@ class Reading:
         """Every row's number and its training example, or what is wrong with it; in order.
 
         Args:
-            thoughts: what becomes of an assistant's.
+            thoughts: what becomes of the assistant's thoughts.
         """
         for row in self.rows:
             try:
@@ -252,7 +252,7 @@ def conversations(
         format: a key of `FORMATS`; None recognises it.
         columns: as in `open_data`.
         encoding: as in `open_data`.
-        thoughts: what becomes of an assistant's.
+        thoughts: what becomes of the assistant's thoughts.
         on_bad: called with every row that gives no example; None raises DataError at the first.
 
     Raises:
