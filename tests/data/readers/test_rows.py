@@ -161,7 +161,10 @@ def test_an_encoding_that_is_named_is_taken(tmp_path: Path) -> None:
     assert row.value == {"q": "Симптом?", "a": "боль"}
     (tmp_path / "b.csv").write_bytes(b"\xef\xbb\xbfq,a\n1,2\n")
     assert [row.value for row in open_rows(str(tmp_path / "b.csv"), "UTF-8").rows] == [{"q": "1", "a": "2"}]
-    for encoding in ("klingon", "base64", "idna", "utf\0"):  # of the last three, none is of texts
+    for encoding in ("utf-16", "utf-32", "utf-7", "hz", "cp037"):
+        path.write_bytes("q,a\n1,2\n".encode(encoding))
+        assert [row.value for row in open_rows(str(path), encoding).rows] == [{"q": "1", "a": "2"}]
+    for encoding in ("klingon", "base64", "idna", "punycode", "utf\0"):  # none of them is of texts
         with pytest.raises(DataError, match=f"no encoding '{encoding}'"):
             open_rows(str(path), encoding)
 

@@ -136,7 +136,7 @@ def open_file(path: Path, endings: tuple[str, ...], encoding: str | None = None)
     """
     if encoding is not None:
         try:
-            b"a".decode(encoding, "surrogateescape")
+            "a".encode(encoding).decode(encoding, "surrogateescape")
         except (LookupError, ValueError) as error:  # ValueError: it is for other things than texts of files
             raise DataError(f"There is no encoding '{encoding}'. Try utf-8, gb18030 or cp1252.") from error
     if path.suffix.lower() != ".zip":
