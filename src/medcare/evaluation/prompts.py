@@ -1,4 +1,4 @@
-"""What is put to a model for each test item: examples, the order of the options, what it is to answer with.
+"""The prompt of each test item: the examples before it, the order of its options, and what answers it.
 
 Everything that changes a prompt is decided here and described by `Prompts.settings`, which is stored beside
 the predictions, so that a file is never continued with other prompts. Imports no torch.
@@ -67,34 +67,39 @@ def build_prompts(
         config: `exams`, `shots`, `shuffle_options`, `max_new_tokens`.
         seed: of the order of the options.
         examples: to take the shots from; needed if there are any.
-        tasks: by name; how one says that its questions are answered goes before `exams`.
+        tasks: by name; how a task says that its questions are answered goes before `exams`.
 
     Raises:
         EvaluationError: there are too few examples that tell nothing of a test item, or a thought or several
             answers are wanted where options are ranked.
     """
-    declared = {name: task.answered for name, task in (tasks or {}).items() if task.answered}
-    generate = {
-        task: declared.get(task, _ANSWERED[config.exams]) == "words"
-        for task in dict.fromkeys(item.task for item in items)
-    }
-    if (config.thinking or config.samples > 1) and (
-        task := next((item.task for item in items if item.options and not generate[item.task]), "")
-    ):
+    in_words = {}
+    for name in dict.fromkeys(item.task for item in items):
+        declared = tasks[name].answered if tasks and name in tasks else ""
+        in_words[name] = (declared or _ANSWERED[config.exams]) == "words"
+    ranked = next((item.task for item in items if item.options and not in_words[item.task]), "")
+    if ranked and (config.thinking or config.samples > 1):
         raise EvaluationError(
-            f"The options of '{task}' are ranked by log-likelihood, before which nothing is thought. Set "
+            f"The options of '{ranked}' are ranked by log-likelihood, before which nothing is thought. Set "
             "evaluation.exams=generation, or answered: words in the task's file."
         )
     shots: dict[str, tuple[Message, ...]] = {}
     if config.shots:
         assert examples is not None
-        shots = {task: examples.draw(task, config.shots, generate=words) for task, words in generate.items()}
+        shots = {task: examples.draw(task, config.shots, generate=words) for task, words in in_words.items()}
     prompts = []
     for item in items:
-        words = generate[item.task]
+        words = in_words[item.task]
         question, order = ask(item, generate=words, seed=seed if config.shuffle_options else None)
         messages = (*shots.get(item.task, ()), Message("user", question))
         prompts.append(Prompt(item, messages, () if words else item.options, order))
+    return Prompts(tuple(prompts), _settings(items, config, seed, shots))
+
+
+def _settings(
+    items: Sequence[Item], config: EvaluationConfig, seed: int, shots: Mapping[str, Sequence[Message]]
+) -> dict[str, Any]:
+    """What decides the prompts and how they are answered; those of drawn answers only where they are set."""
     settings: dict[str, Any] = {
         "exams": config.exams,
         "shots": config.shots,
@@ -110,4 +115,4 @@ def build_prompts(
         )
     if config.shuffle_options or config.temperature:
         settings["seed"] = seed
-    return Prompts(tuple(prompts), settings)
+    return settings

@@ -160,18 +160,18 @@ class Options:
         named: list[str] = []
         end = first = place
         joint, texts = "", 0
-        while item := self._run.match(text, place):
-            if len(set(item[1])) < len(item[1]) or not self._ends(text, item.end(), item):
+        while match := self._run.match(text, place):
+            if len(set(match[1])) < len(match[1]) or not self._ends(text, match.end(), match):
                 # "A, B is wrong" states A; "A and B are wrong" states nothing.
                 if named and (strict or joint.strip(" ,;.")):
                     return NO_LETTERS, end
                 break
-            named += item[1]
+            named += match[1]
             if len(named) > 2 * len(self):  # no answer, and it might go on for long
                 return NO_LETTERS, end
-            own = self.own_text(text, item.end(), item[1])
+            own = self.own_text(text, match.end(), match[1])
             texts += own is not None
-            end = own or item.end()
+            end = own or match.end()
             separator = _SEPARATOR.match(text, end)
             # A space joins letters, but not letters with their texts: "A. Aspirin B. Ibuprofen" is the
             # question.
@@ -193,27 +193,27 @@ class Options:
 
     def texts_at(self, text: str, place: int) -> tuple[Letters, int]:
         """The options whose texts stand at a place, joined by commas or "and", and where they end."""
-        low = self.fold(text[place : place + _REACH])
+        folded = self.fold(text[place : place + _REACH])
         named: set[str] = set()
-        article = _ARTICLE.match(low)
+        article = _ARTICLE.match(folded)
         starts = (0, article.end()) if article and article.end() else (0,)
         end = 0
         for start in starts:
-            while start < len(low):
-                letter = self._text_at(low, start)
+            while start < len(folded):
+                letter = self._text_at(folded, start)
                 if not letter:
                     break
                 named.add(letter)
                 end = start + len(self.texts[letter])
-                separator = _SEPARATOR.match(low, end)
+                separator = _SEPARATOR.match(folded, end)
                 if not separator:
                     break
                 start = separator.end()
             if named:
                 break
-        if not named and self.all_of_them and (whole := _ALL.match(low)):
+        if not named and self.all_of_them and (whole := _ALL.match(folded)):
             return frozenset(self.all_of_them), place + whole.end()
-        return (NO_LETTERS if _LEFT_OPEN.match(low, end) else frozenset(named)), place + end
+        return (NO_LETTERS if _LEFT_OPEN.match(folded, end) else frozenset(named)), place + end
 
     def alone(self, text: str) -> Letters:
         """The answer, if the text is nothing else: letters, letters with their options' texts, or texts."""
@@ -235,12 +235,14 @@ class Options:
         for letter in self.letters:
             gap = _LIST_GAP.match(text, place)
             start = gap.end() if gap else place
-            item = self._run.match(text, start)
-            if item is None or item[1] != letter:
+            match = self._run.match(text, start)
+            if match is None or match[1] != letter:
                 break
-            end = self.own_text(text, item.end(), letter)
+            end = self.own_text(text, match.end(), letter)
             if end is None:
-                rest = self.fold(text[item.end() :].strip(MARKS)) if len(text) - item.end() < _REACH else "?"
+                rest = (
+                    self.fold(text[match.end() :].strip(MARKS)) if len(text) - match.end() < _REACH else "?"
+                )
                 if named and self.texts[letter].startswith(rest):
                     return [*named, letter], len(text)
                 break
@@ -251,11 +253,11 @@ class Options:
     def own_text(self, text: str, end: int, letter: str) -> int | None:
         """Where the text of a letter's option ends, if it stands after the letter: "B. Ibuprofen"."""
         own = self.texts[letter] if len(letter) == 1 else ""
-        low = self.fold(text[end : end + _REACH])
-        start = len(low) - len(low.lstrip(" .:、,)-–—(\"“'‘|"))
-        if not own or low[:1] in ("'", "’") or not low.startswith(own, start):
+        folded = self.fold(text[end : end + _REACH])
+        start = len(folded) - len(folded.lstrip(" .:、,)-–—(\"“'‘|"))
+        if not own or folded[:1] in ("'", "’") or not folded.startswith(own, start):
             return None
-        return end + start + len(own) if _ends_apart(low, start + len(own)) else None
+        return end + start + len(own) if _ends_apart(folded, start + len(own)) else None
 
     def letters_before(self, pattern: str, text: str) -> Iterator[tuple[Letters, re.Match[str]]]:
         """One or more letters right before what is said of them: "A and C are correct".
@@ -367,25 +369,25 @@ class Options:
 
     # What ends a letter or a text.
 
-    def _text_at(self, low: str, start: int) -> str | None:
+    def _text_at(self, folded: str, start: int) -> str | None:
         for letter, option in self.longest_first:
-            if option and low.startswith(option, start) and _ends_apart(low, start + len(option)):
+            if option and folded.startswith(option, start) and _ends_apart(folded, start + len(option)):
                 return letter
         return None
 
     def _small_at(self, text: str, place: int) -> tuple[Letters, int]:
         """A letter in lower case, with nothing after it: "a" is a word too."""
-        item = self._small.match(text, place)
-        if item and (
-            text[item.end() - 1] in ')]}"”' or not text[item.end() : item.end() + 2].strip(MARKS + "\n")
+        match = self._small.match(text, place)
+        if match and (
+            text[match.end() - 1] in ')]}"”' or not text[match.end() : match.end() + 2].strip(MARKS + "\n")
         ):
-            return frozenset(item[1].upper()), item.end()
+            return frozenset(match[1].upper()), match.end()
         return NO_LETTERS, place
 
-    def _ends(self, text: str, end: int, item: re.Match[str]) -> bool:
+    def _ends(self, text: str, end: int, match: re.Match[str]) -> bool:
         """Whether letters that end here are letters of options, and not a part of something longer."""
         rest = text[end : end + _REACH]
-        if not rest or text[end - 1] in ')]}"”' or self.own_text(text, end, item[1]):
+        if not rest or text[end - 1] in ')]}"”' or self.own_text(text, end, match[1]):
             return True
         char, rest = rest[0], rest[1:]
         if char == ".":  # "E. coli", "B.1.1.7"
@@ -394,7 +396,7 @@ class Options:
         if char in "-–'’":  # "C-reactive protein", "B's"
             return not rest[:1].isalnum()
         if char == " ":
-            called = _CALLED.search(text, max(0, item.start() - 12), item.start())
+            called = _CALLED.search(text, max(0, match.start() - 12), match.start())
             return bool(called) or self._goes_on(rest.lstrip(" "))
         if is_han(char):
             return bool(_AFTER_HAN.match(char + rest))
@@ -406,8 +408,8 @@ class Options:
             return True
         if is_han(after[0]):
             return bool(_AFTER_HAN.match(after))
-        item = self._run.match(after)
-        following = item is not None and not after[item.end() : item.end() + 1].isalnum()
+        match = self._run.match(after)
+        following = match is not None and not after[match.end() : match.end() + 1].isalnum()
         return following or bool(_AFTER_WORD.match(after))
 
 
@@ -416,11 +418,11 @@ def is_han(char: str) -> bool:
     return len(char) == 1 and "\u4e00" <= char <= "\u9fff"
 
 
-def _ends_apart(low: str, end: int) -> bool:
+def _ends_apart(folded: str, end: int) -> bool:
     """Whether a text that ends here is not the beginning of a longer word or number."""
-    last, char, after = low[end - 1], low[end : end + 1], low[end + 1 : end + 2]
+    last, char, after = folded[end - 1], folded[end : end + 1], folded[end + 1 : end + 2]
     if is_han(last):
-        return not is_han(char) or bool(_AFTER_TEXT.match(low, end))
+        return not is_han(char) or bool(_AFTER_TEXT.match(folded, end))
     if not last.isalnum():
         return True
     if char == "-" or (char == "." and last.isdigit()):
@@ -428,10 +430,10 @@ def _ends_apart(low: str, end: int) -> bool:
     return not (char == "%" or char.isalnum()) or (is_han(char) and not last.isdigit())
 
 
-def _begins_apart(low: str, start: int) -> bool:
+def _begins_apart(folded: str, start: int) -> bool:
     """Whether a text that starts here is not the end of a longer word or number."""
-    before = low[start - 1 : start] if start else ""
-    return is_han(low[start]) or not before.isalnum() or is_han(before)
+    before = folded[start - 1 : start] if start else ""
+    return is_han(folded[start]) or not before.isalnum() or is_han(before)
 
 
 def _stands_alone(text: str, start: int) -> bool:
