@@ -30,7 +30,7 @@ from medcare.models.identity import base_digest
 from medcare.models.placement import is_offloaded, is_split, placement_of
 from medcare.models.soundness import fit_tokenizer
 from medcare.settings.config import AUTO, EMBEDDED
-from medcare.settings.run_folder import CONFIG, check, plain_source, read_manifest
+from medcare.settings.run_folder import CONFIG, PEFT_CONFIG, check, plain_source, read_manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -86,7 +86,7 @@ def load_model(
             f"{'cut' if is_split(model) else 'partly in main memory or on the disk'}. Make one model of both "
             f"and use that: {command('merge', argument(folder), '--out', 'MODEL')}"
         )
-    if (path / "adapter_config.json").is_file():
+    if (path / PEFT_CONFIG).is_file():
         load_branch(model, SPECS["knowledge"], path)
     else:
         manifest = _stage_manifest(path)
@@ -145,7 +145,7 @@ def base_source(folder: str | Path, *, base: str | None = None) -> str:
         return source
     if base is not None:
         return base
-    adapter = (path / "adapter_config.json").is_file()
+    adapter = (path / PEFT_CONFIG).is_file()
     named = _peft_base(path) if adapter else str(_stage_manifest(path)["base"])
     try:
         resolve_base(named)
@@ -210,7 +210,7 @@ def _check_weights(manifest: dict[str, Any], folder: Path, base: str | None) -> 
 
 
 def _peft_base(path: Path) -> str:
-    file = read_as(path / "adapter_config.json", AdapterFile, AdapterError)
+    file = read_as(path / PEFT_CONFIG, AdapterFile, AdapterError)
     base = file.base_model_name_or_path
     if not base:
         raise FolderError(

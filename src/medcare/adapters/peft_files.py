@@ -26,8 +26,10 @@ from medcare.foundation.outside import Outside, read_as
 from medcare.foundation.storage import write_json
 from medcare.models.base_model import resolve_base
 from medcare.models.tensor_files import load_tensors, save_tensors
+from medcare.settings.run_folder import PEFT_CONFIG
 
 _PEFT_PREFIX = "base_model.model."
+_PEFT_WEIGHTS = "adapter_model.safetensors"
 _LENGTH = "lora_magnitude_vector"
 _NAMES_OF_EXPERTS = tuple(f".{name}" for name in ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"))
 # What makes a LoRA more than scale * B A x on linear layers, and initialisations that alter W as well.
@@ -112,8 +114,8 @@ def save_lora(
         tensors[f"{_PEFT_PREFIX}{stored}.lora_B.weight"] = up
     for name, length in (lengths or {}).items():
         tensors[f"{_PEFT_PREFIX}{name}.{_LENGTH}"] = length
-    save_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
-    write_json(folder / "adapter_config.json", config)
+    save_tensors(folder / _PEFT_WEIGHTS, tensors, {"format": "pt"})
+    write_json(folder / PEFT_CONFIG, config)
 
 
 def _nested(names: Iterable[str]) -> dict[str, str]:
@@ -139,9 +141,9 @@ def read_lora(folder: Path) -> dict[str, Factors]:
         AdapterError: it holds or uses what a plain LoRA on linear layers lacks.
         FolderError: it is not complete.
     """
-    config = read_as(folder / "adapter_config.json", AdapterFile, AdapterError)
+    config = read_as(folder / PEFT_CONFIG, AdapterFile, AdapterError)
     _check_plain(config, folder)
-    return _updates(config, load_tensors(folder / "adapter_model.safetensors"), folder)
+    return _updates(config, load_tensors(folder / _PEFT_WEIGHTS), folder)
 
 
 def read_dora(folder: Path) -> dict[str, tuple[Factors, Tensor]]:
@@ -151,8 +153,8 @@ def read_dora(folder: Path) -> dict[str, tuple[Factors, Tensor]]:
         AdapterError: an update has no lengths.
         FolderError: it is not complete.
     """
-    config = read_as(folder / "adapter_config.json", AdapterFile, AdapterError)
-    tensors = load_tensors(folder / "adapter_model.safetensors")
+    config = read_as(folder / PEFT_CONFIG, AdapterFile, AdapterError)
+    tensors = load_tensors(folder / _PEFT_WEIGHTS)
     lengths = {
         key.removeprefix(_PEFT_PREFIX).removesuffix(f".{_LENGTH}"): tensors.pop(key)
         for key in list(tensors)

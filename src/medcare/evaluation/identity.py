@@ -20,7 +20,7 @@ from medcare.foundation.outside import read_as
 from medcare.foundation.paths import expanded
 from medcare.foundation.storage import file_hash
 from medcare.models.identity import base_digest, folder_digest
-from medcare.settings.run_folder import plain_source
+from medcare.settings.run_folder import PEFT_CONFIG, plain_source
 
 
 def identities(*, model: str = "", items: str = "") -> dict[str, str]:
@@ -76,7 +76,7 @@ def _bases(folder: Path) -> Iterator[Path]:
     named = []
     if (folder / MANIFEST).is_file():
         named.append(manifest_of(folder).get("base"))
-    if (adapter := folder / "adapter_config.json").is_file():
+    if (adapter := folder / PEFT_CONFIG).is_file():
         named.append(read_as(adapter, AdapterFile, AdapterError).base_model_name_or_path)
     yield from (expanded(base) for base in named if base and expanded(base).is_dir())
 

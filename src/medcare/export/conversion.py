@@ -41,7 +41,7 @@ from medcare.models.base_model import TEMPLATE, describe, skeleton
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
 from medcare.settings.files import read_yaml
-from medcare.settings.run_folder import CONFIG, claim, write_manifest
+from medcare.settings.run_folder import CONFIG, PEFT_CONFIG, claim, write_manifest
 
 _NAME = re.compile(
     r"(?:base_model\.)?(?:model\.(?=model\.))?(?P<module>.+?)\."
@@ -89,7 +89,7 @@ def convert(folder: Path, base: str, out: Path, *, attention: Path | None = None
         FolderError: a file is missing, damaged or holds code, or `out` is in use.
         ModelError: there is no such base.
     """
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / PEFT_CONFIG).is_file():
         raise FolderError(f"{folder} has no adapter_config.json. Give the folder that the training wrote.")
     model = skeleton(base)
     if any((folder / name).is_file() for name in (_PICKLED, "model.safetensors")):
@@ -167,7 +167,7 @@ class ReferenceConfig(Outside):
 
 
 def _read_reference(folder: Path) -> ForeignAdapter:
-    config = read_as(folder / "adapter_config.json", AdapterFile, FolderError)
+    config = read_as(folder / PEFT_CONFIG, AdapterFile, FolderError)
     model = ReferenceConfig()
     if (folder / "config.json").is_file():
         model = read_as(folder / "config.json", ReferenceConfig, FolderError)

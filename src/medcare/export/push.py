@@ -25,13 +25,12 @@ from medcare.foundation.outside import held_to, read_object
 from medcare.foundation.paths import missing
 from medcare.settings.config import EMBEDDED
 from medcare.settings.files import parsed
-from medcare.settings.run_folder import CONFIG
+from medcare.settings.run_folder import CONFIG, PEFT_CONFIG
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
 _NOTICE = "not a medical device"
-_ADAPTER = "adapter_config.json"
 _PRIVATE = {CONFIG, MANIFEST, LOCK}  # every export has them: left behind
 _SENT = re.compile(
     r"README\.md|LICENSE|[\w.-]*\.gguf|[\w-]*\.safetensors(\.index\.json)?|(generation_|adapter_)?config\.json|"
@@ -82,7 +81,7 @@ def prepare(folder: Path, repo: str) -> Upload:
     _check_name(repo)
     if not folder.is_dir():
         raise FolderError(f"{missing(folder, 'folder')}. Give one that medcare export or merge wrote.")
-    kinds = ("config.json", _ADAPTER, "*.gguf")
+    kinds = ("config.json", PEFT_CONFIG, "*.gguf")
     if not any(path.is_file() for kind in kinds for path in folder.glob(kind)):
         raise FolderError(
             f"{folder} is no exported model. Write one first, or merge: "
@@ -99,12 +98,12 @@ def prepare(folder: Path, repo: str) -> Upload:
     front = _front_matter(folder)
     for name in names:
         if Path(name).suffix in (".json", ".md", ".jinja") or name == "LICENSE":
-            text = json.dumps(_adapter(folder)) if name == _ADAPTER else _read(folder / name)
+            text = json.dumps(_adapter(folder)) if name == PEFT_CONFIG else _read(folder / name)
             _check_local(folder / name, text)
     adapter = _public_adapter(folder)
     files = {name: (folder / name).stat().st_size for name in names}
     if adapter is not None:
-        files[_ADAPTER] = len(adapter)
+        files[PEFT_CONFIG] = len(adapter)
     kept = sorted(_PRIVATE & {path.name for path in folder.iterdir()})
     return Upload(folder, repo, files, kept, str(front["license"]), str(front["base_model"]))
 
@@ -172,12 +171,12 @@ def _public_adapter(folder: Path) -> bytes | None:
     Raises:
         FolderError: its base is nothing that others can load.
     """
-    if not (folder / _ADAPTER).is_file():
+    if not (folder / PEFT_CONFIG).is_file():
         return None
     base = str((tree := _adapter(folder)).get("base_model_name_or_path"))
     if HubName.of(base) is None:
         raise FolderError(
-            f"{folder / _ADAPTER} has the base '{base}', which others can't load. "
+            f"{folder / PEFT_CONFIG} has the base '{base}', which others can't load. "
             "Put the base's hub id, owner/name, at base_model_name_or_path."
         )
     return json.dumps(tree, indent=2).encode()
@@ -185,8 +184,8 @@ def _public_adapter(folder: Path) -> bytes | None:
 
 def _adapter(folder: Path) -> dict[str, object]:
     """adapter_config.json; the embedded base, a folder of this machine's cache, under its hub id."""
-    tree = read_object(folder / _ADAPTER, AdapterError)
-    named = held_to(tree, AdapterFile, str(folder / _ADAPTER), AdapterError).base_model_name_or_path
+    tree = read_object(folder / PEFT_CONFIG, AdapterError)
+    named = held_to(tree, AdapterFile, str(folder / PEFT_CONFIG), AdapterError).base_model_name_or_path
     embedded = manifest_of(folder).get("base") == EMBEDDED and HubName.of(str(named)) is None
     if embedded or named == EMBEDDED:
         tree["base_model_name_or_path"] = EMBEDDED_HUB_ID
@@ -198,7 +197,7 @@ def _additions(upload: Upload) -> list[CommitOperationAdd]:
 
     adapter = _public_adapter(upload.folder)
     return [
-        CommitOperationAdd(name, adapter if name == _ADAPTER and adapter else upload.folder / name)
+        CommitOperationAdd(name, adapter if name == PEFT_CONFIG and adapter else upload.folder / name)
         for name in upload.files
     ]
 

@@ -19,6 +19,7 @@ from medcare.models.model_files import TEXT, check_files, check_generation, meas
 from medcare.models.placement import Placed, Placement, input_device
 from medcare.models.soundness import check_finite, check_loaded, fit_tokenizer, quiet_loading, unpacked
 from medcare.settings.config import EMBEDDED
+from medcare.settings.run_folder import PEFT_CONFIG
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -190,7 +191,7 @@ def load_base(
             whole: see `soundness`.
     """
     config = load_config(name)
-    if (settings_of(config._name_or_path)[1] / "adapter_config.json").is_file():
+    if (settings_of(config._name_or_path)[1] / PEFT_CONFIG).is_file():
         raise ModelError(
             f"{name} holds a whole model (config.json) and an adapter (adapter_config.json), not saying "
             "which is meant. Give a folder or repository that holds the one."

@@ -23,6 +23,8 @@ from medcare.settings.config import RunConfig
 from medcare.settings.files import build, laid_over, read_yaml
 
 CONFIG = "config.yaml"
+PEFT_CONFIG = "adapter_config.json"
+"""PEFT's file of an adapter."""
 # What is made of the settings alone, in no time; beside the data that a run lays out.
 _PREPARED = (CONFIG, "phases.json", "prompts.json")
 _DATA = ("data/aggregate.jsonl", "data/align.jsonl", "data/items.jsonl", "data/benchmark.json")
@@ -220,7 +222,7 @@ def plain_source(path: Path) -> str | None:
         return str(path)
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file():
-            if (folder / "adapter_config.json").is_file():  # transformers would load it over another base
+            if (folder / PEFT_CONFIG).is_file():  # transformers would load it over another base
                 raise FolderError(
                     f"{folder} holds a whole model (config.json) and an adapter (adapter_config.json), and "
                     "does not say which is meant. Put each into a folder of its own."
