@@ -106,7 +106,7 @@ class AdapterConfig(Checked):
             knowledge branch learns to do alone what it will have to do alone. The paper's is 0.
     """
 
-    group: ClassVar[str] = "adapters."
+    group = "adapters."
     feed_forward: tuple[str, ...] = (AUTO,)
     attention: tuple[str, ...] = (AUTO,)
     partial: bool = False
@@ -165,7 +165,7 @@ class ValidationConfig(Checked):
         use: the model that is kept in the end: the `best`, or the `last`.
     """
 
-    group: ClassVar[str] = "validation."
+    group = "validation."
     data: str = ""
     map: dict[str, str] = field(default_factory=dict)
     share: float = 0.0
@@ -335,7 +335,7 @@ class BenchmarkConfig(Checked):
         tasks: by name, those that are taught and tested; by default all 36.
     """
 
-    group: ClassVar[str] = "benchmark."
+    group = "benchmark."
     facts_per_task: int = 24
     items_per_task: int = 16
     align_per_task: int = 60
@@ -379,7 +379,7 @@ class EvaluationConfig(Checked):
         retries: how often a failed request to a server is tried again.
     """
 
-    group: ClassVar[str] = "evaluation."
+    group = "evaluation."
     items: str = ""
     map: dict[str, str] = field(default_factory=dict)
     most_items: int = 0
