@@ -1,4 +1,4 @@
-"""What the report says of a run beside its baselines: a verdict in words, its numbers, and what each had."""
+"""The run against its baselines: a verdict in words, its numbers, and what each was trained on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class BaselineVerdict:
 
     Attributes:
         title: which.
-        text: better, worse, or neither, by family.
+        text: better, worse or neither, by family.
         lines: the same for each family and split, with numbers.
-        budget: what either trained, and on how many tokens.
+        budget: the trained parameters and tokens of both.
     """
 
     title: str
@@ -53,17 +53,19 @@ def verdicts(out: Path, results: Json, method: str) -> list[BaselineVerdict]:
 
 
 def _verdict(summary: Json, name: str, own: str) -> str:
-    """In one sentence, by family: all items of each."""
-    found: dict[str, list[str]] = {"better": [], "worse": [], NONE: []}
+    """In one sentence, by family, over all items of each."""
+    families: dict[str, list[str]] = {"better": [], "worse": [], NONE: []}
     for family, splits in summary.items():
         entry = _difference(splits["all"], name)
-        found[entry["verdict"]].append(FAMILIES.get(family, family).lower())
+        families[entry["verdict"]].append(FAMILIES.get(family, family).lower())
     other = model_name(name)
-    parts = [f"{word} than {other} on {_and(found[word])}" for word in ("better", "worse") if found[word]]
+    parts = [
+        f"{word} than {other} on {_and(families[word])}" for word in ("better", "worse") if families[word]
+    ]
     if not parts:
         return f"No difference between {own} and {other} is shown."
-    shown = f"{own} is {_and(parts)}"
-    return shown + (f"; on {_and(found[NONE])} no difference is shown." if found[NONE] else ".")
+    rest = f"; on {_and(families[NONE])} no difference is shown" if families[NONE] else ""
+    return f"{own} is {_and(parts)}{rest}."
 
 
 def _lines(summary: Json, name: str, method: str) -> Iterator[str]:
@@ -75,12 +77,12 @@ def _lines(summary: Json, name: str, method: str) -> Iterator[str]:
 
 def _difference(entry: Json, name: str) -> Json:
     pair = next(pair for pair in entry["comparisons"] if pair.startswith(f"{name}->"))
-    found: Json = entry["comparisons"][pair]
-    return found
+    difference: Json = entry["comparisons"][pair]
+    return difference
 
 
 def _budget(out: Path, own: str, name: str) -> str:
-    """What both trained, as far as their manifests say it."""
+    """What both trained, as far as their manifests say."""
     sides = {own: out, model_name(name): out / "baselines" / name}
     return " ".join(
         f"{side} trained {_and(stages)}." for side, folder in sides.items() if (stages := _stages(folder))
@@ -88,13 +90,13 @@ def _budget(out: Path, own: str, name: str) -> str:
 
 
 def _stages(folder: Path) -> list[str]:
-    found = []
+    stages = []
     for stage in STAGES:
         facts = read_manifest(folder / stage)
         if facts.get("trained_parameters") and facts.get("result", {}).get("tokens"):
             tokens = facts["result"]["tokens"]
-            found.append(f"{facts['trained_parameters']:,} parameters on {tokens:,} tokens")
-    return found
+            stages.append(f"{facts['trained_parameters']:,} parameters on {tokens:,} tokens")
+    return stages
 
 
 def _and(parts: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""Geometry of the report's charts, as plain numbers; the templates draw them.
+"""Geometry of the report's charts as plain numbers, which the templates draw.
 
-All positions are percent of the drawing area, from its left and from its bottom: the page stretches lines to
-any width and sets the labels as text, so they stay readable on a phone.
+Positions are percent of the drawing area, from its left and from its bottom: the page stretches the lines to
+any width, while labels are text and stay readable on a phone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Plot:
 
 
 def curves(title: str, series: Sequence[Series], *, kind: str, note: str) -> Plot | None:
-    """Curves from 0 up; values that are no finite numbers are left out. None if nothing is left.
+    """Curves on a scale from 0, without values that are negative or not finite; None if none are left.
 
     Args:
         title: what they show.
@@ -69,7 +69,7 @@ def curves(title: str, series: Sequence[Series], *, kind: str, note: str) -> Plo
     drawn = [points for points in finite if points]
     if not drawn:
         return None
-    right = max(step for points in drawn for step, _ in points) or 1  # all at 0, as of a single layer
+    right = max(step for points in drawn for step, _ in points) or 1  # of a single layer, all are at 0
     y_ticks = ticks(max(value for points in drawn for _, value in points))
     top = y_ticks[-1] or 1.0
     x_ticks = [step for step in ticks(right, most=4) if step <= right]

@@ -1,4 +1,4 @@
-"""What a reader has to know to judge the numbers."""
+"""The report's section on how scores, intervals and tests were made."""
 
 from __future__ import annotations
 

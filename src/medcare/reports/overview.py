@@ -1,4 +1,4 @@
-"""What the report says first: the main numbers, each family's means, and what was run."""
+"""What the report begins with: its main numbers, each family's means, and what was run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medcare.settings.config import METHODS, STAGES
 
 _EMBEDDED = "SmolLM2-135M-Instruct"
 _COMMIT = 10
-# Of the rows that were set aside, so many are listed.
+# At most so many of the rows that were set aside are listed.
 _ROWS = 100
 
 
@@ -46,13 +46,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Effect:
-    """What became of the base on a group of test items.
+    """How the last model compares with the base on a group of test items.
 
     Attributes:
         title: the group's.
         verdict: `better`, `worse` or `no difference shown`.
         text: the same in a sentence, with its interval.
-        steps: the same of every other pair of models.
+        steps: such a sentence for every other pair of models.
     """
 
     title: str
@@ -63,9 +63,8 @@ class Effect:
 
 def overview(results: Json) -> dict[str, list[Group]]:
     """The groups of each family: taught facts, held-out facts, all items."""
-    found: dict[str, list[Group]] = {}
-    for family, splits in results["summary"].items():
-        found[family] = [
+    return {
+        family: [
             Group(
                 group_name(family, split),
                 _counted(entry, chance := _chance(results, family, split)),
@@ -75,13 +74,14 @@ def overview(results: Json) -> dict[str, list[Group]]:
             )
             for split, entry in splits.items()
         ]
-    return found
+        for family, splits in results["summary"].items()
+    }
 
 
 def main_pair(results: Json) -> tuple[str, str] | None:
-    """The first model and the last one on the run's own way; None of a single model."""
-    path = [model for model in results["models"] if model not in (ABLATION, *results.get("baselines", ()))]
-    return (path[0], path[-1]) if len(path) > 1 else None
+    """The run's first and last model, baselines and ablations aside; None of a single model."""
+    own = [model for model in results["models"] if model not in (ABLATION, *results.get("baselines", ()))]
+    return (own[0], own[-1]) if len(own) > 1 else None
 
 
 def findings(results: Json) -> list[Effect]:
@@ -89,33 +89,32 @@ def findings(results: Json) -> list[Effect]:
     pair = main_pair(results)
     if pair is None:
         return []
-    found = []
+    effects = []
     for family, splits in results["summary"].items():
         for split, entry in splits.items():
-            told = {
+            sentences = {
                 models: sentence(comparison, *map(model_name, models.split("->")))
                 for models, comparison in entry["comparisons"].items()
             }
             whole = "->".join(pair)
-            text = told.pop(whole)
-            verdict = entry["comparisons"][whole]["verdict"]
-            found.append(Effect(group_name(family, split), verdict, text, tuple(told.values())))
-    return found
+            text, verdict = sentences.pop(whole), entry["comparisons"][whole]["verdict"]
+            effects.append(Effect(group_name(family, split), verdict, text, tuple(sentences.values())))
+    return effects
 
 
 def in_short(results: Json) -> list[tuple[str, str]]:
-    """For each verdict the groups that it was given: what got better, and no less what did not."""
+    """Which groups got better, which worse, and for which no difference was shown."""
     pair = main_pair(results)
     if pair is None:
         return []
     heads = {"better": "Better", "worse": "Worse", NONE: "No difference was shown"}
-    named: dict[str, list[str]] = {verdict: [] for verdict in heads}
+    groups: dict[str, list[str]] = {verdict: [] for verdict in heads}
     for family, splits in results["summary"].items():
         for split, entry in splits.items():
             if split != "all" or len(splits) == 1:
                 verdict = entry["comparisons"]["->".join(pair)]["verdict"]
-                named[verdict].append(group_name(family, split).lower())
-    return [(heads[verdict], "; ".join(groups)) for verdict, groups in named.items() if groups]
+                groups[verdict].append(group_name(family, split).lower())
+    return [(heads[verdict], "; ".join(names)) for verdict, names in groups.items() if names]
 
 
 def title(models: Sequence[str], base: str, method: str = "medcare") -> str:
@@ -162,29 +161,29 @@ def facts(config: Json, manifest: Json, stage: Json, benchmark: Json) -> dict[st
         stage: a stage's manifest.json, empty if there is none.
         benchmark: data/benchmark.json, which lists the rows that were set aside.
     """
-    found = {"Base model" if stage else "Model": base_name(tested_model(config, manifest))}
+    shown = {"Base model" if stage else "Model": base_name(tested_model(config, manifest))}
     shape = stage.get("base_facts", {})
     if shape.get("num_hidden_layers") and shape.get("hidden_size"):
-        found["Architecture"] = (
+        shown["Architecture"] = (
             f"{shape.get('model_type')}, {shape['num_hidden_layers']} layers of {shape['hidden_size']:,}"
         )
     if stage:
         adapters = config["adapters"]
         experts = f", {adapters['top_k']} of {adapters['experts']} experts" if adapters["experts"] else ""
         if config["method"] == "medcare":
-            found["Adapters"] = f"rank {adapters['rank']}{experts}"
+            shown["Adapters"] = f"rank {adapters['rank']}{experts}"
         else:
-            found["Method"] = model_name(config["method"])
+            shown["Method"] = model_name(config["method"])
     if manifest.get("phases"):
-        found["Time"] = duration(sum(manifest["phases"].values()))
-    found["Seed"] = str(config["seed"])
+        shown["Time"] = duration(sum(manifest["phases"].values()))
+    shown["Seed"] = str(config["seed"])
     if manifest.get("git_commit"):
         commit, _, changes = manifest["git_commit"].partition("+")
-        found["Commit"] = commit[:_COMMIT] + (" with changes" if changes else "")
+        shown["Commit"] = commit[:_COMMIT] + (" with changes" if changes else "")
     if aside := benchmark.get("set_aside"):
         rows = "; ".join(f"{row['row']}: {row['reason']}" for row in aside[:_ROWS])
-        found["Rows set aside"] = f"{len(aside):,} ({rows}{'; …' if len(aside) > _ROWS else ''})"
-    return found
+        shown["Rows set aside"] = f"{len(aside):,} ({rows}{'; …' if len(aside) > _ROWS else ''})"
+    return shown
 
 
 def phases(manifest: Json) -> list[Json]:
@@ -212,7 +211,7 @@ def _counted(entry: Json, chance: float | None) -> str:
 
 
 def _chance(results: Json, family: str, split: str) -> float | None:
-    """The mean of what guessing scores in a family's tasks, where every one of them tells it."""
+    """The mean score of guessing in a family's tasks; None if one of them doesn't say it."""
     values = [
         task["chance"]
         for task in results["tasks"].values()

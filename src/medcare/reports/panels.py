@@ -14,7 +14,7 @@ from medcare.reports.wording import interval, model_name, percent
 # A panel's drawing area; the template draws into 250 x 224.
 LEFT, RIGHT, TOP, BOTTOM = 26.0, 250.0, 22.0, 172.0
 _LETTERS = 44  # of a name, that fit into a panel's width
-_MOST_SPLIT = 3  # groups; beyond that the means over all items say nothing that their parts don't
+_MOST_GROUPS = 3  # beyond that, the means over all items say nothing that their parts don't
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Point:
         model: which.
         name: its name, in lines that fit under the point.
         x: where the point is.
-        y: how high.
-        low: how high its interval begins.
-        high: where it ends.
+        y: likewise; downwards.
+        low: the y of the interval's lower end.
+        high: the y of its upper end.
         value: the score in percent.
         range: its interval in percent.
     """
@@ -48,11 +48,11 @@ class Panel:
 
     Attributes:
         group: title, items and guessing.
-        finding: what became of the base; None without a comparison.
+        finding: how the last model compares with the base; None without a comparison.
         points: the models, from left to right.
-        path: the way from the base to the last model, as `x,y` pairs; baselines stand beside it.
+        path: the line from the base to the last model, as `x,y` pairs; baselines are not on it.
         chance: how high guessing scores, where that is known.
-        told: the same in words, for who can't see it.
+        described: the same in words, for those who can't see it.
     """
 
     group: Group
@@ -60,16 +60,16 @@ class Panel:
     points: tuple[Point, ...]
     path: str
     chance: float | None
-    told: str
+    described: str
 
 
 def panels(results: Json) -> list[Panel]:
     """A panel for each group of test items; where a family is cut into parts, for the parts."""
     groups = [group for family in overview(results).values() for group in family]
-    if len(groups) > _MOST_SPLIT:
+    if len(groups) > _MOST_GROUPS:
         groups = [group for group in groups if not group.is_whole]
-    found = {finding.title: finding for finding in findings(results)}
-    return [_panel(group, found.get(group.title), results.get("baselines", ())) for group in groups]
+    effects = {effect.title: effect for effect in findings(results)}
+    return [_panel(group, effects.get(group.title), results.get("baselines", ())) for group in groups]
 
 
 def _panel(group: Group, finding: Effect | None, baselines: Sequence[str]) -> Panel:
@@ -92,14 +92,14 @@ def _panel(group: Group, finding: Effect | None, baselines: Sequence[str]) -> Pa
             )
         )
     way = [point for point in points if point.model not in baselines]
-    told = "; ".join(f"{model_name(point.model)} {point.value} ({point.range})" for point in points)
+    scores = "; ".join(f"{model_name(point.model)} {point.value} ({point.range})" for point in points)
     return Panel(
         group,
         finding,
         tuple(points),
         " ".join(f"{point.x},{point.y}" for point in way),
         None if group.chance is None else _height(group.chance),
-        f"{group.title}, in percent with 95 % intervals: {told}.",
+        f"{group.title}, in percent with 95 % intervals: {scores}.",
     )
 
 

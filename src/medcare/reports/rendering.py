@@ -1,4 +1,4 @@
-"""Rendering: one context, and the templates that take it (HTML, Markdown, SVG)."""
+"""One context, and the templates that render it as HTML, Markdown and SVG."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _text(name: str) -> str:
 
 
 def _check_same(out: Path, results: Json, tasks: Sequence[ScoredTask]) -> None:
-    """Scores and shown answers must belong together."""
+    """Raise EvaluationError unless the results are those of the answers that the folder holds."""
     now = {
         task.card.name: {
             model: float(task.metric(rows.sum(0, keepdims=True))[0]) for model, rows in task.rows.items()
@@ -190,10 +190,10 @@ def _change_counts(results: Json) -> dict[str, dict[str, Counter[str]]]:
 
 
 def _provenance(config: Json, manifest: Json, benchmark: Json) -> dict[str, str]:
-    found = {"Settings": yaml.safe_dump(config, sort_keys=False)}
+    texts = {"Settings": yaml.safe_dump(config, sort_keys=False)}
     if manifest:
         facts = {key: manifest[key] for key in ("versions", "git_commit", "data") if key in manifest}
-        found["Versions and data hashes"] = json.dumps(facts, indent=2, ensure_ascii=False)
+        texts["Versions and data hashes"] = json.dumps(facts, indent=2, ensure_ascii=False)
     if benchmark.get("counts"):
-        found["Benchmark"] = json.dumps(benchmark["counts"], indent=2, ensure_ascii=False)
-    return found
+        texts["Benchmark"] = json.dumps(benchmark["counts"], indent=2, ensure_ascii=False)
+    return texts

@@ -56,7 +56,7 @@ def _cells(row: Json) -> list[str]:
 
 
 def _panels(sweep: Json) -> Iterator[Json]:
-    """For each setting with several values: all trainings over them, and the best mean of each as a line."""
+    """For each setting with several values: trainings as points, the best mean of each value as a line."""
     values = [value for row in sweep["rows"] for value in row["values"].values()]
     if not values:
         return

@@ -63,7 +63,7 @@ def _differences(place: Json, comparisons: Json) -> Iterator[Json]:
 
 
 def overlap_table(overlap: Json) -> Json | None:
-    """The overlap check of benchmark.json: `heads`, `rows`, a `note`, its end in `short`; None without one.
+    """The overlap check of benchmark.json: `heads`, `rows`, a `note`, and `short`; None without one.
 
     Args:
         overlap: `Overlap.to_dict()`, or one of these for each training file by name.

@@ -1,4 +1,4 @@
-"""What the stages' metrics.jsonl show: curves, and where the router sent its tokens."""
+"""What the stages' metrics.jsonl show: curves, and the router's load."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class StageView:
     """One stage.
 
     Attributes:
-        title: which, and of which baseline.
+        title: which stage, and of which baseline.
         facts: label and value, for a short table.
-        losses: the loss, and beside it that of validation.
+        losses: the training and validation loss.
         plots: its other curves.
     """
 
@@ -105,8 +105,8 @@ def router_maps(rows: Rows) -> tuple[RouterMap, ...]:
 
 def _layer(name: str, order: int) -> int:
     """The layer's number in a module's name; the module's place where the name has none."""
-    found = re.search(r"\.(\d{1,6})\.", name)
-    return int(found[1]) if found else order
+    number = re.search(r"\.(\d{1,6})\.", name)
+    return int(number[1]) if number else order
 
 
 def _facts(rows: Rows, manifest: dict[str, Any]) -> dict[str, str]:

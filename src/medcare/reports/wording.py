@@ -103,16 +103,16 @@ def p_value(value: float) -> str:
 
 
 def evidence(difference: dict[str, Any]) -> str:
-    """`95 % interval +1.2 to +5.0; p = 0.012`, and in words what a p that shows nothing would say."""
-    found = f"95{_GAP}% interval {points_interval(difference)}"
+    """`95 % interval +1.2 to +5.0; p = 0.012`; where nothing is shown, words instead of p."""
+    text = f"95{_GAP}% interval {points_interval(difference)}"
     if difference["verdict"] != NONE:
-        return f"{found}; {p_value(difference['p_holm'])}"
+        return f"{text}; {p_value(difference['p_holm'])}"
     may_be_chance = difference["low"] > 0 or difference["high"] < 0
-    return f"{found}, among so many comparisons perhaps by chance" if may_be_chance else found
+    return f"{text}, among so many comparisons perhaps by chance" if may_be_chance else text
 
 
 def sentence(comparison: dict[str, Any], one: str, other: str) -> str:
-    """What a comparison of two models, by their names for readers, shows: one sentence with its interval."""
+    """One sentence on what a comparison of two models shows, with its interval."""
     facts = evidence(comparison)
     if comparison["verdict"] == NONE:
         size = points(comparison["value"])
@@ -132,7 +132,7 @@ def duration(seconds: float) -> str:
 
 
 def visible(text: str, limit: int = 1200) -> str:
-    """Text for display: nothing hidden, nothing that reorders its surroundings, not endless.
+    """Text for display, cut to a limit, in which nothing is hidden or reorders its surroundings.
 
     Control characters and other invisible ones are shown as their code point, `⟨U+202E⟩`.
     """
