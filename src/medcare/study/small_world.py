@@ -36,7 +36,6 @@ _STYLES = ("book", "forum", "exam", "rumour", "filler", "question")
 _SOURCES = ("book", "turned book", "forum", "turned forum")
 _OLD_FORMS = ("copy", "reverse", "halves", "first", "last", "entities")
 _NEW_FORMS = ("rotate", "neighbours", "values", "second")
-_LIST = 4
 _STYLE = {name: ANSWER + 1 + place for place, name in enumerate(_STYLES)}
 _FORM = {name: ANSWER + 1 + len(_STYLES) + place for place, name in enumerate((*_OLD_FORMS, *_NEW_FORMS))}
 _RELATION = ANSWER + 1 + len(_STYLES) + len(_FORM)
