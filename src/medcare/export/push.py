@@ -46,7 +46,7 @@ _LOCAL = re.compile(
 class PushError(MedCareError):
     """The hub did not take the folder."""
 
-    exit_code = 11
+    exit_code = 9
 
 
 @dataclass(frozen=True)
