@@ -7,8 +7,13 @@ import sys
 from medcare.foundation import library_messages
 
 
-def test_one_message_is_left_out_and_no_other(caplog):
+def test_one_message_is_left_out_and_no_other(caplog, monkeypatch):
     logger = logging.getLogger(library_messages._LOGGER)
+    # Whatever a library has done to it in this process before.
+    monkeypatch.setattr(logger, "disabled", False)
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    caplog.set_level(logging.WARNING, logger=logger.name)
     library_messages.leave_out_unasked()
     library_messages.leave_out_unasked()
     assert logger.filters.count(library_messages._is_asked) == 1
