@@ -53,6 +53,7 @@ def pytest_xdist_auto_num_workers() -> int:
 _SHARED = ("tests.forked", "tests.models.families")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a group stay in one worker; the longest groups begin first, so that none ends alone."""
     first = ("benchmark", *_SHARED, *(_group(item) for item in items if item.get_closest_marker("slow")))
