@@ -38,6 +38,7 @@ from medcare.foundation.errors import AdapterError, FolderError, first_line
 from medcare.foundation.outside import Outside, read_as
 from medcare.foundation.storage import write_atomic
 from medcare.models.base_model import TEMPLATE, describe, skeleton
+from medcare.models.model_files import WEIGHTS
 from medcare.models.tensor_files import load_tensors, save_tensors
 from medcare.settings.config import AdapterConfig, ModelConfig, RunConfig
 from medcare.settings.files import read_yaml
@@ -92,7 +93,7 @@ def convert(folder: Path, base: str, out: Path, *, attention: Path | None = None
     if not (folder / PEFT_CONFIG).is_file():
         raise FolderError(f"{folder} has no adapter_config.json. Give the folder that the training wrote.")
     model = skeleton(base)
-    if any((folder / name).is_file() for name in (_PICKLED, "model.safetensors")):
+    if any((folder / name).is_file() for name in (_PICKLED, WEIGHTS)):
         foreign = _read_reference(folder)
     else:
         foreign = _read_peft(folder, AdapterConfig(), model)
@@ -226,7 +227,7 @@ def _by_branch(folder: Path) -> tuple[Pairs, dict[str, dict[str, Tensor]]]:
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for name in (f"{_PLAIN}.safetensors", "model.safetensors"):
+    for name in (f"{_PLAIN}.safetensors", WEIGHTS):
         if (folder / name).is_file():
             tensors |= load_tensors(folder / name)
     for name in (f"{_PLAIN}.bin", _PICKLED):

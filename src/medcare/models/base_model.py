@@ -80,7 +80,7 @@ def base_dtype(name: str) -> torch.dtype:
     if stated is not None:
         return stated if isinstance(stated, torch.dtype) else as_dtype(str(stated))
     with _explained(name):
-        folder = weights_of(resolve_base(name))
+        folder = weights_of(config._name_or_path)
         with safe_open(folder / weight_names(folder)[0], "pt") as stream:
             stored = [stream.get_slice(key).get_dtype() for key in stream.keys()]  # noqa: SIM118  # no dictionary
     return next(_STORED[kind] for kind in [*stored, "F32"] if kind in _STORED)
@@ -191,15 +191,14 @@ def load_base(
             whole: see `soundness`.
     """
     config = load_config(name)
-    if (settings_of(config._name_or_path)[1] / PEFT_CONFIG).is_file():
-        raise ModelError(
-            f"{name} holds a whole model (config.json) and an adapter (adapter_config.json), not saying "
-            "which is meant. Give a folder or repository that holds the one."
-        )
-    placed = Placed(placement)
     with _explained(name):
-        folder = weights_of(config._name_or_path)
-    with _explained(name), quiet_loading(), measured(name, folder):
+        if (settings_of(config._name_or_path)[1] / PEFT_CONFIG).is_file():
+            raise ModelError(
+                f"{name} holds a whole model (config.json) and an adapter (adapter_config.json), not saying "
+                "which is meant. Give a folder or repository that holds the one."
+            )
+    placed = Placed(placement)
+    with _explained(name), quiet_loading(), measured(name, folder := weights_of(config._name_or_path)):
         packing = unpacked(name, config)
         loading: Any = auto_class(config).from_pretrained(
             folder,

@@ -53,7 +53,7 @@ def own_folder(source: str | None) -> Path | None:
     """The folder of a base's settings as they came; None for a model made in memory, or out of reach."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    if not source or (not Path(source).is_dir() and (Path(source).is_absolute() or _name(source) is None)):
+    if not source or not (Path(source).is_dir() or _name(source)):
         return None
     try:
         return settings_of(source)[1]
